@@ -1,0 +1,354 @@
+"""config.yaml as pydantic models: everything is checked before any job starts.
+
+No key has a default. Every number that decides a result stands in config.yaml, with its
+source beside it, so that a default can neither hide there nor be written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from hesspipe.config_messages import explain
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+Activation = Literal["relu", "tanh"]
+Matrix = Literal["hessian", "ggn", "residual"]
+OutlierRule = Literal["gap", "ratio", "elbow"]
+Seed = Annotated[int, Field(ge=0)]
+Step = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """One or more mistakes in the configuration, one line each."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class GaussianClusters(_Section):
+    """Isotropic Gaussian clusters, one per class; see `hesspipe.data.gaussian_clusters`."""
+
+    kind: Literal["gaussian_clusters"]
+    num_clusters: int = Field(ge=2)
+    cluster_std: Positive
+    num_features: int = Field(ge=1)
+    center_low: Finite
+    center_high: Finite
+    num_train: int = Field(ge=1)
+    num_test: int = Field(ge=1)
+    seed: Seed
+
+
+class MLP(_Section):
+    """A fully connected network; see `hesspipe.models.mlp`."""
+
+    kind: Literal["mlp"]
+    hidden_widths: list[Annotated[int, Field(ge=1)]]
+    activation: Activation
+    initial_std: Positive
+
+
+class _Training(_Section):
+    step_size: Positive
+    num_steps: int = Field(ge=1)
+    record_every: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+    dtype: Literal["float32", "float64"]
+
+
+class GradientDescent(_Training):
+    """Constant-step descent on the whole training set."""
+
+    algorithm: Literal["gd"]
+
+
+class StochasticGradientDescent(_Training):
+    """Constant-step descent on mini-batches."""
+
+    algorithm: Literal["sgd"]
+    batch_size: int = Field(ge=1)
+
+
+class Spectra(_Section):
+    """At which steps the exact spectra of which matrices are computed."""
+
+    steps: Literal["ends", "all"] | list[Step]
+    matrices: list[Matrix] = Field(min_length=1)
+
+
+class Experiment(_Section):
+    """One network trained on one dataset, for one or more seeds."""
+
+    dataset: str
+    seeds: list[Seed] = Field(min_length=1)
+    model: MLP
+    training: Annotated[
+        GradientDescent | StochasticGradientDescent, Field(discriminator="algorithm")
+    ]
+    spectra: Spectra
+
+    @property
+    def checkpoint_steps(self) -> list[int]:
+        """Steps with a checkpoint: 0, every `checkpoint_every`, and the last, ascending."""
+        last = self.training.num_steps
+        return sorted({*range(0, last, self.training.checkpoint_every), last})
+
+    @property
+    def spectrum_steps(self) -> list[int]:
+        """Steps with spectra, ascending."""
+        if self.spectra.steps == "ends":
+            return [0, self.training.num_steps]
+        if self.spectra.steps == "all":
+            return self.checkpoint_steps
+        return sorted(set(self.spectra.steps))
+
+
+class SpectrumSettings(_Section):
+    """How the signs of eigenvalues are counted; see `hesspipe.spectrum`."""
+
+    zero_tolerance: Positive
+
+
+class OutlierSettings(_Section):
+    """How outliers are counted; see `hesspipe.outliers`."""
+
+    rules: list[OutlierRule] = Field(min_length=1)
+    num_candidates: int = Field(ge=2)
+
+
+class EndpointsFigure(_Section):
+    """All eigenvalues of one experiment in order, at several steps."""
+
+    kind: Literal["endpoints"]
+    experiment: str
+    seed: Seed
+    steps: list[Step] = Field(min_length=1)
+
+
+class GapsFigure(_Section):
+    """The top of several ordered spectra, with the gap below the outliers marked."""
+
+    kind: Literal["gaps"]
+    experiments: list[str] = Field(min_length=1)
+    seed: Seed
+    step: Step
+    rule: OutlierRule
+    num_largest: int = Field(ge=2)
+
+
+class OutlierCountsTable(_Section):
+    """Outlier counts of several experiments beside published ones."""
+
+    kind: Literal["outlier_counts"]
+    published: str
+    experiments: list[str] = Field(min_length=1)
+    seed: Seed
+    step: Step
+
+
+class _Claim(_Section):
+    section: str
+    seed: Seed
+    step: Step
+
+
+class FlatnessClaim(_Claim):
+    """Most eigenvalues lie near zero."""
+
+    kind: Literal["flatness"]
+    experiments: list[str] = Field(min_length=1)
+    max_magnitude: Share
+    min_share: Share
+
+
+class CountsMatchClaim(_Claim):
+    """There are as many outliers as classes."""
+
+    kind: Literal["counts_match"]
+    experiments: list[str] = Field(min_length=1)
+    rule: OutlierRule
+    max_difference: int = Field(ge=0)
+    min_share: Share
+
+
+class CountsGrowClaim(_Claim):
+    """Within a group of experiments, in the order given, the number of outliers grows."""
+
+    kind: Literal["counts_grow"]
+    groups: list[Annotated[list[str], Field(min_length=2)]] = Field(min_length=1)
+    rule: OutlierRule
+
+    @property
+    def experiments(self) -> list[str]:
+        """Every experiment of every group."""
+        return [name for group in self.groups for name in group]
+
+
+class NegativePartClaim(_Claim):
+    """Negative eigenvalues remain, and are much smaller than the largest positive ones."""
+
+    kind: Literal["negative_part"]
+    experiments: list[str] = Field(min_length=1)
+    max_magnitude: Share
+
+
+Figure = Annotated[EndpointsFigure | GapsFigure, Field(discriminator="kind")]
+Claim = Annotated[
+    FlatnessClaim | CountsMatchClaim | CountsGrowClaim | NegativePartClaim,
+    Field(discriminator="kind"),
+]
+
+
+class Config(_Section):
+    """The whole of config.yaml."""
+
+    datasets: dict[Name, GaussianClusters]
+    experiments: dict[Name, Experiment]
+    spectrum: SpectrumSettings
+    outliers: OutlierSettings
+    figures: dict[Name, Figure]
+    tables: dict[Name, OutlierCountsTable]
+    claims: dict[Name, Claim]
+
+    def readers(self) -> Iterable[tuple[str, Any]]:
+        """Every figure, table and claim, with its place in the file."""
+        for section in ("figures", "tables", "claims"):
+            for name, entry in getattr(self, section).items():
+                yield f"{section}.{name}", entry
+
+
+def validate_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Config:
+    """Check a configuration and give it its types.
+
+    Parameters
+    ----------
+    raw : mapping
+        The content of a YAML file.
+    source : str
+        The file's name, for messages.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    ConfigError
+        With one line for each mistake: the key, the value, and what is allowed.
+
+    Examples
+    --------
+    >>> validate_config({})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    hesspipe.config.ConfigError: config.yaml: datasets is missing...
+    """
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [explain(dict(mistake), raw, _known_keys()) for mistake in error.errors()]
+    else:
+        lines = list(_broken_references(config))
+    if lines:
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+    return config
+
+
+def load_config(path_to_config: str | Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not YAML, not a mapping, or has mistakes (see `validate_config`).
+    """
+    try:
+        raw = yaml.safe_load(Path(path_to_config).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path_to_config} is not valid YAML: {error}") from None
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path_to_config} must hold a mapping, got {type(raw).__name__}")
+    return validate_config(raw, str(path_to_config))
+
+
+def _known_keys(section: type[BaseModel] = _Section) -> set[str]:
+    """Every key that some section of the file may have."""
+    keys = set(section.model_fields)
+    return keys.union(*(_known_keys(part) for part in section.__subclasses__()))
+
+
+def _broken_references(config: Config) -> Iterable[str]:
+    """Names, seeds and steps that no entry of the same file provides."""
+    for name, data in config.datasets.items():
+        if data.center_low >= data.center_high:
+            yield (
+                f"datasets.{name}.center_low must be less than center_high, "
+                f"got {data.center_low} and {data.center_high}"
+            )
+    for name, experiment in config.experiments.items():
+        yield from _broken_experiment(f"experiments.{name}", experiment, config)
+    for key, entry in config.readers():
+        names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
+        steps = entry.steps if hasattr(entry, "steps") else [entry.step]
+        for name in names:
+            yield from _broken_reader(key, entry, name, steps, config)
+
+
+def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
+    training = experiment.training
+    if experiment.dataset not in config.datasets:
+        yield f"{key}.dataset must be {_one_of(config.datasets)}, got {experiment.dataset!r}"
+    if training.checkpoint_every % training.record_every:
+        yield (
+            f"{key}.training.checkpoint_every must be a multiple of record_every "
+            f"({training.record_every}), got {training.checkpoint_every}"
+        )
+    for step in experiment.spectrum_steps:
+        if step not in experiment.checkpoint_steps:
+            yield (
+                f"{key}.spectra.steps must have a checkpoint (0, every "
+                f"{training.checkpoint_every}, {training.num_steps}), got {step}"
+            )
+    if (
+        isinstance(training, StochasticGradientDescent)
+        and experiment.dataset in config.datasets
+        and training.batch_size > config.datasets[experiment.dataset].num_train
+    ):
+        yield (
+            f"{key}.training.batch_size must be at most the dataset's num_train "
+            f"({config.datasets[experiment.dataset].num_train}), got {training.batch_size}"
+        )
+
+
+def _broken_reader(
+    key: str, entry: Any, name: str, steps: list[int], config: Config
+) -> Iterable[str]:
+    if name not in config.experiments:
+        yield f"{key} must name {_one_of(config.experiments)}, got {name!r}"
+        return
+    experiment = config.experiments[name]
+    if entry.seed not in experiment.seeds:
+        yield f"{key}.seed must be one of {name}'s seeds {experiment.seeds}, got {entry.seed}"
+    for step in steps:
+        if step not in experiment.spectrum_steps:
+            yield (
+                f"{key} must name a step at which {name} has spectra "
+                f"{experiment.spectrum_steps}, got {step}"
+            )
+    if "hessian" not in experiment.spectra.matrices:
+        yield f"{key} reads the hessian of {name}, whose spectra.matrices leave it out"
+    rule = getattr(entry, "rule", None)
+    if rule is not None and rule not in config.outliers.rules:
+        yield f"{key}.rule must be one of outliers.rules {config.outliers.rules}, got {rule!r}"
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return "one of " + ", ".join(sorted(names))

@@ -1,0 +1,101 @@
+"""What the matrices are made of: the loss's slope and curvature in the network's outputs.
+
+For samples n = 1..N with outputs f_n = f(theta; x_n) in R^C, and the loss L a sum over
+samples of functions of f_n, this module gives
+
+    e_n = dL/df_n          (C)        slope
+    S_n = d2L/df_n2        (C x C)    curvature; for softmax cross-entropy (diag(p) - p p^T)/N
+
+with the 1/N of the mean inside both, whatever the loss divides by.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hesspipe.objective import Batch, Objective
+
+
+class NotASumOverSamplesError(ValueError):
+    """The loss couples samples, so that no Gauss-Newton matrix of the usual form exists."""
+
+
+def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
+    """Evaluate f(theta; x) on a batch, as a leaf to differentiate by.
+
+    Returns
+    -------
+    Tensor, shape (n, C)
+
+    Raises
+    ------
+    ValueError
+        If the model's outputs are not one vector per sample.
+    """
+    with torch.no_grad():
+        outputs = objective.outputs(objective.theta, batch.inputs)
+    if outputs.ndim != 2 or len(outputs) != len(batch.inputs):
+        raise ValueError(
+            f"model outputs must have shape ({len(batch.inputs)}, C), got {tuple(outputs.shape)}"
+        )
+    return outputs.requires_grad_()
+
+
+def output_slopes(objective: Objective, batch: Batch) -> Tensor:
+    """Compute e_n for each sample of a batch.
+
+    Returns
+    -------
+    Tensor, shape (n, C)
+        The batch's share of L is part of it.
+    """
+    outputs = detached_outputs(objective, batch)
+    loss = batch.share * objective.loss_fn(outputs, batch.targets)
+    (slopes,) = torch.autograd.grad(loss, outputs)
+    return slopes
+
+
+def output_curvatures(objective: Objective, batch: Batch) -> Tensor:
+    """Compute S_n for each sample of a batch.
+
+    One backward pass per output gives a row of every S_n at once, because each sample's loss
+    depends on its own outputs alone. A random direction tests that this is so.
+
+    Returns
+    -------
+    Tensor, shape (n, C, C)
+        The batch's share of L is part of it.
+
+    Raises
+    ------
+    NotASumOverSamplesError
+        If the loss couples samples.
+    """
+    outputs = detached_outputs(objective, batch)
+    loss = batch.share * objective.loss_fn(outputs, batch.targets)
+    (slopes,) = torch.autograd.grad(loss, outputs, create_graph=True)
+    num_samples, num_outputs = outputs.shape
+    curvatures = outputs.new_zeros(num_samples, num_outputs, num_outputs)
+    if not slopes.requires_grad:  # a loss linear in the outputs
+        return curvatures
+    for output in range(num_outputs):
+        (curvatures[:, output],) = torch.autograd.grad(
+            slopes[:, output].sum(), outputs, retain_graph=True
+        )
+    _check_separable(outputs, slopes, curvatures)
+    return curvatures
+
+
+def _check_separable(outputs: Tensor, slopes: Tensor, curvatures: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
+    (product,) = torch.autograd.grad(slopes, outputs, grad_outputs=direction)
+    expected = torch.einsum("ncd,nd->nc", curvatures, direction)
+    # A product of C terms each good to eps; the factor leaves room for the loss's own rounding.
+    tolerance = 100 * torch.finfo(outputs.dtype).eps * len(outputs[0]) * expected.norm()
+    if (product - expected).norm() > tolerance:
+        raise NotASumOverSamplesError(
+            "loss_fn must be a sum or mean over samples, got one whose curvature couples them "
+            f"(relative difference {(product - expected).norm() / product.norm():.1e})"
+        )

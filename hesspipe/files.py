@@ -1,0 +1,134 @@
+"""Files that are whole or absent: atomic writes, and tensors in safetensors.
+
+A file is written beside its place, flushed to the disk and renamed. A killed job or a full
+disk therefore leaves the old file or none, never a part of the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DamagedFileError(ValueError):
+    """A result that cannot be read; the message names it and says what to do."""
+
+    def __init__(self, path: str | Path, reason: object) -> None:
+        super().__init__(
+            f"{path} is damaged or incomplete ({reason}); delete it and run the same command "
+            "again to rebuild it"
+        )
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path that becomes `path` when the block ends without an error.
+
+    Raises
+    ------
+    OSError
+        What the block raised, e.g. on a full disk, with the name of the file that could not
+        be written; the temporary file is removed.
+
+    Examples
+    --------
+    >>> with atomic_path("claims.json") as temporary:  # doctest: +SKIP
+    ...     temporary.write_text("{}")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes files for one user; a result is for everyone that umask allows.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{path} could not be written ({error.strerror}); nothing was left behind. "
+            "Free space or fix the permissions of its folder, then run the same command again",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: str | Path, about: Mapping[str, str]
+) -> None:
+    """Write named tensors and a note about them to a safetensors file, atomically.
+
+    Equal tensors and notes give equal bytes.
+
+    Parameters
+    ----------
+    tensors : mapping
+        Any shapes and dtypes; stored row-major.
+    path : str or Path
+        Ends in .safetensors.
+    about : mapping of str to str
+        Stored in the file's header.
+    """
+    from safetensors.torch import save
+
+    # A large write by Python itself raises OSError with the disk's own reason.
+    content = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        metadata=dict(sorted(about.items())),
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `write_tensors` wrote.
+
+    Returns
+    -------
+    tensors : dict
+        On the CPU.
+    about : dict
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is truncated or no safetensors file.
+    FileNotFoundError
+        If there is none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise DamagedFileError(path, error) from None
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,350 @@
+"""Exact matrices for networks of Linear layers, assembled from per-sample blocks.
+
+With z_l = W_l a_l + b_l, where a_l is what enters layer l and a~_l = [a_l; 1], let delta_l be
+a perturbation added to z_l. For one sample, d_l = dL/dz_l and Q = d2L/dz dz are a small
+vector and a small matrix over all pre-activations, and each block of the Hessian is a
+contraction over samples, one large matrix product:
+
+    H[(l,i,a), (m,j,b)] = sum_n  Q_n[(l,i),(m,j)] a~_l[a] a~_m[b]
+                               + d_l[i] (d a_l[a] / d z_m[j]) a~_m[b]     if m feeds l, a no bias
+
+    G: Q = (df/dz)^T S (df/dz), no second term
+    R: Q = sum_c e_c d2f_c/dz dz, with the second term
+
+The block of a layer with itself is symmetric in (i, j) and in (a, b) separately, so a quarter
+of it is computed. All sums carry the 1/N of the loss inside d, Q, S and e.
+
+Cost: O(N P^2) multiply-adds as matrix products, and D backward passes for D pre-activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations, product
+
+import torch
+from torch import Tensor, nn
+
+from hesspipe.curvature import output_curvatures, output_slopes
+from hesspipe.objective import Batch, Objective
+
+# Largest set of per-sample arrays at once, in bytes.
+_SAMPLE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """Where one Linear layer's parameters and units stand.
+
+    Attributes
+    ----------
+    name : str
+        Of the module in the model.
+    num_units, num_inputs : int
+    weight, bias : int or None
+        Positions of their first entries in theta; no bias is None.
+    first_unit : int
+        Position of the layer's first unit among all pre-activations.
+    """
+
+    name: str
+    num_units: int
+    num_inputs: int
+    weight: int
+    bias: int | None
+    first_unit: int
+
+    @property
+    def units(self) -> slice:
+        """The layer's units among all pre-activations."""
+        return slice(self.first_unit, self.first_unit + self.num_units)
+
+    @property
+    def width(self) -> int:
+        """Length of a~: the inputs, and one for the bias."""
+        return self.num_inputs + (self.bias is not None)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Per-sample arrays of one chunk of n samples, over D pre-activations.
+
+    By layer name, inputs holds a~_l (n, width), and jacobians d a_l / d z (n, num_inputs, D)
+    where a_l depends on a pre-activation. slopes is d (n, D), or None where there is no second
+    term; curvatures is Q (n, D, D).
+    """
+
+    inputs: dict[str, Tensor]
+    slopes: Tensor | None
+    curvatures: Tensor
+    jacobians: dict[str, Tensor]
+
+
+def linear_layers(objective: Objective) -> list[LinearLayer] | None:
+    """Find the Linear layers of a network that this module can handle.
+
+    Returns
+    -------
+    list of LinearLayer, or None
+        In the order in which they are called. None unless every parameter is trainable and is the
+        weight or bias of a Linear module that is called once, on one vector per sample, and
+        each sample's outputs depend on that sample alone.
+    """
+    modules = {
+        name: module for name, module in objective.model.named_modules() if type(module) is nn.Linear
+    }
+    owned = {
+        f"{name}.{key}" if name else key
+        for name, module in modules.items()
+        for key, _ in module.named_parameters()
+    }
+    if owned != set(objective.names) or any(objective.is_frozen):
+        return None
+    batch = objective.batches[0]
+    calls: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        outputs = _perturbed(objective, _locate(objective, modules), batch.inputs, None, calls)
+        alone = objective.outputs(objective.theta, batch.inputs[:1])
+    called_once = set(calls) == set(modules) and all(
+        len(inputs) == 1 and inputs[0].shape == (len(batch.inputs), modules[name].in_features)
+        for name, inputs in calls.items()
+    )
+    tolerance = 1e3 * torch.finfo(objective.dtype).eps * outputs.abs().max()
+    if not called_once or (outputs[:1] - alone).abs().max() > tolerance:
+        return None
+    layers = _locate(objective, {name: modules[name] for name in calls})
+    return layers if _gradient_agrees(objective, layers) else None
+
+
+def matrix_by_layers(objective: Objective, layers: list[LinearLayer], matrix: str) -> Tensor:
+    """Compute H, G or R of a network of Linear layers, each from its own formula.
+
+    Parameters
+    ----------
+    objective : Objective
+    layers : list of LinearLayer
+        From `linear_layers`.
+    matrix : str
+        "hessian", "ggn" or "residual".
+
+    Returns
+    -------
+    Tensor, shape (P, P)
+        In the objective's dtype; exactly symmetric.
+    """
+    total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
+    for batch in objective.batches:
+        for samples in _sample_arrays(objective, layers, batch, matrix):
+            for layer in layers:
+                _add_own_block(total, layer, samples)
+            for early, late in combinations(layers, 2):
+                _add_cross_block(total, late, early, samples)
+    for early, late in combinations(layers, 2):
+        for rows, columns in product(_spans(late), _spans(early)):
+            total[columns, rows] = total[rows, columns].mT
+    return total
+
+
+def _locate(objective: Objective, modules: dict[str, nn.Linear]) -> list[LinearLayer]:
+    starts, position = {}, 0
+    for name, shape in zip(objective.names, objective.shapes, strict=True):
+        starts[name] = position
+        position += shape.numel()
+    layers, first_unit = [], 0
+    for name, module in modules.items():
+        prefix = f"{name}." if name else ""
+        layers.append(
+            LinearLayer(
+                name=name,
+                num_units=module.out_features,
+                num_inputs=module.in_features,
+                weight=starts[f"{prefix}weight"],
+                bias=starts.get(f"{prefix}bias"),
+                first_unit=first_unit,
+            )
+        )
+        first_unit += module.out_features
+    return layers
+
+
+def _zero_delta(objective: Objective, layers: list[LinearLayer], num_samples: int) -> Tensor:
+    return objective.theta.new_zeros(num_samples, sum(layer.num_units for layer in layers))
+
+
+def _perturbed(
+    objective: Objective,
+    layers: list[LinearLayer],
+    inputs: Tensor,
+    delta: Tensor | None,
+    calls: dict[str, list[Tensor]],
+) -> Tensor:
+    """Outputs with delta added to all pre-activations; what enters each layer goes to calls."""
+    modules = dict(objective.model.named_modules())
+
+    def add_delta(
+        layer: LinearLayer, _: nn.Module, args: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor | None:
+        calls.setdefault(layer.name, []).append(args[0])
+        return None if delta is None else output + delta[:, layer.units]
+
+    handles = [
+        modules[layer.name].register_forward_hook(partial(add_delta, layer)) for layer in layers
+    ]
+    try:
+        return objective.outputs(objective.theta, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gradient_agrees(objective: Objective, layers: list[LinearLayer]) -> bool:
+    """Whether sum_n d_l a~_l^T is the gradient: false where a weight is used elsewhere, too."""
+    batch = objective.batches[0]
+    theta = objective.theta.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(
+        batch.share * objective.batch_loss(theta, batch), theta, materialize_grads=True
+    )
+    delta = _zero_delta(objective, layers, len(batch.inputs)).requires_grad_()
+    calls: dict[str, list[Tensor]] = {}
+    outputs = _perturbed(objective, layers, batch.inputs, delta, calls)
+    loss = batch.share * objective.loss_fn(outputs, batch.targets)
+    (slopes,) = torch.autograd.grad(loss, delta)
+    found = torch.zeros_like(expected)
+    for layer in layers:
+        outer = slopes[:, layer.units].mT @ calls[layer.name][0].detach()
+        found[layer.weight : layer.weight + outer.numel()] = outer.flatten()
+        if layer.bias is not None:
+            found[layer.bias : layer.bias + layer.num_units] = slopes[:, layer.units].sum(0)
+    tolerance = 1e3 * torch.finfo(objective.dtype).eps * expected.norm()
+    return bool((found - expected).norm() <= tolerance)
+
+
+def _sample_arrays(
+    objective: Objective, layers: list[LinearLayer], batch: Batch, matrix: str
+) -> Iterator[_Samples]:
+    """Chunks of samples whose arrays fit into the budget."""
+    num_units = sum(layer.num_units for layer in layers)
+    num_rows = num_units + sum(layer.num_inputs for layer in layers)
+    step = max(1, _SAMPLE_BYTES // (num_rows * num_units * objective.theta.element_size()))
+    weights = (output_curvatures if matrix == "ggn" else output_slopes)(objective, batch)
+    for start in range(0, len(batch.inputs), step):
+        part = slice(start, start + step)
+        delta = _zero_delta(objective, layers, len(batch.inputs[part])).requires_grad_()
+        calls: dict[str, list[Tensor]] = {}
+        outputs = _perturbed(objective, layers, batch.inputs[part], delta, calls)
+        entering = {name: inputs for name, (inputs,) in calls.items()}
+        if matrix == "ggn":
+            jacobian = _rows(outputs, delta)
+            curvatures = jacobian.mT @ weights[part] @ jacobian
+            yield _Samples(_extend(entering, layers), None, curvatures, {})
+            continue
+        if matrix == "hessian":
+            scalar = _loss_of_part(objective, batch, part, outputs)
+        else:
+            scalar = (weights[part] * outputs).sum()
+        (slopes,) = torch.autograd.grad(scalar, delta, create_graph=True)
+        jacobians = {
+            name: _rows(inputs, delta) for name, inputs in entering.items() if inputs.requires_grad
+        }
+        yield _Samples(_extend(entering, layers), slopes.detach(), _rows(slopes, delta), jacobians)
+
+
+def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tensor) -> Tensor:
+    """The batch's share of L as a function of the outputs of some of its samples.
+
+    The other samples are held constant rather than left out: the loss then divides by its
+    own denominator, whatever that is.
+    """
+    with torch.no_grad():
+        every_output = objective.outputs(objective.theta, batch.inputs)
+    every_output[part] = outputs
+    return batch.share * objective.loss_fn(every_output, batch.targets)
+
+
+def _extend(entering: dict[str, Tensor], layers: list[LinearLayer]) -> dict[str, Tensor]:
+    """a~ from a: a column of ones where the layer has a bias."""
+    return {
+        layer.name: nn.functional.pad(
+            entering[layer.name].detach(), (0, layer.width - layer.num_inputs), value=1.0
+        )
+        for layer in layers
+    }
+
+
+def _rows(values: Tensor, delta: Tensor) -> Tensor:
+    """Jacobian of values (n, K) in delta (n, D), sample by sample: (n, K, D)."""
+    jacobian = delta.new_zeros(*values.shape, delta.shape[1])
+    if values.requires_grad:
+        for row in range(values.shape[1]):
+            (jacobian[:, row],) = torch.autograd.grad(
+                values[:, row].sum(), delta, retain_graph=True, materialize_grads=True
+            )
+    return jacobian
+
+
+def _spans(layer: LinearLayer) -> list[slice]:
+    """The layer's places in theta: its weight, its bias."""
+    spans = [slice(layer.weight, layer.weight + layer.num_units * layer.num_inputs)]
+    if layer.bias is not None:
+        spans.append(slice(layer.bias, layer.bias + layer.num_units))
+    return spans
+
+
+def _place(total: Tensor, late: LinearLayer, unit: int, early: LinearLayer, block: Tensor) -> None:
+    """Add a block (width of late, units of early, width of early) to the rows of one unit."""
+    start = late.weight + unit * late.num_inputs
+    rows = slice(start, start + late.num_inputs)
+    columns = slice(early.weight, early.weight + early.num_units * early.num_inputs)
+    shape = (early.num_units, early.num_inputs)
+    total[rows, columns].unflatten(1, shape).add_(
+        block[: late.num_inputs, :, : early.num_inputs]
+    )
+    if early.bias is not None:
+        bias_columns = slice(early.bias, early.bias + early.num_units)
+        total[rows, bias_columns] += block[: late.num_inputs, :, -1]
+    if late.bias is not None:
+        row = total[late.bias + unit]
+        row[columns].unflatten(0, shape).add_(block[-1, :, : early.num_inputs])
+        if early.bias is not None:
+            row[bias_columns] += block[-1, :, -1]
+
+
+def _add_own_block(total: Tensor, layer: LinearLayer, samples: _Samples) -> None:
+    """Add Q[i, j] a~[a] a~[b], computed for i >= j and a >= b."""
+    curvatures = samples.curvatures[:, layer.units, layer.units]
+    if not curvatures.any():  # the residual of a piecewise linear network
+        return
+    inputs = samples.inputs[layer.name]
+    i, j, unit_pairs = _symmetric_pairs(layer.num_units, inputs.device)
+    a, b, input_pairs = _symmetric_pairs(layer.width, inputs.device)
+    packed = curvatures[:, i, j].mT @ (inputs[:, a] * inputs[:, b])
+    for unit in range(layer.num_units):
+        rows = packed[unit_pairs[unit]][:, input_pairs.flatten()]
+        _place(total, layer, unit, layer, rows.unflatten(1, input_pairs.shape).transpose(0, 1))
+
+
+def _symmetric_pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Row and column of each entry of a lower triangle, and the (size, size) map back."""
+    rows, columns = torch.tril_indices(size, size, device=device)
+    positions = rows.new_empty(size, size)
+    positions[rows, columns] = positions[columns, rows] = torch.arange(len(rows), device=device)
+    return rows, columns, positions
+
+
+def _add_cross_block(
+    total: Tensor, late: LinearLayer, early: LinearLayer, samples: _Samples
+) -> None:
+    """Add (Q[i, j] a~_late[a] + d[i] da_late[a]/dz_early[j]) a~_early[b], a unit i at a time."""
+    late_inputs, early_inputs = samples.inputs[late.name], samples.inputs[early.name]
+    jacobian = samples.jacobians.get(late.name)
+    for unit in range(late.num_units):
+        position = late.first_unit + unit
+        curvatures = samples.curvatures[:, position, early.units]
+        factors = late_inputs.unsqueeze(2) * curvatures.unsqueeze(1)
+        if jacobian is not None and samples.slopes is not None:
+            slope = samples.slopes[:, position, None, None]
+            factors[:, : late.num_inputs] += slope * jacobian[:, :, early.units]
+        block = factors.flatten(1).mT @ early_inputs
+        _place(total, late, unit, early, block.unflatten(0, factors.shape[1:]))
