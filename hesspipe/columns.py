@@ -59,9 +59,7 @@ def residual_by_columns(
 
     Parameters and Returns as for `hessian_by_columns`.
     """
-    return _second_derivative(
-        objective, _linearized_loss(objective), columns_per_block, progress
-    )
+    return _second_derivative(objective, _linearized_loss(objective), columns_per_block, progress)
 
 
 def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
@@ -185,8 +183,8 @@ def _ggn_product(objective: Objective, vector: Tensor) -> Tensor:
         def outputs(theta: Tensor, inputs: Tensor = batch.inputs) -> Tensor:
             return objective.outputs(theta, inputs)
 
-        _, tangents = torch.func.jvp(outputs, (objective.theta,), (vector,))
-        _, pull_back = torch.func.vjp(outputs, objective.theta)
+        tangents: Tensor = torch.func.jvp(outputs, (objective.theta,), (vector,))[1]
+        pull_back = torch.func.vjp(outputs, objective.theta)[1]
         product += pull_back(torch.einsum("ncd,nd->nc", curvatures, tangents))[0]
     return product
 

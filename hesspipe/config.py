@@ -113,7 +113,7 @@ class Experiment(_Section):
 
 
 class SpectrumSettings(_Section):
-    """How the signs of eigenvalues are counted; see `hesspipe.spectrum`."""
+    """How the signs of eigenvalues are counted; see `hesspipe.spectra`."""
 
     zero_tolerance: Positive
 
@@ -132,6 +132,7 @@ class EndpointsFigure(_Section):
     experiment: str
     seed: Seed
     steps: list[Step] = Field(min_length=1)
+    num_largest: int = Field(ge=2)
 
 
 class GapsFigure(_Section):

@@ -86,7 +86,7 @@ def _allowed(mistake: Mapping[str, Any]) -> str:
         return f"a list of at least {context['min_length']}"
     if kind == "finite_number":
         return "a finite number"
-    return _TYPES.get(kind.rsplit("_", 1)[0], mistake["msg"])
+    return _TYPES.get(kind.rsplit("_", 1)[0], str(mistake["msg"]))
 
 
 def _hint(kind: str, value: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class Dataset:
     train_targets, test_targets : Tensor, shape (N,) and (N_test,), int64
         Class labels in [0, num_classes).
     num_classes : int
+    settings : dict
+        The dataset's entry in config.yaml; empty for one made otherwise.
     """
 
     train_inputs: Tensor
@@ -30,15 +33,16 @@ class Dataset:
     test_inputs: Tensor
     test_targets: Tensor
     num_classes: int
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Dataset:
         """Copy with inputs of another dtype, everything on another device."""
-        return Dataset(
-            self.train_inputs.to(device, dtype),
-            self.train_targets.to(device),
-            self.test_inputs.to(device, dtype),
-            self.test_targets.to(device),
-            self.num_classes,
+        return replace(
+            self,
+            train_inputs=self.train_inputs.to(device, dtype),
+            train_targets=self.train_targets.to(device),
+            test_inputs=self.test_inputs.to(device, dtype),
+            test_targets=self.test_targets.to(device),
         )
 
 
@@ -117,13 +121,18 @@ def make_dataset(kind: str, **settings: Any) -> Dataset:
     **settings
         The arguments of the function of that name.
     """
-    return _MAKERS[kind](**settings)
+    dataset = _MAKERS[kind](**settings)
+    return replace(dataset, settings={"kind": kind, **settings})
 
 
 def write_dataset(dataset: Dataset, path: str | Path) -> None:
     """Store a dataset as safetensors."""
     tensors = {name: value for name, value in vars(dataset).items() if isinstance(value, Tensor)}
-    write_tensors(tensors, path, {"num_classes": str(dataset.num_classes)})
+    about = {
+        "num_classes": str(dataset.num_classes),
+        "settings": json.dumps(dataset.settings, sort_keys=True),
+    }
+    write_tensors(tensors, path, about)
 
 
 def read_dataset(path: str | Path) -> Dataset:
@@ -136,6 +145,10 @@ def read_dataset(path: str | Path) -> Dataset:
     """
     tensors, about = read_tensors(path)
     try:
-        return Dataset(**tensors, num_classes=int(about["num_classes"]))
-    except (KeyError, TypeError) as error:
+        return Dataset(
+            **tensors,
+            num_classes=int(about["num_classes"]),
+            settings=json.loads(about["settings"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, f"not a dataset: {error}") from None

@@ -93,7 +93,9 @@ def linear_layers(objective: Objective) -> list[LinearLayer] | None:
         each sample's outputs depend on that sample alone.
     """
     modules = {
-        name: module for name, module in objective.model.named_modules() if type(module) is nn.Linear
+        name: module
+        for name, module in objective.model.named_modules()
+        if type(module) is nn.Linear
     }
     owned = {
         f"{name}.{key}" if name else key
@@ -298,9 +300,7 @@ def _place(total: Tensor, late: LinearLayer, unit: int, early: LinearLayer, bloc
     rows = slice(start, start + late.num_inputs)
     columns = slice(early.weight, early.weight + early.num_units * early.num_inputs)
     shape = (early.num_units, early.num_inputs)
-    total[rows, columns].unflatten(1, shape).add_(
-        block[: late.num_inputs, :, : early.num_inputs]
-    )
+    total[rows, columns].unflatten(1, shape).add_(block[: late.num_inputs, :, : early.num_inputs])
     if early.bias is not None:
         bias_columns = slice(early.bias, early.bias + early.num_units)
         total[rows, bias_columns] += block[: late.num_inputs, :, -1]

@@ -1,0 +1,36 @@
+"""From data to figures: every result of the paper, each from what it needs and no more."""
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from hesspipe.config import ConfigError, validate_config
+
+min_version("9.18")
+
+
+configfile: "config.yaml"
+
+
+try:
+    settings = validate_config(config)
+except ConfigError as error:
+    raise WorkflowError(str(error))
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/training.smk"
+include: "rules/spectra.smk"
+include: "rules/outliers.smk"
+include: "rules/figures.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        figures=expand("figures/{figure}.pdf", figure=settings.figures),
+        tables=expand("tables/{table}.csv", table=settings.tables),
+        outliers=outlier_tables(),
+        claims="claims.json",
+        metrics="metrics/outliers.json",

@@ -1,0 +1,207 @@
+"""Statements of the paper as checks on the tables.
+
+Each check returns what was measured, the criterion, and a verdict: "holds", "holds in part",
+"does not hold". The criterion's numbers stand in config.yaml, written before the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of one experiment at one step.
+
+    Attributes
+    ----------
+    name : str
+    num_classes : int
+    eigenvalues : ndarray, shape (P,)
+        Of the Hessian, ascending.
+    num_outliers : dict
+        By rule.
+    num_negative : int
+    """
+
+    name: str
+    num_classes: int
+    eigenvalues: NDArray[np.float64]
+    num_outliers: dict[str, int]
+    num_negative: int
+
+
+def run_from_tables(spectrum: pd.DataFrame, outliers: pd.DataFrame) -> Run:
+    """Build a run from its spectrum table (with provenance) and its outlier table."""
+    about = spectrum.attrs
+    here = outliers[(outliers["step"] == about["step"]) & (outliers["matrix"] == about["matrix"])]
+    return Run(
+        name=about["experiment"],
+        num_classes=about["num_classes"],
+        eigenvalues=spectrum["eigenvalue"].to_numpy(),
+        num_outliers=dict(zip(here["rule"], here["num_outliers"].astype(int), strict=True)),
+        num_negative=about["num_negative"],
+    )
+
+
+def check_claims(
+    spectra: Sequence[pd.DataFrame],
+    outliers: Sequence[pd.DataFrame],
+    claims: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Check every claim of config.yaml.
+
+    Parameters
+    ----------
+    spectra, outliers : sequence of DataFrame
+        The tables that the claims read, with their provenance in `attrs`.
+    claims : mapping
+        config.yaml's section of that name.
+
+    Returns
+    -------
+    dict
+        From the claim's name to what `check_claim` gives.
+    """
+    counts = {(table.attrs["experiment"], table.attrs["seed"]): table for table in outliers}
+    verdicts = {}
+    for name, claim in claims.items():
+        runs = {
+            table.attrs["experiment"]: run_from_tables(
+                table, counts[table.attrs["experiment"], claim["seed"]]
+            )
+            for table in spectra
+            if (table.attrs["seed"], table.attrs["step"]) == (claim["seed"], claim["step"])
+        }
+        verdicts[name] = check_claim(runs, **claim)
+    return verdicts
+
+
+def check_claim(
+    runs: Mapping[str, Run], *, kind: str, section: str, **settings: Any
+) -> dict[str, Any]:
+    """Check one statement of the paper.
+
+    Parameters
+    ----------
+    runs : mapping
+        From experiment name to its run.
+    kind, section, **settings
+        The claim's entry in config.yaml.
+
+    Returns
+    -------
+    dict
+        statement, where, criterion, measured, verdict.
+    """
+    statement, check = _CLAIMS[kind]
+    result = check(runs, **{key: settings[key] for key in settings if key not in ("seed", "step")})
+    return {"statement": statement, "where": f"Section {section}", **result}
+
+
+def _flatness(
+    runs: Mapping[str, Run], *, experiments: Sequence[str], max_magnitude: float, min_share: float
+) -> dict[str, Any]:
+    shares = {}
+    for name in experiments:
+        magnitudes = np.abs(runs[name].eigenvalues)
+        shares[name] = float(np.mean(magnitudes <= max_magnitude * magnitudes.max()))
+    return {
+        "criterion": f"in each run, at least {min_share:.0%} of the eigenvalues are at most "
+        f"{max_magnitude:g} times the largest in magnitude",
+        "measured": {
+            "smallest_share": min(shares.values()),
+            "median_share": float(np.median(list(shares.values()))),
+            "num_runs": len(shares),
+        },
+        "verdict": _verdict([share >= min_share for share in shares.values()]),
+    }
+
+
+def _counts_match(
+    runs: Mapping[str, Run],
+    *,
+    experiments: Sequence[str],
+    rule: str,
+    max_difference: int,
+    min_share: float,
+) -> dict[str, Any]:
+    differences = [runs[name].num_outliers[rule] - runs[name].num_classes for name in experiments]
+    is_match = [-max_difference <= difference <= 0 for difference in differences]
+    share = float(np.mean(is_match))
+    return {
+        "criterion": f"the {rule} rule finds k outliers, or up to {max_difference} fewer, in at "
+        f"least {min_share:.0%} of the runs",
+        "measured": {
+            "num_equal": sum(difference == 0 for difference in differences),
+            "num_within": sum(is_match),
+            "num_runs": len(differences),
+        },
+        "verdict": "holds" if share >= min_share else _verdict(is_match),
+    }
+
+
+def _counts_grow(
+    runs: Mapping[str, Run], *, groups: Sequence[Sequence[str]], rule: str
+) -> dict[str, Any]:
+    counts = [[runs[name].num_outliers[rule] for name in group] for group in groups]
+    return {
+        "criterion": f"within each group of runs, the count by the {rule} rule grows strictly "
+        "with the number of clusters",
+        "measured": {"counts": counts},
+        "verdict": _verdict([bool((np.diff(group) > 0).all()) for group in counts]),
+    }
+
+
+def _negative_part(
+    runs: Mapping[str, Run], *, experiments: Sequence[str], max_magnitude: float
+) -> dict[str, Any]:
+    ratios = {
+        name: float(-runs[name].eigenvalues[0] / runs[name].eigenvalues[-1]) for name in experiments
+    }
+    is_met = [
+        runs[name].num_negative > 0 and ratio <= max_magnitude for name, ratio in ratios.items()
+    ]
+    return {
+        "criterion": "in each run there are negative eigenvalues, and the most negative is at most "
+        f"{max_magnitude:g} times the largest",
+        "measured": {
+            "smallest_ratio": min(ratios.values()),
+            "largest_ratio": max(ratios.values()),
+            "num_within": sum(is_met),
+            "num_runs": len(ratios),
+            "fewest_negative": min(runs[name].num_negative for name in experiments),
+        },
+        "verdict": _verdict(is_met),
+    }
+
+
+def _verdict(is_met: Sequence[bool]) -> str:
+    if all(is_met):
+        return "holds"
+    return "holds in part" if any(is_met) else "does not hold"
+
+
+_CLAIMS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
+    "flatness": (
+        "At the bottom, most eigenvalues of the Hessian are near zero, except for a small number "
+        "of larger ones.",
+        _flatness,
+    ),
+    "counts_match": (
+        "The number of large eigenvalues above the gap matches the number of classes.",
+        _counts_match,
+    ),
+    "counts_grow": ("More complex data produce more outliers.", _counts_grow),
+    "negative_part": (
+        "After training negative eigenvalues remain, orders of magnitude smaller than the large "
+        "positive ones.",
+        _negative_part,
+    ),
+}

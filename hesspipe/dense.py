@@ -1,0 +1,186 @@
+"""Exact Hessian, generalized Gauss-Newton and residual matrices of an objective.
+
+Each comes from its own formula, in the notation of the paper's Equation 4:
+
+    H = d2L/dtheta2,   G = sum_n J_n^T S_n J_n,   R = sum_n sum_c e_nc d2f_c/dtheta2
+
+so that H = G + R is a test of all three. Two methods give the same numbers:
+
+    layers    products of per-sample blocks (`hesspipe.layers`), where all parameters sit in
+              Linear layers that are used once each
+    columns   differentiation, column by column (`hesspipe.columns`), for any network
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hesspipe import columns
+from hesspipe.layers import linear_layers, matrix_by_layers
+from hesspipe.memory import require
+from hesspipe.objective import Objective
+
+MatrixName = Literal["hessian", "ggn", "residual"]
+Method = Literal["auto", "layers", "columns"]
+
+_BY_COLUMNS: dict[str, Callable[..., Tensor]] = {
+    "hessian": columns.hessian_by_columns,
+    "ggn": columns.ggn_by_columns,
+    "residual": columns.residual_by_columns,
+}
+# Per-sample arrays and blocks on top of the matrix itself, in bytes.
+_WORK_BYTES = 2 * 2**30
+
+
+class InconsistentMatrixError(ArithmeticError):
+    """A matrix failed its own check; a defect of hesspipe, not of the input."""
+
+
+def hessian_matrix(
+    objective: Objective, method: Method = "auto", *, progress: bool = False
+) -> Tensor:
+    """Compute the exact Hessian H of the objective at its parameters.
+
+    Parameters
+    ----------
+    objective : Objective
+    method : {"auto", "layers", "columns"}
+        "auto" takes "layers" where the network's structure allows it, else "columns".
+    progress : bool
+        Show a progress bar, for "columns".
+
+    Returns
+    -------
+    Tensor, shape (P, P)
+        Rows and columns in the order of `objective.theta`, in its dtype.
+
+    Raises
+    ------
+    TooLargeError
+        Before allocating, if the matrix does not fit into memory.
+    ValueError
+        If "layers" is asked for and the network does not allow it, or if an entry is not
+        finite.
+    InconsistentMatrixError
+        If the matrix disagrees with a product computed by differentiation.
+
+    References
+    ----------
+    Sagun, Evci, Guney, Dauphin, Bottou (2017), Equation 4.
+
+    Examples
+    --------
+    For one Linear layer and the squared error, H is the inputs' second moment:
+
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> hessian_matrix(objective)
+    tensor([[10.,  4.],
+            [ 4.,  2.]], dtype=torch.float64)
+    """
+    return exact_matrix(objective, "hessian", method, progress=progress)[0]
+
+
+def ggn_matrix(objective: Objective, method: Method = "auto", *, progress: bool = False) -> Tensor:
+    """Compute the exact generalized Gauss-Newton matrix G, the first term of Equation 4.
+
+    Parameters, Returns and Raises as for `hessian_matrix`.
+    """
+    return exact_matrix(objective, "ggn", method, progress=progress)[0]
+
+
+def residual_matrix(
+    objective: Objective, method: Method = "auto", *, progress: bool = False
+) -> Tensor:
+    """Compute the exact residual R, the second term of Equation 4; never as H - G.
+
+    Parameters, Returns and Raises as for `hessian_matrix`.
+    """
+    return exact_matrix(objective, "residual", method, progress=progress)[0]
+
+
+def exact_matrix(
+    objective: Objective,
+    matrix: MatrixName,
+    method: Method = "auto",
+    *,
+    extra_bytes: int = 0,
+    progress: bool = False,
+) -> tuple[Tensor, str]:
+    """Compute H, G or R, check it, and say which method did it.
+
+    Parameters
+    ----------
+    objective : Objective
+    matrix : {"hessian", "ggn", "residual"}
+    method : {"auto", "layers", "columns"}
+    extra_bytes : int
+        What the caller will need on top of the matrix, for the forecast.
+    progress : bool
+
+    Returns
+    -------
+    matrix : Tensor, shape (P, P)
+    method : str
+        "layers" or "columns".
+    """
+    if matrix not in _BY_COLUMNS:
+        raise ValueError(f"matrix must be one of {sorted(_BY_COLUMNS)}, got {matrix!r}")
+    if method not in ("auto", "layers", "columns"):
+        raise ValueError(f"method must be 'auto', 'layers' or 'columns', got {method!r}")
+    _forecast(objective, matrix, extra_bytes)
+    layers = None if method == "columns" else linear_layers(objective)
+    if layers is None and method == "layers":
+        raise ValueError(
+            "method 'layers' needs every parameter in a Linear layer that is used once, on one "
+            "vector per sample; use method='columns' for this network"
+        )
+    if layers is None:
+        result = _BY_COLUMNS[matrix](objective, progress=progress)
+    else:
+        result = matrix_by_layers(objective, layers, matrix)
+    _check_finite(objective, result, matrix)
+    if layers is not None:
+        _check_product(objective, result, matrix)
+    return result, "columns" if layers is None else "layers"
+
+
+def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:
+    size = objective.num_parameters
+    num_bytes = size**2 * objective.theta.element_size()
+    require(
+        num_bytes + min(num_bytes, _WORK_BYTES) + extra_bytes,
+        f"the {matrix} of P = {size:,} parameters ({num_bytes / 2**30:,.1f} GiB) with work space",
+        "use a network with fewer parameters or a machine with more memory",
+    )
+
+
+def _check_finite(objective: Objective, result: Tensor, matrix: str) -> None:
+    if torch.isfinite(result.sum()):
+        return
+    bad_rows = (~torch.isfinite(result)).any(1).nonzero().flatten()
+    if len(bad_rows):
+        raise ValueError(
+            f"the {matrix} must be finite, got nan or inf in {len(bad_rows)} of its "
+            f"{len(result)} rows, the first in {objective.name_of(int(bad_rows[0]))}; "
+            "check the parameters and the loss"
+        )
+
+
+def _check_product(objective: Objective, result: Tensor, matrix: str) -> None:
+    """Compare one product with a random vector against differentiation."""
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(len(result), generator=generator, dtype=torch.float64).to(result)
+    expected = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
+    error = (result @ vector - expected).norm()
+    # Both products are good to a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
+    tolerance = 1e3 * torch.finfo(result.dtype).eps * result.norm() * vector.norm()
+    if error > tolerance:
+        raise InconsistentMatrixError(
+            f"the {matrix} assembled from layers disagrees with differentiation by {error:.1e} "
+            f"(allowed {tolerance:.1e}); use method='columns', and please report it"
+        )

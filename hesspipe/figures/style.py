@@ -1,0 +1,68 @@
+"""The look of every figure, as plain rcParams, and how a figure is saved."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style as mpl_style
+from matplotlib.figure import Figure
+
+from hesspipe.files import atomic_path
+
+# Text width and font sizes of the ICLR 2018 style file, in inches and points.
+TEXT_WIDTH = 5.5
+_BODY_SIZE = 10.0
+_CAPTION_SIZE = 9.0
+
+# Paul Tol, "Colour schemes", SRON technical note (2021): the "bright" set, safe for the
+# color-blind. One color per matrix, the same in every figure.
+MATRIX_COLORS = {"hessian": "#4477AA", "ggn": "#228833", "residual": "#EE6677"}
+OUTLIER_COLOR = "#AA3377"
+NEUTRAL_COLOR = "#BBBBBB"
+MATRIX_LABELS = {"hessian": "Hessian", "ggn": "Gauss-Newton", "residual": "residual"}
+
+RC_PARAMS: dict[str, Any] = {
+    "font.family": "serif",
+    "font.serif": ["STIXGeneral", "DejaVu Serif"],
+    "mathtext.fontset": "stix",
+    "font.size": _CAPTION_SIZE,
+    "axes.labelsize": _CAPTION_SIZE,
+    "axes.titlesize": _CAPTION_SIZE,
+    "legend.fontsize": _CAPTION_SIZE - 1,
+    "xtick.labelsize": _CAPTION_SIZE - 1,
+    "ytick.labelsize": _CAPTION_SIZE - 1,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 0.9,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+}
+# Read when a figure is saved, not when it is drawn: Type 42 fonts stay editable text.
+_SAVE_PARAMS: dict[str, Any] = {"pdf.fonttype": 42, "savefig.bbox": None}
+_PNG_DPI = 200
+
+
+def context() -> AbstractContextManager[None]:
+    """Give the style to what is drawn inside a with block, and to nothing else."""
+    return mpl_style.context(RC_PARAMS)
+
+
+def save(figure: Figure, path_to_pdf: str | Path, path_to_png: str | Path) -> None:
+    """Write a figure as PDF and PNG; equal figures give equal bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+    path_to_pdf, path_to_png : str or Path
+    """
+    with mpl_style.context([RC_PARAMS, _SAVE_PARAMS]):
+        with atomic_path(path_to_pdf) as temporary:
+            figure.savefig(temporary, metadata={"CreationDate": None})
+        with atomic_path(path_to_png) as temporary:
+            figure.savefig(temporary, dpi=_PNG_DPI, metadata={"Software": None})

@@ -1,0 +1,141 @@
+"""Outlier eigenvalues: how many stand apart above the bulk, by three written rules.
+
+The paper counts outliers by the "largest consecutive gap, largest consecutive ratio, and a
+heuristic method of determining the threshold by searching for the elbow in the scree plot"
+(Appendix A), and leaves the rest open. Here, with the eigenvalues in descending order
+mu_1 >= mu_2 >= ...:
+
+candidates  The `num_candidates` largest eigenvalues enter, and of these only the positive ones
+            above eps * P * max|eigenvalue|. Without the first limit the largest ratio lies
+            where a positive tail meets the rounding around zero, three thousand ranks away
+            from any outlier; without the second it may be infinite.
+gap         the i that maximizes mu_i - mu_(i+1); the cutoff is the middle of the gap
+ratio       the i that maximizes mu_i / mu_(i+1); the cutoff is their geometric mean
+elbow       the scree plot's point i + 1 farthest below the straight line from its first to its
+            last candidate, which is where the difference curve of Satopaa et al. (2011) has its
+            maximum; the cutoff is mu_(i+1) itself, as Cattell (1966) counts the factors before
+            the elbow
+
+The number of outliers is always the number of eigenvalues strictly above the cutoff. Of equal
+gaps, ratios or distances the first one wins: the fewest outliers. Where all candidates are
+equal, or fewer than two are left, there are none.
+
+References
+----------
+Cattell (1966), The scree test for the number of factors, Multivariate Behavioral Research 1.
+Satopaa, Albrecht, Irwin, Raghavan (2011), Finding a "kneedle" in a haystack, ICDCS Workshops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Rule = Literal["gap", "ratio", "elbow"]
+
+# Figure 3 of the paper shows as many; no network of the paper has more outliers.
+NUM_CANDIDATES = 120
+
+
+@dataclass(frozen=True)
+class OutlierCount:
+    """How many outliers a rule finds.
+
+    Attributes
+    ----------
+    num_outliers : int
+        Eigenvalues strictly above the cutoff.
+    cutoff : float
+        In the eigenvalues' unit.
+    rule : str
+    """
+
+    num_outliers: int
+    cutoff: float
+    rule: str
+
+
+def count_outliers(
+    eigenvalues: ArrayLike, rule: Rule = "gap", *, num_candidates: int = NUM_CANDIDATES
+) -> OutlierCount:
+    """Count the eigenvalues that stand apart above the bulk.
+
+    Parameters
+    ----------
+    eigenvalues : array_like, shape (P,)
+        Finite, ascending: a whole spectrum.
+    rule : {"gap", "ratio", "elbow"}
+        See the module's text. The outliers of a network's Hessian spread over decades; the
+        largest gap then often lies among them, where the ratio finds their lower end.
+    num_candidates : int
+        How many of the largest eigenvalues enter, at least 2.
+
+    Returns
+    -------
+    OutlierCount
+
+    Raises
+    ------
+    ValueError
+        If the eigenvalues are not one-dimensional, finite and ascending, or the rule is
+        unknown.
+
+    Examples
+    --------
+    >>> count_outliers([0.0, 0.01, 0.02, 0.03, 2.0, 3.0], rule="ratio").num_outliers
+    2
+    """
+    if rule not in _RULES:
+        raise ValueError(f"rule must be one of {sorted(_RULES)}, got {rule!r}")
+    if num_candidates < 2:
+        raise ValueError(f"num_candidates must be at least 2, got {num_candidates}")
+    values = _checked(eigenvalues)
+    descending = _candidates(values, num_candidates)
+    if len(descending) < 2 or descending[0] == descending[-1]:
+        cutoff = float(values[-1]) if len(values) else 0.0
+    else:
+        cutoff = _RULES[rule](descending)
+    return OutlierCount(int((values > cutoff).sum()), cutoff, rule)
+
+
+def _checked(eigenvalues: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"eigenvalues must have shape (P,), got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"eigenvalues must be finite, got {np.sum(~np.isfinite(values))} that are not"
+        )
+    if (np.diff(values) < 0).any():
+        raise ValueError("eigenvalues must be in ascending order; sort them first")
+    return values
+
+
+def _candidates(values: NDArray[np.float64], num_candidates: int) -> NDArray[np.float64]:
+    """The largest eigenvalues that are positive beyond rounding, descending."""
+    if len(values) == 0:
+        return values
+    floor = np.finfo(np.float64).eps * len(values) * np.abs(values).max()
+    largest = values[::-1][:num_candidates]
+    return np.extract(largest > floor, largest)
+
+
+def _gap_cutoff(descending: NDArray[np.float64]) -> float:
+    last = int(np.argmax(descending[:-1] - descending[1:]))
+    return float((descending[last] + descending[last + 1]) / 2)
+
+
+def _ratio_cutoff(descending: NDArray[np.float64]) -> float:
+    last = int(np.argmax(descending[:-1] / descending[1:]))
+    return float(np.sqrt(descending[last]) * np.sqrt(descending[last + 1]))
+
+
+def _elbow_cutoff(descending: NDArray[np.float64]) -> float:
+    chord = np.linspace(descending[0], descending[-1], len(descending))
+    return float(descending[np.argmax(chord - descending)])
+
+
+_RULES = {"gap": _gap_cutoff, "ratio": _ratio_cutoff, "elbow": _elbow_cutoff}

@@ -1,0 +1,124 @@
+"""One training of a configured experiment: from a dataset's file to checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from hesspipe.data import Dataset, read_dataset
+from hesspipe.files import atomic_path, digest
+from hesspipe.models import build_model
+from hesspipe.seeding import generator
+from hesspipe.training import Schedule, checkpoint_path, pick_device, state_folder, train
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training and its unfinished state, which a killed job leaves and the next one finds.
+
+    Attributes
+    ----------
+    path_to_dataset : str or Path
+    experiment : str
+        Its name in config.yaml.
+    seed : int
+        Draws the initial point and orders the batches.
+    model, training : dict
+        Their entries in config.yaml.
+    """
+
+    path_to_dataset: str | Path
+    experiment: str
+    seed: int
+    model: dict[str, Any]
+    training: dict[str, Any]
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the training runs; see `hesspipe.training.pick_device`."""
+        return pick_device()
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data, in the training's dtype."""
+        dtype = getattr(torch, self.training["dtype"])
+        return read_dataset(self.path_to_dataset).to(dtype, self.device)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What decided the numbers."""
+        return {
+            "experiment": self.experiment,
+            "seed": self.seed,
+            "dataset": self.dataset.settings,
+            "num_classes": self.dataset.num_classes,
+            "num_samples": len(self.dataset.train_inputs),
+            "model": self.model,
+            "training": self.training,
+            "dtype": self.training["dtype"],
+            "device": self.device.type,
+        }
+
+    @property
+    def path_to_state(self) -> Path:
+        """Folder of the unfinished state; one for each set of things that decide the numbers."""
+        return state_folder(
+            {
+                **self.provenance,
+                "dataset_digest": digest(self.path_to_dataset),
+                "num_threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+            }
+        )
+
+    def train(self, *, progress: bool = True) -> pd.DataFrame:
+        """Train from the initial point, or from where an earlier job was stopped.
+
+        Returns
+        -------
+        DataFrame
+            The history; see `hesspipe.training.train`.
+        """
+        data = self.dataset
+        settings = {key: self.training[key] for key in self.training if key in _SCHEDULE}
+        network = build_model(
+            data.train_inputs,
+            data.num_classes,
+            generator(self.seed, "initial parameters"),
+            **self.model,
+        )
+        return train(
+            network,
+            data,
+            Schedule(**{"batch_size": None, **settings}),
+            seed=self.seed,
+            path_to_state=self.path_to_state,
+            about={"provenance": json.dumps(self.provenance, sort_keys=True)},
+            progress=progress,
+        )
+
+    def collect_checkpoints(self, paths_to_checkpoints: Sequence[str | Path]) -> None:
+        """Copy the finished training's checkpoints to their places and remove its state.
+
+        Parameters
+        ----------
+        paths_to_checkpoints : sequence of path
+            Each is named step<step>.safetensors.
+        """
+        folder = self.path_to_state
+        for path in paths_to_checkpoints:
+            step = int(Path(path).stem.removeprefix("step"))
+            with atomic_path(path) as temporary:
+                shutil.copyfile(checkpoint_path(folder, step), temporary)
+        shutil.rmtree(folder)
+
+
+_SCHEDULE = {"step_size", "num_steps", "batch_size", "record_every", "checkpoint_every"}

@@ -1,0 +1,186 @@
+"""Exact spectra, and how many eigenvalues are negative, zero and positive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hesspipe.dense import InconsistentMatrixError, MatrixName, Method, exact_matrix
+from hesspipe.memory import require
+from hesspipe.objective import Objective
+
+# Multiple of eps * P * max|eigenvalue|, the backward error of a dense symmetric eigensolver
+# (LAPACK Users' Guide, section 4.7), below which an eigenvalue counts as zero.
+ZERO_TOLERANCE = 1.0
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """All eigenvalues of a symmetric matrix.
+
+    Attributes
+    ----------
+    eigenvalues : Tensor, shape (P,)
+        float64, ascending, on the CPU.
+    num_negative, num_zero, num_positive : int
+        The inertia: eigenvalues below -tolerance, within it, above it. They add up to P.
+    tolerance : float
+        zero_tolerance * eps * P * max|eigenvalue|.
+    matrix : str
+        "hessian", "ggn", "residual", or a name of the caller's.
+    method : str
+        How the matrix was computed.
+    """
+
+    eigenvalues: Tensor
+    num_negative: int
+    num_zero: int
+    num_positive: int
+    tolerance: float
+    matrix: str
+    method: str
+
+
+def spectrum(
+    objective: Objective,
+    matrix: MatrixName = "hessian",
+    method: Method = "auto",
+    *,
+    zero_tolerance: float = ZERO_TOLERANCE,
+    progress: bool = False,
+) -> Spectrum:
+    """Compute the exact spectrum of H, G or R at the objective's parameters.
+
+    The matrix is formed from its own formula and given to a dense symmetric eigensolver; the
+    eigenvalues are then checked against the matrix's trace and Frobenius norm.
+
+    Parameters
+    ----------
+    objective : Objective
+        In float64: the signs of small eigenvalues are noise in float32.
+    matrix : {"hessian", "ggn", "residual"}
+    method : {"auto", "layers", "columns"}
+        How the matrix is computed; see `hesspipe.dense`.
+    zero_tolerance : float
+        Multiple of eps * P * max|eigenvalue| up to which an eigenvalue counts as zero.
+    progress : bool
+
+    Returns
+    -------
+    Spectrum
+
+    Raises
+    ------
+    TooLargeError
+        Before allocating, if the matrix and the eigensolver do not fit into memory.
+    ValueError
+        If the objective is not float64, or an entry of the matrix is not finite.
+
+    Examples
+    --------
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> result = spectrum(objective)
+    >>> result.num_negative, result.num_zero, result.num_positive
+    (0, 0, 2)
+    """
+    if objective.dtype != torch.float64:
+        raise ValueError(
+            f"a spectrum needs dtype float64 for its counts of signs, got {objective.dtype}; "
+            "build the Objective with dtype=torch.float64"
+        )
+    solver_bytes = _solver_bytes(objective.num_parameters)
+    values, used = exact_matrix(
+        objective, matrix, method, extra_bytes=solver_bytes, progress=progress
+    )
+    return matrix_spectrum(values, matrix=matrix, method=used, zero_tolerance=zero_tolerance)
+
+
+def matrix_spectrum(
+    values: Tensor, *, matrix: str, method: str, zero_tolerance: float = ZERO_TOLERANCE
+) -> Spectrum:
+    """Compute the spectrum of a symmetric matrix, of which the lower triangle is read.
+
+    Rows that are exactly zero (parameters that the outputs do not depend on) are taken out
+    first: their eigenvalues are zeros without rounding, and the rest is smaller.
+
+    Parameters
+    ----------
+    values : Tensor, shape (P, P)
+        float64, symmetric up to rounding.
+    matrix, method : str
+        Names for the result.
+    zero_tolerance : float
+
+    Returns
+    -------
+    Spectrum
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not symmetric up to rounding.
+    InconsistentMatrixError
+        If the eigenvalues do not add up to the trace, or their squares to the squared norm.
+    """
+    _check_symmetric(values, matrix)
+    size = len(values)
+    is_nonzero = (values != 0).any(1)
+    if not is_nonzero.all():
+        values = values[is_nonzero][:, is_nonzero]
+    require(_solver_bytes(len(values)), f"the eigensolver for P = {size:,}", "free some memory")
+    nonzero = torch.linalg.eigvalsh(values)
+    _check_sums(nonzero, values, matrix)
+    eigenvalues = torch.zeros(size, dtype=torch.float64)
+    eigenvalues[: len(nonzero)] = nonzero.cpu()
+    eigenvalues = eigenvalues.sort().values
+    tolerance = (
+        zero_tolerance * torch.finfo(torch.float64).eps * size * float(eigenvalues.abs().max())
+    )
+    num_negative = int((eigenvalues < -tolerance).sum())
+    num_positive = int((eigenvalues > tolerance).sum())
+    return Spectrum(
+        eigenvalues=eigenvalues,
+        num_negative=num_negative,
+        num_zero=size - num_negative - num_positive,
+        num_positive=num_positive,
+        tolerance=tolerance,
+        matrix=matrix,
+        method=method,
+    )
+
+
+def _solver_bytes(size: int) -> int:
+    """torch.linalg.eigvalsh works on a copy; its other arrays are a few vectors."""
+    return size**2 * 8
+
+
+def _check_symmetric(values: Tensor, matrix: str) -> None:
+    # A random bilinear form sees an asymmetry anywhere, without a second matrix.
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(2, len(values), generator=generator, dtype=torch.float64).to(values)
+    difference = (left @ (values @ right) - right @ (values @ left)).abs()
+    tolerance = 1e3 * torch.finfo(torch.float64).eps * values.norm() * left.norm() * right.norm()
+    if difference > tolerance:
+        raise ValueError(
+            f"{matrix} must be symmetric, got a bilinear form that differs by {difference:.1e} "
+            f"when its vectors are exchanged (allowed {tolerance:.1e})"
+        )
+
+
+def _check_sums(eigenvalues: Tensor, values: Tensor, matrix: str) -> None:
+    """Trace and Frobenius norm, to the solver's backward error."""
+    size = max(1, len(values))
+    norm = values.norm()
+    slack = 10 * torch.finfo(torch.float64).eps * size * norm
+    for what, found, expected, allowed in (
+        ("trace", eigenvalues.sum(), values.trace(), slack * size**0.5),
+        ("Frobenius norm", eigenvalues.norm(), norm, slack),
+    ):
+        if not (found - expected).abs() <= allowed:
+            raise InconsistentMatrixError(
+                f"the eigenvalues of the {matrix} give a {what} of {found:.17g}, the matrix "
+                f"{expected:.17g}; the eigensolver failed"
+            )

@@ -1,0 +1,166 @@
+"""Result tables: Parquet files with checked columns, units and provenance.
+
+Only this module writes or reads them. The provenance holds what decides the numbers and
+nothing that changes from run to run (no wall times, no dates), so that equal results are
+equal bytes: what depends on them then need not run again. Wall time and peak memory are in
+Snakemake's benchmark files, beside the results.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hesspipe.files import DamagedFileError, atomic_path, write_text
+
+
+def _field(name: str, dtype: pa.DataType, unit: str) -> pa.Field:
+    return pa.field(name, dtype, nullable=False, metadata={"unit": unit})
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "history": pa.schema(
+        [
+            _field("step", pa.int64(), "updates"),
+            _field("train_loss", pa.float64(), "nats, mean over samples"),
+            _field("train_accuracy", pa.float64(), "share of samples, 0 to 1"),
+            _field("test_loss", pa.float64(), "nats, mean over samples"),
+            _field("test_accuracy", pa.float64(), "share of samples, 0 to 1"),
+            _field("gradient_norm", pa.float64(), "nats per unit of the parameters"),
+        ]
+    ),
+    "spectrum": pa.schema(
+        [
+            _field("rank", pa.int64(), "0 = smallest"),
+            _field("eigenvalue", pa.float64(), "nats per squared unit of the parameters"),
+        ]
+    ),
+    "outliers": pa.schema(
+        [
+            _field("step", pa.int64(), "updates"),
+            _field("matrix", pa.string(), "hessian, ggn or residual"),
+            _field("rule", pa.string(), "gap, ratio or elbow"),
+            _field("num_outliers", pa.int64(), "eigenvalues above the cutoff"),
+            _field("cutoff", pa.float64(), "nats per squared unit of the parameters"),
+        ]
+    ),
+}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what computes the numbers, for the provenance."""
+    names = ("hesspipe", "numpy", "scikit-learn", "scipy", "torch")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }
+
+
+def write_table(
+    table: pd.DataFrame, path: str | Path, kind: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write a result table as Parquet, atomically.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With exactly the columns of its kind.
+    path : str or Path
+    kind : str
+        A key of `SCHEMAS`.
+    provenance : mapping
+        JSON-like; package versions are added.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, unknown, of another type, or has no value somewhere.
+    """
+    schema = SCHEMAS[kind]
+    if list(table.columns) != schema.names:
+        raise ValueError(
+            f"a {kind} table must have the columns {schema.names}, got {list(table.columns)}"
+        )
+    about = {"kind": kind, "versions": package_versions(), **provenance}
+    metadata = {"hesspipe": json.dumps(about, sort_keys=True)}
+    try:
+        content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        raise ValueError(f"the columns of a {kind} table must fit its schema: {error}") from None
+    with atomic_path(path) as temporary:
+        pq.write_table(content.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_table(path: str | Path, kind: str) -> pd.DataFrame:
+    """Read a result table and check its columns.
+
+    Returns
+    -------
+    DataFrame
+        With the provenance in `attrs`.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is truncated, no Parquet, or has other columns.
+    FileNotFoundError
+        If there is none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
+    try:
+        content = pq.read_table(path)
+        about = json.loads((content.schema.metadata or {})[b"hesspipe"])
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise DamagedFileError(path, error) from None
+    if not content.schema.equals(SCHEMAS[kind]):
+        raise DamagedFileError(
+            path, f"its columns are {content.schema.names}, not those of a {kind} table"
+        )
+    table: pd.DataFrame = content.to_pandas()
+    table.attrs = about
+    return table
+
+
+def read_spectra(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """Read several spectra into one table.
+
+    Returns
+    -------
+    DataFrame
+        experiment, num_classes, step, matrix, rank, eigenvalue; in the order of the paths.
+    """
+    keys = ("experiment", "num_classes", "step", "matrix")
+    return pd.concat([_labeled(read_table(path, "spectrum"), keys) for path in paths])
+
+
+def read_outliers(paths: Sequence[str | Path], step: int, matrix: str, rule: str) -> pd.DataFrame:
+    """Read one row of several outlier tables.
+
+    Returns
+    -------
+    DataFrame
+        experiment, num_classes and the columns of an outlier table; in the order of the paths.
+    """
+    keys = ("experiment", "num_classes")
+    table = pd.concat([_labeled(read_table(path, "outliers"), keys) for path in paths])
+    return table[(table["step"] == step) & (table["matrix"] == matrix) & (table["rule"] == rule)]
+
+
+def _labeled(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The table behind columns of its provenance."""
+    labels = {key: table.attrs[key] for key in keys}
+    table.attrs = {}
+    return table.assign(**labels)[[*labels, *table.columns]]
+
+
+def write_json(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write a metric as JSON, atomically, in the order given."""
+    write_text(json.dumps(content, indent=2) + "\n", path)

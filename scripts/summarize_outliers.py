@@ -1,0 +1,22 @@
+"""Collect every run's final outlier counts as metrics, for `dvc metrics diff`."""
+
+from typing import TYPE_CHECKING
+
+from hesspipe.outlier_table import final_counts
+from hesspipe.tables import read_table, write_json
+from hesspipe.workflow.jobs import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def summarize_outliers(paths_to_outliers: list[str], path_to_metrics: str) -> None:
+    """Read the outlier tables, pick the last step of each, write."""
+    write_json(
+        final_counts([read_table(path, "outliers") for path in paths_to_outliers]), path_to_metrics
+    )
+
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        summarize_outliers(list(snakemake.input.outliers), snakemake.output.metrics)
