@@ -5,13 +5,19 @@
     R   the same for the scalar sum_n <e_n, f(theta; x_n)> with e_n held constant
     G   per-sample Jacobians J_n and a symmetric rank-k update with the factors of S_n
 
+Only plain reverse-mode differentiation is used. The second derivatives of `torch.func` have
+been seen to be wrong: with torch 2.13 `torch.func.hessian` of a network with LayerNorm is not
+even symmetric, where differentiating backward twice agrees with finite differences.
+
 Cost: about P/32 backward passes of a block of 32, so O(P N P). Where the parameters sit in
 Linear layers, `hesspipe.layers` is tens of times faster; this module is its reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import math
+from collections.abc import Callable
 
 import torch
 from scipy.linalg.blas import dsyrk
@@ -84,7 +90,10 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
         values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
         # Rounding leaves curvatures of this size where there are none.
         floor = values.shape[-1] * torch.finfo(values.dtype).eps * values.abs().max()
-        for part in _sample_chunks(objective, batch):
+        row_bytes = objective.num_parameters * objective.theta.element_size()
+        step = max(1, _JACOBIAN_BYTES // (values.shape[-1] * row_bytes))
+        for start in range(0, len(batch.inputs), step):
+            part = slice(start, start + step)
             jacobians = _jacobians(objective, batch.inputs[part])
             rows = vectors[part].mT @ jacobians * values[part].abs().sqrt().unsqueeze(-1)
             _add_squares(total, rows[values[part] > floor], 1.0)
@@ -116,6 +125,33 @@ def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     return products
 
 
+def rounding_scale(objective: Objective, matrix: str, vector: Tensor) -> float:
+    """Size of a product before the loss saturates; eps times it is the product's rounding.
+
+    A confident softmax computes p - p^2 near p = 1: the curvature is tiny and its rounding is
+    eps, not eps times the curvature. So the same product is taken with the loss at outputs of
+    zero, where nothing cancels.
+
+    Parameters
+    ----------
+    objective : Objective
+    matrix : str
+        "hessian", "ggn" or "residual".
+    vector : Tensor, shape (P,)
+
+    Returns
+    -------
+    float
+        ||M_0 v||, or 0 where the loss is not defined at outputs of zero.
+    """
+    neutral = copy.copy(objective)
+    neutral.loss_fn = lambda outputs, targets: objective.loss_fn(
+        outputs - outputs.detach(), targets
+    )
+    scale = float(multiply(neutral, matrix, vector.unsqueeze(0)).norm())
+    return scale if math.isfinite(scale) else 0.0
+
+
 def _batch_loss(objective: Objective) -> ScalarFunction:
     return lambda theta, batch: batch.share * objective.batch_loss(theta, batch)
 
@@ -138,21 +174,48 @@ def _products(
     (gradient,) = torch.autograd.grad(
         function(theta, batch), theta, create_graph=True, materialize_grads=True
     )
+    return lambda vectors: pull_back(gradient, theta, vectors)
 
-    def multiply_block(vectors: Tensor) -> Tensor:
-        if not gradient.requires_grad:  # the function is linear in theta
-            return torch.zeros_like(vectors)
-        if len(vectors) == 1:
-            (row,) = torch.autograd.grad(
-                gradient, theta, vectors[0], retain_graph=True, materialize_grads=True
-            )
-            return row.unsqueeze(0)
+
+def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply vectors with the Jacobian of values: rows v^T (d values / d point).
+
+    One batched backward pass does it. It is believed only if its last row agrees with a plain
+    pass; where the two differ, or an operation of the network has no batched derivative, the
+    rows are computed one at a time.
+
+    Parameters
+    ----------
+    values : Tensor, shape S
+        With a graph behind them; without one the rows are zero.
+    point : Tensor, shape (P,)
+    vectors : Tensor, shape (K, *S)
+
+    Returns
+    -------
+    Tensor, shape (K, P)
+    """
+
+    def plain(vector: Tensor) -> Tensor:
+        return torch.autograd.grad(
+            values, point, vector, retain_graph=True, materialize_grads=True
+        )[0]
+
+    if not values.requires_grad:
+        return point.new_zeros(len(vectors), len(point))
+    last = plain(vectors[-1])
+    if len(vectors) == 1:
+        return last.unsqueeze(0)
+    try:
         (rows,) = torch.autograd.grad(
-            gradient, theta, vectors, retain_graph=True, is_grads_batched=True
+            values, point, vectors, retain_graph=True, is_grads_batched=True, allow_unused=True
         )
-        return rows
-
-    return multiply_block
+    except RuntimeError:
+        rows = None
+    tolerance = 1e3 * torch.finfo(point.dtype).eps * last.norm()
+    if rows is None or not (rows[-1] - last).norm() <= tolerance:
+        return torch.stack([*map(plain, vectors[:-1]), last])
+    return rows
 
 
 def _second_derivative(
@@ -175,38 +238,35 @@ def _second_derivative(
 
 
 def _ggn_product(objective: Objective, vector: Tensor) -> Tensor:
-    """G v = sum_n J_n^T (S_n (J_n v)), one forward and one backward pass."""
+    """G v = sum_n J_n^T (S_n (J_n v)).
+
+    J v is the derivative in u of J^T u, which is linear in u: two backward passes, with the
+    same rules of differentiation as everything else here.
+    """
     product = torch.zeros_like(vector)
     for batch in objective.batches:
         curvatures = output_curvatures(objective, batch)
-
-        def outputs(theta: Tensor, inputs: Tensor = batch.inputs) -> Tensor:
-            return objective.outputs(theta, inputs)
-
-        tangents: Tensor = torch.func.jvp(outputs, (objective.theta,), (vector,))[1]
-        pull_back = torch.func.vjp(outputs, objective.theta)[1]
-        product += pull_back(torch.einsum("ncd,nd->nc", curvatures, tangents))[0]
+        theta = objective.theta.clone().requires_grad_()
+        outputs = objective.outputs(theta, batch.inputs)
+        pulled = torch.zeros_like(outputs, requires_grad=True)
+        (gradient,) = torch.autograd.grad(
+            outputs, theta, pulled, create_graph=True, materialize_grads=True
+        )
+        (tangents,) = torch.autograd.grad(gradient, pulled, vector, materialize_grads=True)
+        weighted = torch.einsum("ncd,nd->nc", curvatures, tangents)
+        product += torch.autograd.grad(outputs, theta, weighted, materialize_grads=True)[0]
     return product
 
 
-def _sample_chunks(objective: Objective, batch: Batch) -> Iterator[slice]:
-    """Slices of samples whose Jacobians fit into the budget."""
-    num_outputs = objective.outputs(objective.theta, batch.inputs[:1]).numel()
-    row_bytes = objective.num_parameters * objective.theta.element_size()
-    step = max(1, _JACOBIAN_BYTES // (num_outputs * row_bytes))
-    for start in range(0, len(batch.inputs), step):
-        yield slice(start, start + step)
-
-
 def _jacobians(objective: Objective, inputs: Tensor) -> Tensor:
-    """J_n for each sample, of shape (n, C, P)."""
-
-    def single(theta: Tensor, sample: Tensor) -> Tensor:
-        return objective.outputs(theta, sample.unsqueeze(0)).squeeze(0)
-
-    jacobian = torch.func.vmap(torch.func.jacrev(single), in_dims=(None, 0))
-    result: Tensor = jacobian(objective.theta, inputs)
-    return result
+    """J_n for each sample, of shape (n, C, P); a sample at a time, so none can mix."""
+    theta = objective.theta.clone().requires_grad_()
+    rows = []
+    for sample in inputs:
+        outputs = objective.outputs(theta, sample.unsqueeze(0)).squeeze(0)
+        units = torch.eye(len(outputs), dtype=outputs.dtype, device=outputs.device)
+        rows.append(pull_back(outputs, theta, units))
+    return torch.stack(rows)
 
 
 def _add_squares(total: Tensor, rows: Tensor, sign: float) -> None:

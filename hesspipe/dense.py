@@ -14,6 +14,7 @@ so that H = G + R is a test of all three. Two methods give the same numbers:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -37,7 +38,7 @@ _WORK_BYTES = 2 * 2**30
 
 
 class InconsistentMatrixError(ArithmeticError):
-    """A matrix failed its own check; a defect of hesspipe, not of the input."""
+    """A result failed its own check: wrong derivatives, or a defect of hesspipe."""
 
 
 def hessian_matrix(
@@ -66,7 +67,7 @@ def hessian_matrix(
         If "layers" is asked for and the network does not allow it, or if an entry is not
         finite.
     InconsistentMatrixError
-        If the matrix disagrees with a product computed by differentiation.
+        If the matrix or its transpose disagrees with a product computed without it.
 
     References
     ----------
@@ -82,7 +83,7 @@ def hessian_matrix(
     tensor([[10.,  4.],
             [ 4.,  2.]], dtype=torch.float64)
     """
-    return exact_matrix(objective, "hessian", method, progress=progress)[0]
+    return exact_matrix(objective, "hessian", method, progress=progress).values
 
 
 def ggn_matrix(objective: Objective, method: Method = "auto", *, progress: bool = False) -> Tensor:
@@ -90,7 +91,7 @@ def ggn_matrix(objective: Objective, method: Method = "auto", *, progress: bool 
 
     Parameters, Returns and Raises as for `hessian_matrix`.
     """
-    return exact_matrix(objective, "ggn", method, progress=progress)[0]
+    return exact_matrix(objective, "ggn", method, progress=progress).values
 
 
 def residual_matrix(
@@ -100,7 +101,26 @@ def residual_matrix(
 
     Parameters, Returns and Raises as for `hessian_matrix`.
     """
-    return exact_matrix(objective, "residual", method, progress=progress)[0]
+    return exact_matrix(objective, "residual", method, progress=progress).values
+
+
+@dataclass(frozen=True)
+class ExactMatrix:
+    """A matrix, and what is known of how it was computed.
+
+    Attributes
+    ----------
+    values : Tensor, shape (P, P)
+    method : str
+        "layers" or "columns".
+    rounding : float
+        Estimate of the largest eigenvalue of the matrix's rounding errors: the loss's own
+        rounding on top of eps * ||values||; see `hesspipe.columns.rounding_scale`.
+    """
+
+    values: Tensor
+    method: str
+    rounding: float
 
 
 def exact_matrix(
@@ -110,7 +130,7 @@ def exact_matrix(
     *,
     extra_bytes: int = 0,
     progress: bool = False,
-) -> tuple[Tensor, str]:
+) -> ExactMatrix:
     """Compute H, G or R, check it, and say which method did it.
 
     Parameters
@@ -124,9 +144,7 @@ def exact_matrix(
 
     Returns
     -------
-    matrix : Tensor, shape (P, P)
-    method : str
-        "layers" or "columns".
+    ExactMatrix
     """
     if matrix not in _BY_COLUMNS:
         raise ValueError(f"matrix must be one of {sorted(_BY_COLUMNS)}, got {matrix!r}")
@@ -140,13 +158,12 @@ def exact_matrix(
             "vector per sample; use method='columns' for this network"
         )
     if layers is None:
-        result = _BY_COLUMNS[matrix](objective, progress=progress)
+        values = _BY_COLUMNS[matrix](objective, progress=progress)
     else:
-        result = matrix_by_layers(objective, layers, matrix)
-    _check_finite(objective, result, matrix)
-    if layers is not None:
-        _check_product(objective, result, matrix)
-    return result, "columns" if layers is None else "layers"
+        values = matrix_by_layers(objective, layers, matrix)
+    _check_finite(objective, values, matrix)
+    rounding = _check_products(objective, values, matrix)
+    return ExactMatrix(values, "columns" if layers is None else "layers", rounding)
 
 
 def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:
@@ -171,16 +188,22 @@ def _check_finite(objective: Objective, result: Tensor, matrix: str) -> None:
         )
 
 
-def _check_product(objective: Objective, result: Tensor, matrix: str) -> None:
-    """Compare one product with a random vector against differentiation."""
+def _check_products(objective: Objective, values: Tensor, matrix: str) -> float:
+    """Compare M v and M^T v with a product that forms no matrix; return the rounding."""
     generator = torch.Generator().manual_seed(0)
-    vector = torch.randn(len(result), generator=generator, dtype=torch.float64).to(result)
+    vector = torch.randn(len(values), generator=generator, dtype=torch.float64).to(values)
     expected = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
-    error = (result @ vector - expected).norm()
-    # Both products are good to a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
-    tolerance = 1e3 * torch.finfo(result.dtype).eps * result.norm() * vector.norm()
-    if error > tolerance:
-        raise InconsistentMatrixError(
-            f"the {matrix} assembled from layers disagrees with differentiation by {error:.1e} "
-            f"(allowed {tolerance:.1e}); use method='columns', and please report it"
-        )
+    scale = columns.rounding_scale(objective, matrix, vector)
+    eps = torch.finfo(values.dtype).eps
+    # Each product is good to a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
+    tolerance = 1e3 * eps * float(values.norm() * vector.norm() + scale)
+    for product in (values @ vector, values.mT @ vector):
+        error = float((product - expected).norm())
+        if not error <= tolerance:
+            raise InconsistentMatrixError(
+                f"the {matrix} disagrees with a product computed without it by {error:.1e} "
+                f"(allowed {tolerance:.1e}); an operation of the network may have a wrong second "
+                "derivative. Please report it with the network"
+            )
+    # The largest errors seen were 3 eps ||M_0 v|| / ||v||.
+    return 10 * eps * scale / float(vector.norm())

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import psutil
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
 
 class TooLargeError(MemoryError):
     """More memory is needed than there is; the message has both numbers and a way out."""
@@ -18,10 +20,9 @@ def available_bytes() -> int:
     figure knows nothing.
     """
     free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = (group / "memory.current").read_text().strip()
+        limit = (CONTROL_GROUP / "memory.max").read_text().strip()
+        used = (CONTROL_GROUP / "memory.current").read_text().strip()
     except OSError:
         return free
     return free if limit == "max" else min(free, int(limit) - int(used))

@@ -97,8 +97,9 @@ class Objective:
         self._buffers = {
             name: self._cast(buffer.detach().clone()) for name, buffer in model.named_buffers()
         }
-        self.batches = self._weigh(_as_batches(data), denominator)
-        self.num_data = sum(len(batch.inputs) for batch in self.batches)
+        pairs = _as_batches(data)
+        self.num_data = sum(len(inputs) for inputs, _ in pairs)
+        self.batches = self._weigh(pairs, denominator)
 
     @property
     def num_parameters(self) -> int:
@@ -170,9 +171,14 @@ class Objective:
             float(denominator(self.outputs(self.theta, inputs), targets))
             for inputs, targets in cast
         ]
+        total = sum(weights)
+        if total <= 0:
+            raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
+        # A batch without a valid label is 0/0 to the loss, and no part of the whole.
         return [
-            Batch(inputs, targets, weight / sum(weights))
+            Batch(inputs, targets, weight / total)
             for (inputs, targets), weight in zip(cast, weights, strict=True)
+            if weight > 0
         ]
 
 

@@ -27,7 +27,8 @@ class Spectrum:
     num_negative, num_zero, num_positive : int
         The inertia: eigenvalues below -tolerance, within it, above it. They add up to P.
     tolerance : float
-        zero_tolerance * eps * P * max|eigenvalue|.
+        zero_tolerance times the larger of eps * P * max|eigenvalue|, the solver's backward
+        error, and the matrix's own rounding, which is larger for a very confident network.
     matrix : str
         "hessian", "ggn", "residual", or a name of the caller's.
     method : str
@@ -64,7 +65,8 @@ def spectrum(
     method : {"auto", "layers", "columns"}
         How the matrix is computed; see `hesspipe.dense`.
     zero_tolerance : float
-        Multiple of eps * P * max|eigenvalue| up to which an eigenvalue counts as zero.
+        Multiple of the errors, the solver's and the matrix's, up to which an eigenvalue
+        counts as zero; see `Spectrum.tolerance`.
     progress : bool
 
     Returns
@@ -92,14 +94,23 @@ def spectrum(
             "build the Objective with dtype=torch.float64"
         )
     solver_bytes = _solver_bytes(objective.num_parameters)
-    values, used = exact_matrix(
-        objective, matrix, method, extra_bytes=solver_bytes, progress=progress
+    exact = exact_matrix(objective, matrix, method, extra_bytes=solver_bytes, progress=progress)
+    return matrix_spectrum(
+        exact.values,
+        matrix=matrix,
+        method=exact.method,
+        rounding=exact.rounding,
+        zero_tolerance=zero_tolerance,
     )
-    return matrix_spectrum(values, matrix=matrix, method=used, zero_tolerance=zero_tolerance)
 
 
 def matrix_spectrum(
-    values: Tensor, *, matrix: str, method: str, zero_tolerance: float = ZERO_TOLERANCE
+    values: Tensor,
+    *,
+    matrix: str,
+    method: str,
+    rounding: float = 0.0,
+    zero_tolerance: float = ZERO_TOLERANCE,
 ) -> Spectrum:
     """Compute the spectrum of a symmetric matrix, of which the lower triangle is read.
 
@@ -112,6 +123,8 @@ def matrix_spectrum(
         float64, symmetric up to rounding.
     matrix, method : str
         Names for the result.
+    rounding : float
+        Size of the matrix's own errors, as an eigenvalue; see `hesspipe.dense.ExactMatrix`.
     zero_tolerance : float
 
     Returns
@@ -136,9 +149,8 @@ def matrix_spectrum(
     eigenvalues = torch.zeros(size, dtype=torch.float64)
     eigenvalues[: len(nonzero)] = nonzero.cpu()
     eigenvalues = eigenvalues.sort().values
-    tolerance = (
-        zero_tolerance * torch.finfo(torch.float64).eps * size * float(eigenvalues.abs().max())
-    )
+    largest = float(eigenvalues.abs().max())
+    tolerance = zero_tolerance * max(torch.finfo(torch.float64).eps * size * largest, rounding)
     num_negative = int((eigenvalues < -tolerance).sum())
     num_positive = int((eigenvalues > tolerance).sum())
     return Spectrum(

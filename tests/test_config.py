@@ -1,0 +1,372 @@
+"""Every mistake in a configuration is said in one line before anything runs."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hesspipe.config import ConfigError, load_config, validate_config
+
+REPOSITORY = Path(__file__).parents[1]
+VALID = """
+datasets:
+  blobs: {kind: gaussian_clusters, num_clusters: 2, cluster_std: 1.0, num_features: 3,
+    center_low: -1.0, center_high: 1.0, num_train: 8, num_test: 4, seed: 0}
+experiments:
+  slow:
+    dataset: blobs
+    seeds: [0, 3]
+    model: {kind: mlp, hidden_widths: [4], activation: tanh, initial_std: 0.1}
+    training: {algorithm: gd, step_size: 0.1, num_steps: 10, record_every: 2,
+      checkpoint_every: 4, dtype: float64}
+    spectra: {steps: ends, matrices: [hessian]}
+  noisy:
+    dataset: blobs
+    seeds: [0]
+    model: {kind: mlp, hidden_widths: [4], activation: relu, initial_std: 0.1}
+    training: {algorithm: sgd, batch_size: 4, step_size: 0.1, num_steps: 10, record_every: 2,
+      checkpoint_every: 4, dtype: float32}
+    spectra: {steps: all, matrices: [hessian, ggn]}
+spectrum: {zero_tolerance: 1.0}
+outliers: {rules: [gap, ratio, elbow], num_candidates: 5}
+figures:
+  ends: {kind: endpoints, experiment: slow, seed: 0, steps: [0, 10], num_largest: 2}
+  tops: {kind: gaps, experiments: [slow], seed: 3, step: 10, rule: gap, num_largest: 2}
+tables:
+  counts: {kind: outlier_counts, published: published.csv, experiments: [slow, noisy], seed: 0,
+    step: 10}
+claims:
+  flat: {kind: flatness, section: "1", experiments: [slow], seed: 0, step: 10,
+    max_magnitude: 0.1, min_share: 0.5}
+  more: {kind: counts_grow, section: "2", groups: [[slow, noisy]], seed: 0, step: 10, rule: gap}
+"""
+ABSENT = object()
+SLOW, NOISY = "experiments.slow", "experiments.noisy"
+# Where, what is put there, and the line that follows the file's name.
+MISTAKES: list[tuple[str, Any, str]] = [
+    # Keys.
+    (f"{SLOW}.training.step_sise", 0.1, "is not a known key; did you mean step_size?"),
+    (f"{SLOW}.model.qqqq", 1, "is not a known key"),
+    ("figure", {}, "is not a known key; did you mean figures?"),
+    (f"{SLOW}.training.step_size", ABSENT, "is missing"),
+    (f"{SLOW}.training.algorithm", ABSENT, "is missing"),
+    (f"{NOISY}.training.batch_size", ABSENT, "is missing"),
+    ("figures.ends.kind", ABSENT, "is missing"),
+    ("outliers", ABSENT, "is missing"),
+    # Numbers.
+    (f"{SLOW}.training.step_size", -0.1, "must be greater than 0.0, got -0.1"),
+    (f"{SLOW}.training.step_size", 0, "must be greater than 0.0, got 0"),
+    (f"{SLOW}.training.step_size", math.nan, "must be a finite number, got nan"),
+    (f"{SLOW}.training.step_size", math.inf, "must be a finite number, got inf"),
+    (f"{SLOW}.training.step_size", None, "must be a number, got None"),
+    (f"{SLOW}.training.step_size", True, "must be a number, got True"),
+    (f"{SLOW}.training.step_size", "fast", "must be a number, got 'fast'"),
+    (
+        f"{SLOW}.training.step_size",
+        "1e-1",
+        "must be a number, got '1e-1' (YAML reads this as text; write 0.1)",
+    ),
+    (
+        "spectrum.zero_tolerance",
+        "1e-3",
+        "must be a number, got '1e-3' (YAML reads this as text; write 0.001)",
+    ),
+    (f"{SLOW}.training.num_steps", 10.5, "must be a whole number, got 10.5"),
+    (f"{SLOW}.training.num_steps", True, "must be a whole number, got True"),
+    (f"{SLOW}.training.num_steps", "10", "must be a whole number, got '10'"),
+    (f"{SLOW}.model.hidden_widths.0", 0, "must be at least 1, got 0"),
+    ("datasets.blobs.num_clusters", 1, "must be at least 2, got 1"),
+    ("datasets.blobs.center_low", -math.inf, "must be a finite number, got -inf"),
+    ("datasets.blobs.seed", -1, "must be at least 0, got -1"),
+    ("outliers.num_candidates", 1, "must be at least 2, got 1"),
+    ("claims.flat.min_share", 1.5, "must be at most 1.0, got 1.5"),
+    # Choices and names.
+    (f"{SLOW}.model.activation", "sigmoid", "must be 'relu' or 'tanh', got 'sigmoid'"),
+    (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', got 'adam'"),
+    (f"{SLOW}.training.dtype", "float16", "must be 'float32' or 'float64', got 'float16'"),
+    (f"{SLOW}.dataset", "blob", "must be one of blobs, got 'blob'"),
+    ("figures.ends.kind", "pie", "must be one of 'endpoints', 'gaps', got 'pie'"),
+    ("outliers.rules.0", "gaps", "must be 'gap', 'ratio' or 'elbow', got 'gaps'"),
+    # Lists and mappings.
+    (f"{SLOW}.seeds", [], "must be a list of at least 1, got []"),
+    (f"{SLOW}.seeds", 0, "must be a list, got 0"),
+    (f"{SLOW}.seeds.1", -1, "must be at least 0, got -1"),
+    (f"{SLOW}.model", None, "must be a mapping, got None"),
+    ("claims", None, "must be a mapping, got None"),
+    ("claims", [], "must be a mapping, got []"),
+    ("claims.more.groups.0", ["slow"], "must be a list of at least 2, got ['slow']"),
+    # One part against another.
+    ("datasets.blobs.center_low", 1.0, "must be less than center_high, got 1.0 and 1.0"),
+    (
+        f"{SLOW}.training.checkpoint_every",
+        3,
+        "must be a multiple of record_every (2), got 3",
+    ),
+    (
+        f"{NOISY}.spectra.steps",
+        [0, 5, 10],
+        "must have a checkpoint (0, every 4, 10), got 5",
+    ),
+    (
+        f"{NOISY}.training.batch_size",
+        9,
+        "must be at most the dataset's num_train (8), got 9",
+    ),
+    ("figures.ends.seed", 1, "must be one of slow's seeds [0, 3], got 1"),
+    ("claims.flat.seed", 2, "must be one of slow's seeds [0, 3], got 2"),
+]
+# The same, where the line names the entry rather than the key.
+MISTAKEN_ENTRIES: list[tuple[str, Any, str]] = [
+    (
+        "figures.ends.experiment",
+        "nothing",
+        "figures.ends must name one of noisy, slow, got 'nothing'",
+    ),
+    (
+        "claims.more.groups.0.1",
+        "nothing",
+        "claims.more must name one of noisy, slow, got 'nothing'",
+    ),
+    (
+        "figures.ends.steps",
+        [0, 4],
+        "figures.ends must name a step at which slow has spectra [0, 10], got 4",
+    ),
+    (
+        "figures.tops.step",
+        5,
+        "figures.tops must name a step at which slow has spectra [0, 10], got 5",
+    ),
+    (
+        f"{NOISY}.spectra.matrices",
+        ["ggn"],
+        "tables.counts reads the hessian of noisy, whose spectra.matrices leave it out",
+    ),
+]
+BAD_NAMES = ["Slow", "2slow", "slow-er", "slow er", ""]
+JARGON = ["type=", "input_value", "Input should", "http", "pydantic", "ValidationError", "\n"]
+
+
+def valid() -> dict[str, Any]:
+    return yaml.safe_load(VALID)
+
+
+def edit(raw: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """Change one place of a configuration, in place."""
+    section: Any = raw
+    *parents, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    for part in parents:
+        section = section[part]
+    if value is ABSENT:
+        del section[last]
+    else:
+        section[last] = value
+    return raw
+
+
+def message(raw: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        validate_config(raw, "some.yaml")
+    return str(caught.value)
+
+
+def leaves(value: Any, place: str = "") -> list[str]:
+    """Every place that holds a number, a text or a list."""
+    if not isinstance(value, dict):
+        return [place]
+    return [leaf for key, part in value.items() for leaf in leaves(part, f"{place}.{key}")]
+
+
+@pytest.mark.parametrize(("place", "value", "expected"), MISTAKES)
+def test_validate_config_says_a_mistake_in_one_line(place, value, expected):
+    assert message(edit(valid(), place, value)) == f"some.yaml: {place} {expected}"
+
+
+@pytest.mark.parametrize(("place", "value", "expected"), MISTAKEN_ENTRIES)
+def test_validate_config_says_a_broken_reference_in_one_line(place, value, expected):
+    raw = valid()
+    if place == f"{NOISY}.spectra.matrices":
+        del raw["claims"]["more"]
+    assert message(edit(raw, place, value)) == f"some.yaml: {expected}"
+
+
+@pytest.mark.parametrize("rule", ["ratio", "elbow"])
+@pytest.mark.parametrize("place", ["figures.tops", "claims.more"])
+def test_validate_config_refuses_a_rule_that_is_not_counted(place, rule):
+    raw = edit(valid(), f"{place}.rule", rule)
+    raw["outliers"]["rules"] = ["gap"]
+    expected = f"some.yaml: {place}.rule must be one of outliers.rules ['gap'], got {rule!r}"
+    assert expected in message(raw).splitlines()
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("section", ["datasets", "experiments", "figures", "tables", "claims"])
+def test_validate_config_refuses_a_name_that_is_no_file_name(section, name):
+    raw = valid()
+    raw[section][name] = next(iter(raw[section].values()))
+    assert message(raw) == (
+        f"some.yaml: {section}.{name} must be a name of lower-case letters, digits and _ that "
+        f"starts with a letter, got {name!r}"
+    )
+
+
+def test_validate_config_says_each_of_several_mistakes():
+    raw = edit(valid(), f"{SLOW}.training.step_size", -1.0)
+    edit(raw, f"{NOISY}.seeds", [])
+    edit(raw, "figures.tops.rule", "knee")
+    assert message(raw).splitlines() == [
+        f"some.yaml: {SLOW}.training.step_size must be greater than 0.0, got -1.0",
+        f"some.yaml: {NOISY}.seeds must be a list of at least 1, got []",
+        "some.yaml: figures.tops.rule must be 'gap', 'ratio' or 'elbow', got 'knee'",
+    ]
+
+
+def test_validate_config_says_each_of_several_broken_references():
+    raw = edit(valid(), f"{SLOW}.dataset", "nowhere")
+    edit(raw, "figures.ends.experiment", "nothing")
+    edit(raw, "claims.flat.seed", 9)
+    assert message(raw).splitlines() == [
+        f"some.yaml: {SLOW}.dataset must be one of blobs, got 'nowhere'",
+        "some.yaml: figures.ends must name one of noisy, slow, got 'nothing'",
+        "some.yaml: claims.flat.seed must be one of slow's seeds [0, 3], got 9",
+    ]
+
+
+@pytest.mark.parametrize("value", [None, {"qq": 1}, -7, 2.5, math.nan, True])
+def test_validate_config_speaks_no_jargon_wherever_the_mistake_is(value):
+    for place in leaves(valid()):
+        key = place.removeprefix(".")
+        try:
+            validate_config(edit(valid(), key, value), "some.yaml")
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                assert line.startswith("some.yaml: ")
+                assert not [word for word in JARGON if word in line]
+
+
+@pytest.mark.parametrize("value", [None, {"qq": 1}])
+def test_validate_config_refuses_null_and_mapping_wherever_neither_belongs(value):
+    for place in leaves(valid()):
+        key = place.removeprefix(".")
+        assert f"some.yaml: {key} must be " in message(edit(valid(), key, value))
+
+
+def test_validate_config_does_not_take_a_checkpoint_step_for_a_spectrum_step():
+    raw = edit(valid(), f"{NOISY}.spectra.steps", "ends")
+    edit(raw, "claims.flat.experiments", ["noisy"])
+    assert message(edit(raw, "claims.flat.step", 4)) == (
+        "some.yaml: claims.flat must name a step at which noisy has spectra [0, 10], got 4"
+    )
+
+
+def test_validate_config_gives_what_cannot_be_changed():
+    config = validate_config(valid())
+    with pytest.raises(ValueError, match="frozen"):
+        config.outliers.num_candidates = 3
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "every", "expected"),
+    [(10, 4, [0, 4, 8, 10]), (8, 4, [0, 4, 8]), (3, 4, [0, 3]), (4, 2, [0, 2, 4])],
+)
+def test_checkpoint_steps_have_the_last_step_once(num_steps, every, expected):
+    raw = edit(valid(), f"{NOISY}.training.num_steps", num_steps)
+    edit(raw, f"{NOISY}.training.checkpoint_every", every)
+    for section in ("figures", "tables", "claims"):
+        raw[section] = {}
+    assert validate_config(raw).experiments["noisy"].checkpoint_steps == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [("ends", [0, 10]), ("all", [0, 4, 8, 10]), ([10, 0, 4, 0], [0, 4, 10]), ([10], [10])],
+)
+def test_spectrum_steps_are_ascending_and_no_step_comes_twice(steps, expected):
+    config = validate_config(edit(valid(), f"{NOISY}.spectra.steps", steps))
+    assert config.experiments["noisy"].spectrum_steps == expected
+
+
+def test_load_config_names_its_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(VALID.replace("step_size: 0.1", "step_size: 1e-1", 1))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == (
+        f"{path}: {SLOW}.training.step_size must be a number, got '1e-1' "
+        "(YAML reads this as text; write 0.1)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("- a\n- b\n", "list"), ("", "NoneType"), ("just text", "str"), ("3", "int")]
+)
+def test_load_config_refuses_what_is_no_mapping(tmp_path, text, kind):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"{path} must hold a mapping, got {kind}"
+
+
+def test_load_config_says_where_yaml_breaks(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("datasets:\n  a: 1\n  b: [1, 2\nfigures: {}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path} is not valid YAML: ")
+    assert "line 4" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def repository_config():
+    return load_config(REPOSITORY / "config.yaml")
+
+
+def test_load_config_gives_the_twenty_rows_of_table_1(repository_config):
+    rows = Counter(
+        (plan.training.algorithm, plan.model.activation, data.cluster_std)
+        for plan in repository_config.experiments.values()
+        for data in [repository_config.datasets[plan.dataset]]
+    )
+    groups = [("gd", "tanh", 1.0), ("gd", "relu", 1.0), ("sgd", "relu", 1.0), ("sgd", "relu", 10.0)]
+    assert rows == dict.fromkeys(groups, 5)
+    assert repository_config.tables["table1"].experiments == list(repository_config.experiments)
+
+
+def test_load_config_names_each_experiment_for_what_it_is(repository_config):
+    for name, plan in repository_config.experiments.items():
+        data = repository_config.datasets[plan.dataset]
+        algorithm, activation = plan.training.algorithm, plan.model.activation
+        dataset = f"k{data.num_clusters}_cov{data.cluster_std:g}"
+        assert name == f"clusters_{algorithm}_{activation}_{dataset}"
+        assert plan.dataset == f"clusters_{dataset}"
+
+
+def test_load_config_has_the_data_of_the_paper(repository_config):
+    for data in repository_config.datasets.values():
+        assert (data.num_features, data.num_train, data.num_test) == (100, 1000, 1000)
+        assert (data.center_low, data.center_high) == (-10.0, 10.0)
+
+
+def test_load_config_has_the_networks_and_steps_of_the_paper(repository_config):
+    for plan in repository_config.experiments.values():
+        assert plan.model.hidden_widths == [30, 30]
+        assert (plan.model.initial_std, plan.training.step_size) == (0.1, 0.1)
+        assert (plan.training.num_steps, plan.training.dtype) == (5000, "float64")
+        assert getattr(plan.training, "batch_size", 1000) == (
+            100 if plan.training.algorithm == "sgd" else 1000
+        )
+
+
+def test_load_config_decomposes_the_network_of_figure_1_at_every_checkpoint(repository_config):
+    plan = repository_config.experiments[repository_config.figures["fig1"].experiment]
+    assert plan.spectrum_steps == list(range(0, 5001, 500))
+    assert plan.spectra.matrices == ["hessian", "ggn", "residual"]
+
+
+def test_load_config_names_published_numbers_that_are_there(repository_config):
+    for table in repository_config.tables.values():
+        assert (REPOSITORY / table.published).is_file()
