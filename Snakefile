@@ -31,6 +31,7 @@ rule all:
     input:
         figures=expand("figures/{figure}.pdf", figure=settings.figures),
         tables=expand("tables/{table}.csv", table=settings.tables),
+        spectra=all_spectra(),
         outliers=outlier_tables(),
         claims="claims.json",
         metrics="metrics/outliers.json",

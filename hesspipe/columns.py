@@ -180,9 +180,9 @@ def _products(
 def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
     """Multiply vectors with the Jacobian of values: rows v^T (d values / d point).
 
-    One batched backward pass does it. It is believed only if its last row agrees with a plain
-    pass; where the two differ, or an operation of the network has no batched derivative, the
-    rows are computed one at a time.
+    One batched backward pass does it. It is believed only if a random combination of its rows
+    agrees with a plain pass; where they differ, or an operation of the network has no batched
+    derivative, the rows are computed one at a time.
 
     Parameters
     ----------
@@ -203,19 +203,26 @@ def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
 
     if not values.requires_grad:
         return point.new_zeros(len(vectors), len(point))
-    last = plain(vectors[-1])
     if len(vectors) == 1:
-        return last.unsqueeze(0)
+        return plain(vectors[0]).unsqueeze(0)
     try:
         (rows,) = torch.autograd.grad(
             values, point, vectors, retain_graph=True, is_grads_batched=True, allow_unused=True
         )
     except RuntimeError:
         rows = None
-    tolerance = 1e3 * torch.finfo(point.dtype).eps * last.norm()
-    if rows is None or not (rows[-1] - last).norm() <= tolerance:
-        return torch.stack([*map(plain, vectors[:-1]), last])
+    if rows is None or not _is_combination(rows, vectors, plain):
+        return torch.stack([plain(vector) for vector in vectors])
     return rows
+
+
+def _is_combination(rows: Tensor, vectors: Tensor, plain: Callable[[Tensor], Tensor]) -> bool:
+    """Whether a combination of the rows is the product with the vectors' combination."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(len(rows), generator=generator, dtype=torch.float64).to(rows)
+    expected = plain(torch.tensordot(weights, vectors, dims=1))
+    tolerance = 1e3 * torch.finfo(rows.dtype).eps * rows.norm() * weights.norm()
+    return bool((weights @ rows - expected).norm() <= tolerance)
 
 
 def _second_derivative(

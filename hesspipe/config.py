@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from hesspipe.config_messages import explain
+from hesspipe.config_references import broken_references
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 Activation = Literal["relu", "tanh"]
@@ -257,7 +258,7 @@ def validate_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Conf
     except ValidationError as error:
         lines = [explain(dict(mistake), raw, _known_keys()) for mistake in error.errors()]
     else:
-        lines = list(_broken_references(config))
+        lines = list(broken_references(config))
     if lines:
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
     return config
@@ -284,72 +285,3 @@ def _known_keys(section: type[BaseModel] = _Section) -> set[str]:
     """Every key that some section of the file may have."""
     keys = set(section.model_fields)
     return keys.union(*(_known_keys(part) for part in section.__subclasses__()))
-
-
-def _broken_references(config: Config) -> Iterable[str]:
-    """Names, seeds and steps that no entry of the same file provides."""
-    for name, data in config.datasets.items():
-        if data.center_low >= data.center_high:
-            yield (
-                f"datasets.{name}.center_low must be less than center_high, "
-                f"got {data.center_low} and {data.center_high}"
-            )
-    for name, experiment in config.experiments.items():
-        yield from _broken_experiment(f"experiments.{name}", experiment, config)
-    for key, entry in config.readers():
-        names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
-        steps = entry.steps if hasattr(entry, "steps") else [entry.step]
-        for name in names:
-            yield from _broken_reader(key, entry, name, steps, config)
-
-
-def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
-    training = experiment.training
-    if experiment.dataset not in config.datasets:
-        yield f"{key}.dataset must be {_one_of(config.datasets)}, got {experiment.dataset!r}"
-    if training.checkpoint_every % training.record_every:
-        yield (
-            f"{key}.training.checkpoint_every must be a multiple of record_every "
-            f"({training.record_every}), got {training.checkpoint_every}"
-        )
-    for step in experiment.spectrum_steps:
-        if step not in experiment.checkpoint_steps:
-            yield (
-                f"{key}.spectra.steps must have a checkpoint (0, every "
-                f"{training.checkpoint_every}, {training.num_steps}), got {step}"
-            )
-    if (
-        isinstance(training, StochasticGradientDescent)
-        and experiment.dataset in config.datasets
-        and training.batch_size > config.datasets[experiment.dataset].num_train
-    ):
-        yield (
-            f"{key}.training.batch_size must be at most the dataset's num_train "
-            f"({config.datasets[experiment.dataset].num_train}), got {training.batch_size}"
-        )
-
-
-def _broken_reader(
-    key: str, entry: Any, name: str, steps: list[int], config: Config
-) -> Iterable[str]:
-    if name not in config.experiments:
-        yield f"{key} must name {_one_of(config.experiments)}, got {name!r}"
-        return
-    experiment = config.experiments[name]
-    if entry.seed not in experiment.seeds:
-        yield f"{key}.seed must be one of {name}'s seeds {experiment.seeds}, got {entry.seed}"
-    for step in steps:
-        if step not in experiment.spectrum_steps:
-            yield (
-                f"{key} must name a step at which {name} has spectra "
-                f"{experiment.spectrum_steps}, got {step}"
-            )
-    if "hessian" not in experiment.spectra.matrices:
-        yield f"{key} reads the hessian of {name}, whose spectra.matrices leave it out"
-    rule = getattr(entry, "rule", None)
-    if rule is not None and rule not in config.outliers.rules:
-        yield f"{key}.rule must be one of outliers.rules {config.outliers.rules}, got {rule!r}"
-
-
-def _one_of(names: Iterable[str]) -> str:
-    return "one of " + ", ".join(sorted(names))

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from hesspipe import columns
-from hesspipe.layers import linear_layers, matrix_by_layers
+from hesspipe.layers import matrix_by_layers
+from hesspipe.linear_layers import linear_layers
 from hesspipe.memory import require
 from hesspipe.objective import Objective
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -37,11 +38,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     OSError
         What the block raised, e.g. on a full disk, with the name of the file that could not
         be written; the temporary file is removed.
-
-    Examples
-    --------
-    >>> with atomic_path("claims.json") as temporary:  # doctest: +SKIP
-    ...     temporary.write_text("{}")
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +90,8 @@ def write_tensors(
     # A large write by Python itself raises OSError with the disk's own reason.
     content = save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        metadata=dict(sorted(about.items())),
+        # One entry: safetensors writes several in an order that changes from run to run.
+        metadata={"about": json.dumps(about, sort_keys=True)},
     )
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
@@ -123,8 +120,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            return {name: file.get_tensor(name) for name in names}, about
+    except (SafetensorError, OSError, ValueError) as error:
         raise DamagedFileError(path, error) from None
 
 

@@ -21,50 +21,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations, product
 
 import torch
 from torch import Tensor, nn
 
 from hesspipe.curvature import output_curvatures, output_slopes
+from hesspipe.linear_layers import LinearLayer, perturbed_outputs, zero_delta
 from hesspipe.objective import Batch, Objective
 
 # Largest set of per-sample arrays at once, in bytes.
 _SAMPLE_BYTES = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class LinearLayer:
-    """Where one Linear layer's parameters and units stand.
-
-    Attributes
-    ----------
-    name : str
-        Of the module in the model.
-    num_units, num_inputs : int
-    weight, bias : int or None
-        Positions of their first entries in theta; no bias is None.
-    first_unit : int
-        Position of the layer's first unit among all pre-activations.
-    """
-
-    name: str
-    num_units: int
-    num_inputs: int
-    weight: int
-    bias: int | None
-    first_unit: int
-
-    @property
-    def units(self) -> slice:
-        """The layer's units among all pre-activations."""
-        return slice(self.first_unit, self.first_unit + self.num_units)
-
-    @property
-    def width(self) -> int:
-        """Length of a~: the inputs, and one for the bias."""
-        return self.num_inputs + (self.bias is not None)
 
 
 @dataclass(frozen=True)
@@ -82,44 +49,6 @@ class _Samples:
     jacobians: dict[str, Tensor]
 
 
-def linear_layers(objective: Objective) -> list[LinearLayer] | None:
-    """Find the Linear layers of a network that this module can handle.
-
-    Returns
-    -------
-    list of LinearLayer, or None
-        In the order in which they are called. None unless every parameter is trainable and is the
-        weight or bias of a Linear module that is called once, on one vector per sample, and
-        each sample's outputs depend on that sample alone.
-    """
-    modules = {
-        name: module
-        for name, module in objective.model.named_modules()
-        if type(module) is nn.Linear
-    }
-    owned = {
-        f"{name}.{key}" if name else key
-        for name, module in modules.items()
-        for key, _ in module.named_parameters()
-    }
-    if owned != set(objective.names) or any(objective.is_frozen):
-        return None
-    batch = objective.batches[0]
-    calls: dict[str, list[Tensor]] = {}
-    with torch.no_grad():
-        outputs = _perturbed(objective, _locate(objective, modules), batch.inputs, None, calls)
-        alone = objective.outputs(objective.theta, batch.inputs[:1])
-    called_once = set(calls) == set(modules) and all(
-        len(inputs) == 1 and inputs[0].shape == (len(batch.inputs), modules[name].in_features)
-        for name, inputs in calls.items()
-    )
-    tolerance = 1e3 * torch.finfo(objective.dtype).eps * outputs.abs().max()
-    if not called_once or (outputs[:1] - alone).abs().max() > tolerance:
-        return None
-    layers = _locate(objective, {name: modules[name] for name in calls})
-    return layers if _gradient_agrees(objective, layers) else None
-
-
 def matrix_by_layers(objective: Objective, layers: list[LinearLayer], matrix: str) -> Tensor:
     """Compute H, G or R of a network of Linear layers, each from its own formula.
 
@@ -127,7 +56,7 @@ def matrix_by_layers(objective: Objective, layers: list[LinearLayer], matrix: st
     ----------
     objective : Objective
     layers : list of LinearLayer
-        From `linear_layers`.
+        From `hesspipe.linear_layers.linear_layers`.
     matrix : str
         "hessian", "ggn" or "residual".
 
@@ -149,80 +78,6 @@ def matrix_by_layers(objective: Objective, layers: list[LinearLayer], matrix: st
     return total
 
 
-def _locate(objective: Objective, modules: dict[str, nn.Linear]) -> list[LinearLayer]:
-    starts, position = {}, 0
-    for name, shape in zip(objective.names, objective.shapes, strict=True):
-        starts[name] = position
-        position += shape.numel()
-    layers, first_unit = [], 0
-    for name, module in modules.items():
-        prefix = f"{name}." if name else ""
-        layers.append(
-            LinearLayer(
-                name=name,
-                num_units=module.out_features,
-                num_inputs=module.in_features,
-                weight=starts[f"{prefix}weight"],
-                bias=starts.get(f"{prefix}bias"),
-                first_unit=first_unit,
-            )
-        )
-        first_unit += module.out_features
-    return layers
-
-
-def _zero_delta(objective: Objective, layers: list[LinearLayer], num_samples: int) -> Tensor:
-    return objective.theta.new_zeros(num_samples, sum(layer.num_units for layer in layers))
-
-
-def _perturbed(
-    objective: Objective,
-    layers: list[LinearLayer],
-    inputs: Tensor,
-    delta: Tensor | None,
-    calls: dict[str, list[Tensor]],
-) -> Tensor:
-    """Outputs with delta added to all pre-activations; what enters each layer goes to calls."""
-    modules = dict(objective.model.named_modules())
-
-    def add_delta(
-        layer: LinearLayer, _: nn.Module, args: tuple[Tensor, ...], output: Tensor
-    ) -> Tensor | None:
-        calls.setdefault(layer.name, []).append(args[0])
-        return None if delta is None else output + delta[:, layer.units]
-
-    handles = [
-        modules[layer.name].register_forward_hook(partial(add_delta, layer)) for layer in layers
-    ]
-    try:
-        return objective.outputs(objective.theta, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _gradient_agrees(objective: Objective, layers: list[LinearLayer]) -> bool:
-    """Whether sum_n d_l a~_l^T is the gradient: false where a weight is used elsewhere, too."""
-    batch = objective.batches[0]
-    theta = objective.theta.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(
-        batch.share * objective.batch_loss(theta, batch), theta, materialize_grads=True
-    )
-    delta = _zero_delta(objective, layers, len(batch.inputs)).requires_grad_()
-    calls: dict[str, list[Tensor]] = {}
-    outputs = _perturbed(objective, layers, batch.inputs, delta, calls)
-    loss = batch.share * objective.loss_fn(outputs, batch.targets)
-    (slopes,) = torch.autograd.grad(loss, delta)
-    found = torch.zeros_like(expected)
-    for layer in layers:
-        outer = slopes[:, layer.units].mT @ calls[layer.name][0].detach()
-        found[layer.weight : layer.weight + outer.numel()] = outer.flatten()
-        if layer.bias is not None:
-            found[layer.bias : layer.bias + layer.num_units] = slopes[:, layer.units].sum(0)
-    tolerance = 1e3 * torch.finfo(objective.dtype).eps * expected.norm()
-    return bool((found - expected).norm() <= tolerance)
-
-
 def _sample_arrays(
     objective: Objective, layers: list[LinearLayer], batch: Batch, matrix: str
 ) -> Iterator[_Samples]:
@@ -233,9 +88,9 @@ def _sample_arrays(
     weights = (output_curvatures if matrix == "ggn" else output_slopes)(objective, batch)
     for start in range(0, len(batch.inputs), step):
         part = slice(start, start + step)
-        delta = _zero_delta(objective, layers, len(batch.inputs[part])).requires_grad_()
+        delta = zero_delta(objective, layers, len(batch.inputs[part])).requires_grad_()
         calls: dict[str, list[Tensor]] = {}
-        outputs = _perturbed(objective, layers, batch.inputs[part], delta, calls)
+        outputs = perturbed_outputs(objective, layers, batch.inputs[part], delta, calls)
         entering = {name: inputs for name, (inputs,) in calls.items()}
         if matrix == "ggn":
             jacobian = _rows(outputs, delta)

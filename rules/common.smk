@@ -1,14 +1,12 @@
 """What the rules share: the parameters and the code that each one depends on."""
 
-from pathlib import Path
-
 from hesspipe.workflow.closure import code_closure
+from hesspipe.workflow.devices import has_gpu
 
 DATASET = "results/datasets/{dataset}.safetensors"
-RUN = "results/{experiment}/seed{seed}"
-CHECKPOINT = RUN + "/checkpoints/step{step}.safetensors"
-SPECTRUM = RUN + "/spectra/step{step}_{matrix}.parquet"
-OUTLIERS = RUN + "/outliers.parquet"
+CHECKPOINT = "results/{experiment}/seed{seed}/checkpoints/step{step}.safetensors"
+SPECTRUM = "results/{experiment}/seed{seed}/spectra/step{step}_{matrix}.parquet"
+OUTLIERS = "results/{experiment}/seed{seed}/outliers.parquet"
 
 
 wildcard_constraints:
@@ -20,7 +18,7 @@ wildcard_constraints:
 
 
 # A GPU is shared by one job at a time where there is one; elsewhere jobs go side by side.
-GPUS = 1 if Path("/dev/nvidiactl").exists() else 0
+GPUS = int(has_gpu())
 
 
 def code(name):
@@ -76,6 +74,16 @@ def spectra_of(experiment, seed):
         step=plan.spectrum_steps,
         matrix=plan.spectra.matrices,
     )
+
+
+def all_spectra():
+    """Every spectrum of every run."""
+    return [
+        path
+        for name, plan in settings.experiments.items()
+        for seed in plan.seeds
+        for path in spectra_of(name, seed)
+    ]
 
 
 def outlier_tables():

@@ -192,6 +192,7 @@ def outlier_table(name: str, seed: int = 0):
         (100, "ggn", "gap", 8),
         (100, "hessian", "gap", 3),
         (100, "hessian", "ratio", 2),
+        (100, "residual", "ratio", 6),
         (200, "hessian", "gap", 9),
     ]
     table = pd.DataFrame(rows, columns=["step", "matrix", "rule", "num_outliers"])
@@ -199,7 +200,7 @@ def outlier_table(name: str, seed: int = 0):
     return table
 
 
-def test_run_from_tables_takes_counts_at_the_spectrum_s_step_and_matrix():
+def test_run_from_tables_takes_counts_at_the_step_and_matrix_of_the_spectrum():
     result = run_from_tables(spectrum_table("a"), outlier_table("a"))
     assert result.num_outliers == {"gap": 3, "ratio": 2}
     assert (result.name, result.num_classes, result.num_negative) == ("a", 3, 1)

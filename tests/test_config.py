@@ -262,6 +262,26 @@ def test_validate_config_does_not_take_a_checkpoint_step_for_a_spectrum_step():
     )
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (f"{NOISY}.training.batch_size", 8),
+        (f"{SLOW}.training.checkpoint_every", 2),
+        (f"{SLOW}.training.step_size", 1),
+        (f"{SLOW}.model.hidden_widths", []),
+        ("outliers.num_candidates", 2),
+        ("claims.flat.min_share", 1.0),
+        ("claims.flat.max_magnitude", 0.0),
+        ("claims", {}),
+    ],
+)
+def test_validate_config_takes_the_bounds_themselves(place, value):
+    section = validate_config(edit(valid(), place, value)).model_dump()
+    for part in place.split("."):
+        section = section[part]
+    assert section == value
+
+
 def test_validate_config_gives_what_cannot_be_changed():
     config = validate_config(valid())
     with pytest.raises(ValueError, match="frozen"):

@@ -15,6 +15,7 @@ import hesspipe
 from hesspipe import columns, layers
 from hesspipe.curvature import NotASumOverSamplesError
 from hesspipe.dense import exact_matrix
+from hesspipe.linear_layers import linear_layers
 from hesspipe.memory import TooLargeError
 from hesspipe.models import initialize_normal
 from hesspipe.objective import Objective
@@ -284,7 +285,7 @@ class Centered(UsedTwice):
 def test_layers_method_is_not_taken_where_it_would_be_wrong(build: type[nn.Module]) -> None:
     dim = 4 if build is Convolutional else 3
     objective = Objective(build().double(), nn.CrossEntropyLoss(), (normal(9, dim), labels(9, 3)))
-    assert layers.linear_layers(objective) is None
+    assert linear_layers(objective) is None
     found = exact_matrix(objective, "hessian")
     assert found.method == "columns"
     assert_close(found.values, reference_hessian(objective))

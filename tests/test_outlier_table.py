@@ -64,9 +64,7 @@ def outliers(algorithm: str = "gd", seed: int = 0) -> pd.DataFrame:
 @pytest.fixture
 def table():
     spectra = [spectrum("gd", 1.0), spectrum("sgd", 10.0), spectrum("gd", 1.0, "tanh")]
-    return outlier_counts(
-        spectra, [outliers("gd"), outliers("sgd"), outliers("gd")], PUBLISHED
-    )
+    return outlier_counts(spectra, [outliers("gd"), outliers("sgd"), outliers("gd")], PUBLISHED)
 
 
 def test_count_by_rules_has_one_row_a_rule_in_the_order_given():
@@ -121,7 +119,7 @@ def test_outlier_counts_joins_by_every_key(column, value):
     assert table[["paper_gap", "paper_ratio", "above_paper_cutoff"]].isna().all(axis=None)
 
 
-def test_outlier_counts_takes_counts_at_the_spectrum_s_step_and_matrix(table):
+def test_outlier_counts_takes_counts_at_the_step_and_matrix_of_the_spectrum(table):
     assert table["gap"].tolist() == [29, 49, 29]
     assert table["ratio"].tolist() == [30, 50, 30]
     assert table["elbow"].tolist() == [31, 51, 31]
@@ -135,7 +133,7 @@ def test_outlier_counts_has_moments_over_all_eigenvalues(table):
     assert table["num_parameters"].tolist() == [5, 5, 5]
 
 
-def test_outlier_counts_counts_strictly_above_the_paper_s_cutoff(table):
+def test_outlier_counts_counts_strictly_above_the_cutoff_of_the_paper(table):
     assert table["above_paper_cutoff"].tolist() == [pd.NA, 2, pd.NA]
     published = PUBLISHED.assign(cutoff=[0.5, 0.25])
     spectra = [spectrum("gd", 1.0), spectrum("sgd", 10.0)]

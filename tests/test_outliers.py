@@ -111,12 +111,6 @@ def test_count_outliers_looks_no_further_than_num_candidates(num_candidates, exp
     assert count(descending[::-1], "ratio", num_candidates=num_candidates) == expected
 
 
-def test_count_outliers_counts_candidates_before_it_drops_the_negative_ones():
-    # Of four candidates two are positive; the limit does not reach further down for more.
-    assert count([-9.0, 1.0, 2.0, 40.0], "ratio", num_candidates=2) == 1
-    assert count([-9.0, -8.0, 2.0, 40.0], "ratio", num_candidates=4) == 1
-
-
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("factor", [1e-9, 1e9, 2.0**-300, 2.0**300])
 @pytest.mark.parametrize("eigenvalues", [STEPS, SHELVES, [-1.0, 0.0, *SHELVES]])

@@ -95,7 +95,7 @@ def test_failed_eigensolver_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     values = with_eigenvalues(torch.arange(1.0, 6.0, dtype=torch.float64))
     solve = torch.linalg.eigvalsh
     monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: solve(matrix) * 1.001)
-    with pytest.raises(InconsistentMatrixError, match="give a trace of .* the matrix 15"):
+    with pytest.raises(InconsistentMatrixError, match=r"give a trace of .* the matrix 15"):
         matrix_spectrum(values, matrix="test", method="given")
 
 
@@ -107,7 +107,7 @@ def test_float32_objective_is_refused(make_objective: Callable[..., Objective]) 
         (objective.batches[0].inputs, objective.batches[0].targets),
         dtype=torch.float32,
     )
-    with pytest.raises(ValueError, match="needs dtype float64 .* got torch.float32"):
+    with pytest.raises(ValueError, match=r"needs dtype float64 .* got torch.float32"):
         hesspipe.spectrum(single)
 
 

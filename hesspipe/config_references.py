@@ -1,0 +1,87 @@
+"""Mistakes between the keys of a configuration: names, seeds, steps and sizes that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hesspipe.config import Config, Experiment
+
+
+def broken_references(config: Config) -> Iterable[str]:
+    """Find what no key alone shows to be wrong.
+
+    Parameters
+    ----------
+    config : Config
+        With every key of the right type and range.
+
+    Yields
+    ------
+    str
+        One line for each name, seed, step or size that the rest of the file contradicts.
+    """
+    for name, data in config.datasets.items():
+        if data.center_low >= data.center_high:
+            yield (
+                f"datasets.{name}.center_low must be less than center_high, "
+                f"got {data.center_low} and {data.center_high}"
+            )
+    for name, experiment in config.experiments.items():
+        yield from _broken_experiment(f"experiments.{name}", experiment, config)
+    for key, entry in config.readers():
+        names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
+        steps = entry.steps if hasattr(entry, "steps") else [entry.step]
+        for name in names:
+            yield from _broken_reader(key, entry, name, steps, config)
+
+
+def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
+    training = experiment.training
+    if training.checkpoint_every % training.record_every:
+        yield (
+            f"{key}.training.checkpoint_every must be a multiple of record_every "
+            f"({training.record_every}), got {training.checkpoint_every}"
+        )
+    for step in experiment.spectrum_steps:
+        if step not in experiment.checkpoint_steps:
+            yield (
+                f"{key}.spectra.steps must have a checkpoint (0, every "
+                f"{training.checkpoint_every}, {training.num_steps}), got {step}"
+            )
+    if experiment.dataset not in config.datasets:
+        yield f"{key}.dataset must be {_one_of(config.datasets)}, got {experiment.dataset!r}"
+        return
+    num_train = config.datasets[experiment.dataset].num_train
+    if training.algorithm == "sgd" and training.batch_size > num_train:
+        yield (
+            f"{key}.training.batch_size must be at most the dataset's num_train ({num_train}), "
+            f"got {training.batch_size}"
+        )
+
+
+def _broken_reader(
+    key: str, entry: Any, name: str, steps: list[int], config: Config
+) -> Iterable[str]:
+    if name not in config.experiments:
+        yield f"{key} must name {_one_of(config.experiments)}, got {name!r}"
+        return
+    experiment = config.experiments[name]
+    if entry.seed not in experiment.seeds:
+        yield f"{key}.seed must be one of {name}'s seeds {experiment.seeds}, got {entry.seed}"
+    for step in steps:
+        if step not in experiment.spectrum_steps:
+            yield (
+                f"{key} must name a step at which {name} has spectra "
+                f"{experiment.spectrum_steps}, got {step}"
+            )
+    if "hessian" not in experiment.spectra.matrices:
+        yield f"{key} reads the hessian of {name}, whose spectra.matrices leave it out"
+    rule = getattr(entry, "rule", None)
+    if rule is not None and rule not in config.outliers.rules:
+        yield f"{key}.rule must be one of outliers.rules {config.outliers.rules}, got {rule!r}"
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return "one of " + ", ".join(sorted(names))

@@ -1,0 +1,113 @@
+"""A script's closure holds every module that it runs and no other."""
+
+from pathlib import Path
+
+import pytest
+
+from hesspipe.workflow.closure import code_closure
+
+REPOSITORY = Path(__file__).parents[1]
+TREE = {
+    "hesspipe/__init__.py": "from hesspipe import lazy\n",
+    "hesspipe/lazy.py": "",
+    "hesspipe/files.py": "import os\n",
+    "hesspipe/models.py": "from hesspipe.files import digest, write\n",
+    "hesspipe/training.py": "import torch\nimport hesspipe.models as models\n",
+    "hesspipe/inner.py": "def run():\n    from hesspipe.files import digest\n",
+    "hesspipe/hinted.py": "if TYPE_CHECKING:\n    from hesspipe import models\n",
+    "hesspipe/hen.py": "from hesspipe.egg import lay\n",
+    "hesspipe/egg.py": "from hesspipe.hen import hatch\n",
+    "hesspipe/figures/__init__.py": "from hesspipe import training\n",
+    "hesspipe/figures/style.py": "from hesspipe.files import write\n",
+    "other/__init__.py": "",
+    "other/models.py": "from hesspipe import hen\n",
+}
+# The lines of a script, and the modules behind them; hesspipe/__init__.py is always one.
+CLOSURES = {
+    "": [],
+    "import os, json\nfrom pathlib import Path": [],
+    "from hesspipe.files import digest": ["files"],
+    "import hesspipe.files": ["files"],
+    "import hesspipe.files as anything": ["files"],
+    "from hesspipe import files": ["files"],
+    "from hesspipe import files as f, inner": ["files", "inner"],
+    "import json, hesspipe.files": ["files"],
+    "from hesspipe.training import train": ["files", "models", "training"],
+    "def main():\n    from hesspipe.models import mlp": ["files", "models"],
+    "if True:\n    import hesspipe.files": ["files"],
+    "try:\n    import hesspipe.files\nexcept ImportError:\n    pass": ["files"],
+    "from hesspipe.inner import run": ["files", "inner"],
+    "from hesspipe.hinted import T": ["files", "hinted", "models"],
+    "from hesspipe.hen import hatch": ["egg", "hen"],
+    "from hesspipe.figures import style": ["figures/__init__", "figures/style", "files"],
+    "from hesspipe.figures.style import save": ["figures/__init__", "figures/style", "files"],
+    "from other.models import mlp\nimport hesspipe_files, files": [],
+    "text = 'from hesspipe.files import digest'  # import hesspipe.files": [],
+}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name, text in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "scripts").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("source", "modules"), CLOSURES.items())
+def test_code_closure_follows_every_import_and_nothing_else(tree, source, modules):
+    (tree / "scripts" / "run.py").write_text(source)
+    expected = ["__init__", *modules] if modules else []
+    assert code_closure("scripts/run.py", tree) == [
+        "scripts/run.py",
+        *(f"hesspipe/{name}.py" for name in expected),
+    ]
+
+
+def test_code_closure_reads_the_current_folder_if_none_is_given(tree, monkeypatch):
+    (tree / "scripts" / "run.py").write_text("import hesspipe.models")
+    monkeypatch.chdir(tree)
+    expected = ["__init__.py", "files.py", "models.py"]
+    assert code_closure("scripts/run.py")[1:] == [f"hesspipe/{name}" for name in expected]
+
+
+def test_code_closure_executes_nothing(tree):
+    (tree / "hesspipe" / "files.py").write_text("raise SystemExit('executed')\n")
+    (tree / "scripts" / "run.py").write_text("import hesspipe.files\nraise SystemExit('executed')")
+    assert "hesspipe/files.py" in code_closure("scripts/run.py", tree)
+
+
+SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("script", "runs", "does_not_run"),
+    [
+        (
+            "render_endpoints",
+            ["figures/endpoints", "tables"],
+            ["layers", "training", "figures/gaps"],
+        ),
+        ("render_gaps", ["figures/gaps", "tables"], ["figures/endpoints", "outliers", "spectra"]),
+        ("train", ["runs", "training", "models", "data"], ["layers", "spectra", "outliers"]),
+        ("extract_spectrum", ["layers", "spectra", "dense", "training"], ["outliers", "claims"]),
+        ("count_outliers", ["outliers", "outlier_table"], ["layers", "training", "claims"]),
+        ("check_claims", ["claims"], ["outliers", "outlier_table", "training"]),
+        ("make_dataset", ["data", "seeding"], ["models", "training", "tables"]),
+    ],
+)
+def test_code_closure_of_a_script_stops_at_what_it_runs(script, runs, does_not_run):
+    closure = code_closure(f"scripts/{script}.py", REPOSITORY)
+    assert [
+        name for name in does_not_run if not (REPOSITORY / f"hesspipe/{name}.py").exists()
+    ] == []
+    assert [name for name in runs if f"hesspipe/{name}.py" not in closure] == []
+    assert [name for name in does_not_run if f"hesspipe/{name}.py" in closure] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_code_closure_leaves_out_how_the_configuration_is_checked(script):
+    # The workflow checks config.yaml; no result depends on how its messages are worded.
+    closure = code_closure(f"scripts/{script}.py", REPOSITORY)
+    assert not {"hesspipe/config.py", "hesspipe/config_messages.py"} & set(closure)
