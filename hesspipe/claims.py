@@ -163,7 +163,10 @@ def _negative_part(
     runs: Mapping[str, Run], *, experiments: Sequence[str], max_magnitude: float
 ) -> dict[str, Any]:
     ratios = {
-        name: float(-runs[name].eigenvalues[0] / runs[name].eigenvalues[-1]) for name in experiments
+        name: float(-runs[name].eigenvalues[0] / runs[name].eigenvalues[-1])
+        if runs[name].eigenvalues[-1] > 0
+        else float("inf")
+        for name in experiments
     }
     is_met = [
         runs[name].num_negative > 0 and ratio <= max_magnitude for name, ratio in ratios.items()

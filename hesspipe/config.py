@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from hesspipe.config_messages import explain
 from hesspipe.config_references import broken_references
@@ -25,6 +32,15 @@ Step = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _without_repeats(entries: list[Any]) -> list[Any]:
+    if len({*map(str, entries)}) < len(entries):
+        raise ValueError("a list without repeated entries")
+    return entries
+
+
+Distinct = AfterValidator(_without_repeats)
 
 
 class ConfigError(ValueError):
@@ -82,15 +98,15 @@ class StochasticGradientDescent(_Training):
 class Spectra(_Section):
     """At which steps the exact spectra of which matrices are computed."""
 
-    steps: Literal["ends", "all"] | list[Step]
-    matrices: list[Matrix] = Field(min_length=1)
+    steps: Literal["ends", "all"] | Annotated[list[Step], Distinct]
+    matrices: Annotated[list[Matrix], Distinct] = Field(min_length=1)
 
 
 class Experiment(_Section):
     """One network trained on one dataset, for one or more seeds."""
 
     dataset: str
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
     model: MLP
     training: Annotated[
         GradientDescent | StochasticGradientDescent, Field(discriminator="algorithm")
@@ -122,7 +138,7 @@ class SpectrumSettings(_Section):
 class OutlierSettings(_Section):
     """How outliers are counted; see `hesspipe.outliers`."""
 
-    rules: list[OutlierRule] = Field(min_length=1)
+    rules: Annotated[list[OutlierRule], Distinct] = Field(min_length=1)
     num_candidates: int = Field(ge=2)
 
 
@@ -132,7 +148,7 @@ class EndpointsFigure(_Section):
     kind: Literal["endpoints"]
     experiment: str
     seed: Seed
-    steps: list[Step] = Field(min_length=1)
+    steps: Annotated[list[Step], Distinct] = Field(min_length=1)
     num_largest: int = Field(ge=2)
 
 
@@ -140,7 +156,7 @@ class GapsFigure(_Section):
     """The top of several ordered spectra, with the gap below the outliers marked."""
 
     kind: Literal["gaps"]
-    experiments: list[str] = Field(min_length=1)
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     seed: Seed
     step: Step
     rule: OutlierRule
@@ -152,7 +168,7 @@ class OutlierCountsTable(_Section):
 
     kind: Literal["outlier_counts"]
     published: str
-    experiments: list[str] = Field(min_length=1)
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     seed: Seed
     step: Step
 
@@ -167,7 +183,7 @@ class FlatnessClaim(_Claim):
     """Most eigenvalues lie near zero."""
 
     kind: Literal["flatness"]
-    experiments: list[str] = Field(min_length=1)
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     max_magnitude: Share
     min_share: Share
 
@@ -176,7 +192,7 @@ class CountsMatchClaim(_Claim):
     """There are as many outliers as classes."""
 
     kind: Literal["counts_match"]
-    experiments: list[str] = Field(min_length=1)
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     rule: OutlierRule
     max_difference: int = Field(ge=0)
     min_share: Share
@@ -199,7 +215,7 @@ class NegativePartClaim(_Claim):
     """Negative eigenvalues remain, and are much smaller than the largest positive ones."""
 
     kind: Literal["negative_part"]
-    experiments: list[str] = Field(min_length=1)
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     max_magnitude: Share
 
 
@@ -213,8 +229,8 @@ Claim = Annotated[
 class Config(_Section):
     """The whole of config.yaml."""
 
-    datasets: dict[Name, GaussianClusters]
-    experiments: dict[Name, Experiment]
+    datasets: dict[Name, GaussianClusters] = Field(min_length=1)
+    experiments: dict[Name, Experiment] = Field(min_length=1)
     spectrum: SpectrumSettings
     outliers: OutlierSettings
     figures: dict[Name, Figure]
@@ -256,7 +272,7 @@ def validate_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Conf
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        lines = [explain(dict(mistake), raw, _known_keys()) for mistake in error.errors()]
+        lines = explain([dict(mistake) for mistake in error.errors()], raw, _known_keys())
     else:
         lines = list(broken_references(config))
     if lines:
@@ -274,7 +290,7 @@ def load_config(path_to_config: str | Path) -> Config:
     """
     try:
         raw = yaml.safe_load(Path(path_to_config).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path_to_config} is not valid YAML: {error}") from None
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{path_to_config} must hold a mapping, got {type(raw).__name__}")

@@ -19,17 +19,21 @@ _TYPES = {
     "list": "a list",
     "dict": "a mapping",
     "model": "a mapping",
+    "model_attributes": "a mapping",
+    "invalid": "text",
     "bool": "true or false",
 }
 
 
-def explain(mistake: Mapping[str, Any], raw: Any, known_keys: Iterable[str]) -> str:
-    """Say one of pydantic's errors in a line.
+def explain(
+    mistakes: Iterable[Mapping[str, Any]], raw: Any, known_keys: Iterable[str]
+) -> list[str]:
+    """Say pydantic's errors, one line for each key.
 
     Parameters
     ----------
-    mistake : mapping
-        One entry of `pydantic.ValidationError.errors`.
+    mistakes : iterable of mapping
+        What `pydantic.ValidationError.errors` gives.
     raw : object
         The content of the whole file, to tell its keys from what pydantic adds to a path.
     known_keys : iterable of str
@@ -37,22 +41,39 @@ def explain(mistake: Mapping[str, Any], raw: Any, known_keys: Iterable[str]) -> 
 
     Returns
     -------
-    str
-        The key, what is allowed, and the value.
+    list of str
+        Each with the key, what is allowed, and the value.
     """
-    kind, key, value = mistake["type"], _key(mistake, raw), mistake.get("input")
-    context = mistake.get("ctx", {})
+    by_key: dict[str, list[Mapping[str, Any]]] = {}
+    for mistake in mistakes:
+        by_key.setdefault(_key(mistake, raw), []).append(mistake)
+    lines = []
+    for key, entries in by_key.items():
+        # Of a key that may be one thing or another, the mistake inside the fitting one counts.
+        if not any(other.startswith(f"{key}.") for other in by_key):
+            lines.append(_line(key, entries, sorted(known_keys)))
+    return lines
+
+
+def _line(key: str, mistakes: list[Mapping[str, Any]], known_keys: list[str]) -> str:
+    """What is wrong with one key."""
+    kind, value = mistakes[0]["type"], mistakes[0].get("input")
+    context = mistakes[0].get("ctx", {})
     if kind == "missing":
         return f"{key} is missing"
     if kind == "union_tag_not_found":
         return f"{key}.{context['discriminator'].strip(chr(39))} is missing"
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(mistake["loc"][-1]), sorted(known_keys), n=1)
+        name = str(mistakes[0]["loc"][-1])
+        if name in known_keys:
+            return f"{key} is not a key of this section"
+        close = difflib.get_close_matches(name, known_keys, n=1)
         return f"{key} is not a known key" + (f"; did you mean {close[0]}?" if close else "")
     if kind == "union_tag_invalid":
         key += "." + context["discriminator"].strip("'")
         value = context["tag"]
-    return f"{key} must be {_allowed(mistake)}, got {value!r}{_hint(kind, value)}"
+    allowed = " or ".join(dict.fromkeys(_allowed(mistake) for mistake in mistakes))
+    return f"{key} must be {allowed}, got {value!r}{_hint(kind, value)}"
 
 
 def _key(mistake: Mapping[str, Any], raw: Any) -> str:
@@ -83,7 +104,10 @@ def _allowed(mistake: Mapping[str, Any]) -> str:
     if kind == "string_pattern_mismatch":
         return "a name of lower-case letters, digits and _ that starts with a letter"
     if kind == "too_short":
-        return f"a list of at least {context['min_length']}"
+        what = "a list" if context["field_type"] == "List" else "a mapping"
+        return f"{what} of at least {context['min_length']}"
+    if kind == "value_error":
+        return str(context["error"])
     if kind == "finite_number":
         return "a finite number"
     return _TYPES.get(kind.rsplit("_", 1)[0], str(mistake["msg"]))

@@ -33,6 +33,11 @@ def broken_references(config: Config) -> Iterable[str]:
     for key, entry in config.readers():
         names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
         steps = entry.steps if hasattr(entry, "steps") else [entry.step]
+        rules = config.outliers.rules
+        if hasattr(entry, "rule") and entry.rule not in rules:
+            yield f"{key}.rule must be one of outliers.rules {rules}, got {entry.rule!r}"
+        if key.startswith("tables.") and len(rules) < 3:
+            yield f"outliers.rules must be gap, ratio and elbow for {key}, got {rules}"
         for name in names:
             yield from _broken_reader(key, entry, name, steps, config)
 
@@ -78,9 +83,6 @@ def _broken_reader(
             )
     if "hessian" not in experiment.spectra.matrices:
         yield f"{key} reads the hessian of {name}, whose spectra.matrices leave it out"
-    rule = getattr(entry, "rule", None)
-    if rule is not None and rule not in config.outliers.rules:
-        yield f"{key}.rule must be one of outliers.rules {config.outliers.rules}, got {rule!r}"
 
 
 def _one_of(names: Iterable[str]) -> str:

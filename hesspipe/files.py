@@ -40,11 +40,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         be written; the temporary file is removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -54,13 +57,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
+        if error.filename and not _concerns(Path(error.filename), path):
+            raise  # about another file, which the block reads
         raise OSError(
             error.errno,
             f"{path} could not be written ({error.strerror}); nothing was left behind. "
             "Free space or fix the permissions of its folder, then run the same command again",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _concerns(named: Path, path: Path) -> bool:
+    """Whether an error that names a file is about writing to `path` or making its folder."""
+    return named.parent == path.parent or path.is_relative_to(named)
 
 
 def write_text(text: str, path: str | Path) -> None:

@@ -31,7 +31,8 @@ def mlp(
     Returns
     -------
     nn.Sequential
-        For inputs of shape (N, ...), outputs of shape (N, C).
+        For inputs of shape (N, ...), outputs of shape (N, C). Its parameters are zero; see
+        `initialize_normal`.
 
     Examples
     --------
@@ -42,10 +43,14 @@ def mlp(
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
     layers: list[nn.Module] = [nn.Flatten()]
-    for width, next_width in pairwise([num_inputs, *hidden_widths]):
-        layers += [nn.Linear(width, next_width), _ACTIVATIONS[activation]()]
-    layers.append(nn.Linear([num_inputs, *hidden_widths][-1], num_outputs))
-    return nn.Sequential(*layers)
+    for width, next_width in pairwise([num_inputs, *hidden_widths, num_outputs]):
+        # Without torch's own initialization, which draws from the global random state.
+        layers += [torch.nn.utils.skip_init(nn.Linear, width, next_width)]
+        layers += [_ACTIVATIONS[activation]()]
+    model = nn.Sequential(*layers[:-1])
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    return model
 
 
 @torch.no_grad()

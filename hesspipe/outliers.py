@@ -125,12 +125,19 @@ def _candidates(values: NDArray[np.float64], num_candidates: int) -> NDArray[np.
 
 def _gap_cutoff(descending: NDArray[np.float64]) -> float:
     last = int(np.argmax(descending[:-1] - descending[1:]))
-    return float((descending[last] + descending[last + 1]) / 2)
+    upper, lower = descending[last : last + 2]
+    return _below(upper, lower + (upper - lower) / 2, lower)
 
 
 def _ratio_cutoff(descending: NDArray[np.float64]) -> float:
     last = int(np.argmax(descending[:-1] / descending[1:]))
-    return float(np.sqrt(descending[last]) * np.sqrt(descending[last + 1]))
+    upper, lower = descending[last : last + 2]
+    return _below(upper, np.sqrt(upper) * np.sqrt(lower), lower)
+
+
+def _below(upper: float, middle: float, lower: float) -> float:
+    """The middle of two neighbors; the lower one where rounding lifts it onto the upper."""
+    return float(middle if middle < upper else lower)
 
 
 def _elbow_cutoff(descending: NDArray[np.float64]) -> float:

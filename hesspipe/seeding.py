@@ -42,6 +42,8 @@ def derive_seed(seed: int, purpose: str, num_bits: int = 63) -> int:
     """
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
+    if not 1 <= num_bits <= 63:
+        raise ValueError(f"num_bits must be 1 to 63, got {num_bits}")
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - num_bits)
 

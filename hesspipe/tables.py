@@ -92,10 +92,15 @@ def write_table(
     metadata = {"hesspipe": json.dumps(about, sort_keys=True)}
     try:
         content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise ValueError(f"the columns of a {kind} table must fit its schema: {error}") from None
     with atomic_path(path) as temporary:
-        pq.write_table(content.replace_schema_metadata(metadata), temporary, compression="zstd")
+        pq.write_table(
+            content.replace_schema_metadata(metadata),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+        )
 
 
 def read_table(path: str | Path, kind: str) -> pd.DataFrame:
@@ -116,15 +121,14 @@ def read_table(path: str | Path, kind: str) -> pd.DataFrame:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
     try:
-        content = pq.read_table(path)
+        content = pq.read_table(path, page_checksum_verification=True)
         about = json.loads((content.schema.metadata or {})[b"hesspipe"])
+        if not content.schema.equals(SCHEMAS[kind]):
+            columns = ", ".join(f"{field.name}: {field.type}" for field in content.schema)
+            raise ValueError(f"its columns are {columns}, not those of a {kind} table")
+        table: pd.DataFrame = content.to_pandas()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DamagedFileError(path, error) from None
-    if not content.schema.equals(SCHEMAS[kind]):
-        raise DamagedFileError(
-            path, f"its columns are {content.schema.names}, not those of a {kind} table"
-        )
-    table: pd.DataFrame = content.to_pandas()
     table.attrs = about
     return table
 

@@ -37,6 +37,14 @@ HARMFUL = {
         '{"one": [{"changed deps": {"config.yaml": {"b.c": "new"}}}]}',
         ["one: b.c is new"],
     ),
+    "a deleted module": (
+        '{"one": [{"changed deps": {"code.py": "deleted"}}]}',
+        ["one: code.py is deleted"],
+    ),
+    "a deleted parameter": (
+        '{"one": [{"changed deps": {"config.yaml": {"a": "deleted"}}}]}',
+        ["one: a is deleted"],
+    ),
     "another command": (
         '{"two": [{"changed outs": {"two.txt": "not in cache"}}, "changed command"]}',
         ["two: changed command"],
@@ -48,7 +56,7 @@ HARMFUL = {
         ["one: code.py is modified", "one: config.yaml is new"],
     ),
     "harmful among harmless": (
-        '{"one": [{"changed deps": {"code.py": "deleted", "lib.py": "modified",'
+        '{"one": [{"changed deps": {"lib.py": "modified",'
         ' "config.yaml": {"a": "modified", "d": "modified"}}},'
         ' {"changed outs": {"one.txt": "deleted"}}],'
         ' "two": [{"changed deps": {"one.txt": "deleted"}},'

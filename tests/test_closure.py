@@ -39,8 +39,20 @@ CLOSURES = {
     "from hesspipe.inner import run": ["files", "inner"],
     "from hesspipe.hinted import T": ["files", "hinted", "models"],
     "from hesspipe.hen import hatch": ["egg", "hen"],
-    "from hesspipe.figures import style": ["figures/__init__", "figures/style", "files"],
-    "from hesspipe.figures.style import save": ["figures/__init__", "figures/style", "files"],
+    "from hesspipe.figures import style": [
+        "figures/__init__",
+        "figures/style",
+        "files",
+        "models",
+        "training",
+    ],
+    "import hesspipe.figures.style": [
+        "figures/__init__",
+        "figures/style",
+        "files",
+        "models",
+        "training",
+    ],
     "from other.models import mlp\nimport hesspipe_files, files": [],
     "text = 'from hesspipe.files import digest'  # import hesspipe.files": [],
 }
@@ -70,6 +82,15 @@ def test_code_closure_reads_the_current_folder_if_none_is_given(tree, monkeypatc
     monkeypatch.chdir(tree)
     expected = ["__init__.py", "files.py", "models.py"]
     assert code_closure("scripts/run.py")[1:] == [f"hesspipe/{name}" for name in expected]
+
+
+@pytest.mark.parametrize(
+    "source", ["import hesspipe", "from hesspipe import spectrum", "from . import files"]
+)
+def test_code_closure_refuses_an_import_that_does_not_name_its_module(tree, source):
+    (tree / "scripts" / "run.py").write_text(f"import os\n{source}\n")
+    with pytest.raises(ValueError, match=r"scripts/run.py, line 2: write '.*' as 'from hesspipe"):
+        code_closure("scripts/run.py", tree)
 
 
 def test_code_closure_executes_nothing(tree):

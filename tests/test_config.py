@@ -302,7 +302,7 @@ def test_checkpoint_steps_have_the_last_step_once(num_steps, every, expected):
 
 @pytest.mark.parametrize(
     ("steps", "expected"),
-    [("ends", [0, 10]), ("all", [0, 4, 8, 10]), ([10, 0, 4, 0], [0, 4, 10]), ([10], [10])],
+    [("ends", [0, 10]), ("all", [0, 4, 8, 10]), ([10, 0, 4], [0, 4, 10]), ([10], [10])],
 )
 def test_spectrum_steps_are_ascending_and_no_step_comes_twice(steps, expected):
     config = validate_config(edit(valid(), f"{NOISY}.spectra.steps", steps))
@@ -390,3 +390,35 @@ def test_load_config_decomposes_the_network_of_figure_1_at_every_checkpoint(repo
 def test_load_config_names_published_numbers_that_are_there(repository_config):
     for table in repository_config.tables.values():
         assert (REPOSITORY / table.published).is_file()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "what"),
+    [
+        (f"{NOISY}.training", None, "must be a mapping, got None"),
+        (f"{NOISY}.spectra.steps", "ens", "must be 'ends' or 'all' or a list, got 'ens'"),
+        (f"{NOISY}.spectra.steps", [0, 0], "must be 'ends' or 'all' or a list without repeated"),
+        ("outliers.rules", ["gap", "ratio", "elbow", "gap"], "must be a list without repeated"),
+        (f"{SLOW}.training.batch_sise", 3, "is not a known key; did you mean batch_size?"),
+        ("figures.ends.rule", "gap", "is not a key of this section"),
+        ("experiments", {}, "must be a mapping of at least 1, got {}"),
+    ],
+)
+def test_validate_config_says_one_thing_of_one_key(place, value, what):
+    (line,) = message(edit(valid(), place, value)).splitlines()
+    assert line.startswith(f"some.yaml: {place} {what}")
+
+
+def test_validate_config_refuses_a_table_whose_rules_are_not_counted():
+    raw = edit(valid(), "outliers.rules", ["gap", "ratio"])
+    assert (
+        "some.yaml: outliers.rules must be gap, ratio and elbow for tables.counts, "
+        "got ['gap', 'ratio']"
+    ) in message(raw).splitlines()
+
+
+def test_load_config_refuses_a_file_that_is_not_text(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"mine.yaml is not valid YAML"):
+        load_config(path)

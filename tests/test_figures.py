@@ -39,11 +39,12 @@ def bulk_and_top(num_classes: int) -> np.ndarray:
 @pytest.fixture
 def gaps_tables():
     spectra = pd.concat(
-        pd.DataFrame({"num_classes": k, "rank": range(SIZE), "eigenvalue": bulk_and_top(k)})
+        pd.DataFrame({"experiment": f"k{k}", "rank": range(SIZE), "eigenvalue": bulk_and_top(k)})
         for k in (2, 3, 5)
     )
     outliers = pd.DataFrame(
         {
+            "experiment": [f"k{k}" for k in CUTOFFS],
             "num_classes": list(CUTOFFS),
             "num_outliers": [k - 1 for k in CUTOFFS],
             "cutoff": list(CUTOFFS.values()),
@@ -149,8 +150,8 @@ def test_gaps_figure_colors_what_lies_above_the_cutoff(gaps_tables):
 
 def test_gaps_figure_colors_nothing_at_the_cutoff_itself(gaps_tables):
     spectra, outliers = gaps_tables
-    highest = spectra.groupby("num_classes")["eigenvalue"].max()
-    outliers["cutoff"] = outliers["num_classes"].map(highest)
+    highest = spectra.groupby("experiment")["eigenvalue"].max()
+    outliers["cutoff"] = outliers["experiment"].map(highest)
     for axes in gaps_figure(spectra, outliers, 12).axes:
         assert dots(axes, style.OUTLIER_COLOR) == ([], [])
 

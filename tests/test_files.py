@@ -200,3 +200,21 @@ def test_digest_is_that_of_hashlib(tmp_path):
     content = bytes(range(256)) * 5000  # more than one buffer
     (tmp_path / "file").write_bytes(content)
     assert digest(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_atomic_path_does_not_blame_its_target_for_another_file(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match="nowhere"),
+        atomic_path(tmp_path / "out.bin") as temporary,
+    ):
+        temporary.write_bytes(Path("/nowhere/in.bin").read_bytes())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic_path_names_a_target_whose_folder_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OSError, match=r"file/out.bin could not be written"),
+        atomic_path(tmp_path / "file" / "out.bin"),
+    ):
+        pass

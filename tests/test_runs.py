@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import hesspipe
-from hesspipe.data import make_dataset, write_dataset
+from hesspipe.data import make_dataset, read_dataset, write_dataset
 from hesspipe.extraction import spectrum_table
 from hesspipe.files import DamagedFileError, read_tensors, write_tensors
 from hesspipe.models import build_model
@@ -89,7 +89,7 @@ def test_spectrum_table_is_the_spectrum_at_the_checkpoint(
     table, about = spectrum_table(
         path_to_dataset, "out/step20.safetensors", "hessian", MODEL, zero_tolerance=1.0
     )
-    data = trained.dataset.to(torch.float64, torch.device("cpu"))
+    data = read_dataset(path_to_dataset)
     model = build_model(data.train_inputs, 3, generator(0, "initial parameters"), **MODEL)
     model.load_state_dict(read_tensors("out/step20.safetensors")[0])
     objective = hesspipe.Objective(

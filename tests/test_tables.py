@@ -157,7 +157,7 @@ def test_read_table_refuses_a_truncated_file(spectrum_file, share):
 @pytest.mark.parametrize("kind", ["outliers", "history"])
 def test_read_table_refuses_another_kind_of_table(spectrum_file, kind):
     said = assert_is_named_damaged(spectrum_file, kind)
-    assert f"['rank', 'eigenvalue'], not those of a {kind} table" in said
+    assert f"rank: int64, eigenvalue: double, not those of a {kind} table" in said
 
 
 def test_read_table_refuses_parquet_without_provenance(tmp_path):

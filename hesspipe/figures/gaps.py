@@ -15,9 +15,9 @@ def gaps_figure(spectra: pd.DataFrame, outliers: pd.DataFrame, num_largest: int)
     Parameters
     ----------
     spectra : DataFrame
-        num_classes, rank (0 = smallest), eigenvalue.
+        experiment, rank (0 = smallest), eigenvalue.
     outliers : DataFrame
-        num_classes, num_outliers, cutoff; one row per panel, in the order of the panels.
+        experiment, num_classes, num_outliers, cutoff; one row per panel, in their order.
     num_largest : int
         Eigenvalues in each panel.
 
@@ -30,7 +30,7 @@ def gaps_figure(spectra: pd.DataFrame, outliers: pd.DataFrame, num_largest: int)
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.6))
         panels = figure.subplots(1, len(outliers), sharey=True, squeeze=False)[0]
         for axes, (_, count) in zip(panels, outliers.iterrows(), strict=True):
-            spectrum = spectra[spectra["num_classes"] == count["num_classes"]]
+            spectrum = spectra[spectra["experiment"] == count["experiment"]]
             draw_gap(axes, spectrum.nlargest(num_largest, "rank"), count)
         panels[0].set_yscale("log", nonpositive="clip")
         panels[0].set_ylabel(r"eigenvalue $\lambda$ (nats)")

@@ -50,7 +50,7 @@ _PNG_DPI = 200
 
 def context() -> AbstractContextManager[None]:
     """Give the style to what is drawn inside a with block, and to nothing else."""
-    return mpl_style.context(RC_PARAMS)
+    return mpl_style.context(["default", RC_PARAMS])
 
 
 def save(figure: Figure, path_to_pdf: str | Path, path_to_png: str | Path) -> None:
@@ -61,7 +61,7 @@ def save(figure: Figure, path_to_pdf: str | Path, path_to_png: str | Path) -> No
     figure : Figure
     path_to_pdf, path_to_png : str or Path
     """
-    with mpl_style.context([RC_PARAMS, _SAVE_PARAMS]):
+    with mpl_style.context(["default", RC_PARAMS, _SAVE_PARAMS]):
         with atomic_path(path_to_pdf) as temporary:
             figure.savefig(temporary, metadata={"CreationDate": None})
         with atomic_path(path_to_png) as temporary:

@@ -16,8 +16,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-# Absent files are built when they are needed; they do not make the others wrong.
-_HARMLESS = {"deleted", "not in cache"}
+_ABSENT = {"deleted", "not in cache"}
 
 
 def differences(status: dict[str, Any]) -> list[str]:
@@ -33,11 +32,21 @@ def differences(status: dict[str, Any]) -> list[str]:
     list of str
         One line for each file, parameter or command that differs from dvc.lock.
     """
+    # A result that is not there is built when it is needed; it does not make the others wrong.
+    absent = {
+        path
+        for changes in status.values()
+        for change in changes
+        if isinstance(change, dict)
+        for path, how in change.get("changed outs", {}).items()
+        if how in _ABSENT
+    }
     return [
-        f"{stage}: {what}"
+        f"{stage}: {what} is {how}" if how else f"{stage}: {what}"
         for stage, changes in status.items()
         for change in changes
-        for what in _leaves(change)
+        for what, how in _entries(change)
+        if not (how in _ABSENT and what in absent)
     ]
 
 
@@ -61,17 +70,15 @@ def main() -> None:
     print("adopted: Snakemake takes the files that are there as up to date")
 
 
-def _leaves(change: Any) -> Iterable[str]:
-    """What changed, and how, below one entry of the status."""
+def _entries(change: str | dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """What one entry of a stage's status names, and how it changed."""
     if isinstance(change, str):
-        yield change
+        yield change, ""
         return
-    for kind, entries in change.items():
-        if isinstance(entries, str):
-            if entries not in _HARMLESS:
-                yield f"{kind} is {entries}"
-        else:
-            yield from _leaves(entries)
+    for section in change.values():
+        for name, how in section.items():
+            # Parameters stand one level deeper, below the name of their file.
+            yield from how.items() if isinstance(how, dict) else [(name, how)]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ def code_closure(path_to_script: str | Path, root: str | Path = ".") -> list[str
     -------
     list of str
         Paths relative to `root`: the script, then the modules in alphabetical order.
+
+    Raises
+    ------
+    ValueError
+        If an import does not name its module: a relative one, or a name of the package itself.
     """
     root = Path(root)
     found: set[str] = set()
@@ -40,16 +45,20 @@ def code_closure(path_to_script: str | Path, root: str | Path = ".") -> list[str
 @cache
 def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
     """Files of the package that one file imports; packages count by their __init__.py."""
+    if path == str(Path("hesspipe", "__init__.py")):
+        return ()  # its lazy imports belong to whoever uses them, not to every importer
     names: set[str] = set()
     for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    if Path(path).name == "__init__.py":
-        # A package's own lazy imports belong to whoever uses them, not to every importer.
-        names = set()
+            _refuse(path, node, "hesspipe" in [alias.name for alias in node.names])
+        elif isinstance(node, ast.ImportFrom):
+            _refuse(path, node, node.level > 0)
+            names.add(str(node.module))
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            names.update(below)
+            is_lazy = not all(_files_of(root, name.split(".")) for name in below)
+            _refuse(path, node, node.module == "hesspipe" and is_lazy)
     files: set[str] = set()
     for name in names:
         parts = name.split(".")
@@ -57,6 +66,15 @@ def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
             if parts[0] == "hesspipe":
                 files.update(_files_of(root, parts[:length]))
     return tuple(sorted(files))
+
+
+def _refuse(path: str, node: ast.stmt, is_opaque: bool) -> None:
+    """An import that does not name its module would be missed, and its edits reran nothing."""
+    if is_opaque:
+        raise ValueError(
+            f"{path}, line {node.lineno}: write '{ast.unparse(node)}' as 'from hesspipe.<module> "
+            "import <name>', so that what the workflow depends on can be read"
+        )
 
 
 def _files_of(root: Path, parts: list[str]) -> list[str]:
