@@ -6,7 +6,7 @@ CORES ?= all
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper test checks adopt dvc.yaml benchmarks constraints clean
+.PHONY: paper test checks adopt dvc.yaml benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -30,6 +30,21 @@ adopt: $(VENV)/.installed
 # After a new experiment, figure or table in config.yaml.
 dvc.yaml: $(VENV)/.installed
 	python -m hesspipe.workflow.stages
+
+# Side by side with curvlinops, hessian-eigenthings and PyHessian, in an environment of its own.
+benchmarks: .venv-benchmarks/.installed
+	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
+
+.venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
+	$(PYTHON) -m venv .venv-benchmarks
+	.venv-benchmarks/bin/python -m pip install --quiet --constraint envs/constraints.txt --editable .
+	.venv-benchmarks/bin/python -m pip install --quiet --no-deps --requirement envs/benchmarks.txt
+	touch $@
+
+# The figures that the README shows.
+gallery:
+	mkdir -p docs/gallery
+	cp figures/fig1.png figures/fig2.png docs/gallery/
 
 # After a change of pyproject.toml that needs new versions.
 constraints: $(VENV)/.installed

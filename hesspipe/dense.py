@@ -34,8 +34,6 @@ _BY_COLUMNS: dict[str, Callable[..., Tensor]] = {
     "ggn": columns.ggn_by_columns,
     "residual": columns.residual_by_columns,
 }
-# Per-sample arrays and blocks on top of the matrix itself, in bytes.
-_WORK_BYTES = 2 * 2**30
 
 
 class InconsistentMatrixError(ArithmeticError):
@@ -170,8 +168,10 @@ def exact_matrix(
 def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:
     size = objective.num_parameters
     num_bytes = size**2 * objective.theta.element_size()
+    # The largest layer's block in packed form, and per-sample arrays up to their budget.
+    work_bytes = num_bytes // 4 + min(num_bytes, 2**30)
     require(
-        num_bytes + min(num_bytes, _WORK_BYTES) + extra_bytes,
+        num_bytes + work_bytes + extra_bytes,
         f"the {matrix} of P = {size:,} parameters ({num_bytes / 2**30:,.1f} GiB) with work space",
         "use a network with fewer parameters or a machine with more memory",
     )

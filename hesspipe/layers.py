@@ -82,9 +82,7 @@ def _sample_arrays(
     objective: Objective, layers: list[LinearLayer], batch: Batch, matrix: str
 ) -> Iterator[_Samples]:
     """Chunks of samples whose arrays fit into the budget."""
-    num_units = sum(layer.num_units for layer in layers)
-    num_rows = num_units + sum(layer.num_inputs for layer in layers)
-    step = max(1, _SAMPLE_BYTES // (num_rows * num_units * objective.theta.element_size()))
+    step = max(1, _SAMPLE_BYTES // (_numbers_a_sample(layers) * objective.theta.element_size()))
     weights = (output_curvatures if matrix == "ggn" else output_slopes)(objective, batch)
     for start in range(0, len(batch.inputs), step):
         part = slice(start, start + step)
@@ -106,6 +104,14 @@ def _sample_arrays(
             name: _rows(inputs, delta) for name, inputs in entering.items() if inputs.requires_grad
         }
         yield _Samples(_extend(entering, layers), slopes.detach(), _rows(slopes, delta), jacobians)
+
+
+def _numbers_a_sample(layers: list[LinearLayer]) -> int:
+    """Numbers held at once for each sample: Q and the jacobians, then the factors of one block."""
+    num_units = sum(layer.num_units for layer in layers)
+    num_rows = num_units + sum(layer.num_inputs for layer in layers)
+    widest = max(layer.width for layer in layers)
+    return num_rows * num_units + widest * max(widest, *(layer.num_units for layer in layers))
 
 
 def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tensor) -> Tensor:
