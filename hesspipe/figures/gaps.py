@@ -34,7 +34,7 @@ def gaps_figure(spectra: pd.DataFrame, outliers: pd.DataFrame, num_largest: int)
             draw_gap(axes, spectrum.nlargest(num_largest, "rank"), count)
         panels[0].set_yscale("log", nonpositive="clip")
         panels[0].set_ylabel(r"eigenvalue $\lambda$ (nats)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         figure.supxlabel("rank of the eigenvalue", fontsize=style.RC_PARAMS["axes.labelsize"])
     return figure
 
