@@ -125,6 +125,28 @@ def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     return products
 
 
+def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
+    """Add up sum_n J_n^T c_n.
+
+    Parameters
+    ----------
+    objective : Objective
+    cotangents : Tensor, shape (N, C)
+        c_n, in the order of the batches.
+
+    Returns
+    -------
+    Tensor, shape (P,)
+    """
+    theta = objective.theta.clone().requires_grad_()
+    sizes = [len(batch.inputs) for batch in objective.batches]
+    total = torch.zeros_like(objective.theta)
+    for batch, weights in zip(objective.batches, cotangents.split(sizes), strict=True):
+        outputs = objective.outputs(theta, batch.inputs)
+        total += torch.autograd.grad(outputs, theta, weights, materialize_grads=True)[0]
+    return total
+
+
 def rounding_scale(objective: Objective, matrix: str, vector: Tensor) -> float:
     """Size of a product before the loss saturates; eps times it is the product's rounding.
 

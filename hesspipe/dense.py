@@ -189,15 +189,29 @@ def _check_finite(objective: Objective, result: Tensor, matrix: str) -> None:
         )
 
 
+def rounding_size(objective: Objective, matrix: str) -> float:
+    """Estimate the largest eigenvalue of a matrix's rounding errors; see `ExactMatrix`."""
+    vector = _probe(objective)
+    scale = columns.rounding_scale(objective, matrix, vector)
+    # The largest errors seen were 3 eps ||M_0 v|| / ||v||.
+    return 10 * torch.finfo(objective.dtype).eps * scale / float(vector.norm())
+
+
+def _probe(objective: Objective) -> Tensor:
+    """A fixed random vector (P,)."""
+    generator = torch.Generator().manual_seed(0)
+    size = objective.num_parameters
+    return torch.randn(size, generator=generator, dtype=torch.float64).to(objective.theta)
+
+
 def _check_products(objective: Objective, values: Tensor, matrix: str) -> float:
     """Compare M v and M^T v with a product that forms no matrix; return the rounding."""
-    generator = torch.Generator().manual_seed(0)
-    vector = torch.randn(len(values), generator=generator, dtype=torch.float64).to(values)
+    vector = _probe(objective)
     expected = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
-    scale = columns.rounding_scale(objective, matrix, vector)
+    rounding = rounding_size(objective, matrix)
     eps = torch.finfo(values.dtype).eps
     # Each product is good to a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
-    tolerance = 1e3 * eps * float(values.norm() * vector.norm() + scale)
+    tolerance = (1e3 * eps * float(values.norm()) + 100 * rounding) * float(vector.norm())
     for product in (values @ vector, values.mT @ vector):
         error = float((product - expected).norm())
         if not error <= tolerance:
@@ -206,5 +220,4 @@ def _check_products(objective: Objective, values: Tensor, matrix: str) -> float:
                 f"(allowed {tolerance:.1e}); an operation of the network may have a wrong second "
                 "derivative. Please report it with the network"
             )
-    # The largest errors seen were 3 eps ||M_0 v|| / ||v||.
-    return 10 * eps * scale / float(vector.norm())
+    return rounding

@@ -27,7 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from hesspipe.curvature import output_curvatures, output_slopes
-from hesspipe.linear_layers import LinearLayer, perturbed_outputs, zero_delta
+from hesspipe.linear_layers import (
+    LinearLayer,
+    jacobian_rows,
+    perturbed_outputs,
+    zero_delta,
+)
 from hesspipe.objective import Batch, Objective
 
 # Largest set of per-sample arrays at once, in bytes.
@@ -35,7 +40,7 @@ _SAMPLE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class _Samples:
+class Samples:
     """Per-sample arrays of one chunk of n samples, over D pre-activations.
 
     By layer name, inputs holds a~_l (n, width), and jacobians d a_l / d z (n, num_inputs, D)
@@ -67,20 +72,20 @@ def matrix_by_layers(objective: Objective, layers: list[LinearLayer], matrix: st
     """
     total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
     for batch in objective.batches:
-        for samples in _sample_arrays(objective, layers, batch, matrix):
+        for samples in sample_arrays(objective, layers, batch, matrix):
             for layer in layers:
                 _add_own_block(total, layer, samples)
             for early, late in combinations(layers, 2):
-                _add_cross_block(total, late, early, samples)
+                add_cross_block(total, late, early, samples)
     for early, late in combinations(layers, 2):
         for rows, columns in product(_spans(late), _spans(early)):
             total[columns, rows] = total[rows, columns].mT
     return total
 
 
-def _sample_arrays(
+def sample_arrays(
     objective: Objective, layers: list[LinearLayer], batch: Batch, matrix: str
-) -> Iterator[_Samples]:
+) -> Iterator[Samples]:
     """Chunks of samples whose arrays fit into the budget."""
     step = max(1, _SAMPLE_BYTES // (_numbers_a_sample(layers) * objective.theta.element_size()))
     weights = (output_curvatures if matrix == "ggn" else output_slopes)(objective, batch)
@@ -91,9 +96,9 @@ def _sample_arrays(
         outputs = perturbed_outputs(objective, layers, batch.inputs[part], delta, calls)
         entering = {name: inputs for name, (inputs,) in calls.items()}
         if matrix == "ggn":
-            jacobian = _rows(outputs, delta)
+            jacobian = jacobian_rows(outputs, delta)
             curvatures = jacobian.mT @ weights[part] @ jacobian
-            yield _Samples(_extend(entering, layers), None, curvatures, {})
+            yield Samples(_extend(entering, layers), None, curvatures, {})
             continue
         if matrix == "hessian":
             scalar = _loss_of_part(objective, batch, part, outputs)
@@ -101,9 +106,13 @@ def _sample_arrays(
             scalar = (weights[part] * outputs).sum()
         (slopes,) = torch.autograd.grad(scalar, delta, create_graph=True)
         jacobians = {
-            name: _rows(inputs, delta) for name, inputs in entering.items() if inputs.requires_grad
+            name: jacobian_rows(inputs, delta)
+            for name, inputs in entering.items()
+            if inputs.requires_grad
         }
-        yield _Samples(_extend(entering, layers), slopes.detach(), _rows(slopes, delta), jacobians)
+        yield Samples(
+            _extend(entering, layers), slopes.detach(), jacobian_rows(slopes, delta), jacobians
+        )
 
 
 def _numbers_a_sample(layers: list[LinearLayer]) -> int:
@@ -136,17 +145,6 @@ def _extend(entering: dict[str, Tensor], layers: list[LinearLayer]) -> dict[str,
     }
 
 
-def _rows(values: Tensor, delta: Tensor) -> Tensor:
-    """Jacobian of values (n, K) in delta (n, D), sample by sample: (n, K, D)."""
-    jacobian = delta.new_zeros(*values.shape, delta.shape[1])
-    if values.requires_grad:
-        for row in range(values.shape[1]):
-            (jacobian[:, row],) = torch.autograd.grad(
-                values[:, row].sum(), delta, retain_graph=True, materialize_grads=True
-            )
-    return jacobian
-
-
 def _spans(layer: LinearLayer) -> list[slice]:
     """The layer's places in theta: its weight, its bias."""
     spans = [slice(layer.weight, layer.weight + layer.num_units * layer.num_inputs)]
@@ -172,7 +170,7 @@ def _place(total: Tensor, late: LinearLayer, unit: int, early: LinearLayer, bloc
             row[bias_columns] += block[-1, :, -1]
 
 
-def _add_own_block(total: Tensor, layer: LinearLayer, samples: _Samples) -> None:
+def _add_own_block(total: Tensor, layer: LinearLayer, samples: Samples) -> None:
     """Add Q[i, j] a~[a] a~[b], computed for i >= j and a >= b."""
     curvatures = samples.curvatures[:, layer.units, layer.units]
     if not curvatures.any():  # the residual of a piecewise linear network
@@ -194,11 +192,24 @@ def _symmetric_pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor, T
     return rows, columns, positions
 
 
-def _add_cross_block(
-    total: Tensor, late: LinearLayer, early: LinearLayer, samples: _Samples
-) -> None:
-    """Add (Q[i, j] a~_late[a] + d[i] da_late[a]/dz_early[j]) a~_early[b], a unit i at a time."""
+def add_cross_block(total: Tensor, late: LinearLayer, early: LinearLayer, samples: Samples) -> None:
+    """Add the block of two layers to the rows of the late one, a unit i at a time.
+
+    (Q[i, j] a~_late[a] + d[i] da_late[a]/dz_early[j]) a~_early[b]
+
+    Parameters
+    ----------
+    total : Tensor
+        Its rows hold the late layer's parameters and its columns the early one's, at the places
+        that the layers name.
+    late, early : LinearLayer
+        The early one is called first.
+    samples : Samples
+    """
     late_inputs, early_inputs = samples.inputs[late.name], samples.inputs[early.name]
+    if not samples.curvatures[:, late.units, early.units].any():
+        _add_coupling(total, late, early, samples)
+        return
     jacobian = samples.jacobians.get(late.name)
     for unit in range(late.num_units):
         position = late.first_unit + unit
@@ -206,6 +217,24 @@ def _add_cross_block(
         factors = late_inputs.unsqueeze(2) * curvatures.unsqueeze(1)
         if jacobian is not None and samples.slopes is not None:
             slope = samples.slopes[:, position, None, None]
-            factors[:, : late.num_inputs] += slope * jacobian[:, :, early.units]
+            factors[:, : jacobian.shape[1]] += slope * jacobian[:, :, early.units]
         block = factors.flatten(1).mT @ early_inputs
         _place(total, late, unit, early, block.unflatten(0, factors.shape[1:]))
+
+
+def _add_coupling(total: Tensor, late: LinearLayer, early: LinearLayer, samples: Samples) -> None:
+    """Add the second term alone, for the pairs of an input and a unit that it couples.
+
+    Between neighboring layers with an elementwise activation these are a pair for each unit.
+    """
+    jacobian = samples.jacobians.get(late.name)
+    if jacobian is None or samples.slopes is None:
+        return
+    between = jacobian[:, :, early.units]
+    entering, units = between.any(0).nonzero(as_tuple=True)
+    selected, early_inputs = between[:, entering, units], samples.inputs[early.name]
+    for unit in range(late.num_units):
+        block = total.new_zeros(late.width, early.num_units, early_inputs.shape[1])
+        slopes = samples.slopes[:, late.first_unit + unit, None]
+        block[entering, units] = (slopes * selected).mT @ early_inputs
+        _place(total, late, unit, early, block)

@@ -172,3 +172,25 @@ def _gradient_agrees(objective: Objective, layers: list[LinearLayer]) -> bool:
             found[layer.bias : layer.bias + layer.num_units] = slopes[:, layer.units].sum(0)
     tolerance = 1e3 * torch.finfo(objective.dtype).eps * expected.norm()
     return bool((found - expected).norm() <= tolerance)
+
+
+def jacobian_rows(values: Tensor, delta: Tensor) -> Tensor:
+    """Differentiate each sample's values by its own perturbation.
+
+    Parameters
+    ----------
+    values : Tensor, shape (n, K)
+        Each row depends on the same row of delta alone; without a graph the result is zero.
+    delta : Tensor, shape (n, D)
+
+    Returns
+    -------
+    Tensor, shape (n, K, D)
+    """
+    jacobian = delta.new_zeros(*values.shape, delta.shape[1])
+    if values.requires_grad:
+        for row in range(values.shape[1]):
+            (jacobian[:, row],) = torch.autograd.grad(
+                values[:, row].sum(), delta, retain_graph=True, materialize_grads=True
+            )
+    return jacobian

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hesspipe.dense import InconsistentMatrixError, MatrixName, Method, exact_matrix
+from hesspipe.dense import InconsistentMatrixError, MatrixName, exact_matrix, rounding_size
+from hesspipe.factored import factored_eigenvalues, find_factors, is_cheaper
+from hesspipe.gram import Factors
 from hesspipe.memory import require
 from hesspipe.objective import Objective
+
+SpectrumMethod = Literal["auto", "factored", "layers", "columns"]
 
 # Multiple of eps * P * max|eigenvalue|, the backward error of a dense symmetric eigensolver
 # (LAPACK Users' Guide, section 4.7), below which an eigenvalue counts as zero.
@@ -47,23 +52,26 @@ class Spectrum:
 def spectrum(
     objective: Objective,
     matrix: MatrixName = "hessian",
-    method: Method = "auto",
+    method: SpectrumMethod = "auto",
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
     progress: bool = False,
 ) -> Spectrum:
     """Compute the exact spectrum of H, G or R at the objective's parameters.
 
-    The matrix is formed from its own formula and given to a dense symmetric eigensolver; the
-    eigenvalues are then checked against the matrix's trace and Frobenius norm.
+    Either the matrix is formed from its own formula and given to a dense symmetric eigensolver,
+    or its factors are, whose number does not depend on P. What was solved is compared with
+    products by differentiation, and the eigenvalues with its trace and Frobenius norm.
 
     Parameters
     ----------
     objective : Objective
         In float64: the signs of small eigenvalues are noise in float32.
     matrix : {"hessian", "ggn", "residual"}
-    method : {"auto", "layers", "columns"}
-        How the matrix is computed; see `hesspipe.dense`.
+    method : {"auto", "factored", "layers", "columns"}
+        "factored" computes the spectrum without the matrix, from the Gram matrix of its
+        factors (see `hesspipe.gram`); the others form it first (see `hesspipe.dense`). "auto"
+        takes "factored" where it is cheaper.
     zero_tolerance : float
         Multiple of the errors, the solver's and the matrix's, up to which an eigenvalue
         counts as zero; see `Spectrum.tolerance`.
@@ -78,7 +86,8 @@ def spectrum(
     TooLargeError
         Before allocating, if the matrix and the eigensolver do not fit into memory.
     ValueError
-        If the objective is not float64, or an entry of the matrix is not finite.
+        If "factored" or "layers" is asked for and the network does not allow it, if the
+        objective is not float64, or an entry of the matrix is not finite.
 
     Examples
     --------
@@ -93,8 +102,18 @@ def spectrum(
             f"a spectrum needs dtype float64 for its counts of signs, got {objective.dtype}; "
             "build the Objective with dtype=torch.float64"
         )
-    solver_bytes = _solver_bytes(objective.num_parameters)
-    exact = exact_matrix(objective, matrix, method, extra_bytes=solver_bytes, progress=progress)
+    factors = _factors(objective, matrix, method)
+    if factors is not None:
+        eigenvalues = factored_eigenvalues(objective, factors, matrix)
+        rounding = rounding_size(objective, matrix)
+        return _with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
+    exact = exact_matrix(
+        objective,
+        matrix,
+        "auto" if method == "factored" else method,
+        extra_bytes=_solver_bytes(objective.num_parameters),
+        progress=progress,
+    )
     return matrix_spectrum(
         exact.values,
         matrix=matrix,
@@ -102,6 +121,23 @@ def spectrum(
         rounding=exact.rounding,
         zero_tolerance=zero_tolerance,
     )
+
+
+def _factors(objective: Objective, matrix: MatrixName, method: SpectrumMethod) -> Factors | None:
+    """The factors, if asked for, or if they promise to be cheaper than the matrix."""
+    if method not in ("auto", "factored"):
+        return None
+    size = objective.num_parameters
+    num_outputs = len(objective.outputs(objective.theta, objective.batches[0].inputs[:1])[0])
+    if method == "auto" and matrix != "residual" and objective.num_data * (num_outputs - 1) > size:
+        return None  # A alone has more columns than the matrix
+    factors = find_factors(objective, matrix)
+    if method == "factored" and factors is None:
+        raise ValueError(
+            "method 'factored' needs a network of Linear layers, piecewise linear for the hessian "
+            "and the residual; use method='auto' for this network"
+        )
+    return factors if factors is None or method == "factored" or is_cheaper(factors) else None
 
 
 def matrix_spectrum(
@@ -149,7 +185,14 @@ def matrix_spectrum(
     eigenvalues = torch.zeros(size, dtype=torch.float64)
     eigenvalues[: len(nonzero)] = nonzero.cpu()
     eigenvalues = eigenvalues.sort().values
-    largest = float(eigenvalues.abs().max())
+    return _with_inertia(eigenvalues, matrix, method, rounding, zero_tolerance)
+
+
+def _with_inertia(
+    eigenvalues: Tensor, matrix: str, method: str, rounding: float, zero_tolerance: float
+) -> Spectrum:
+    """Count the signs of the eigenvalues."""
+    size, largest = len(eigenvalues), float(eigenvalues.abs().max())
     tolerance = zero_tolerance * max(torch.finfo(torch.float64).eps * size * largest, rounding)
     num_negative = int((eigenvalues < -tolerance).sum())
     num_positive = int((eigenvalues > tolerance).sum())

@@ -1,0 +1,326 @@
+"""G and R as products of thin factors, and the Gram matrix of the factors without the factors.
+
+For a network of Linear layers, with S_n = T_n T_n^T (T_n of shape C x r; r = C - 1 for softmax),
+
+    G = A A^T,             A = [J_n^T T_n], one column for each sample n and direction c of T_n
+
+A column of A is a sum of outer products, layer by layer: (B_l[n,c,:]) x a~_l[n,:] with
+B_l = T_n^T df_n/dz_l. So (A^T A)[(n,c),(m,c')] = sum_l (a~_l[n].a~_l[m]) (B_l[n,c].B_l[m,c'])
+needs no column of A.
+
+If the network is piecewise linear, R has no block of a layer with itself. Let L be the largest
+layer and E the unit vectors of all other parameters; then, with the blocks of R as
+Y = [R_(L,other); R_(other,other)/2] = U Sigma W^T,
+
+    R = Y E^T + E Y^T = F+ F+^T - F- F-^T,      F+- = (Y W S^-1 +- E W S) / sqrt 2,   S^2 = Sigma
+
+Any W and S would do; these make the two parts of each column equally large, without which F+ and
+F- nearly cancel and eigenvalues near zero lose digits. Columns with Sigma_q = 0 are left out. In
+H = F D F^T with F = [A, F+, F-] and D = diag(1, 1, -1), P appears nowhere: inputs of the largest
+layer that are zero in every sample are dropped, and more inputs than samples are rotated into as
+many as samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hesspipe.curvature import output_curvatures
+from hesspipe.layers import add_cross_block, sample_arrays
+from hesspipe.linear_layers import LinearLayer, jacobian_rows, perturbed_outputs, zero_delta
+from hesspipe.objective import Batch, Objective
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What the Gram matrix of F = [A, F+, F-] is made of, N samples, P_2 other parameters.
+
+    Attributes
+    ----------
+    directions : Tensor, shape (N, C, r)
+        T_n; r is 0 where there is no A.
+    whitened : Tensor, shape (N, r, D)
+        T_n^T df_n/dz over all pre-activations.
+    inputs : dict
+        By layer name, a~_l (N, width); the largest layer's reduced.
+    largest : LinearLayer
+        With its reduced inputs and no bias of its own.
+    others : list of LinearLayer
+        The other layers, placed one after the other in P_2.
+    kept, places : Tensor, shape (Q,)
+        Where Y_q is not zero, in P_2 and in theta; empty where there is no R.
+    coupling : Tensor, shape (Q, units, inputs)
+        Y's rows in the largest layer, transposed.
+    inner : Tensor, shape (Q, Q)
+        R_(other,other) at the kept places.
+    rotation : Tensor, shape (Q, Q')
+        The columns of W with a Sigma above rounding.
+    sizes : Tensor, shape (Q',)
+        Their Sigma.
+    """
+
+    directions: Tensor
+    whitened: Tensor
+    inputs: dict[str, Tensor]
+    largest: LinearLayer
+    others: list[LinearLayer]
+    kept: Tensor
+    places: Tensor
+    coupling: Tensor
+    inner: Tensor
+    rotation: Tensor
+    sizes: Tensor
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of F."""
+        return self.whitened.shape[0] * self.whitened.shape[1] + 2 * len(self.sizes)
+
+
+def is_piecewise_linear(objective: Objective, layers: list[LinearLayer]) -> bool:
+    """Whether R has no second derivative in the pre-activations, at any sample."""
+    return all(
+        not samples.curvatures.any()
+        for batch in objective.batches
+        for samples in sample_arrays(objective, layers, batch, "residual")
+    )
+
+
+def factorize(objective: Objective, layers: list[LinearLayer], matrix: str) -> Factors:
+    """Compute the factors of H, G or R.
+
+    Parameters
+    ----------
+    objective : Objective
+        With a loss that is convex in the outputs, for H and G.
+    layers : list of LinearLayer
+        In the order in which they are called; piecewise linear between them, for H and R.
+    matrix : str
+        "hessian", "ggn" or "residual".
+
+    Returns
+    -------
+    Factors
+
+    Raises
+    ------
+    ValueError
+        If a curvature S_n has a negative eigenvalue.
+    """
+    parts = [_whiten(objective, layers, batch) for batch in objective.batches]
+    directions = torch.cat([part for part, _, _ in parts])
+    is_used = directions.abs().amax((0, 1)) > (torch.inf if matrix == "residual" else 0.0)
+    whitened = torch.cat([part for _, part, _ in parts])[:, is_used]
+    inputs = {
+        layer.name: torch.cat([entering[layer.name] for *_, entering in parts]) for layer in layers
+    }
+    index = max(range(len(layers)), key=lambda number: _size(layers[number]))
+    is_first = index == 0
+    reduced = _reduce(inputs[layers[index].name]) if is_first else inputs[layers[index].name]
+    largest = replace(layers[index], num_inputs=reduced.shape[1], weight=0, bias=None)
+    others = _place_in_turn(layers[:index] + layers[index + 1 :])
+    inputs[largest.name] = reduced
+    none = is_used.new_empty(0, dtype=torch.long)
+    factors = Factors(
+        directions=directions[:, :, is_used],
+        whitened=whitened,
+        inputs=inputs,
+        largest=largest,
+        others=others,
+        kept=none,
+        places=none,
+        coupling=whitened.new_empty(0, largest.num_units, largest.num_inputs),
+        inner=whitened.new_empty(0, 0),
+        rotation=whitened.new_empty(0, 0),
+        sizes=whitened.new_empty(0),
+    )
+    return factors if matrix == "ggn" else _couple(objective, layers, index, factors)
+
+
+def gram_matrix(factors: Factors) -> tuple[Tensor, Tensor]:
+    """Compute K = F^T F and the signs D.
+
+    Returns
+    -------
+    gram : Tensor, shape (M, M)
+        Symmetric and positive semidefinite; columns in the order of A, F+, F-.
+    signs : Tensor, shape (M,)
+        +1 and -1.
+    """
+    num_samples, num_directions, _ = factors.whitened.shape
+    num_own, num_coupled = num_samples * num_directions, len(factors.sizes)
+    gram = factors.whitened.new_empty(factors.num_columns, factors.num_columns)
+    own = gram[:num_own, :num_own]
+    rows = _other_rows(factors)
+    if num_own:
+        slopes = factors.whitened[:, :, factors.largest.units].flatten(0, 1)
+        inputs = factors.inputs[factors.largest.name]
+        own.addmm_(slopes, slopes.mT, beta=0)
+        by_sample = own.unflatten(0, (num_samples, num_directions))
+        by_sample = by_sample.unflatten(2, (num_samples, num_directions))
+        by_sample *= (inputs @ inputs.mT)[:, None, :, None]
+        own.addmm_(rows, rows.mT)
+    signs = gram.new_ones(factors.num_columns)
+    if num_coupled:
+        signs[num_own + num_coupled :] = -1
+        _fill_residual(gram, factors, rows)
+    return gram, signs
+
+
+def _fill_residual(gram: Tensor, factors: Factors, rows: Tensor) -> None:
+    """Products of A, F+ and F- with F+ and F-."""
+    num_own, num_coupled = len(rows), len(factors.sizes)
+    scales = factors.sizes.sqrt()
+    # (E W S)^T (Y W S^-1), of which the largest layer has no part
+    mixed = factors.rotation.mT @ factors.inner @ factors.rotation / 2
+    mixed = scales[:, None] * mixed / scales
+    plus = slice(num_own, num_own + num_coupled)
+    minus = slice(num_own + num_coupled, None)
+    squares = torch.diag(2 * factors.sizes)
+    gram[plus, plus] = (squares + mixed + mixed.mT) / 2
+    gram[minus, minus] = (squares - mixed - mixed.mT) / 2
+    gram[plus, minus] = (mixed - mixed.mT) / 2
+    gram[minus, plus] = gram[plus, minus].mT
+    if num_own:
+        with_unit = rows[:, factors.kept]  # A^T E
+        with_coupling = _own_with_coupling(factors) + with_unit @ factors.inner / 2  # A^T Y
+        with_unit = with_unit @ factors.rotation * scales
+        with_coupling = with_coupling @ factors.rotation / scales
+        for place, sign in ((plus, 1.0), (minus, -1.0)):
+            gram[:num_own, place] = (with_coupling + sign * with_unit) / 2**0.5
+            gram[place, :num_own] = gram[:num_own, place].mT
+
+
+def _own_with_coupling(factors: Factors) -> Tensor:
+    """A^T times the largest layer's part of Y, unit by unit: (N r, Q)."""
+    inputs = factors.inputs[factors.largest.name]
+    slopes = factors.whitened[:, :, factors.largest.units]
+    total = slopes.new_zeros(*slopes.shape[:2], len(factors.kept))
+    is_coupled = (factors.coupling != 0).any(2)
+    for unit in range(factors.largest.num_units):
+        places = is_coupled[:, unit].nonzero().flatten()
+        if len(places):
+            along = inputs @ factors.coupling[places, unit].mT
+            total[:, :, places] += slopes[:, :, unit, None] * along[:, None]
+    return total.flatten(0, 1)
+
+
+def _other_rows(factors: Factors) -> Tensor:
+    """A^T in the parameters of the other layers: (N r, P_2)."""
+    columns = []
+    for layer in factors.others:
+        slopes = factors.whitened[:, :, layer.units]
+        inputs = factors.inputs[layer.name]
+        outer = slopes.unsqueeze(3) * inputs[:, None, None, : layer.num_inputs]
+        columns.append(outer.flatten(2).flatten(0, 1))
+        if layer.bias is not None:
+            columns.append(slopes.flatten(0, 1))
+    num_rows = factors.whitened.shape[0] * factors.whitened.shape[1]
+    return torch.cat(columns, 1) if columns else factors.whitened.new_empty(num_rows, 0)
+
+
+def _couple(
+    objective: Objective, layers: list[LinearLayer], index: int, factors: Factors
+) -> Factors:
+    """Add Y to the factors: the blocks of R between different layers."""
+    largest, others = factors.largest, factors.others
+    size = sum(map(_size, others))
+    to_largest = factors.whitened.new_zeros(size, largest.num_units * largest.num_inputs)
+    from_largest = to_largest.new_zeros(to_largest.shape[::-1] if index else (0, 0))
+    inner = to_largest.new_zeros(size, size)
+    start = 0
+    for batch in objective.batches:
+        for samples in sample_arrays(objective, layers, batch, "residual"):
+            part = slice(start, start + len(samples.curvatures))
+            start = part.stop
+            inputs = samples.inputs | {largest.name: factors.inputs[largest.name][part]}
+            chunk = replace(samples, inputs=inputs)
+            for number, layer in enumerate(others):
+                if number >= index:
+                    add_cross_block(to_largest, layer, largest, chunk)
+                else:
+                    add_cross_block(from_largest, largest, layer, chunk)
+                for late in others[number + 1 :]:
+                    add_cross_block(inner, late, layer, chunk)
+    if index:
+        to_largest += from_largest.mT
+    inner = inner + inner.mT
+    kept = (to_largest.any(1) | inner.any(1)).nonzero().flatten()
+    if len(kept) == 0:
+        return factors
+    coupling, inner = to_largest[kept], inner[kept][:, kept]
+    stacked = torch.cat([coupling, inner / 2], 1).mT  # Y
+    triangle = torch.linalg.qr(stacked, mode="r").R
+    _, sizes, rotation = torch.linalg.svd(triangle)
+    is_coupled = sizes > torch.finfo(sizes.dtype).eps * len(sizes) * sizes.max()
+    return replace(
+        factors,
+        kept=kept,
+        places=_places(layers[:index] + layers[index + 1 :], kept),
+        coupling=coupling.unflatten(1, (largest.num_units, largest.num_inputs)),
+        inner=inner,
+        rotation=rotation[is_coupled].mT,
+        sizes=sizes[is_coupled],
+    )
+
+
+def _places(layers: list[LinearLayer], kept: Tensor) -> Tensor:
+    """Places in theta of some of the parameters of layers that stand one after the other."""
+    ranges = []
+    for layer in layers:
+        ranges.append(torch.arange(layer.num_units * layer.num_inputs) + layer.weight)
+        if layer.bias is not None:
+            ranges.append(torch.arange(layer.num_units) + layer.bias)
+    return torch.cat(ranges).to(kept.device)[kept] if ranges else kept
+
+
+def _whiten(
+    objective: Objective, layers: list[LinearLayer], batch: Batch
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """T_n (n, C, C), zero where there is no curvature, T_n^T df_n/dz (n, C, D), and a~_l."""
+    curvatures = output_curvatures(objective, batch)
+    values, vectors = torch.linalg.eigh(curvatures)
+    floor = values.shape[-1] * torch.finfo(values.dtype).eps * values.abs().max()
+    if values.min() < -floor:
+        raise ValueError(
+            f"loss_fn must be convex in the outputs, got a curvature of {values.min():.2e}; use "
+            "method='columns' or 'layers'"
+        )
+    factor = vectors * values.where(values > floor, 0.0).sqrt().unsqueeze(1)
+    delta = zero_delta(objective, layers, len(batch.inputs)).requires_grad_()
+    calls: dict[str, list[Tensor]] = {}
+    outputs = perturbed_outputs(objective, layers, batch.inputs, delta, calls)
+    entering = {
+        layer.name: torch.nn.functional.pad(
+            calls[layer.name][0].detach(), (0, layer.width - layer.num_inputs), value=1.0
+        )
+        for layer in layers
+    }
+    return factor, factor.mT @ jacobian_rows(outputs, delta), entering
+
+
+def _reduce(inputs: Tensor) -> Tensor:
+    """Inputs (N, width) with the same products: no zero columns, at most N columns."""
+    inputs = inputs[:, inputs.any(0)]
+    if inputs.shape[1] <= len(inputs):
+        return inputs
+    triangle: Tensor = torch.linalg.qr(inputs.mT, mode="r").R
+    return triangle.mT
+
+
+def _place_in_turn(layers: list[LinearLayer]) -> list[LinearLayer]:
+    placed, start = [], 0
+    for layer in layers:
+        weights = layer.num_units * layer.num_inputs
+        bias = None if layer.bias is None else start + weights
+        placed.append(replace(layer, weight=start, bias=bias))
+        start += _size(layer)
+    return placed
+
+
+def _size(layer: LinearLayer) -> int:
+    """Parameters of a layer."""
+    return layer.num_units * layer.width
