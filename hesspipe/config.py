@@ -65,12 +65,32 @@ class GaussianClusters(_Section):
     seed: Seed
 
 
+class MNISTDigits(_Section):
+    """Handwritten digits; see `hesspipe.data.mnist_digits`."""
+
+    kind: Literal["mnist_digits"]
+    source: Literal["embedded", "folder", "download"]
+    folder: str | None
+    num_train: int = Field(ge=1)
+    seed: Seed
+
+
 class MLP(_Section):
     """A fully connected network; see `hesspipe.models.mlp`."""
 
     kind: Literal["mlp"]
     hidden_widths: list[Annotated[int, Field(ge=1)]]
     activation: Activation
+    initial_std: Positive
+
+
+class ConvNet(_Section):
+    """Two convolutions and two fully connected layers; see `hesspipe.models.convnet`."""
+
+    kind: Literal["convnet"]
+    channels: list[Annotated[int, Field(ge=1)]] = Field(min_length=2, max_length=2)
+    kernel_size: int = Field(ge=1)
+    hidden_width: int = Field(ge=1)
     initial_std: Positive
 
 
@@ -107,7 +127,7 @@ class Experiment(_Section):
 
     dataset: str
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
-    model: MLP
+    model: Annotated[MLP | ConvNet, Field(discriminator="kind")]
     training: Annotated[
         GradientDescent | StochasticGradientDescent, Field(discriminator="algorithm")
     ]
@@ -219,6 +239,7 @@ class NegativePartClaim(_Claim):
     max_magnitude: Share
 
 
+Data = Annotated[GaussianClusters | MNISTDigits, Field(discriminator="kind")]
 Figure = Annotated[EndpointsFigure | GapsFigure, Field(discriminator="kind")]
 Claim = Annotated[
     FlatnessClaim | CountsMatchClaim | CountsGrowClaim | NegativePartClaim,
@@ -229,7 +250,7 @@ Claim = Annotated[
 class Config(_Section):
     """The whole of config.yaml."""
 
-    datasets: dict[Name, GaussianClusters] = Field(min_length=1)
+    datasets: dict[Name, Data] = Field(min_length=1)
     experiments: dict[Name, Experiment] = Field(min_length=1)
     spectrum: SpectrumSettings
     outliers: OutlierSettings

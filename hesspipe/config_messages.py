@@ -106,6 +106,8 @@ def _allowed(mistake: Mapping[str, Any]) -> str:
     if kind == "too_short":
         what = "a list" if context["field_type"] == "List" else "a mapping"
         return f"{what} of at least {context['min_length']}"
+    if kind == "too_long":
+        return f"a list of at most {context['max_length']}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "finite_number":

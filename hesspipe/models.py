@@ -47,7 +47,81 @@ def mlp(
         # Without torch's own initialization, which draws from the global random state.
         layers += [torch.nn.utils.skip_init(nn.Linear, width, next_width)]
         layers += [_ACTIVATIONS[activation]()]
-    model = nn.Sequential(*layers[:-1])
+    return _with_zero_parameters(nn.Sequential(*layers[:-1]))
+
+
+def convnet(
+    *,
+    input_shape: Sequence[int],
+    channels: Sequence[int],
+    kernel_size: int,
+    hidden_width: int,
+    num_outputs: int,
+) -> nn.Sequential:
+    """Build a network of convolutions and two fully connected layers that ends in logits.
+
+    Each convolution (square kernels, stride 1, no padding) is followed by ReLU and by
+    max-pooling over 2 x 2 (stride 2, an odd last row or column is left out).
+
+    Parameters
+    ----------
+    input_shape : sequence of int
+        Channels, height and width of an input.
+    channels : sequence of int
+        Output channels of each convolution, first to last; the paper has two.
+    kernel_size : int
+        Height and width of every kernel.
+    hidden_width : int
+        Units between the two fully connected layers, with ReLU.
+    num_outputs : int
+        C, the number of classes.
+
+    Returns
+    -------
+    nn.Sequential
+        For inputs of shape (N, *input_shape), outputs of shape (N, C). Its parameters are
+        zero; see `initialize_normal`.
+
+    References
+    ----------
+    Sagun, Evci, Guney, Dauphin, Bottou (2017), Section 3.3: "2 convolution layers with
+    relu-maxpool followed by two fully-connected layers".
+
+    Examples
+    --------
+    >>> model = convnet(
+    ...     input_shape=(1, 28, 28),
+    ...     channels=[10, 20],
+    ...     kernel_size=5,
+    ...     hidden_width=50,
+    ...     num_outputs=10,
+    ... )
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    21840
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            "convnet must have inputs of channels, height and width, got inputs of shape "
+            f"{tuple(input_shape)}; use an mlp for others"
+        )
+    num_channels, height, width = input_shape
+    layers: list[nn.Module] = []
+    for num_inputs, num_features in pairwise([num_channels, *channels]):
+        height, width = (height - kernel_size + 1) // 2, (width - kernel_size + 1) // 2
+        layers += [torch.nn.utils.skip_init(nn.Conv2d, num_inputs, num_features, kernel_size)]
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+    if min(height, width) < 1:
+        raise ValueError(
+            f"kernel_size must leave at least one pixel of {input_shape[1]} x {input_shape[2]} "
+            f"after {len(channels)} convolutions and poolings, got {kernel_size}"
+        )
+    num_features = [num_channels, *channels][-1] * height * width
+    layers += [nn.Flatten(), torch.nn.utils.skip_init(nn.Linear, num_features, hidden_width)]
+    layers += [nn.ReLU(), torch.nn.utils.skip_init(nn.Linear, hidden_width, num_outputs)]
+    return _with_zero_parameters(nn.Sequential(*layers))
+
+
+def _with_zero_parameters(model: nn.Sequential) -> nn.Sequential:
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     return model
@@ -93,15 +167,18 @@ def build_model(
     generator : torch.Generator
         Draws the initial point; on the CPU.
     kind : str
-        "mlp".
+        "mlp" or "convnet".
     initial_std : float
         See `initialize_normal`.
     **settings
         The other arguments of the function of that name.
     """
-    if kind != "mlp":
-        raise ValueError(f"model kind must be 'mlp', got {kind!r}")
-    model = mlp(num_inputs=inputs[0].numel(), num_outputs=num_outputs, **settings)
+    if kind == "mlp":
+        model = mlp(num_inputs=inputs[0].numel(), num_outputs=num_outputs, **settings)
+    elif kind == "convnet":
+        model = convnet(input_shape=inputs.shape[1:], num_outputs=num_outputs, **settings)
+    else:
+        raise ValueError(f"model kind must be 'mlp' or 'convnet', got {kind!r}")
     model = model.to(inputs.device, inputs.dtype)
     initialize_normal(model, initial_std, generator)
     return model

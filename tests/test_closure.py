@@ -115,7 +115,7 @@ SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
         ("extract_spectrum", ["layers", "spectra", "dense", "training"], ["outliers", "claims"]),
         ("count_outliers", ["outliers", "outlier_table"], ["layers", "training", "claims"]),
         ("check_claims", ["claims"], ["outliers", "outlier_table", "training"]),
-        ("make_dataset", ["data", "seeding"], ["models", "training", "tables"]),
+        ("make_dataset", ["data", "digits", "seeding"], ["models", "training", "tables"]),
     ],
 )
 def test_code_closure_of_a_script_stops_at_what_it_runs(script, runs, does_not_run):

@@ -15,6 +15,7 @@ VALID = """
 datasets:
   blobs: {kind: gaussian_clusters, num_clusters: 2, cluster_std: 1.0, num_features: 3,
     center_low: -1.0, center_high: 1.0, num_train: 8, num_test: 4, seed: 0}
+  digits: {kind: mnist_digits, source: folder, folder: somewhere/mnist, num_train: 6, seed: 0}
 experiments:
   slow:
     dataset: blobs
@@ -30,6 +31,13 @@ experiments:
     training: {algorithm: sgd, batch_size: 4, step_size: 0.1, num_steps: 10, record_every: 2,
       checkpoint_every: 4, dtype: float32}
     spectra: {steps: all, matrices: [hessian, ggn]}
+  images:
+    dataset: digits
+    seeds: [0]
+    model: {kind: convnet, channels: [2, 3], kernel_size: 5, hidden_width: 4, initial_std: 0.1}
+    training: {algorithm: gd, step_size: 0.1, num_steps: 10, record_every: 2,
+      checkpoint_every: 4, dtype: float64}
+    spectra: {steps: ends, matrices: [hessian]}
 spectrum: {zero_tolerance: 1.0}
 outliers: {rules: [gap, ratio, elbow], num_candidates: 5}
 figures:
@@ -44,7 +52,7 @@ claims:
   more: {kind: counts_grow, section: "2", groups: [[slow, noisy]], seed: 0, step: 10, rule: gap}
 """
 ABSENT = object()
-SLOW, NOISY = "experiments.slow", "experiments.noisy"
+SLOW, NOISY, IMAGES = "experiments.slow", "experiments.noisy", "experiments.images"
 # Where, what is put there, and the line that follows the file's name.
 MISTAKES: list[tuple[str, Any, str]] = [
     # Keys.
@@ -56,6 +64,14 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (f"{NOISY}.training.batch_size", ABSENT, "is missing"),
     ("figures.ends.kind", ABSENT, "is missing"),
     ("outliers", ABSENT, "is missing"),
+    (f"{SLOW}.model.kind", ABSENT, "is missing"),
+    (f"{IMAGES}.model.kernel_size", ABSENT, "is missing"),
+    (f"{IMAGES}.model.kernel_sise", 3, "is not a known key; did you mean kernel_size?"),
+    (f"{IMAGES}.model.activation", "relu", "is not a key of this section"),
+    ("datasets.blobs.kind", ABSENT, "is missing"),
+    ("datasets.digits.folder", ABSENT, "is missing"),
+    ("datasets.digits.source", ABSENT, "is missing"),
+    ("datasets.digits.num_test", 4, "is not a key of this section"),
     # Numbers.
     (f"{SLOW}.training.step_size", -0.1, "must be greater than 0.0, got -0.1"),
     (f"{SLOW}.training.step_size", 0, "must be greater than 0.0, got 0"),
@@ -81,13 +97,29 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("datasets.blobs.num_clusters", 1, "must be at least 2, got 1"),
     ("datasets.blobs.center_low", -math.inf, "must be a finite number, got -inf"),
     ("datasets.blobs.seed", -1, "must be at least 0, got -1"),
+    ("datasets.digits.num_train", 0, "must be at least 1, got 0"),
+    (f"{IMAGES}.model.kernel_size", 0, "must be at least 1, got 0"),
+    (f"{IMAGES}.model.channels.1", 0, "must be at least 1, got 0"),
+    (f"{IMAGES}.model.initial_std", 0.0, "must be greater than 0.0, got 0.0"),
     ("outliers.num_candidates", 1, "must be at least 2, got 1"),
     ("claims.flat.min_share", 1.5, "must be at most 1.0, got 1.5"),
     # Choices and names.
     (f"{SLOW}.model.activation", "sigmoid", "must be 'relu' or 'tanh', got 'sigmoid'"),
     (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', got 'adam'"),
     (f"{SLOW}.training.dtype", "float16", "must be 'float32' or 'float64', got 'float16'"),
-    (f"{SLOW}.dataset", "blob", "must be one of blobs, got 'blob'"),
+    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', got 'cnn'"),
+    (
+        "datasets.digits.kind",
+        "mnist",
+        "must be one of 'gaussian_clusters', 'mnist_digits', got 'mnist'",
+    ),
+    (
+        "datasets.digits.source",
+        "file",
+        "must be 'embedded', 'folder' or 'download', got 'file'",
+    ),
+    ("datasets.digits.folder", 3, "must be text, got 3"),
+    (f"{SLOW}.dataset", "blob", "must be one of blobs, digits, got 'blob'"),
     ("figures.ends.kind", "pie", "must be one of 'endpoints', 'gaps', got 'pie'"),
     ("outliers.rules.0", "gaps", "must be 'gap', 'ratio' or 'elbow', got 'gaps'"),
     # Lists and mappings.
@@ -98,7 +130,16 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("claims", None, "must be a mapping, got None"),
     ("claims", [], "must be a mapping, got []"),
     ("claims.more.groups.0", ["slow"], "must be a list of at least 2, got ['slow']"),
+    (f"{IMAGES}.model.channels", [2], "must be a list of at least 2, got [2]"),
+    (f"{IMAGES}.model.channels", [2, 3, 4], "must be a list of at most 2, got [2, 3, 4]"),
     # One part against another.
+    ("datasets.digits.folder", None, "must be the name of a folder with source: folder, got None"),
+    ("datasets.digits.folder", "", "must be the name of a folder with source: folder, got ''"),
+    (
+        f"{IMAGES}.model.kernel_size",
+        10,
+        "must leave at least one pixel of 28 x 28 after two convolutions and poolings, got 10",
+    ),
     ("datasets.blobs.center_low", 1.0, "must be less than center_high, got 1.0 and 1.0"),
     (
         f"{SLOW}.training.checkpoint_every",
@@ -123,12 +164,12 @@ MISTAKEN_ENTRIES: list[tuple[str, Any, str]] = [
     (
         "figures.ends.experiment",
         "nothing",
-        "figures.ends must name one of noisy, slow, got 'nothing'",
+        "figures.ends must name one of images, noisy, slow, got 'nothing'",
     ),
     (
         "claims.more.groups.0.1",
         "nothing",
-        "claims.more must name one of noisy, slow, got 'nothing'",
+        "claims.more must name one of images, noisy, slow, got 'nothing'",
     ),
     (
         "figures.ends.steps",
@@ -193,6 +234,61 @@ def test_validate_config_says_a_broken_reference_in_one_line(place, value, expec
     assert message(edit(raw, place, value)) == f"some.yaml: {expected}"
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"source": "embedded"},
+            "folder must be null with source: embedded, got 'somewhere/mnist'",
+        ),
+        (
+            {"source": "download", "folder": None},
+            "folder must be the name of a folder with source: download",
+        ),
+        (
+            {"source": "embedded", "folder": None, "num_train": 5000},
+            "num_train must be less than 5000, the number of embedded digits, got 5000",
+        ),
+    ],
+)
+def test_validate_config_says_which_keys_of_a_source_do_not_fit(changes, expected):
+    raw = valid()
+    raw["datasets"]["digits"].update(changes)
+    (line,) = message(raw).splitlines()
+    assert line.startswith(f"some.yaml: datasets.digits.{expected}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": "embedded", "folder": None, "num_train": 4999},
+        {"source": "download"},
+        {"source": "folder", "num_train": 60000},
+    ],
+)
+def test_validate_config_takes_every_source_of_digits(changes):
+    raw = valid()
+    raw["datasets"]["digits"].update(changes)
+    assert validate_config(raw).datasets["digits"].model_dump() == raw["datasets"]["digits"]
+
+
+def test_validate_config_refuses_a_convnet_on_inputs_that_are_no_images():
+    assert message(edit(valid(), f"{IMAGES}.dataset", "blobs")) == (
+        f"some.yaml: {IMAGES}.model.kind must be 'mlp' for inputs that are no images, got 'convnet'"
+    )
+
+
+@pytest.mark.parametrize(("dataset", "model"), [("digits", "mlp"), ("digits", "convnet")])
+def test_validate_config_refuses_a_table_of_what_has_no_clusters(dataset, model):
+    raw = edit(valid(), f"{IMAGES}.dataset", dataset)
+    if model == "mlp":
+        edit(raw, f"{IMAGES}.model", raw["experiments"]["slow"]["model"])
+    assert message(edit(raw, "tables.counts.experiments", ["slow", "images"])) == (
+        "some.yaml: tables.counts must name experiments with an mlp on gaussian_clusters, "
+        "got 'images'"
+    )
+
+
 @pytest.mark.parametrize("rule", ["ratio", "elbow"])
 @pytest.mark.parametrize("place", ["figures.tops", "claims.more"])
 def test_validate_config_refuses_a_rule_that_is_not_counted(place, rule):
@@ -229,8 +325,8 @@ def test_validate_config_says_each_of_several_broken_references():
     edit(raw, "figures.ends.experiment", "nothing")
     edit(raw, "claims.flat.seed", 9)
     assert message(raw).splitlines() == [
-        f"some.yaml: {SLOW}.dataset must be one of blobs, got 'nowhere'",
-        "some.yaml: figures.ends must name one of noisy, slow, got 'nothing'",
+        f"some.yaml: {SLOW}.dataset must be one of blobs, digits, got 'nowhere'",
+        "some.yaml: figures.ends must name one of images, noisy, slow, got 'nothing'",
         "some.yaml: claims.flat.seed must be one of slow's seeds [0, 3], got 9",
     ]
 
@@ -269,6 +365,9 @@ def test_validate_config_does_not_take_a_checkpoint_step_for_a_spectrum_step():
         (f"{SLOW}.training.checkpoint_every", 2),
         (f"{SLOW}.training.step_size", 1),
         (f"{SLOW}.model.hidden_widths", []),
+        (f"{IMAGES}.model.kernel_size", 9),
+        (f"{IMAGES}.model.kernel_size", 1),
+        ("datasets.digits.num_train", 1),
         ("outliers.num_candidates", 2),
         ("claims.flat.min_share", 1.0),
         ("claims.flat.max_magnitude", 0.0),
@@ -366,7 +465,10 @@ def test_load_config_names_each_experiment_for_what_it_is(repository_config):
 
 
 def test_load_config_has_the_data_of_the_paper(repository_config):
-    for data in repository_config.datasets.values():
+    datasets = dict(repository_config.datasets)
+    digits = datasets.pop("mnist_1000")
+    assert (digits.kind, digits.source, digits.num_train) == ("mnist_digits", "embedded", 1000)
+    for data in datasets.values():
         assert (data.num_features, data.num_train, data.num_test) == (100, 1000, 1000)
         assert (data.center_low, data.center_high) == (-10.0, 10.0)
 

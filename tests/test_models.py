@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from hesspipe.models import build_model, initialize_normal, mlp
+from hesspipe.models import build_model, convnet, initialize_normal, mlp
 from hesspipe.seeding import generator
 
 NONLINEARITIES = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
@@ -62,6 +63,99 @@ def test_mlp_equals_its_formula(activation, hidden_widths, shape):
 def test_mlp_refuses_an_unknown_activation(activation):
     with pytest.raises(ValueError, match=r"activation must be one of \['relu', 'tanh'\], got"):
         mlp(num_inputs=2, hidden_widths=[2], num_outputs=2, activation=activation)
+
+
+CONVNET = {"channels": [3, 4], "kernel_size": 5, "hidden_width": 6, "num_outputs": 10}
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "kernel_size", "hidden_width", "num_outputs", "size"),
+    [
+        ((1, 28, 28), [10, 20], 5, 50, 10, (4, 4)),
+        ((1, 28, 28), [1, 1], 1, 1, 2, (7, 7)),
+        ((3, 32, 32), [6, 16], 5, 120, 10, (5, 5)),
+        ((2, 17, 30), [4, 3], 3, 5, 7, (2, 6)),
+        ((1, 28, 28), [2, 2], 9, 3, 10, (1, 1)),
+    ],
+)
+def test_convnet_has_the_number_of_parameters_of_its_formula(
+    shape, channels, kernel_size, hidden_width, num_outputs, size
+):
+    model = convnet(
+        input_shape=shape,
+        channels=channels,
+        kernel_size=kernel_size,
+        hidden_width=hidden_width,
+        num_outputs=num_outputs,
+    )
+    expected = (
+        channels[0] * (shape[0] * kernel_size**2 + 1)
+        + channels[1] * (channels[0] * kernel_size**2 + 1)
+        + hidden_width * (channels[1] * size[0] * size[1] + 1)
+        + num_outputs * (hidden_width + 1)
+    )
+    assert len(all_parameters(model)) == expected
+    assert model(torch.zeros(2, *shape)).shape == (2, num_outputs)
+
+
+def small_convnet(shape: tuple[int, int, int], std: float = 0.5, **changes) -> nn.Module:
+    model = convnet(input_shape=shape, **CONVNET | changes).double()
+    initialize_normal(model, std, generator(0, "initial parameters"))
+    return model
+
+
+@pytest.mark.parametrize(("shape", "kernel_size"), [((1, 28, 28), 5), ((2, 13, 18), 3)])
+def test_convnet_equals_its_formula(shape, kernel_size):
+    model = small_convnet(shape, kernel_size=kernel_size)
+    inputs = torch.randn(7, *shape, generator=generator(0, "inputs"), dtype=torch.float64)
+    weights = list(model.parameters())
+    values = inputs
+    for weight, bias in (weights[:2], weights[2:4]):
+        values = functional.max_pool2d(functional.conv2d(values, weight, bias).clamp(min=0), 2)
+    hidden = (values.reshape(7, -1) @ weights[4].T + weights[5]).clamp(min=0)
+    expected = hidden @ weights[6].T + weights[7]
+    outputs = model(inputs)
+    eps = torch.finfo(torch.float64).eps
+    assert (outputs - expected).abs().max() <= 50 * eps * expected.abs().max()
+    assert (hidden > 0).any()
+    assert (hidden == 0).any()
+
+
+def test_convnet_sees_every_part_of_a_digit():
+    # 28 - 4 = 24, 12, 12 - 4 = 8, 4: nothing is left out at the border.
+    inputs = torch.rand(3, 1, 28, 28, generator=generator(1, "inputs"), dtype=torch.float64)
+    inputs.requires_grad_()
+    small_convnet((1, 28, 28), channels=[8, 8], hidden_width=50)(inputs).sum().backward()
+    seen = inputs.grad.abs().amax((0, 1)) > 0
+    assert seen[0].any()
+    assert seen[-1].any()
+    assert seen[:, 0].any()
+    assert seen[:, -1].any()
+
+
+def test_convnet_starts_from_zero_and_draws_nothing():
+    before = torch.random.get_rng_state()
+    model = convnet(input_shape=(1, 28, 28), **CONVNET)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all_parameters(model).count_nonzero() == 0
+    assert all(parameter.requires_grad and parameter.is_leaf for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kernel_size", [10, 14, 28, 29, 60])
+def test_convnet_refuses_kernels_that_leave_nothing(kernel_size):
+    message = (
+        "kernel_size must leave at least one pixel of 28 x 28 after 2 convolutions and "
+        f"poolings, got {kernel_size}"
+    )
+    with pytest.raises(ValueError, match=message):
+        convnet(input_shape=(1, 28, 28), **CONVNET | {"kernel_size": kernel_size})
+
+
+def test_convnet_refuses_inputs_that_are_no_images():
+    with pytest.raises(
+        ValueError, match=r"height and width, got inputs of shape \(100,\); use an mlp"
+    ):
+        convnet(input_shape=(100,), **CONVNET)
 
 
 @pytest.mark.parametrize("std", [0.1, 2.0])
@@ -133,6 +227,41 @@ def test_build_model_starts_where_its_generator_says():
     assert torch.equal(all_parameters(model), all_parameters(expected))
 
 
+IMAGE_SETTINGS = {
+    "kind": "convnet",
+    "initial_std": 0.3,
+    "channels": [2, 3],
+    "kernel_size": 5,
+    "hidden_width": 4,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_build_model_builds_a_convnet_where_its_generator_says(dtype):
+    inputs = torch.ones(8, 1, 28, 28, dtype=dtype)
+    model = build_model(inputs, 5, generator(2, "initial parameters"), **IMAGE_SETTINGS)
+    expected = convnet(
+        input_shape=(1, 28, 28), channels=[2, 3], kernel_size=5, hidden_width=4, num_outputs=5
+    ).to(dtype)
+    initialize_normal(expected, 0.3, generator(2, "initial parameters"))
+    assert torch.equal(all_parameters(model), all_parameters(expected))
+    assert model(inputs).shape == (8, 5)
+    assert model(inputs).dtype == dtype
+
+
+def test_build_model_draws_a_convnet_without_the_global_random_state():
+    inputs = torch.ones(1, 1, 28, 28)
+    before = torch.random.get_rng_state()
+    build_model(inputs, 5, generator(2, "initial parameters"), **IMAGE_SETTINGS)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_build_model_flattens_images_for_an_mlp():
+    model = build(torch.ones(8, 1, 28, 28), hidden_widths=[30], activation="relu")
+    # 784-30-5; the paper's networks on MNIST have 784-h-10.
+    assert len(all_parameters(model)) == 785 * 30 + 31 * 5
+
+
 def test_build_model_does_not_depend_on_the_global_random_state():
     inputs = torch.ones(1, 6, dtype=torch.float64)
     first = all_parameters(build(inputs))
@@ -143,5 +272,5 @@ def test_build_model_does_not_depend_on_the_global_random_state():
 
 
 def test_build_model_refuses_an_unknown_kind():
-    with pytest.raises(ValueError, match="model kind must be 'mlp', got 'cnn'"):
+    with pytest.raises(ValueError, match="model kind must be 'mlp' or 'convnet', got 'cnn'"):
         build(torch.ones(1, 6), kind="cnn")

