@@ -46,11 +46,7 @@ def find_factors(objective: Objective, matrix: MatrixName) -> Factors | None:
 
 def is_cheaper(factors: Factors) -> bool:
     """Whether the factors have fewer columns than the matrix has rows that are not zero."""
-    layers = [factors.largest, *factors.others]
-    num_rows = sum(
-        layer.num_units * int(factors.inputs[layer.name].any(0).sum()) for layer in layers
-    )
-    return _OVERHEAD * factors.num_columns < num_rows
+    return _OVERHEAD * factors.num_columns < factors.num_rows
 
 
 def factored_eigenvalues(objective: Objective, factors: Factors, matrix: MatrixName) -> Tensor:

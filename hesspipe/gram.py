@@ -60,6 +60,8 @@ class Factors:
         The columns of W with a Sigma above rounding.
     sizes : Tensor, shape (Q',)
         Their Sigma.
+    num_rows : int
+        Rows of the matrix that are not zero because an input is zero in every sample.
     """
 
     directions: Tensor
@@ -73,6 +75,7 @@ class Factors:
     inner: Tensor
     rotation: Tensor
     sizes: Tensor
+    num_rows: int
 
     @property
     def num_columns(self) -> int:
@@ -117,6 +120,7 @@ def factorize(objective: Objective, layers: list[LinearLayer], matrix: str) -> F
     inputs = {
         layer.name: torch.cat([entering[layer.name] for *_, entering in parts]) for layer in layers
     }
+    num_rows = sum(layer.num_units * int(inputs[layer.name].any(0).sum()) for layer in layers)
     index = max(range(len(layers)), key=lambda number: _size(layers[number]))
     is_first = index == 0
     reduced = _reduce(inputs[layers[index].name]) if is_first else inputs[layers[index].name]
@@ -136,6 +140,7 @@ def factorize(objective: Objective, layers: list[LinearLayer], matrix: str) -> F
         inner=whitened.new_empty(0, 0),
         rotation=whitened.new_empty(0, 0),
         sizes=whitened.new_empty(0),
+        num_rows=num_rows,
     )
     return factors if matrix == "ggn" else _couple(objective, layers, index, factors)
 
