@@ -15,7 +15,6 @@ Linear layers, `hesspipe.layers` is tens of times faster; this module is its ref
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -24,7 +23,7 @@ from scipy.linalg.blas import dsyrk
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.curvature import output_curvatures, output_slopes
+from hesspipe.curvature import at_zero_outputs, output_curvatures, output_slopes
 from hesspipe.objective import Batch, Objective
 
 # Blocks of 16 to 64 vectors are fastest on CPUs: larger ones fall out of the cache.
@@ -150,9 +149,8 @@ def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
 def rounding_scale(objective: Objective, matrix: str, vector: Tensor) -> float:
     """Size of a product before the loss saturates; eps times it is the product's rounding.
 
-    A confident softmax computes p - p^2 near p = 1: the curvature is tiny and its rounding is
-    eps, not eps times the curvature. So the same product is taken with the loss at outputs of
-    zero, where nothing cancels.
+    The same product is taken with the loss at outputs of zero, where nothing cancels; see
+    `hesspipe.curvature.at_zero_outputs`.
 
     Parameters
     ----------
@@ -166,10 +164,7 @@ def rounding_scale(objective: Objective, matrix: str, vector: Tensor) -> float:
     float
         ||M_0 v||, or 0 where the loss is not defined at outputs of zero.
     """
-    neutral = copy.copy(objective)
-    neutral.loss_fn = lambda outputs, targets: objective.loss_fn(
-        outputs - outputs.detach(), targets
-    )
+    neutral = at_zero_outputs(objective)
     scale = float(multiply(neutral, matrix, vector.unsqueeze(0)).norm())
     return scale if math.isfinite(scale) else 0.0
 

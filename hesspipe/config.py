@@ -11,47 +11,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import BaseModel, Field, ValidationError
 
 from hesspipe.config_messages import explain
+from hesspipe.config_readers import Claim, Figure, Table
 from hesspipe.config_references import broken_references
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
-Activation = Literal["relu", "tanh"]
-Matrix = Literal["hessian", "ggn", "residual"]
-OutlierRule = Literal["gap", "ratio", "elbow"]
-Seed = Annotated[int, Field(ge=0)]
-Step = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _without_repeats(entries: list[Any]) -> list[Any]:
-    if len({*map(str, entries)}) < len(entries):
-        raise ValueError("a list without repeated entries")
-    return entries
-
-
-Distinct = AfterValidator(_without_repeats)
+from hesspipe.config_types import (
+    Activation,
+    Distinct,
+    Finite,
+    Matrix,
+    Name,
+    OutlierRule,
+    Positive,
+    Section,
+    Seed,
+    Step,
+)
 
 
 class ConfigError(ValueError):
     """One or more mistakes in the configuration, one line each."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class GaussianClusters(_Section):
+class GaussianClusters(Section):
     """Isotropic Gaussian clusters, one per class; see `hesspipe.data.gaussian_clusters`."""
 
     kind: Literal["gaussian_clusters"]
@@ -65,7 +48,7 @@ class GaussianClusters(_Section):
     seed: Seed
 
 
-class MNISTDigits(_Section):
+class MNISTDigits(Section):
     """Handwritten digits; see `hesspipe.data.mnist_digits`."""
 
     kind: Literal["mnist_digits"]
@@ -75,7 +58,7 @@ class MNISTDigits(_Section):
     seed: Seed
 
 
-class MLP(_Section):
+class MLP(Section):
     """A fully connected network; see `hesspipe.models.mlp`."""
 
     kind: Literal["mlp"]
@@ -84,7 +67,7 @@ class MLP(_Section):
     initial_std: Positive
 
 
-class ConvNet(_Section):
+class ConvNet(Section):
     """Two convolutions and two fully connected layers; see `hesspipe.models.convnet`."""
 
     kind: Literal["convnet"]
@@ -94,7 +77,7 @@ class ConvNet(_Section):
     initial_std: Positive
 
 
-class _Training(_Section):
+class _Training(Section):
     step_size: Positive
     num_steps: int = Field(ge=1)
     record_every: int = Field(ge=1)
@@ -115,14 +98,14 @@ class StochasticGradientDescent(_Training):
     batch_size: int = Field(ge=1)
 
 
-class Spectra(_Section):
+class Spectra(Section):
     """At which steps the exact spectra of which matrices are computed."""
 
     steps: Literal["ends", "all"] | Annotated[list[Step], Distinct]
     matrices: Annotated[list[Matrix], Distinct] = Field(min_length=1)
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """One network trained on one dataset, for one or more seeds."""
 
     dataset: str
@@ -149,105 +132,23 @@ class Experiment(_Section):
         return sorted(set(self.spectra.steps))
 
 
-class SpectrumSettings(_Section):
+class SpectrumSettings(Section):
     """How the signs of eigenvalues are counted; see `hesspipe.spectra`."""
 
     zero_tolerance: Positive
 
 
-class OutlierSettings(_Section):
+class OutlierSettings(Section):
     """How outliers are counted; see `hesspipe.outliers`."""
 
     rules: Annotated[list[OutlierRule], Distinct] = Field(min_length=1)
     num_candidates: int = Field(ge=2)
 
 
-class EndpointsFigure(_Section):
-    """All eigenvalues of one experiment in order, at several steps."""
-
-    kind: Literal["endpoints"]
-    experiment: str
-    seed: Seed
-    steps: Annotated[list[Step], Distinct] = Field(min_length=1)
-    num_largest: int = Field(ge=2)
-
-
-class GapsFigure(_Section):
-    """The top of several ordered spectra, with the gap below the outliers marked."""
-
-    kind: Literal["gaps"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    seed: Seed
-    step: Step
-    rule: OutlierRule
-    num_largest: int = Field(ge=2)
-
-
-class OutlierCountsTable(_Section):
-    """Outlier counts of several experiments beside published ones."""
-
-    kind: Literal["outlier_counts"]
-    published: str
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    seed: Seed
-    step: Step
-
-
-class _Claim(_Section):
-    section: str
-    seed: Seed
-    step: Step
-
-
-class FlatnessClaim(_Claim):
-    """Most eigenvalues lie near zero."""
-
-    kind: Literal["flatness"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    max_magnitude: Share
-    min_share: Share
-
-
-class CountsMatchClaim(_Claim):
-    """There are as many outliers as classes."""
-
-    kind: Literal["counts_match"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    rule: OutlierRule
-    max_difference: int = Field(ge=0)
-    min_share: Share
-
-
-class CountsGrowClaim(_Claim):
-    """Within a group of experiments, in the order given, the number of outliers grows."""
-
-    kind: Literal["counts_grow"]
-    groups: list[Annotated[list[str], Field(min_length=2)]] = Field(min_length=1)
-    rule: OutlierRule
-
-    @property
-    def experiments(self) -> list[str]:
-        """Every experiment of every group."""
-        return [name for group in self.groups for name in group]
-
-
-class NegativePartClaim(_Claim):
-    """Negative eigenvalues remain, and are much smaller than the largest positive ones."""
-
-    kind: Literal["negative_part"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    max_magnitude: Share
-
-
 Data = Annotated[GaussianClusters | MNISTDigits, Field(discriminator="kind")]
-Figure = Annotated[EndpointsFigure | GapsFigure, Field(discriminator="kind")]
-Claim = Annotated[
-    FlatnessClaim | CountsMatchClaim | CountsGrowClaim | NegativePartClaim,
-    Field(discriminator="kind"),
-]
 
 
-class Config(_Section):
+class Config(Section):
     """The whole of config.yaml."""
 
     datasets: dict[Name, Data] = Field(min_length=1)
@@ -255,7 +156,7 @@ class Config(_Section):
     spectrum: SpectrumSettings
     outliers: OutlierSettings
     figures: dict[Name, Figure]
-    tables: dict[Name, OutlierCountsTable]
+    tables: dict[Name, Table]
     claims: dict[Name, Claim]
 
     def readers(self) -> Iterable[tuple[str, Any]]:
@@ -318,7 +219,7 @@ def load_config(path_to_config: str | Path) -> Config:
     return validate_config(raw, str(path_to_config))
 
 
-def _known_keys(section: type[BaseModel] = _Section) -> set[str]:
+def _known_keys(section: type[BaseModel] = Section) -> set[str]:
     """Every key that some section of the file may have."""
     keys = set(section.model_fields)
     return keys.union(*(_known_keys(part) for part in section.__subclasses__()))

@@ -41,7 +41,7 @@ def broken_references(config: Config) -> Iterable[str]:
         rules = config.outliers.rules
         if hasattr(entry, "rule") and entry.rule not in rules:
             yield f"{key}.rule must be one of outliers.rules {rules}, got {entry.rule!r}"
-        if key.startswith("tables.") and len(rules) < 3:
+        if entry.kind == "outlier_counts" and len(rules) < 3:
             yield f"outliers.rules must be gap, ratio and elbow for {key}, got {rules}"
         for name in names:
             yield from _broken_reader(key, entry, name, steps, config)
@@ -109,8 +109,13 @@ def _broken_reader(
         yield f"{key} must name {_one_of(config.experiments)}, got {name!r}"
         return
     experiment = config.experiments[name]
-    if entry.seed not in experiment.seeds:
-        yield f"{key}.seed must be one of {name}'s seeds {experiment.seeds}, got {entry.seed}"
+    several = hasattr(entry, "seeds")
+    for seed in entry.seeds if several else [entry.seed]:
+        if seed not in experiment.seeds:
+            yield (
+                f"{key}.{'seeds' if several else 'seed'} must be one of {name}'s seeds "
+                f"{experiment.seeds}, got {seed}"
+            )
     for step in steps:
         if step not in experiment.spectrum_steps:
             yield (
@@ -119,10 +124,11 @@ def _broken_reader(
             )
     data = config.datasets.get(experiment.dataset)
     is_on_clusters = data is None or data.kind == "gaussian_clusters"
-    if key.startswith("tables.") and not (is_on_clusters and experiment.model.kind == "mlp"):
+    if entry.kind == "outlier_counts" and not (is_on_clusters and experiment.model.kind == "mlp"):
         yield f"{key} must name experiments with an mlp on gaussian_clusters, got {name!r}"
-    if "hessian" not in experiment.spectra.matrices:
-        yield f"{key} reads the hessian of {name}, whose spectra.matrices leave it out"
+    for matrix in getattr(entry, "matrices", ["hessian"]):
+        if matrix not in experiment.spectra.matrices:
+            yield f"{key} reads the {matrix} of {name}, whose spectra.matrices leave it out"
 
 
 def _one_of(names: Iterable[str]) -> str:

@@ -11,6 +11,8 @@ with the 1/N of the mean inside both, whatever the loss divides by.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,20 @@ def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
             f"model outputs must have shape ({len(batch.inputs)}, C), got {tuple(outputs.shape)}"
         )
     return outputs.requires_grad_()
+
+
+def at_zero_outputs(objective: Objective) -> Objective:
+    """Copy an objective with the loss evaluated at outputs of zero, its derivatives included.
+
+    It has the size of the original's slopes and curvatures before the loss saturates. Where a
+    confident softmax computes p - p^2 near p = 1, the result is tiny and its rounding is eps
+    times this size, not eps times the result.
+    """
+    neutral = copy.copy(objective)
+    neutral.loss_fn = lambda outputs, targets: objective.loss_fn(
+        outputs - outputs.detach(), targets
+    )
+    return neutral
 
 
 def output_slopes(objective: Objective, batch: Batch) -> Tensor:

@@ -1,6 +1,6 @@
 """The exact spectrum without the matrix, where it is a product of thin factors.
 
-M = F D F^T with F of M columns and D = diag(+-1) (see `hesspipe.gram`) has the same non-zero
+M = F D F^T with F of M columns and D = diag(+-1) (see `hesspipe.factors`) has the same non-zero
 eigenvalues as L^T D L, where K = F^T F = L L^T is a pivoted Cholesky factorization: K may be
 singular. Its cost depends on the number of columns, N (C - 1) + 2 P_2 with P_2 the parameters
 outside the largest layer, and not on P.
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from hesspipe import columns
 from hesspipe.dense import InconsistentMatrixError, MatrixName
-from hesspipe.gram import Factors, factorize, gram_matrix, is_piecewise_linear
+from hesspipe.factors import Factors, factorize, is_piecewise_linear
+from hesspipe.gram import gram_matrix
 from hesspipe.linear_layers import linear_layers
 from hesspipe.memory import require
 from hesspipe.objective import Objective

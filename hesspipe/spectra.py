@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hesspipe.dense import InconsistentMatrixError, MatrixName, exact_matrix, rounding_size
 from hesspipe.factored import factored_eigenvalues, find_factors, is_cheaper
-from hesspipe.gram import Factors
+from hesspipe.factors import Factors
 from hesspipe.memory import require
 from hesspipe.objective import Objective
 
@@ -70,7 +70,7 @@ def spectrum(
     matrix : {"hessian", "ggn", "residual"}
     method : {"auto", "factored", "layers", "columns"}
         "factored" computes the spectrum without the matrix, from the Gram matrix of its
-        factors (see `hesspipe.gram`); the others form it first (see `hesspipe.dense`). "auto"
+        factors (see `hesspipe.factors`); the others form it first (see `hesspipe.dense`). "auto"
         takes "factored" where it is cheaper.
     zero_tolerance : float
         Multiple of the errors, the solver's and the matrix's, up to which an eigenvalue

@@ -139,9 +139,12 @@ def read_spectra(paths: Sequence[str | Path]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        experiment, num_classes, step, matrix, rank, eigenvalue; in the order of the paths.
+        experiment, seed, num_classes, num_parameters, num_negative, step, matrix, rank,
+        eigenvalue; in the order of the paths.
     """
-    keys = ("experiment", "num_classes", "step", "matrix")
+    keys = (
+        "experiment", "seed", "num_classes", "num_parameters", "num_negative", "step", "matrix",
+    )  # fmt: skip
     return pd.concat([_labeled(read_table(path, "spectrum"), keys) for path in paths])
 
 

@@ -104,6 +104,16 @@ def hessians_of(entry, experiments, steps):
     ]
 
 
+def spectra_over_seeds(entry):
+    """The spectra that a figure or table over several seeds reads."""
+    return [
+        SPECTRUM.format(experiment=name, seed=seed, step=entry.step, matrix=matrix)
+        for name in entry.experiments
+        for seed in entry.seeds
+        for matrix in getattr(entry, "matrices", ["hessian"])
+    ]
+
+
 def outliers_of(entry, experiments):
     """The outlier tables that a figure, table or claim reads."""
     return [OUTLIERS.format(experiment=name, seed=entry.seed) for name in experiments]

@@ -48,3 +48,43 @@ rule render_gaps:
         config=ConfigPart(figure="figures.{figure}"),
     script:
         "../scripts/render_gaps.py"
+
+
+rule render_right_edge:
+    input:
+        spectra=lambda wildcards: spectra_over_seeds(settings.figures[wildcards.figure]),
+        code=code("render_right_edge"),
+    output:
+        pdf="figures/{figure}.pdf",
+        png="figures/{figure}.png",
+    log:
+        "logs/render_right_edge/{figure}.log",
+    wildcard_constraints:
+        figure=names_of(settings.figures, "right_edge"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(figure="figures.{figure}"),
+    script:
+        "../scripts/render_right_edge.py"
+
+
+rule render_negative_part:
+    input:
+        spectra=lambda wildcards: spectra_over_seeds(settings.figures[wildcards.figure]),
+        code=code("render_negative_part"),
+    output:
+        pdf="figures/{figure}.pdf",
+        png="figures/{figure}.png",
+    log:
+        "logs/render_negative_part/{figure}.log",
+    wildcard_constraints:
+        figure=names_of(settings.figures, "negative_part"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(figure="figures.{figure}"),
+    script:
+        "../scripts/render_negative_part.py"

@@ -58,3 +58,22 @@ rule tabulate_outliers:
         config=ConfigPart(table="tables.{table}"),
     script:
         "../scripts/tabulate_outliers.py"
+
+
+rule tabulate_inertia:
+    input:
+        spectra=lambda wildcards: spectra_over_seeds(settings.tables[wildcards.table]),
+        code=code("tabulate_inertia"),
+    output:
+        csv="tables/{table}.csv",
+    log:
+        "logs/tabulate_inertia/{table}.log",
+    wildcard_constraints:
+        table=names_of(settings.tables, "inertia"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(table="tables.{table}"),
+    script:
+        "../scripts/tabulate_inertia.py"

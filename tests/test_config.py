@@ -120,7 +120,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ),
     ("datasets.digits.folder", 3, "must be text, got 3"),
     (f"{SLOW}.dataset", "blob", "must be one of blobs, digits, got 'blob'"),
-    ("figures.ends.kind", "pie", "must be one of 'endpoints', 'gaps', got 'pie'"),
+    (
+        "figures.ends.kind",
+        "pie",
+        "must be one of 'endpoints', 'gaps', 'right_edge', 'negative_part', got 'pie'",
+    ),
     ("outliers.rules.0", "gaps", "must be 'gap', 'ratio' or 'elbow', got 'gaps'"),
     # Lists and mappings.
     (f"{SLOW}.seeds", [], "must be a list of at least 1, got []"),
@@ -444,19 +448,24 @@ def repository_config():
     return load_config(REPOSITORY / "config.yaml")
 
 
+def on_clusters(config):
+    return {name: plan for name, plan in config.experiments.items() if name.startswith("clusters")}
+
+
 def test_load_config_gives_the_twenty_rows_of_table_1(repository_config):
+    clusters = on_clusters(repository_config)
     rows = Counter(
         (plan.training.algorithm, plan.model.activation, data.cluster_std)
-        for plan in repository_config.experiments.values()
+        for plan in clusters.values()
         for data in [repository_config.datasets[plan.dataset]]
     )
     groups = [("gd", "tanh", 1.0), ("gd", "relu", 1.0), ("sgd", "relu", 1.0), ("sgd", "relu", 10.0)]
     assert rows == dict.fromkeys(groups, 5)
-    assert repository_config.tables["table1"].experiments == list(repository_config.experiments)
+    assert repository_config.tables["table1"].experiments == list(clusters)
 
 
 def test_load_config_names_each_experiment_for_what_it_is(repository_config):
-    for name, plan in repository_config.experiments.items():
+    for name, plan in on_clusters(repository_config).items():
         data = repository_config.datasets[plan.dataset]
         algorithm, activation = plan.training.algorithm, plan.model.activation
         dataset = f"k{data.num_clusters}_cov{data.cluster_std:g}"
@@ -474,7 +483,7 @@ def test_load_config_has_the_data_of_the_paper(repository_config):
 
 
 def test_load_config_has_the_networks_and_steps_of_the_paper(repository_config):
-    for plan in repository_config.experiments.values():
+    for plan in on_clusters(repository_config).values():
         assert plan.model.hidden_widths == [30, 30]
         assert (plan.model.initial_std, plan.training.step_size) == (0.1, 0.1)
         assert (plan.training.num_steps, plan.training.dtype) == (5000, "float64")
@@ -490,8 +499,16 @@ def test_load_config_decomposes_the_network_of_figure_1_at_every_checkpoint(repo
 
 
 def test_load_config_names_published_numbers_that_are_there(repository_config):
-    for table in repository_config.tables.values():
-        assert (REPOSITORY / table.published).is_file()
+    assert (REPOSITORY / repository_config.tables["table1"].published).is_file()
+
+
+def test_load_config_changes_nothing_but_the_width_in_figure_3(repository_config):
+    names = repository_config.figures["fig3"].experiments
+    plans = [repository_config.experiments[name].model_dump() for name in names]
+    widths = [plan["model"].pop("hidden_widths") for plan in plans]
+    assert widths == [[10], [30], [50], [70]]
+    assert all(plan == plans[0] for plan in plans)
+    assert len(plans[0]["seeds"]) >= 2
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,21 @@ def test_batches_class_weights_and_layers_without_bias_change_nothing(matrix: st
     assert_spectrum_is_that_of_the_matrix(Objective(model, loss_fn, batches), matrix)
 
 
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_confident_network_is_solved_to_its_own_rounding(matrix: str) -> None:
+    inputs = normal(12, 40)
+    model = network([40, 15, 3])
+    with torch.no_grad():
+        model[3].weight *= 1e3
+    objective = Objective(model, nn.CrossEntropyLoss(), (inputs, model(inputs).argmax(1)))
+    assert objective.loss(objective.theta) < 1e-3
+    found = hesspipe.spectrum(objective, matrix, "factored")
+    values = getattr(hesspipe, f"{matrix}_matrix")(objective, "columns")
+    expected = torch.linalg.eigvalsh(values)
+    difference = (found.eigenvalues - expected).abs().max()
+    assert difference <= 50 * EPS * expected.abs().max() + 10 * found.tolerance
+
+
 def test_regression_has_factors_too() -> None:
     objective = Objective(network([9, 5, 3]), nn.MSELoss(), (normal(6, 9), normal(6, 3, seed=4)))
     for matrix in MATRICES:

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from hesspipe.figures import style
 from hesspipe.figures.endpoints import endpoints_figure
 from hesspipe.figures.gaps import gaps_figure
+from hesspipe.figures.negative_part import negative_part_figure
+from hesspipe.figures.right_edge import right_edge_figure
 
 SIZE = 40
 NATS = r"eigenvalue $\lambda$ (nats)"
@@ -280,3 +282,55 @@ def test_save_keeps_the_size_of_the_figure(saved):
 def test_save_does_not_change_global_settings(tmp_path, user_settings):
     style.save(Figure(), tmp_path / "a.pdf", tmp_path / "a.png")
     assert dict(mpl.rcParams) == user_settings
+
+
+def edge_table():
+    rows = [
+        pd.DataFrame(
+            {
+                "experiment": f"width{width}", "seed": seed, "num_parameters": 10 * width,
+                "num_negative": width, "rank": range(10 * width),
+                "eigenvalue": np.arange(10 * width) - width + 0.1 * seed - 0.05,
+            }
+        )
+        for width in (2, 4)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    return pd.concat(rows)
+
+
+def test_right_edge_figure_shows_the_largest_eigenvalues_in_increasing_order():
+    (axes,) = right_edge_figure(edge_table(), 5).axes
+    assert axes.get_yscale() == "log"
+    assert len(axes.lines) == 4
+    for line, (width, seed) in zip(axes.lines, [(2, 0), (2, 1), (4, 0), (4, 1)], strict=True):
+        expected = np.arange(10 * width)[-5:] - width + 0.1 * seed - 0.05
+        np.testing.assert_allclose(line.get_ydata(), expected)
+        assert list(line.get_xdata()) == [1, 2, 3, 4, 5]
+    colors = [line.get_color() for line in axes.lines]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["20", "40"]
+    assert "nats" in axes.get_ylabel()
+
+
+def test_negative_part_figure_shows_the_negative_eigenvalues_against_their_percentage():
+    (axes,) = negative_part_figure(edge_table()).axes
+    curves = axes.lines[:4]
+    for line, (width, seed) in zip(curves, [(2, 0), (2, 1), (4, 0), (4, 1)], strict=True):
+        expected = np.arange(width) - width + 0.1 * seed - 0.05
+        np.testing.assert_allclose(line.get_ydata(), expected)
+        np.testing.assert_allclose(line.get_xdata(), 100 * np.arange(1, width + 1) / (10 * width))
+    assert "%" in axes.get_xlabel()
+    assert "nats" in axes.get_ylabel()
+
+
+def test_figures_over_seeds_give_equal_bytes(tmp_path):
+    for draw in (
+        lambda: right_edge_figure(edge_table(), 5),
+        lambda: negative_part_figure(edge_table()),
+    ):
+        contents = set()
+        for name in ("one", "two"):
+            style.save(draw(), tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
+            contents.add((tmp_path / f"{name}.pdf").read_bytes())
+        assert len(contents) == 1

@@ -14,10 +14,11 @@ import hesspipe
 PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
-    "config_messages", "config_references", "config", "seeding", "files", "digits", "data",
-    "models", "memory", "objective", "curvature", "columns", "linear_layers", "layers", "dense",
-    "gram", "factored", "spectra", "training", "runs", "extraction", "outliers", "outlier_table",
-    "tables", "claims", "figures", "workflow",
+    "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
+    "files", "digits", "data", "models", "memory", "objective", "curvature", "columns",
+    "linear_layers", "layers", "dense", "factors", "gram", "factored", "spectra", "training",
+    "runs", "extraction", "outliers", "outlier_table", "tables", "inertia_table", "claims",
+    "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -187,10 +187,12 @@ def test_changed_numbers_show_as_readable_differences(clone: Path) -> None:
 
 def test_stale_stages_are_noticed(clone: Path) -> None:
     config = small_config()
-    config["figures"]["fig3"] = config["figures"]["fig1"]
+    config["figures"]["fig1_again"] = config["figures"]["fig1"]
     write_config(clone, config)
     check = ("python", "-m", "hesspipe.workflow.stages", "--check")
     assert "run: make dvc.yaml" in run(clone, *check, check=False)
     run(clone, "python", "-m", "hesspipe.workflow.stages")
     run(clone, *check)
-    assert "render_endpoints-fig3" in yaml.safe_load((clone / "dvc.yaml").read_text())["stages"]
+    assert (
+        "render_endpoints-fig1_again" in yaml.safe_load((clone / "dvc.yaml").read_text())["stages"]
+    )

@@ -52,6 +52,8 @@ def small_config() -> dict[str, Any]:
     config["figures"]["fig1"] |= {"experiment": EXPERIMENTS[0], "steps": [0, 20]}
     config["figures"]["fig2"] |= {"experiments": [EXPERIMENTS[1]], "step": 20}
     config["tables"]["table1"] |= {"experiments": EXPERIMENTS, "step": 20}
+    for section, name in (("figures", "fig3"), ("figures", "fig5"), ("tables", "width")):
+        config[section][name] |= {"experiments": [EXPERIMENTS[0]], "seeds": [0], "step": 20}
     for claim in config["claims"].values():
         claim |= {"step": 20}
         if "experiments" in claim:
@@ -125,6 +127,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_everything_is_built(finished: Path) -> None:
     for path in (
         "figures/fig1.pdf", "figures/fig1.png", "figures/fig2.pdf", "figures/fig2.png",
+        "figures/fig3.pdf", "figures/fig5.pdf", "tables/width.csv",
         "tables/table1.csv", "tables/table1.md", "tables/table1.tex", "claims.json",
         "metrics/outliers.json",
     ):  # fmt: skip

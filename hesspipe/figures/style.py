@@ -19,6 +19,9 @@ _CAPTION_SIZE = 9.0
 # Paul Tol, "Colour schemes", SRON technical note (2021): the "bright" set, safe for the
 # color-blind. One color per matrix, the same in every figure.
 MATRIX_COLORS = {"hessian": "#4477AA", "ggn": "#228833", "residual": "#EE6677"}
+# One color and one marker per network, in the order of the figure's entry in config.yaml.
+NETWORK_COLORS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]
+NETWORK_MARKERS = ["o", "s", "^", "D", "v", "P"]
 OUTLIER_COLOR = "#AA3377"
 NEUTRAL_COLOR = "#BBBBBB"
 MATRIX_LABELS = {"hessian": "Hessian", "ggn": "Gauss-Newton", "residual": "residual"}

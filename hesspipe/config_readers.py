@@ -1,0 +1,126 @@
+"""Figures, tables and claims in config.yaml: the entries that read results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hesspipe.config_types import Distinct, Matrix, OutlierRule, Section, Seed, Share, Step
+
+
+class EndpointsFigure(Section):
+    """All eigenvalues of one experiment in order, at several steps."""
+
+    kind: Literal["endpoints"]
+    experiment: str
+    seed: Seed
+    steps: Annotated[list[Step], Distinct] = Field(min_length=1)
+    num_largest: int = Field(ge=2)
+
+
+class GapsFigure(Section):
+    """The top of several ordered spectra, with the gap below the outliers marked."""
+
+    kind: Literal["gaps"]
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    seed: Seed
+    step: Step
+    rule: OutlierRule
+    num_largest: int = Field(ge=2)
+
+
+class RightEdgeFigure(Section):
+    """The largest eigenvalues of several experiments over each other, for several seeds."""
+
+    kind: Literal["right_edge"]
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+    step: Step
+    num_largest: int = Field(ge=2)
+
+
+class NegativePartFigure(Section):
+    """The negative eigenvalues of several experiments against their percentage."""
+
+    kind: Literal["negative_part"]
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+    step: Step
+
+
+class InertiaTable(Section):
+    """Signs of the eigenvalues of several experiments, for several seeds and matrices."""
+
+    kind: Literal["inertia"]
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+    step: Step
+    matrices: Annotated[list[Matrix], Distinct] = Field(min_length=1)
+
+
+class OutlierCountsTable(Section):
+    """Outlier counts of several experiments beside published ones."""
+
+    kind: Literal["outlier_counts"]
+    published: str
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    seed: Seed
+    step: Step
+
+
+class _Claim(Section):
+    section: str
+    seed: Seed
+    step: Step
+
+
+class FlatnessClaim(_Claim):
+    """Most eigenvalues lie near zero."""
+
+    kind: Literal["flatness"]
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    max_magnitude: Share
+    min_share: Share
+
+
+class CountsMatchClaim(_Claim):
+    """There are as many outliers as classes."""
+
+    kind: Literal["counts_match"]
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    rule: OutlierRule
+    max_difference: int = Field(ge=0)
+    min_share: Share
+
+
+class CountsGrowClaim(_Claim):
+    """Within a group of experiments, in the order given, the number of outliers grows."""
+
+    kind: Literal["counts_grow"]
+    groups: list[Annotated[list[str], Field(min_length=2)]] = Field(min_length=1)
+    rule: OutlierRule
+
+    @property
+    def experiments(self) -> list[str]:
+        """Every experiment of every group."""
+        return [name for group in self.groups for name in group]
+
+
+class NegativePartClaim(_Claim):
+    """Negative eigenvalues remain, and are much smaller than the largest positive ones."""
+
+    kind: Literal["negative_part"]
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    max_magnitude: Share
+
+
+Figure = Annotated[
+    EndpointsFigure | GapsFigure | RightEdgeFigure | NegativePartFigure,
+    Field(discriminator="kind"),
+]
+Table = Annotated[OutlierCountsTable | InertiaTable, Field(discriminator="kind")]
+Claim = Annotated[
+    FlatnessClaim | CountsMatchClaim | CountsGrowClaim | NegativePartClaim,
+    Field(discriminator="kind"),
+]

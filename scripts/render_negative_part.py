@@ -1,0 +1,26 @@
+"""Render the negative eigenvalues against their percentage: Figure 5."""
+
+from typing import TYPE_CHECKING
+
+from hesspipe.figures import style
+from hesspipe.figures.negative_part import negative_part_figure
+from hesspipe.tables import read_spectra
+from hesspipe.workflow.jobs import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def render_negative_part(paths_to_spectra: list[str], path_to_pdf: str, path_to_png: str) -> None:
+    """Read the tables, draw, write."""
+    figure = negative_part_figure(read_spectra(paths_to_spectra))
+    style.save(figure, path_to_pdf, path_to_png)
+
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        render_negative_part(
+            list(snakemake.input.spectra),
+            snakemake.output.pdf,
+            snakemake.output.png,
+        )

@@ -1,0 +1,29 @@
+"""Render the largest eigenvalues as the network grows: Figure 3."""
+
+from typing import TYPE_CHECKING
+
+from hesspipe.figures import style
+from hesspipe.figures.right_edge import right_edge_figure
+from hesspipe.tables import read_spectra
+from hesspipe.workflow.jobs import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def render_right_edge(
+    paths_to_spectra: list[str], num_largest: int, path_to_pdf: str, path_to_png: str
+) -> None:
+    """Read the tables, draw, write."""
+    figure = right_edge_figure(read_spectra(paths_to_spectra), num_largest)
+    style.save(figure, path_to_pdf, path_to_png)
+
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        render_right_edge(
+            list(snakemake.input.spectra),
+            snakemake.params.config["figure"]["num_largest"],
+            snakemake.output.pdf,
+            snakemake.output.png,
+        )
