@@ -17,7 +17,7 @@ from scipy.linalg.lapack import dlauum, dpstrf
 from torch import Tensor
 
 from hesspipe import columns
-from hesspipe.dense import InconsistentMatrixError, MatrixName
+from hesspipe.dense import InconsistentMatrixError, MatrixName, rounding_size
 from hesspipe.factors import Factors, factorize, is_piecewise_linear
 from hesspipe.gram import gram_matrix
 from hesspipe.linear_layers import linear_layers
@@ -157,13 +157,14 @@ def _check_gram(
         weights[num_own:] = torch.cat([units, -units])
     product = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
     image = signs * (gram @ weights)
-    size = gram.norm()
+    eps, size, norm = torch.finfo(torch.float64).eps, gram.norm(), vector.norm()
+    noise = eps * size + rounding_size(objective, matrix)  # of M, as an eigenvalue
     for what, found, expected, scale in (
-        ("v.v", weights @ (signs * image), vector @ vector, size * weights.norm() ** 2),
-        ("v.Mv", image @ (signs * image), vector @ product, size * vector.norm() ** 2),
-        ("Mv.Mv", image @ (gram @ image), product @ product, size**2 * vector.norm() ** 2),
+        ("v.v", weights @ (signs * image), norm**2, eps * size * weights.norm() ** 2),
+        ("v.Mv", image @ (signs * image), vector @ product, noise * norm**2),
+        ("Mv.Mv", image @ (gram @ image), product @ product, noise * (size + noise) * norm**2),
     ):
-        if not (found - expected).abs() <= 1e3 * torch.finfo(torch.float64).eps * scale:
+        if not (found - expected).abs() <= 1e3 * scale:
             raise InconsistentMatrixError(
                 f"the factors of the {matrix} give {what} = {found:.17g}, differentiation "
                 f"{expected:.17g}; please report it with the network"
