@@ -62,7 +62,7 @@ def spectrum(
     objective : Objective
         In float64: the signs of small eigenvalues are noise in float32.
     matrix : {"hessian", "ggn", "residual"}
-    method : {"auto", "layers", "columns"}
+    method : {"auto", "layers", "convolutions", "columns"}
         How the matrix is computed; see `hesspipe.dense`.
     zero_tolerance : float
         Multiple of the errors, the solver's and the matrix's, up to which an eigenvalue

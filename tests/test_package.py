@@ -15,9 +15,9 @@ PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
     "config_messages", "config_references", "config", "seeding", "files", "data", "models",
-    "memory", "objective", "curvature", "columns", "linear_layers", "layers", "dense", "spectra",
-    "training", "runs", "extraction", "outliers", "outlier_table", "tables", "claims", "figures",
-    "workflow",
+    "memory", "objective", "curvature", "columns", "linear_layers", "layers",
+    "patch_layers", "convolutions", "dense", "spectra", "training", "runs",
+    "extraction", "outliers", "outlier_table", "tables", "claims", "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
