@@ -37,7 +37,7 @@ from hesspipe.patch_layers import Evaluation, PatchLayer, chunks, evaluate, exte
 
 # Largest set of per-sample arrays at once, in bytes. Small, because passes are fastest where
 # the patches of a chunk stay in the cache.
-_SAMPLE_BYTES = 128 * 2**20
+_SAMPLE_BYTES = 256 * 2**20
 
 Push = Callable[[Tensor], Tensor]
 
@@ -213,11 +213,11 @@ def _block_by_tangents(
     """Compute sum_n sum_s d_l[o,s] (d a_l[k,s] / d W~_m[owner of k, b]), of shape (U, K, width)."""
     units = owners[owners >= 0].unique()
     tangent = patches.new_zeros(len(patches), num_units, patches.shape[2])
-    block = patches.new_empty(slopes.shape[1], len(owners), patches.shape[1])
+    block = patches.new_empty(patches.shape[1], slopes.shape[1], len(owners))
     for entry in range(patches.shape[1]):
         tangent[:, units] = patches[:, entry].unsqueeze(1)
-        block[:, :, entry] = _sum_over_samples(slopes, push(tangent))
-    return block
+        block[entry] = _sum_over_samples(slopes, push(tangent))
+    return block.permute(1, 2, 0)
 
 
 def _sum_over_samples(slopes: Tensor, patches: Tensor) -> Tensor:
