@@ -289,6 +289,22 @@ class Shared(Wrapped):
         return self.convolution(torch.relu(hidden))
 
 
+class CalledInVain(Wrapped):
+    """A convolution that is called first, to no effect, and again after another."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(1, 1, 3, padding=1))
+        self.second = nn.Conv2d(1, 1, 3, padding=1)
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.second(images)
+        return super().forward(images)
+
+    def between(self, hidden: Tensor) -> Tensor:
+        return torch.relu(self.second(torch.relu(hidden)))
+
+
 class UsedElsewhere(Wrapped):
     """A weight that is used by hand as well."""
 
@@ -307,12 +323,12 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
     "tanh": Tanh,
     "gate": Gated,
     "shared": Shared,
+    "called in vain": CalledInVain,
     "used elsewhere": UsedElsewhere,
     "coupled samples": Centered,
     "groups": lambda: Wrapped(
         nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 1, groups=2))
     ),
-    "circular padding": lambda: Wrapped(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular")),
     "layer norm": lambda: Wrapped(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.LayerNorm(8))),
     "plain layer norm": lambda: Wrapped(
         nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.LayerNorm(8, elementwise_affine=False))
@@ -332,6 +348,14 @@ def test_method_is_not_taken_where_it_would_be_wrong(name: str) -> None:
     with pytest.raises(ValueError, match=r"'convolutions' needs a piecewise linear network.*colu"):
         hesspipe.hessian_matrix(objective, "convolutions")
     assert exact_matrix(objective, "hessian").method == "columns"
+
+
+def test_padding_that_only_looks_like_zeros_is_left_to_columns() -> None:
+    # On digits, whose margins are empty, every padding mode gives the same outputs.
+    model = Wrapped(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"))
+    images = nn.functional.pad(normal(9, 1, 6, 6), (1, 1, 1, 1))
+    objective = Objective(model, WEIGHTED, (images, labels(9, 3)))
+    assert patch_layers.patch_layers(objective) is None
 
 
 def test_frozen_parameters_are_left_to_columns() -> None:
