@@ -23,7 +23,12 @@ from scipy.linalg.blas import dsyrk
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.curvature import at_zero_outputs, output_curvatures, output_slopes
+from hesspipe.curvature import (
+    at_zero_outputs,
+    curvature_factors,
+    output_curvatures,
+    output_slopes,
+)
 from hesspipe.objective import Batch, Objective
 
 # Blocks of 16 to 64 vectors are fastest on CPUs: larger ones fall out of the cache.
@@ -70,8 +75,8 @@ def residual_by_columns(
 def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
     """Compute G = sum_n J_n^T S_n J_n from per-sample Jacobians, for any network.
 
-    S_n = V diag(s) V^T turns each sample into C rows sqrt(|s|) V^T J_n, whose squares are
-    added or, for a loss that is not convex in the outputs, subtracted.
+    The factors T_n of S_n turn each sample into rows T_n^T J_n, whose squares are added or, for
+    a loss that is not convex in the outputs, subtracted.
 
     Parameters
     ----------
@@ -86,18 +91,16 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
     """
     total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
     for batch in tqdm(objective.batches, desc="ggn", disable=not progress, unit="batch"):
-        values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
-        # Rounding leaves curvatures of this size where there are none.
-        floor = values.shape[-1] * torch.finfo(values.dtype).eps * values.abs().max()
+        factors, signs = curvature_factors(objective, batch)
         row_bytes = objective.num_parameters * objective.theta.element_size()
-        step = max(1, _JACOBIAN_BYTES // (values.shape[-1] * row_bytes))
+        step = max(1, _JACOBIAN_BYTES // (signs.shape[1] * row_bytes))
         for start in range(0, len(batch.inputs), step):
             part = slice(start, start + step)
             jacobians = _jacobians(objective, batch.inputs[part])
-            rows = vectors[part].mT @ jacobians * values[part].abs().sqrt().unsqueeze(-1)
-            _add_squares(total, rows[values[part] > floor], 1.0)
-            _add_squares(total, rows[values[part] < -floor], -1.0)
-    return _mirror_lower(total)
+            rows = factors[part].mT @ jacobians
+            add_squares(total, rows[signs[part] > 0], 1.0)
+            add_squares(total, rows[signs[part] < 0], -1.0)
+    return mirror_lower(total)
 
 
 def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
@@ -293,7 +296,7 @@ def _jacobians(objective: Objective, inputs: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def _add_squares(total: Tensor, rows: Tensor, sign: float) -> None:
+def add_squares(total: Tensor, rows: Tensor, sign: float) -> None:
     """Add sign * rows^T rows to the lower triangle of total (row-major), in place."""
     if len(rows) == 0:
         return
@@ -307,7 +310,7 @@ def _add_squares(total: Tensor, rows: Tensor, sign: float) -> None:
         total.addmm_(rows.T, rows, alpha=sign)
 
 
-def _mirror_lower(matrix: Tensor, block: int = 1024) -> Tensor:
+def mirror_lower(matrix: Tensor, block: int = 1024) -> Tensor:
     """Copy the lower triangle onto the upper one, in place."""
     size = len(matrix)
     for start in range(0, size, block):

@@ -35,6 +35,7 @@ class RightEdgeFigure(Section):
 
     kind: Literal["right_edge"]
     experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    labels: Annotated[list[str], Distinct]
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
     step: Step
     num_largest: int = Field(ge=2)
@@ -45,6 +46,7 @@ class NegativePartFigure(Section):
 
     kind: Literal["negative_part"]
     experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    labels: Annotated[list[str], Distinct]
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
     step: Step
 

@@ -38,6 +38,8 @@ def broken_references(config: Config) -> Iterable[str]:
     for key, entry in config.readers():
         names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
         steps = entry.steps if hasattr(entry, "steps") else [entry.step]
+        if hasattr(entry, "labels") and len(entry.labels) != len(names):
+            yield f"{key}.labels must be as many as the experiments, got {entry.labels}"
         rules = config.outliers.rules
         if hasattr(entry, "rule") and entry.rule not in rules:
             yield f"{key}.rule must be one of outliers.rules {rules}, got {entry.rule!r}"

@@ -103,6 +103,26 @@ def output_curvatures(objective: Objective, batch: Batch) -> Tensor:
     return curvatures
 
 
+def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Split S_n into factors: S_n = T_n diag(signs_n) T_n^T.
+
+    From S_n = V diag(s) V^T, T_n = V sqrt(|s|). Signs are needed because the loss need not be
+    convex in the outputs.
+
+    Returns
+    -------
+    factors : Tensor, shape (n, C, C)
+        T_n, a factor a column.
+    signs : Tensor, shape (n, C)
+        1, -1, or 0 where a factor is only the rounding of a zero.
+    """
+    values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
+    # Rounding leaves curvatures of this size where there are none.
+    floor = values.shape[-1] * torch.finfo(values.dtype).eps * values.abs().max()
+    signs = (values > floor).to(values) - (values < -floor).to(values)
+    return vectors * values.abs().sqrt().unsqueeze(-2), signs
+
+
 def _check_separable(outputs: Tensor, slopes: Tensor) -> None:
     """Move the outputs of a random half of the samples: the others' slopes must not change.
 

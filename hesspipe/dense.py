@@ -4,35 +4,50 @@ Each comes from its own formula, in the notation of the paper's Equation 4:
 
     H = d2L/dtheta2,   G = sum_n J_n^T S_n J_n,   R = sum_n sum_c e_nc d2f_c/dtheta2
 
-so that H = G + R is a test of all three. Two methods give the same numbers:
+so that H = G + R is a test of all three. Three methods give the same numbers:
 
-    layers    products of per-sample blocks (`hesspipe.layers`), where all parameters sit in
-              Linear layers that are used once each
-    columns   differentiation, column by column (`hesspipe.columns`), for any network
+    layers          products of per-sample blocks (`hesspipe.layers`), where all parameters sit
+                    in Linear layers that are used once each
+    convolutions    products of patches and passes between layers (`hesspipe.convolutions`),
+                    where they sit in Conv2d and Linear layers of a piecewise linear network
+    columns         differentiation, column by column (`hesspipe.columns`), for any network
+
+"convolutions" assembles H as G + R, where the sum tests nothing. There, as everywhere, H is
+compared with a product of its own formula, which differentiates the loss twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from hesspipe import columns
+from hesspipe.convolutions import matrix_by_convolutions
 from hesspipe.layers import matrix_by_layers
 from hesspipe.linear_layers import linear_layers
 from hesspipe.memory import require
 from hesspipe.objective import Objective
+from hesspipe.patch_layers import patch_layers
 
 MatrixName = Literal["hessian", "ggn", "residual"]
-Method = Literal["auto", "layers", "columns"]
+Method = Literal["auto", "layers", "convolutions", "columns"]
 
 _BY_COLUMNS: dict[str, Callable[..., Tensor]] = {
     "hessian": columns.hessian_by_columns,
     "ggn": columns.ggn_by_columns,
     "residual": columns.residual_by_columns,
+}
+
+_NEEDS = {
+    "layers": "every parameter in a Linear layer that is used once, on one vector per sample",
+    "convolutions": (
+        "a piecewise linear network with every parameter in a Conv2d (one group, zero padding) "
+        "or Linear layer that is used once, on one image or vector per sample"
+    ),
 }
 
 
@@ -48,8 +63,8 @@ def hessian_matrix(
     Parameters
     ----------
     objective : Objective
-    method : {"auto", "layers", "columns"}
-        "auto" takes "layers" where the network's structure allows it, else "columns".
+    method : {"auto", "layers", "convolutions", "columns"}
+        "auto" takes the first of the others that the network's structure allows.
     progress : bool
         Show a progress bar, for "columns".
 
@@ -63,8 +78,7 @@ def hessian_matrix(
     TooLargeError
         Before allocating, if the matrix does not fit into memory.
     ValueError
-        If "layers" is asked for and the network does not allow it, or if an entry is not
-        finite.
+        If a method is asked for that the network does not allow, or if an entry is not finite.
     InconsistentMatrixError
         If the matrix or its transpose disagrees with a product computed without it.
 
@@ -111,7 +125,7 @@ class ExactMatrix:
     ----------
     values : Tensor, shape (P, P)
     method : str
-        "layers" or "columns".
+        "layers", "convolutions" or "columns".
     rounding : float
         Estimate of the largest eigenvalue of the matrix's rounding errors: the loss's own
         rounding on top of eps * ||values||; see `hesspipe.columns.rounding_scale`.
@@ -136,7 +150,7 @@ def exact_matrix(
     ----------
     objective : Objective
     matrix : {"hessian", "ggn", "residual"}
-    method : {"auto", "layers", "columns"}
+    method : {"auto", "layers", "convolutions", "columns"}
     extra_bytes : int
         What the caller will need on top of the matrix, for the forecast.
     progress : bool
@@ -147,22 +161,32 @@ def exact_matrix(
     """
     if matrix not in _BY_COLUMNS:
         raise ValueError(f"matrix must be one of {sorted(_BY_COLUMNS)}, got {matrix!r}")
-    if method not in ("auto", "layers", "columns"):
-        raise ValueError(f"method must be 'auto', 'layers' or 'columns', got {method!r}")
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     _forecast(objective, matrix, extra_bytes)
-    layers = None if method == "columns" else linear_layers(objective)
-    if layers is None and method == "layers":
-        raise ValueError(
-            "method 'layers' needs every parameter in a Linear layer that is used once, on one "
-            "vector per sample; use method='columns' for this network"
-        )
-    if layers is None:
-        values = _BY_COLUMNS[matrix](objective, progress=progress)
-    else:
-        values = matrix_by_layers(objective, layers, matrix)
+    values, taken = _compute(objective, matrix, method, progress)
     _check_finite(objective, values, matrix)
     rounding = _check_products(objective, values, matrix)
-    return ExactMatrix(values, "columns" if layers is None else "layers", rounding)
+    return ExactMatrix(values, taken, rounding)
+
+
+def _compute(
+    objective: Objective, matrix: str, method: Method, progress: bool
+) -> tuple[Tensor, str]:
+    """The matrix, and the method that was taken: the first that applies, of those allowed."""
+    if method in ("auto", "layers"):
+        layers = linear_layers(objective)
+        if layers is not None:
+            return matrix_by_layers(objective, layers, matrix), "layers"
+    if method in ("auto", "convolutions"):
+        convolutions = patch_layers(objective)
+        if convolutions is not None:
+            return matrix_by_convolutions(objective, convolutions, matrix), "convolutions"
+    if method in _NEEDS:
+        raise ValueError(
+            f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"
+        )
+    return _BY_COLUMNS[matrix](objective, progress=progress), "columns"
 
 
 def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:

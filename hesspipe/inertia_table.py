@@ -1,4 +1,4 @@
-"""How many eigenvalues are negative, zero and positive, and how large: behind Figures 3 and 5."""
+"""How many eigenvalues are negative, zero and positive, and how large: behind Figures 3 to 6."""
 
 from __future__ import annotations
 

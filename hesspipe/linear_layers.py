@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,12 +60,7 @@ def linear_layers(objective: Objective) -> list[LinearLayer] | None:
         for name, module in objective.model.named_modules()
         if type(module) is nn.Linear
     }
-    owned = {
-        f"{name}.{key}" if name else key
-        for name, module in modules.items()
-        for key, _ in module.named_parameters()
-    }
-    if owned != set(objective.names) or any(objective.is_frozen):
+    if not owns_every_parameter(objective, modules):
         return None
     batch = objective.batches[0]
     calls: dict[str, list[Tensor]] = {}
@@ -84,11 +80,27 @@ def linear_layers(objective: Objective) -> list[LinearLayer] | None:
     return layers if _gradient_agrees(objective, layers) else None
 
 
-def _locate(objective: Objective, modules: dict[str, nn.Linear]) -> list[LinearLayer]:
+def owns_every_parameter(objective: Objective, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether the modules' parameters are all of theta, and all of them are trainable."""
+    owned = {
+        f"{name}.{key}" if name else key
+        for name, module in modules.items()
+        for key, _ in module.named_parameters()
+    }
+    return owned == set(objective.names) and not any(objective.is_frozen)
+
+
+def first_entries(objective: Objective) -> dict[str, int]:
+    """Position of each parameter's first entry in theta, by name."""
     starts, position = {}, 0
     for name, shape in zip(objective.names, objective.shapes, strict=True):
         starts[name] = position
         position += shape.numel()
+    return starts
+
+
+def _locate(objective: Objective, modules: dict[str, nn.Linear]) -> list[LinearLayer]:
+    starts = first_entries(objective)
     layers, first_unit = [], 0
     for name, module in modules.items():
         prefix = f"{name}." if name else ""

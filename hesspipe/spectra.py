@@ -14,7 +14,7 @@ from hesspipe.factors import Factors
 from hesspipe.memory import require
 from hesspipe.objective import Objective
 
-SpectrumMethod = Literal["auto", "factored", "layers", "columns"]
+SpectrumMethod = Literal["auto", "factored", "layers", "convolutions", "columns"]
 
 # Multiple of eps * P * max|eigenvalue|, the backward error of a dense symmetric eigensolver
 # (LAPACK Users' Guide, section 4.7), below which an eigenvalue counts as zero.
@@ -68,7 +68,7 @@ def spectrum(
     objective : Objective
         In float64: the signs of small eigenvalues are noise in float32.
     matrix : {"hessian", "ggn", "residual"}
-    method : {"auto", "factored", "layers", "columns"}
+    method : {"auto", "factored", "layers", "convolutions", "columns"}
         "factored" computes the spectrum without the matrix, from the Gram matrix of its
         factors (see `hesspipe.factors`); the others form it first (see `hesspipe.dense`). "auto"
         takes "factored" where it is cheaper.

@@ -1,6 +1,6 @@
-"""Render the negative eigenvalues against their percentage: Figure 5."""
+"""Render the negative eigenvalues against their percentage: Figures 5 and 6."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hesspipe.figures import style
 from hesspipe.figures.negative_part import negative_part_figure
@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def render_negative_part(paths_to_spectra: list[str], path_to_pdf: str, path_to_png: str) -> None:
+def render_negative_part(
+    paths_to_spectra: list[str], config: dict[str, Any], path_to_pdf: str, path_to_png: str
+) -> None:
     """Read the tables, draw, write."""
-    figure = negative_part_figure(read_spectra(paths_to_spectra))
+    spectra = read_spectra(paths_to_spectra)
+    figure = negative_part_figure(spectra, config["labels"])
     style.save(figure, path_to_pdf, path_to_png)
 
 
@@ -21,6 +24,7 @@ if __name__ == "__main__":
     with logged(snakemake.log[0]):
         render_negative_part(
             list(snakemake.input.spectra),
+            snakemake.params.config["figure"],
             snakemake.output.pdf,
             snakemake.output.png,
         )

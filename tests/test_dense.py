@@ -421,7 +421,10 @@ def test_matrix_too_large_for_memory_is_refused_before_it_is_allocated() -> None
     ("arguments", "message"),
     [
         (("fisher", "auto"), "matrix must be one of .*'hessian'.*, got 'fisher'"),
-        (("hessian", "lanczos"), "method must be 'auto', 'layers' or 'columns', got 'lanczos'"),
+        (
+            ("hessian", "lanczos"),
+            "method must be one of auto, layers, convolutions, columns, got 'lanczos'",
+        ),
     ],
 )
 def test_unknown_names_are_refused(

@@ -52,8 +52,13 @@ def small_config() -> dict[str, Any]:
     config["figures"]["fig1"] |= {"experiment": EXPERIMENTS[0], "steps": [0, 20]}
     config["figures"]["fig2"] |= {"experiments": [EXPERIMENTS[1]], "step": 20}
     config["tables"]["table1"] |= {"experiments": EXPERIMENTS, "step": 20}
-    for section, name in (("figures", "fig3"), ("figures", "fig5"), ("tables", "width")):
-        config[section][name] |= {"experiments": [EXPERIMENTS[0]], "seeds": [0], "step": 20}
+    for name in ("fig4", "fig6"):
+        del config["figures"][name]
+    del config["tables"]["batches"]
+    for entry in (config["figures"]["fig3"], config["figures"]["fig5"], config["tables"]["width"]):
+        entry |= {"experiments": [EXPERIMENTS[0]], "seeds": [0], "step": 20}
+        if "labels" in entry:
+            entry["labels"] = ["one"]
     for claim in config["claims"].values():
         claim |= {"step": 20}
         if "experiments" in claim:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 from hesspipe.figures import style
 
 
-def negative_part_figure(spectra: pd.DataFrame) -> Figure:
+def negative_part_figure(spectra: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """Draw the negative eigenvalues of several networks over each other.
 
     The rank is in percent of the number of parameters, so that networks of different sizes can
@@ -19,6 +21,8 @@ def negative_part_figure(spectra: pd.DataFrame) -> Figure:
     ----------
     spectra : DataFrame
         experiment, seed, num_parameters, num_negative, rank (0 = smallest), eigenvalue.
+    labels : sequence of str
+        One for each experiment, in their order in the table.
 
     Returns
     -------
@@ -28,17 +32,17 @@ def negative_part_figure(spectra: pd.DataFrame) -> Figure:
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
         axes = figure.subplots()
-        for number, name in enumerate(dict.fromkeys(spectra["experiment"])):
-            draw_negative_part(axes, spectra[spectra["experiment"] == name], number)
+        for number, (_, spectrum) in enumerate(spectra.groupby("experiment", sort=False)):
+            draw_negative_part(axes, spectrum, number, labels[number])
         axes.axhline(0.0, color=style.NEUTRAL_COLOR, linewidth=0.6, zorder=0)
         axes.set_xlabel("order of the negative eigenvalues (% of the parameters)")
         axes.set_ylabel(r"eigenvalue $\lambda$ (nats)")
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
-        axes.legend(title="parameters")
+        axes.legend()
     return figure
 
 
-def draw_negative_part(axes: Axes, spectra: pd.DataFrame, number: int) -> None:
+def draw_negative_part(axes: Axes, spectra: pd.DataFrame, number: int, label: str) -> None:
     """Mark one network's negative eigenvalues in increasing order, a line for each seed."""
     for index, (_, spectrum) in enumerate(spectra.groupby("seed")):
         negative = spectrum.nsmallest(int(spectrum["num_negative"].iloc[0]), "rank")
@@ -50,5 +54,5 @@ def draw_negative_part(axes: Axes, spectra: pd.DataFrame, number: int) -> None:
             marker=style.NETWORK_MARKERS[number],
             markersize=2.5,
             markevery=0.07,
-            label=f"{num_parameters:,}" if index == 0 else None,
+            label=label if index == 0 else None,
         )
