@@ -16,7 +16,7 @@ PACKAGE = Path(hesspipe.__file__).parent
 READING_ORDER = [
     "config_messages", "config_references", "config", "seeding", "files", "data", "models",
     "memory", "objective", "curvature", "columns", "linear_layers", "layers",
-    "patch_layers", "convolutions", "dense", "spectra", "training", "runs",
+    "patch_layers", "tangents", "convolutions", "dense", "spectra", "training", "runs",
     "extraction", "outliers", "outlier_table", "tables", "claims", "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
