@@ -11,7 +11,7 @@ from test_dense import MATRICES, REFERENCES, reference_hessian
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe import columns, convolutions, patch_layers
+from hesspipe import columns, convolutions, patch_layers, tangents
 from hesspipe.curvature import NotASumOverSamplesError
 from hesspipe.dense import InconsistentMatrixError, exact_matrix
 from hesspipe.models import initialize_normal
@@ -80,12 +80,29 @@ class Branches(nn.Module):
         return self.head(torch.cat([pixels.flatten(1), side], 1))
 
 
+class Skip(nn.Module):
+    """A connection past the layer in between, so that there are two ways to the third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3, padding=1)
+        self.second = nn.Conv2d(2, 2, 3, padding=1)
+        self.third = nn.Conv2d(2, 2, 2, stride=3)
+        self.head = nn.Linear(18, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(images))
+        hidden = hidden + torch.relu(self.second(hidden))
+        return self.head(torch.relu(self.third(hidden)).flatten(1))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "pooled": lambda: nn.Sequential(*pooled()),
     "strided": lambda: nn.Sequential(*strided()),
     "overlapping": lambda: nn.Sequential(*overlapping()),
     "narrow head": lambda: nn.Sequential(*narrow_head()),
     "branches": Branches,
+    "skip": Skip,
 }
 
 
@@ -210,17 +227,29 @@ def test_memory_budget_does_not_change_the_matrix(
     assert sizes == [1] * len(sizes)
 
 
-def test_tangents_and_cotangents_are_both_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("pooled", {"block_of_group", "block_through", "_add_by_cotangents"}),
+        ("skip", {"block_of_group", "_add_by_cotangents"}),
+    ],
+)
+def test_each_way_is_taken(name: str, expected: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     taken = set()
-    for way in ("_block_by_tangents", "_add_by_cotangents"):
+
+    def record(way: str) -> None:
         original = getattr(convolutions, way)
-        monkeypatch.setattr(
-            convolutions,
-            way,
-            lambda *args, way=way, original=original: (taken.add(way), original(*args))[1],
-        )
-    hesspipe.residual_matrix(objective_on(build()), "convolutions")
-    assert taken == {"_block_by_tangents", "_add_by_cotangents"}
+
+        def recorded(*args: object) -> object:
+            taken.add(way)
+            return original(*args)
+
+        monkeypatch.setattr(convolutions, way, recorded)
+
+    for way in ("block_of_group", "block_through", "_add_by_cotangents"):
+        record(way)
+    hesspipe.residual_matrix(objective_on(build(name)), "convolutions")
+    assert taken == expected
 
 
 def test_units_that_reach_different_entries_take_one_pass() -> None:
@@ -231,11 +260,23 @@ def test_units_that_reach_different_entries_take_one_pass() -> None:
 
     def num_groups(late: int, early: int) -> int:
         delta = evaluation.deltas[names[early]]
-        push = convolutions._pusher(evaluation.patches[names[late]], delta)
-        return len(convolutions._separate_units(push, layers[late], layers[early], delta))
+        push = tangents.pusher(evaluation.patches[names[late]], delta)
+        return len(tangents.separate_units(push, layers[late].num_inputs, delta))
 
     assert [num_groups(1, 0), num_groups(2, 1), num_groups(3, 2)] == [1, 1, 1]
     assert num_groups(2, 0) == layers[0].num_units
+    assert tangents.pusher(evaluation.patches[names[0]], evaluation.deltas[names[1]]) is None
+
+
+@pytest.mark.parametrize("pass_numbers", [1, 500, 10**9])
+@pytest.mark.parametrize("name", ["pooled", "skip"])
+def test_passes_of_any_size_give_the_same_residual(
+    name: str, pass_numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = objective_on(build(name))
+    expected = hesspipe.residual_matrix(objective, "columns")
+    monkeypatch.setattr(tangents, "_PASS_NUMBERS", pass_numbers)
+    assert_close(hesspipe.residual_matrix(objective, "convolutions"), expected)
 
 
 def test_model_is_not_changed() -> None:

@@ -16,7 +16,8 @@ PACKAGE = Path(hesspipe.__file__).parent
 READING_ORDER = [
     "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
     "files", "digits", "data", "models", "memory", "objective", "curvature", "columns",
-    "linear_layers", "layers", "patch_layers", "convolutions", "dense", "factors",
+    "linear_layers", "layers", "patch_layers", "tangents",
+    "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "training",
     "runs", "extraction", "outliers", "outlier_table", "tables", "inertia_table", "claims",
     "figures", "workflow",
