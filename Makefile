@@ -34,6 +34,7 @@ dvc.yaml: $(VENV)/.installed
 # Side by side with curvlinops, hessian-eigenthings and PyHessian, in an environment of its own.
 benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
+	.venv-benchmarks/bin/python benchmarks/exact_spectra.py
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks
@@ -44,7 +45,7 @@ benchmarks: .venv-benchmarks/.installed
 # The figures that the README shows.
 gallery:
 	mkdir -p docs/gallery
-	cp figures/fig1.png figures/fig2.png docs/gallery/
+	cp figures/fig?.png docs/gallery/
 
 # After a change of pyproject.toml that needs new versions.
 constraints: $(VENV)/.installed

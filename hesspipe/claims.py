@@ -72,26 +72,30 @@ def check_claims(
     counts = {(table.attrs["experiment"], table.attrs["seed"]): table for table in outliers}
     verdicts = {}
     for name, claim in claims.items():
-        runs = {
-            table.attrs["experiment"]: run_from_tables(
-                table, counts[table.attrs["experiment"], claim["seed"]]
-            )
-            for table in spectra
-            if (table.attrs["seed"], table.attrs["step"]) == (claim["seed"], claim["step"])
+        seeds = claim["seeds"] if "seeds" in claim else [claim["seed"]]
+        by_seed = {
+            seed: {
+                table.attrs["experiment"]: run_from_tables(
+                    table, counts[table.attrs["experiment"], seed]
+                )
+                for table in spectra
+                if (table.attrs["seed"], table.attrs["step"]) == (seed, claim["step"])
+            }
+            for seed in seeds
         }
-        verdicts[name] = check_claim(runs, **claim)
+        verdicts[name] = check_claim(by_seed if "seeds" in claim else by_seed[seeds[0]], **claim)
     return verdicts
 
 
 def check_claim(
-    runs: Mapping[str, Run], *, kind: str, section: str, **settings: Any
+    runs: Mapping[Any, Any], *, kind: str, section: str, **settings: Any
 ) -> dict[str, Any]:
     """Check one statement of the paper.
 
     Parameters
     ----------
     runs : mapping
-        From experiment name to its run.
+        From experiment name to its run; for a claim over several seeds, such a mapping for each.
     kind, section, **settings
         The claim's entry in config.yaml.
 
@@ -101,7 +105,9 @@ def check_claim(
         statement, where, criterion, measured, verdict.
     """
     statement, check = _CLAIMS[kind]
-    result = check(runs, **{key: settings[key] for key in settings if key not in ("seed", "step")})
+    result = check(
+        runs, **{key: settings[key] for key in settings if key not in ("seed", "seeds", "step")}
+    )
     return {"statement": statement, "where": f"Section {section}", **result}
 
 
@@ -185,6 +191,61 @@ def _negative_part(
     }
 
 
+def _edge_unchanged(
+    runs: Mapping[int, Mapping[str, Run]],
+    *,
+    experiments: Sequence[str],
+    num_compared: int,
+    max_ratio: float,
+) -> dict[str, Any]:
+    ratios = {}
+    for seed, by_name in runs.items():
+        tops = np.stack([by_name[name].eigenvalues[-num_compared:] for name in experiments])
+        # Of each rank, the largest over the smallest; their geometric mean.
+        ratios[seed] = float(np.exp(np.mean(np.log(tops.max(0) / tops.min(0)))))
+    return {
+        "criterion": f"for each seed, the {num_compared} largest eigenvalues differ between the "
+        f"networks by a factor of at most {max_ratio:g}, in the geometric mean over the ranks",
+        "measured": {"factors": list(ratios.values()), "num_seeds": len(ratios)},
+        "verdict": _verdict([ratio <= max_ratio for ratio in ratios.values()]),
+    }
+
+
+def _share_unchanged(
+    runs: Mapping[int, Mapping[str, Run]], *, experiments: Sequence[str], max_ratio: float
+) -> dict[str, Any]:
+    shares = {
+        seed: [by_name[name].num_negative / len(by_name[name].eigenvalues) for name in experiments]
+        for seed, by_name in runs.items()
+    }
+    return {
+        "criterion": "for each seed, the largest share of negative eigenvalues is at most "
+        f"{max_ratio:g} times the smallest",
+        "measured": {"shares": list(shares.values()), "num_seeds": len(shares)},
+        "verdict": _verdict([max(values) <= max_ratio * min(values) for values in shares.values()]),
+    }
+
+
+def _first_is_larger(
+    runs: Mapping[int, Mapping[str, Run]], *, experiments: Sequence[str], num_compared: int
+) -> dict[str, Any]:
+    first, second = (
+        [by_name[name].eigenvalues[-num_compared:] for by_name in runs.values()]
+        for name in experiments
+    )
+    ratios = [one / other for one, other in zip(first, second, strict=True)]
+    return {
+        "criterion": f"for each seed, each of the {num_compared} largest eigenvalues of the first "
+        "network is larger than that of the second",
+        "measured": {
+            "ratios_of_the_largest": [float(ratio[-1]) for ratio in ratios],
+            "num_larger": [int((ratio > 1).sum()) for ratio in ratios],
+            "num_seeds": len(ratios),
+        },
+        "verdict": _verdict([bool((ratio > 1).all()) for ratio in ratios]),
+    }
+
+
 def _verdict(is_met: Sequence[bool]) -> str:
     if all(is_met):
         return "holds"
@@ -206,5 +267,17 @@ _CLAIMS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
         "After training negative eigenvalues remain, orders of magnitude smaller than the large "
         "positive ones.",
         _negative_part,
+    ),
+    "edge_unchanged": (
+        "Increasing the size of the network does not change the right edge of the spectrum.",
+        _edge_unchanged,
+    ),
+    "share_unchanged": (
+        "The share of negative eigenvalues stays the same as the network grows.",
+        _share_unchanged,
+    ),
+    "first_is_larger": (
+        "The large batch method locates points with larger positive eigenvalues.",
+        _first_is_larger,
     ),
 }

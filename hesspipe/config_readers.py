@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hesspipe.config_types import Distinct, Matrix, OutlierRule, Section, Seed, Share, Step
+from hesspipe.config_types import (
+    Distinct,
+    Matrix,
+    OutlierRule,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Step,
+)
 
 
 class EndpointsFigure(Section):
@@ -117,12 +126,47 @@ class NegativePartClaim(_Claim):
     max_magnitude: Share
 
 
+class _ComparisonClaim(Section):
+    section: str
+    experiments: Annotated[list[str], Distinct] = Field(min_length=2)
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+    step: Step
+
+
+class EdgeUnchangedClaim(_ComparisonClaim):
+    """The largest eigenvalues are the same in all experiments, up to a factor."""
+
+    kind: Literal["edge_unchanged"]
+    num_compared: int = Field(ge=1)
+    max_ratio: Positive
+
+
+class ShareUnchangedClaim(_ComparisonClaim):
+    """The share of negative eigenvalues is the same in all experiments, up to a factor."""
+
+    kind: Literal["share_unchanged"]
+    max_ratio: Positive
+
+
+class FirstIsLargerClaim(_ComparisonClaim):
+    """The first of two experiments has the larger outliers."""
+
+    kind: Literal["first_is_larger"]
+    num_compared: int = Field(ge=1)
+
+
 Figure = Annotated[
     EndpointsFigure | GapsFigure | RightEdgeFigure | NegativePartFigure,
     Field(discriminator="kind"),
 ]
 Table = Annotated[OutlierCountsTable | InertiaTable, Field(discriminator="kind")]
 Claim = Annotated[
-    FlatnessClaim | CountsMatchClaim | CountsGrowClaim | NegativePartClaim,
+    FlatnessClaim
+    | CountsMatchClaim
+    | CountsGrowClaim
+    | NegativePartClaim
+    | EdgeUnchangedClaim
+    | ShareUnchangedClaim
+    | FirstIsLargerClaim,
     Field(discriminator="kind"),
 ]

@@ -95,11 +95,17 @@ def outlier_tables():
     ]
 
 
+def seeds_of(entry):
+    """The seeds that a figure, table or claim reads."""
+    return entry.seeds if hasattr(entry, "seeds") else [entry.seed]
+
+
 def hessians_of(entry, experiments, steps):
     """The Hessian's spectra that a figure, table or claim reads."""
     return [
-        SPECTRUM.format(experiment=name, seed=entry.seed, step=step, matrix="hessian")
+        SPECTRUM.format(experiment=name, seed=seed, step=step, matrix="hessian")
         for name in experiments
+        for seed in seeds_of(entry)
         for step in steps
     ]
 
@@ -116,4 +122,8 @@ def spectra_over_seeds(entry):
 
 def outliers_of(entry, experiments):
     """The outlier tables that a figure, table or claim reads."""
-    return [OUTLIERS.format(experiment=name, seed=entry.seed) for name in experiments]
+    return [
+        OUTLIERS.format(experiment=name, seed=seed)
+        for name in experiments
+        for seed in seeds_of(entry)
+    ]

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hesspipe import claims
 from hesspipe.claims import Run, check_claim, check_claims, run_from_tables
 
 # Shares of eigenvalues within 0.1 of the largest magnitude: 3/4, 1/2 and 1/4.
@@ -243,3 +244,68 @@ def test_check_claims_keeps_every_claim_under_its_name():
         "grow": "does not hold",
         "match": "holds",
     }
+
+
+def run_of(eigenvalues, num_negative=1):
+    return claims.Run("any", 3, np.array(eigenvalues, dtype=float), {}, num_negative)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "verdict"),
+    [
+        ([[0, 1.0, 2.0], [0, 1.0, 2.0]], [[0, 1.5, 3.0], [0, 2.0, 4.0]], "holds"),
+        ([[0, 1.0, 2.0], [0, 1.0, 2.0]], [[0, 1.0, 2.0], [0, 2.1, 4.1]], "holds in part"),
+        ([[0, 1.0, 2.0], [0, 1.0, 2.0]], [[0, 0.4, 0.8], [0, 3.0, 4.1]], "does not hold"),
+    ],
+)
+def test_check_claim_compares_the_edges_of_all_networks(narrow, wide, verdict):
+    runs = {seed: {"narrow": run_of(narrow[seed]), "wide": run_of(wide[seed])} for seed in (0, 1)}
+    found = claims.check_claim(
+        runs, kind="edge_unchanged", section="3.2", experiments=["narrow", "wide"],
+        seeds=[0, 1], step=5, num_compared=2, max_ratio=2.0,
+    )  # fmt: skip
+    assert found["verdict"] == verdict
+    expected = [wide[0][1] / narrow[0][1] * wide[0][2] / narrow[0][2]]
+    assert max(found["measured"]["factors"][0], 1 / found["measured"]["factors"][0]) == (
+        pytest.approx(max(expected[0], 1 / expected[0]) ** 0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "verdict"),
+    [((10, 11), "holds"), ((10, 12), "does not hold"), ((12, 10), "does not hold")],
+)
+def test_check_claim_compares_the_shares_of_negative_eigenvalues(numbers, verdict):
+    sizes = (100, 100)
+    runs = {
+        0: {
+            name: run_of(np.zeros(size), number)
+            for name, size, number in zip("ab", sizes, numbers, strict=True)
+        }
+    }
+    found = claims.check_claim(
+        runs, kind="share_unchanged", section="3.4", experiments=["a", "b"], seeds=[0], step=5,
+        max_ratio=1.1,
+    )  # fmt: skip
+    assert found["verdict"] == verdict
+    assert found["measured"]["shares"] == [[number / 100 for number in numbers]]
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "verdict", "num_larger"),
+    [
+        ([0, 2.0, 3.0], [0, 1.0, 2.0], "holds", 2),
+        ([0, 2.0, 3.0], [9, 1.0, 2.0], "holds", 2),
+        ([0, 2.0, 3.0], [0, 1.0, 3.5], "does not hold", 1),
+        ([0, 2.0, 3.0], [0, 2.0, 3.0], "does not hold", 0),
+    ],
+)
+def test_check_claim_wants_each_outlier_of_the_first_network_larger(
+    large, small, verdict, num_larger
+):
+    found = claims.check_claim(
+        {0: {"lb": run_of(large), "sb": run_of(small)}}, kind="first_is_larger", section="3.3",
+        experiments=["lb", "sb"], seeds=[0], step=5, num_compared=2,
+    )  # fmt: skip
+    assert (found["verdict"], found["measured"]["num_larger"]) == (verdict, [num_larger])
+    assert found["measured"]["ratios_of_the_largest"] == [large[2] / small[2]]
