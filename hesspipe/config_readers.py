@@ -39,34 +39,31 @@ class GapsFigure(Section):
     num_largest: int = Field(ge=2)
 
 
-class RightEdgeFigure(Section):
+class _OverSeeds(Section):
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+    step: Step
+
+
+class RightEdgeFigure(_OverSeeds):
     """The largest eigenvalues of several experiments over each other, for several seeds."""
 
     kind: Literal["right_edge"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     labels: Annotated[list[str], Distinct]
-    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
-    step: Step
     num_largest: int = Field(ge=2)
 
 
-class NegativePartFigure(Section):
+class NegativePartFigure(_OverSeeds):
     """The negative eigenvalues of several experiments against their percentage."""
 
     kind: Literal["negative_part"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     labels: Annotated[list[str], Distinct]
-    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
-    step: Step
 
 
-class InertiaTable(Section):
+class InertiaTable(_OverSeeds):
     """Signs of the eigenvalues of several experiments, for several seeds and matrices."""
 
     kind: Literal["inertia"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
-    step: Step
     matrices: Annotated[list[Matrix], Distinct] = Field(min_length=1)
 
 
@@ -126,11 +123,9 @@ class NegativePartClaim(_Claim):
     max_magnitude: Share
 
 
-class _ComparisonClaim(Section):
+class _ComparisonClaim(_OverSeeds):
     section: str
     experiments: Annotated[list[str], Distinct] = Field(min_length=2)
-    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
-    step: Step
 
 
 class EdgeUnchangedClaim(_ComparisonClaim):

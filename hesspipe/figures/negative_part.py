@@ -50,9 +50,7 @@ def draw_negative_part(axes: Axes, spectra: pd.DataFrame, number: int, label: st
         axes.plot(
             100 * (negative["rank"] + 1) / num_parameters,
             negative["eigenvalue"],
-            color=style.NETWORK_COLORS[number],
-            marker=style.NETWORK_MARKERS[number],
-            markersize=2.5,
             markevery=0.07,
             label=label if index == 0 else None,
+            **style.network_line(number),
         )

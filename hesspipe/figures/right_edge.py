@@ -49,9 +49,7 @@ def draw_right_edge(
         axes.plot(
             range(1, len(largest) + 1),
             largest["eigenvalue"],
-            color=style.NETWORK_COLORS[number],
-            marker=style.NETWORK_MARKERS[number],
-            markersize=2.5,
             markevery=8,
             label=label if index == 0 else None,
+            **style.network_line(number),
         )

@@ -56,6 +56,15 @@ def context() -> AbstractContextManager[None]:
     return mpl_style.context(["default", RC_PARAMS])
 
 
+def network_line(number: int) -> dict[str, Any]:
+    """Give the color and marker of the network that stands at this place in the figure's entry."""
+    return {
+        "color": NETWORK_COLORS[number],
+        "marker": NETWORK_MARKERS[number],
+        "markersize": 2.5,
+    }
+
+
 def save(figure: Figure, path_to_pdf: str | Path, path_to_png: str | Path) -> None:
     """Write a figure as PDF and PNG; equal figures give equal bytes.
 
