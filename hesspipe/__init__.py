@@ -13,14 +13,22 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hesspipe.dense import ggn_matrix, hessian_matrix, residual_matrix
+    from hesspipe.extreme_pairs import Eigenpairs, NotConvergedError, eigenpairs
     from hesspipe.objective import Objective
+    from hesspipe.operators import GGNOperator, HessianOperator, ResidualOperator
     from hesspipe.outliers import count_outliers
     from hesspipe.spectra import Spectrum, spectrum
 
 __all__ = [
+    "Eigenpairs",
+    "GGNOperator",
+    "HessianOperator",
+    "NotConvergedError",
     "Objective",
+    "ResidualOperator",
     "Spectrum",
     "count_outliers",
+    "eigenpairs",
     "ggn_matrix",
     "hessian_matrix",
     "residual_matrix",
@@ -29,9 +37,15 @@ __all__ = [
 
 # Looked up at first use (PEP 562): a script that draws a figure need not load torch.
 _HOMES = {
+    "Eigenpairs": "extreme_pairs",
+    "GGNOperator": "operators",
+    "HessianOperator": "operators",
+    "NotConvergedError": "extreme_pairs",
     "Objective": "objective",
+    "ResidualOperator": "operators",
     "Spectrum": "spectra",
     "count_outliers": "outliers",
+    "eigenpairs": "extreme_pairs",
     "ggn_matrix": "dense",
     "hessian_matrix": "dense",
     "residual_matrix": "dense",

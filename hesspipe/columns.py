@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from hesspipe.curvature import at_zero_outputs, curvature_factors
 from hesspipe.objective import Objective
-from hesspipe.products import BatchProduct
+from hesspipe.products import BatchProduct, decay_product
 from hesspipe.products import pull_back as pull_back  # for hesspipe.tangents
 
 # Blocks of 16 to 64 vectors are fastest on CPUs: larger ones fall out of the cache.
@@ -113,7 +113,7 @@ def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     products = torch.zeros_like(vectors)
     for batch in objective.batches:
         products += BatchProduct(objective, matrix, batch)(vectors)
-    return products
+    return products + decay_product(objective, matrix, vectors)
 
 
 def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:

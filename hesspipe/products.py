@@ -101,6 +101,15 @@ def linearized_loss(objective: Objective, theta: Tensor, batch: Batch) -> Tensor
     return (slopes * objective.outputs(theta, batch.inputs)).sum()
 
 
+def decay_product(objective: Objective, matrix: str, vectors: Tensor) -> Tensor | float:
+    """What weight decay adds to products with vectors (K, P): its curvature is in H and in G."""
+    weight_decay: float = getattr(objective, "weight_decay", 0.0)
+    is_varied: Tensor | None = getattr(objective, "is_varied", None)
+    if weight_decay == 0 or is_varied is None or matrix == "residual":
+        return 0.0
+    return weight_decay * is_varied * vectors
+
+
 def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
     """Multiply vectors with the Jacobian of values: rows v^T (d values / d point).
 

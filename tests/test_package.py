@@ -18,7 +18,9 @@ READING_ORDER = [
     "files", "digits", "data", "models", "memory", "objective", "curvature", "products", "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
-    "gram", "factored", "spectra", "training",
+    "gram", "factored", "spectra", "operators", "lanczos", "krylov", "ritz_pairs",
+    "search_state", "pair_search", "extreme_pairs",
+    "training",
     "runs", "extraction", "outliers", "outlier_table", "tables", "inertia_table", "claims",
     "figures", "workflow",
 ]  # fmt: skip
