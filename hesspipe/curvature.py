@@ -117,6 +117,11 @@ def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tenso
     signs : Tensor, shape (n, C)
         1, -1, or 0 where a factor is only the rounding of a zero.
     """
+    if objective.couples_samples:
+        raise ValueError(
+            "model must treat each sample alone for G, got one that couples them; "
+            "use running statistics in batch normalization"
+        )
     values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
     # Rounding leaves curvatures of this size where there are none.
     floor = values.shape[-1] * torch.finfo(values.dtype).eps * values.abs().max()

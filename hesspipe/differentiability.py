@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -29,14 +29,18 @@ class NotTwiceDifferentiableError(ValueError):
 
 @contextmanager
 def differentiating() -> Iterator[None]:
-    """Record gradients whatever the caller's mode, and name what has no second derivative.
+    """Record gradients in full precision whatever the caller's modes, and name what has no second.
 
     Raises
     ------
     NotTwiceDifferentiableError
     """
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for device_type in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
             yield
     except RuntimeError as error:
         message = str(error)

@@ -130,8 +130,8 @@ def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int])
             )
 
 
-def refuse_coupled_samples(whole: Any, part: Any, dtype: torch.dtype) -> None:
-    """Refuse a model whose outputs for some samples depend on the others of their batch.
+def couples_samples(whole: Any, part: Any, dtype: torch.dtype) -> bool:
+    """Whether a model's outputs for some samples depend on the others of their batch.
 
     Parameters
     ----------
@@ -139,21 +139,19 @@ def refuse_coupled_samples(whole: Any, part: Any, dtype: torch.dtype) -> None:
         Outputs of a batch, and of its first samples alone.
     dtype : torch.dtype
 
-    Raises
-    ------
-    ValueError
+    Returns
+    -------
+    bool
+        Outputs without a row per sample, or padded to the batch's longest, are not compared.
     """
-    for (name, one), (_, other) in zip(
-        named_tensors(whole, "outputs"), named_tensors(part, "outputs"), strict=False
-    ):
-        if one.shape[1:] != other.shape[1:] or one.ndim == 0:  # padded to the batch's longest
-            continue
-        if not _is_same(one[: len(other)], other, dtype):
-            raise ValueError(
-                f"model must treat each sample alone, got {name} of samples that depend on the "
-                "others of their batch, so that the loss depends on how the data are batched; "
-                "pass all the data as one batch, or use running statistics"
-            )
+    pairs = zip(named_tensors(whole, ""), named_tensors(part, ""), strict=False)
+    return any(
+        one.ndim > 0
+        and one.shape[1:] == other.shape[1:]
+        and len(other) < len(one)
+        and not _is_same(one[: len(other)], other, dtype)
+        for (_, one), (_, other) in pairs
+    )
 
 
 class PrecisionTracer(TorchFunctionMode):

@@ -88,7 +88,7 @@ def owns_every_parameter(objective: Objective, modules: Mapping[str, nn.Module])
         for key, _ in module.named_parameters()
     }
     is_whole = owned == set(objective.names) and not any(objective.is_frozen)
-    return is_whole and objective.has_output_rows
+    return is_whole and objective.has_output_rows and not objective.couples_samples
 
 
 def first_entries(objective: Objective) -> dict[str, int]:

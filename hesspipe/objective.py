@@ -16,9 +16,9 @@ from hesspipe.denominators import Denominator, LossFunction, in_dtype, known_den
 from hesspipe.differentiability import differentiating, refuse_wrong_second_derivatives
 from hesspipe.evaluations import (
     PrecisionTracer,
+    couples_samples,
     preserved_random_state,
     refuse_changed_buffers,
-    refuse_coupled_samples,
     refuse_differences,
     require_finite_evaluation,
 )
@@ -83,6 +83,8 @@ class Objective:
     batches : list of Batch
     num_parameters, num_data : int
         P and N.
+    has_output_rows, couples_samples : bool
+        Whether the model returns a row for every sample, and whether it depends on the others.
 
     Raises
     ------
@@ -124,6 +126,7 @@ class Objective:
         self._whole_loss = in_dtype(loss_fn, dtype, self.device)
         self._layouts: dict[int, Layout] = {}
         self.has_output_rows = True
+        self.couples_samples = False
         self.is_from_function = False
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
@@ -299,9 +302,15 @@ class Objective:
                 "conversion, or pass its dtype=... for all"
             )
         self._refuse_differences((outputs, loss), theta, batch, 0)
-        if len(self.batches) > 1 and count > 1:
-            part = self._flat(theta, batch.inputs[: count // 2])
-            refuse_coupled_samples(outputs, part, self.dtype)
+        if count > 2:
+            part = self._flat(theta, batch.inputs[: max(2, count // 2)])
+            self.couples_samples = couples_samples(outputs, part, self.dtype)
+        if self.couples_samples and len(self.batches) > 1:
+            raise ValueError(
+                "model must treat each sample alone, got outputs of samples that depend on the "
+                "others of their batch, so that the loss depends on how the data are batched; "
+                "pass all the data as one batch, or use running statistics"
+            )
 
 
 def _loss_of_rows(
