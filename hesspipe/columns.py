@@ -20,10 +20,12 @@ from scipy.linalg.blas import dsyrk
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.curvature import at_zero_outputs, curvature_factors
+from hesspipe.curvature import add_weight_decay, at_zero_outputs, curvature_factors
+from hesspipe.differentiability import differentiating
 from hesspipe.objective import Objective
-from hesspipe.products import BatchProduct, decay_product
+from hesspipe.products import BatchProduct
 from hesspipe.products import pull_back as pull_back  # for hesspipe.tangents
+from hesspipe.structures import Fields
 
 # Blocks of 16 to 64 vectors are fastest on CPUs: larger ones fall out of the cache.
 # Measured for 100-30-30-10, N = 1000: 1.5 ms a column at 32, 3.2 ms with all at once.
@@ -32,10 +34,11 @@ _COLUMNS_PER_BLOCK = 32
 _JACOBIAN_BYTES = 512 * 2**20
 
 
+@differentiating()
 def hessian_by_columns(
     objective: Objective, columns_per_block: int = _COLUMNS_PER_BLOCK, progress: bool = False
 ) -> Tensor:
-    """Compute H, the second derivative of L, for any network.
+    """Compute H, the second derivative of L with its weight decay, for any network.
 
     Parameters
     ----------
@@ -51,9 +54,11 @@ def hessian_by_columns(
     Tensor, shape (P, P)
         In the objective's dtype; symmetric up to rounding.
     """
-    return _second_derivative(objective, "hessian", columns_per_block, progress)
+    total = _second_derivative(objective, "hessian", columns_per_block, progress)
+    return add_weight_decay(objective, "hessian", total)
 
 
+@differentiating()
 def residual_by_columns(
     objective: Objective, columns_per_block: int = _COLUMNS_PER_BLOCK, progress: bool = False
 ) -> Tensor:
@@ -64,6 +69,7 @@ def residual_by_columns(
     return _second_derivative(objective, "residual", columns_per_block, progress)
 
 
+@differentiating()
 def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
     """Compute G = sum_n J_n^T S_n J_n from per-sample Jacobians, for any network.
 
@@ -92,9 +98,10 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
             rows = factors[part].mT @ jacobians
             add_squares(total, rows[signs[part] > 0], 1.0)
             add_squares(total, rows[signs[part] < 0], -1.0)
-    return mirror_lower(total)
+    return add_weight_decay(objective, "ggn", mirror_lower(total))
 
 
+@differentiating()
 def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     """Multiply H, G or R with vectors, without forming the matrix.
 
@@ -110,10 +117,10 @@ def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     -------
     Tensor, shape (K, P)
     """
-    products = torch.zeros_like(vectors)
+    products = objective.decay_diagonal(matrix) * vectors
     for batch in objective.batches:
         products += BatchProduct(objective, matrix, batch)(vectors)
-    return products + decay_product(objective, matrix, vectors)
+    return products
 
 
 def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
@@ -180,12 +187,12 @@ def _second_derivative(
     return total
 
 
-def _jacobians(objective: Objective, inputs: Tensor) -> Tensor:
+def _jacobians(objective: Objective, inputs: Tensor | Fields) -> Tensor:
     """J_n for each sample, of shape (n, C, P); a sample at a time, so none can mix."""
     theta = objective.theta.clone().requires_grad_()
     rows = []
-    for sample in inputs:
-        outputs = objective.outputs(theta, sample.unsqueeze(0)).squeeze(0)
+    for number in range(len(inputs)):
+        outputs = objective.outputs(theta, inputs[number : number + 1]).squeeze(0)
         units = torch.eye(len(outputs), dtype=outputs.dtype, device=outputs.device)
         rows.append(pull_back(outputs, theta, units))
     return torch.stack(rows)

@@ -127,8 +127,8 @@ def random_unit(
 ) -> Tensor:
     """Draw a random direction, orthogonal to the rows of a basis: shape (dim,)."""
     vector = torch.randn(product.dim, generator=generator, dtype=torch.float64)
-    unit = vector.to(product.device, product.dtype)
-    unit = unit / unit.norm()
+    unit: Tensor = vector.to(product.device, product.dtype)
+    unit /= unit.norm()
     if basis is None or len(basis) == 0:
         return unit
     unit, _, norm = orthogonalize(unit, basis)

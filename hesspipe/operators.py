@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from hesspipe.finiteness import require_finite_matrix
 from hesspipe.objective import Objective
-from hesspipe.products import BatchProduct, decay_product
+from hesspipe.products import BatchProduct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +90,9 @@ class CurvatureOperator:
         rows = vectors.detach().reshape(self.shape[0], -1).T.contiguous()
         total = self._multiply_rows(rows)
         if not torch.isfinite(total.sum()):
-            self._explain_not_finite(rows)
+            if not torch.isfinite(rows).all():
+                raise ValueError("vectors must be finite, got nan or inf")
+            require_finite_matrix(self.objective, total, self.matrix)
         return total.T.reshape(vectors.shape)
 
     def to_scipy(self) -> LinearOperator[Any]:
@@ -122,7 +125,7 @@ class CurvatureOperator:
 
     def _multiply_rows(self, rows: Tensor) -> Tensor:
         """Products of the vectors (K, P), summed over batches, with the weight decay's part."""
-        total = torch.zeros_like(rows)
+        total = self.objective.decay_diagonal(self.matrix) * rows
         label = f"{self.matrix} x {len(rows)}"
         num_batches = len(self.objective.batches)
         bar = tqdm(total=num_batches * len(rows), desc=label, disable=not self._progress)
@@ -133,7 +136,7 @@ class CurvatureOperator:
                     part = rows[start : start + step]
                     total[start : start + step] += product(part)
                     bar.update(len(part))
-        return total + decay_product(self.objective, self.matrix, rows)
+        return total
 
     def _batch_products(self) -> Iterator[BatchProduct]:
         """The batches' products; new ones are kept while memory lasts."""
@@ -147,19 +150,6 @@ class CurvatureOperator:
                 self._kept_bytes += product.graph_bytes
             yield product
             del product  # before the next one's graph is built
-
-    def _explain_not_finite(self, rows: Tensor) -> None:
-        """Raise with the first cause of a product that is not finite."""
-        if not torch.isfinite(rows).all():
-            raise ValueError("vectors must be finite, got nan or inf")
-        for number, product in enumerate(self._batch_products()):
-            is_bad = ~torch.isfinite(torch.cat([product(row.unsqueeze(0)) for row in rows]))
-            if is_bad.any():
-                name = self.objective.name_of(int(is_bad.any(0).nonzero()[0]))
-                raise ValueError(
-                    f"a product with the {self.matrix} must be finite, got nan or inf in batch "
-                    f"{number}, first in {name}; check the parameters, this batch and the loss"
-                )
 
 
 class HessianOperator(CurvatureOperator):

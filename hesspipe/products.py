@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesspipe.curvature import output_slopes
-from hesspipe.objective import Batch, Objective
+from hesspipe.batches import Batch
+from hesspipe.curvature import detached_outputs, output_slopes
+from hesspipe.differentiability import differentiating
+from hesspipe.objective import Objective
 
 # Several vectors at once are faster while their arrays stay in a CPU's cache. Measured on one
 # core, ms a vector with 1 and 32 at once: 0.19 and 0.06 for a graph of 0.1 MiB, 0.37 and 0.24 for
@@ -45,12 +47,14 @@ class BatchProduct:
         Memory that the graphs hold.
     """
 
+    @differentiating()
     def __init__(self, objective: Objective, matrix: str, batch: Batch) -> None:
         self._theta = objective.theta.clone().requires_grad_()
         build = self._link_ggn if matrix == "ggn" else self._link_second
         self._links = build(objective, matrix, batch)
         self.graph_bytes = _graph_bytes([values for values, _ in self._links])
 
+    @differentiating()
     def __call__(self, vectors: Tensor) -> Tensor:
         """Multiply the vectors, shape (K, P), all at once; the result has the same shape."""
         rows = vectors
@@ -79,12 +83,12 @@ class BatchProduct:
 
     def _link_ggn(self, objective: Objective, _: str, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """J^T u by u; dL/df by f; f by theta: applied in this order they are J, S and J^T."""
+        leaf = detached_outputs(objective, batch)
         outputs = objective.outputs(self._theta, batch.inputs)
         pulled = torch.zeros_like(outputs, requires_grad=True)
         (combined,) = torch.autograd.grad(
             outputs, self._theta, pulled, create_graph=True, materialize_grads=True
         )
-        leaf = outputs.detach().requires_grad_()
         loss = batch.share * objective.loss_fn(leaf, batch.targets)
         (slopes,) = torch.autograd.grad(loss, leaf, create_graph=True)
         return [(combined, pulled), (slopes, leaf), (outputs, self._theta)]
@@ -99,15 +103,6 @@ def linearized_loss(objective: Objective, theta: Tensor, batch: Batch) -> Tensor
     """sum_n <e_n, f(theta; x_n)> over one batch, with e_n constant: a scalar."""
     slopes = output_slopes(objective, batch)
     return (slopes * objective.outputs(theta, batch.inputs)).sum()
-
-
-def decay_product(objective: Objective, matrix: str, vectors: Tensor) -> Tensor | float:
-    """What weight decay adds to products with vectors (K, P): its curvature is in H and in G."""
-    weight_decay: float = getattr(objective, "weight_decay", 0.0)
-    is_varied: Tensor | None = getattr(objective, "is_varied", None)
-    if weight_decay == 0 or is_varied is None or matrix == "residual":
-        return 0.0
-    return weight_decay * is_varied * vectors
 
 
 def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:

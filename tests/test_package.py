@@ -15,12 +15,13 @@ PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
     "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
-    "files", "digits", "data", "models", "memory", "objective", "curvature", "products", "columns",
+    "files", "digits", "data", "models", "memory", "structures", "batches", "denominators",
+    "evaluations", "differentiability", "flat_model", "objective", "finiteness", "curvature",
+    "products", "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "operators", "lanczos", "krylov", "ritz_pairs",
-    "search_state", "pair_search", "extreme_pairs",
-    "training",
+    "search_state", "pair_search", "extreme_pairs", "training",
     "runs", "extraction", "outliers", "outlier_table", "tables", "inertia_table", "claims",
     "figures", "workflow",
 ]  # fmt: skip
