@@ -21,7 +21,8 @@ READING_ORDER = [
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "operators", "lanczos", "krylov", "ritz_pairs",
-    "search_state", "pair_search", "extreme_pairs", "training",
+    "search_state", "pair_search", "extreme_pairs", "spectral_density", "norms",
+    "training",
     "runs", "extraction", "outliers", "outlier_table", "tables", "inertia_table", "claims",
     "figures", "workflow",
 ]  # fmt: skip
