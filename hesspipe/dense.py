@@ -27,6 +27,7 @@ from torch import Tensor
 
 from hesspipe import columns
 from hesspipe.convolutions import matrix_by_convolutions
+from hesspipe.curvature import NotASumOverSamplesError
 from hesspipe.layers import matrix_by_layers
 from hesspipe.linear_layers import linear_layers
 from hesspipe.memory import require
@@ -181,7 +182,11 @@ def _compute(
     if method in ("auto", "convolutions"):
         convolutions = patch_layers(objective)
         if convolutions is not None:
-            return matrix_by_convolutions(objective, convolutions, matrix), "convolutions"
+            try:
+                return matrix_by_convolutions(objective, convolutions, matrix), "convolutions"
+            except NotASumOverSamplesError:
+                if method == "convolutions":
+                    raise  # H has no such sum; differentiating the loss twice still gives it
     if method in _NEEDS:
         raise ValueError(
             f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"
