@@ -15,7 +15,9 @@ PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
     "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
-    "files", "digits", "data", "models", "memory", "objective", "curvature", "columns",
+    "files", "digits", "data", "models", "memory", "structures", "batches", "denominators",
+    "evaluations", "differentiability", "flat_model", "objective", "finiteness", "curvature",
+    "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "training",
