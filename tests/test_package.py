@@ -19,7 +19,8 @@ READING_ORDER = [
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "training",
-    "runs", "extraction", "outliers", "outlier_table", "tables", "inertia_table", "claims",
+    "runs", "extraction", "outliers", "outlier_table", "tables", "extremes", "inertia_table",
+    "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
