@@ -14,8 +14,10 @@ import hesspipe
 PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
-    "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
-    "files", "digits", "data", "models", "memory", "objective", "curvature", "columns",
+    "named_functions", "config_messages", "config_types", "config_own", "config_own_references",
+    "config_references", "config_gallery", "config_readers", "config", "seeding",
+    "files", "digits", "data", "models", "own_networks", "memory", "objective",
+    "curvature", "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "training",

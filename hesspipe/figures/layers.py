@@ -11,7 +11,7 @@ from hesspipe.figures.densities import draw_density, finish_density_axes
 _NUM_COLUMNS = 2
 
 
-def layers_figure(table: pd.DataFrame, labels: dict[str, str]) -> Figure:
+def layers_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """Lay out a panel of a smoothed density for each group of parameters.
 
     The panels have axes of their own, because the layers of one network differ by decades in
@@ -21,7 +21,7 @@ def layers_figure(table: pd.DataFrame, labels: dict[str, str]) -> Figure:
     ----------
     table : DataFrame
         group, num_parameters, value, density, standard_error, one_eigenvalue; of one matrix.
-    labels : dict
+    titles : dict
         From each group to its title.
 
     Returns
@@ -39,7 +39,7 @@ def layers_figure(table: pd.DataFrame, labels: dict[str, str]) -> Figure:
             draw_density(axes, curve, style.MATRIX_COLORS[str(curve["matrix"].iloc[0])])
             finish_density_axes(axes, curve)
             size = int(curve["num_parameters"].iloc[0])
-            axes.set_title(f"{labels[group]} ({size:,})", loc="left")
+            axes.set_title(f"{titles[group]} ({size:,})", loc="left")
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)
         for axes in list(panels):
             axes.set_axis_off()
