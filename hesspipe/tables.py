@@ -195,6 +195,12 @@ def read_outliers(paths: Sequence[str | Path], step: int, matrix: str, rule: str
     return table[(table["step"] == step) & (table["matrix"] == matrix) & (table["rule"] == rule)]
 
 
+def read_cutoffs(path: str | Path, step: int, matrix: str) -> pd.DataFrame:
+    """Read what every rule says of one spectrum: the rows of one step and matrix."""
+    table = read_table(path, "outliers")
+    return table[(table["step"] == step) & (table["matrix"] == matrix)]
+
+
 def _labeled(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """The table behind columns of its provenance."""
     labels = {key: table.attrs[key] for key in keys}

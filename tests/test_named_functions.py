@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,11 @@ def build(width, *, depth=1):
     hidden = width
     return width * depth
 """
+OWN = {"own_package", "own_single", "failing"}
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "own_package/inner").mkdir(parents=True)
     (tmp_path / "own_package/__init__.py").write_text("")
     (tmp_path / "own_package/nets.py").write_text(SOURCE)
@@ -39,8 +41,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "own_package/needy.py").write_text("import absent_dependency\ndef build(): 0\n")
     (tmp_path / "own_single.py").write_text("from own_package.nets import build\n")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    return tmp_path
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize(
