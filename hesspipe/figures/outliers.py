@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hesspipe.figures import style
 
@@ -29,6 +30,7 @@ def outliers_figure(table: pd.DataFrame, counts: pd.DataFrame) -> Figure:
         panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
         for axes, (_, count) in zip(panels, counts.iterrows(), strict=True):
             draw_outliers(axes, table, float(count["cutoff"]))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.set_title(f"{count['rule']}: {int(count['num_outliers'])} above the cutoff")
         panels[0].set_yscale("log", nonpositive="clip")
         panels[0].set_ylabel(r"eigenvalue $\lambda$ (units of the loss)")

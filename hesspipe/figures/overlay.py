@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hesspipe.figures import style
 
@@ -33,6 +34,8 @@ def overlay_figure(table: pd.DataFrame) -> Figure:
         left.set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
         left.set_title("largest", loc="left")
         right.set_title("most negative", loc="left")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.set_xlabel("order of the largest")
         right.set_xlabel("order of the most negative")
         left.legend()
