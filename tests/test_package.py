@@ -16,13 +16,14 @@ PACKAGE = Path(hesspipe.__file__).parent
 READING_ORDER = [
     "named_functions", "config_messages", "config_types", "config_own", "config_own_references",
     "config_references", "config_gallery", "config_readers", "config", "seeding",
-    "files", "digits", "data", "models", "own_networks", "memory", "objective",
+    "files", "digits", "data", "models", "own_networks", "memory", "structures", "batches",
+    "denominators", "evaluations", "differentiability", "flat_model", "objective", "finiteness",
     "curvature", "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "training",
-    "runs", "extraction", "outliers", "outlier_table", "tables", "extremes", "inertia_table",
-    "claims",
+    "runs", "saved_states", "extraction", "diagonal_blocks", "matrix_free",
+    "outliers", "outlier_table", "tables", "extremes", "inertia_table", "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
