@@ -23,6 +23,7 @@ include: "rules/training.smk"
 include: "rules/spectra.smk"
 include: "rules/outliers.smk"
 include: "rules/figures.smk"
+include: "rules/gallery.smk"
 include: "rules/report.smk"
 
 
@@ -33,5 +34,5 @@ rule all:
         tables=expand("tables/{table}.csv", table=settings.tables),
         spectra=all_spectra(),
         outliers=outlier_tables(),
-        claims="claims.json",
+        claims=["claims.json"] if settings.claims else [],
         metrics="metrics/outliers.json",

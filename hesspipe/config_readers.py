@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hesspipe.config_gallery import GalleryFigure
 from hesspipe.config_types import (
     Distinct,
     Matrix,
@@ -151,7 +152,7 @@ class FirstIsLargerClaim(_ComparisonClaim):
 
 
 Figure = Annotated[
-    EndpointsFigure | GapsFigure | RightEdgeFigure | NegativePartFigure,
+    EndpointsFigure | GapsFigure | RightEdgeFigure | NegativePartFigure | GalleryFigure,
     Field(discriminator="kind"),
 ]
 Table = Annotated[OutlierCountsTable | InertiaTable, Field(discriminator="kind")]

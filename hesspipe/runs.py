@@ -15,8 +15,7 @@ import torch
 
 from hesspipe.data import Dataset, read_dataset
 from hesspipe.files import atomic_path, digest
-from hesspipe.models import build_model
-from hesspipe.seeding import generator
+from hesspipe.own_networks import build_loss, build_network, refuse_random_training
 from hesspipe.training import Schedule, checkpoint_path, pick_device, state_folder, train
 
 
@@ -33,6 +32,8 @@ class TrainingRun:
         Draws the initial point and orders the batches.
     model, training : dict
         Their entries in config.yaml.
+    own_code : sequence of path
+        Files behind functions of one's own: an unfinished training of others is not gone on with.
     """
 
     path_to_dataset: str | Path
@@ -40,6 +41,7 @@ class TrainingRun:
     seed: int
     model: dict[str, Any]
     training: dict[str, Any]
+    own_code: Sequence[str | Path] = ()
 
     @cached_property
     def device(self) -> torch.device:
@@ -74,6 +76,7 @@ class TrainingRun:
             {
                 **self.provenance,
                 "dataset_digest": digest(self.path_to_dataset),
+                "own_code": {str(path): digest(path) for path in self.own_code},
                 "num_threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             }
@@ -89,18 +92,16 @@ class TrainingRun:
         """
         data = self.dataset
         settings = {key: self.training[key] for key in self.training if key in _SCHEDULE}
-        network = build_model(
-            data.train_inputs,
-            data.num_classes,
-            generator(self.seed, "initial parameters"),
-            **self.model,
-        )
+        dtype = getattr(torch, self.training["dtype"])
+        network = build_network(data.train_inputs, data.num_classes, self.seed, self.model, dtype)
+        refuse_random_training(network)
         return train(
             network,
             data,
             Schedule(**{"batch_size": None, **settings}),
             seed=self.seed,
             path_to_state=self.path_to_state,
+            loss_fn=build_loss(self.model),
             about={"provenance": json.dumps(self.provenance, sort_keys=True)},
             progress=progress,
         )

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from tqdm import tqdm
 from hesspipe.data import Dataset
 from hesspipe.files import DamagedFileError, atomic_path, read_tensors, write_tensors
 from hesspipe.seeding import generator
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class DivergedError(ArithmeticError):
@@ -93,10 +95,11 @@ def train(
     *,
     seed: int,
     path_to_state: str | Path,
+    loss_fn: LossFunction = nn.functional.cross_entropy,
     about: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Minimize the mean cross-entropy, keeping checkpoints on the way.
+    """Minimize a loss, keeping checkpoints on the way.
 
     If `path_to_state` holds checkpoints of an earlier, interrupted call, training goes on
     from the newest readable one. On one machine with one number of threads the result is
@@ -114,6 +117,8 @@ def train(
     path_to_state : str or Path
         A folder for this training alone: `step<step>.safetensors` for each checkpoint and
         `history.parquet`.
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+        The paper's is the mean cross-entropy.
     about : mapping of str to str, optional
         Stored in every checkpoint.
     progress : bool
@@ -123,8 +128,9 @@ def train(
     -------
     DataFrame
         step, train_loss, train_accuracy, test_loss, test_accuracy, gradient_norm; one row
-        every `record_every` steps. Losses are means over samples, in nats; accuracies are in
-        [0, 1]; gradient_norm is that of the loss over the whole training set.
+        every `record_every` steps. Cross-entropies are means over samples, in nats; accuracies
+        are in [0, 1]; gradient_norm is that of the loss over the whole training set. What does
+        not exist (without held-out data, or without class labels) is None.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def train(
     )
     for step in bar:
         if schedule.is_due(step, schedule.record_every):
-            rows.append(_evaluate(model, data, step))
+            rows.append(_evaluate(model, data, loss_fn, step))
             _check_finite(rows[-1]["gradient_norm"], "norm of the gradient", step, schedule, folder)
             bar.set_postfix(loss=f"{rows[-1]['train_loss']:.3g}", refresh=False)
         if schedule.is_due(step, schedule.checkpoint_every):
@@ -154,7 +160,7 @@ def train(
         if step == schedule.num_steps:
             break
         inputs, targets = next(batches)
-        loss = nn.functional.cross_entropy(model(inputs), targets)
+        loss = loss_fn(model(inputs), targets)
         _check_finite(loss.item(), "loss", step, schedule, folder)
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
@@ -255,25 +261,35 @@ def _check_finite(value: float, what: str, step: int, schedule: Schedule, folder
         )
 
 
-def _evaluate(model: nn.Module, data: Dataset, step: int) -> dict[str, float]:
+def _evaluate(
+    model: nn.Module, data: Dataset, loss_fn: LossFunction, step: int
+) -> dict[str, float | None]:
     """One row of the history."""
     parameters = list(model.parameters())
     outputs = model(data.train_inputs)
-    loss = nn.functional.cross_entropy(outputs, data.train_targets)
+    loss = loss_fn(outputs, data.train_targets)
     gradients = torch.autograd.grad(loss, parameters)
     gradient_norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-    with torch.no_grad():
-        test_outputs = model(data.test_inputs)
-        test_loss = nn.functional.cross_entropy(test_outputs, data.test_targets)
-    return {
+    row: dict[str, float | None] = {
         "step": step,
         "train_loss": loss.item(),
-        "train_accuracy": _accuracy(outputs, data.train_targets),
-        "test_loss": test_loss.item(),
-        "test_accuracy": _accuracy(test_outputs, data.test_targets),
+        "train_accuracy": _accuracy(outputs, data.train_targets, loss_fn),
+        "test_loss": None,
+        "test_accuracy": None,
         "gradient_norm": gradient_norm.item(),
     }
+    if len(data.test_inputs):
+        with torch.no_grad():
+            outputs = model(data.test_inputs)
+            row["test_loss"] = loss_fn(outputs, data.test_targets).item()
+        row["test_accuracy"] = _accuracy(outputs, data.test_targets, loss_fn)
+    return row
 
 
-def _accuracy(outputs: Tensor, targets: Tensor) -> float:
-    return (outputs.argmax(1) == targets).double().mean().item()
+def _accuracy(outputs: Tensor, targets: Tensor, loss_fn: LossFunction) -> float | None:
+    """Share of the labels that have the largest output; None where targets are no labels."""
+    # Class labels stand in a tensor without the dimension of the classes, the second one.
+    if targets.is_floating_point() or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
+        return None
+    is_label = targets != getattr(loss_fn, "ignore_index", -100)
+    return (outputs.argmax(1) == targets)[is_label].double().mean().item()

@@ -105,13 +105,13 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("claims.flat.min_share", 1.5, "must be at most 1.0, got 1.5"),
     # Choices and names.
     (f"{SLOW}.model.activation", "sigmoid", "must be 'relu' or 'tanh', got 'sigmoid'"),
-    (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', got 'adam'"),
+    (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', 'saved', got 'adam'"),
     (f"{SLOW}.training.dtype", "float16", "must be 'float32' or 'float64', got 'float16'"),
-    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', got 'cnn'"),
+    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', 'own', got 'cnn'"),
     (
         "datasets.digits.kind",
         "mnist",
-        "must be one of 'gaussian_clusters', 'mnist_digits', got 'mnist'",
+        "must be one of 'gaussian_clusters', 'mnist_digits', 'own', 'file', got 'mnist'",
     ),
     (
         "datasets.digits.source",
@@ -123,7 +123,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "figures.ends.kind",
         "pie",
-        "must be one of 'endpoints', 'gaps', 'right_edge', 'negative_part', got 'pie'",
+        "must be one of 'endpoints', 'gaps', 'right_edge', 'negative_part', 'ordered', 'overlay', "
+        "'over_training', 'outliers', 'densities', 'layers', got 'pie'",
     ),
     ("outliers.rules.0", "gaps", "must be 'gap', 'ratio' or 'elbow', got 'gaps'"),
     # Lists and mappings.
