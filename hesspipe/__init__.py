@@ -13,11 +13,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hesspipe.dense import ggn_matrix, hessian_matrix, residual_matrix
+    from hesspipe.diagonal_blocks import DiagonalBlock
     from hesspipe.objective import Objective
     from hesspipe.outliers import count_outliers
     from hesspipe.spectra import Spectrum, spectrum
 
 __all__ = [
+    "DiagonalBlock",
     "Objective",
     "Spectrum",
     "count_outliers",
@@ -29,6 +31,7 @@ __all__ = [
 
 # Looked up at first use (PEP 562): a script that draws a figure need not load torch.
 _HOMES = {
+    "DiagonalBlock": "diagonal_blocks",
     "Objective": "objective",
     "Spectrum": "spectra",
     "count_outliers": "outliers",
