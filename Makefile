@@ -28,7 +28,7 @@ example: $(VENV)/.installed
 	snakemake --cores $(CORES) --directory examples/transformer
 
 # The documentation as HTML, in docs/_build; a warning is an error.
-docs: $(VENV)/.installed-docs
+docs: $(VENV)/.installed
 	python -m sphinx -W --keep-going -b html docs docs/_build
 
 # After `dvc pull` or `dvc checkout`: let Snakemake take the files as up to date.
@@ -64,11 +64,7 @@ constraints: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt \
-	  --editable '.[workflow,dev]'
-	touch $@
-
-$(VENV)/.installed-docs: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[docs]'
+	  --editable '.[workflow,dev,docs]'
 	touch $@
 
 clean:
