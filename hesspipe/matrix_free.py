@@ -11,10 +11,8 @@ import torch
 from hesspipe.diagonal_blocks import DiagonalBlock
 from hesspipe.extraction import load_objective
 from hesspipe.extreme_pairs import eigenpairs
-from hesspipe.operators import GGNOperator, HessianOperator, ResidualOperator
+from hesspipe.operators import OPERATORS
 from hesspipe.spectral_density import density
-
-_OPERATORS = {"hessian": HessianOperator, "ggn": GGNOperator, "residual": ResidualOperator}
 
 
 def density_table(
@@ -26,6 +24,8 @@ def density_table(
     settings: dict[str, Any],
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Estimate the spectral density of H, G or R, or of their block of some parameters.
+
+    A block of fewer rows than steps takes as many steps as rows: then nothing is left to find.
 
     Parameters
     ----------
@@ -47,16 +47,18 @@ def density_table(
     objective, provenance = load_objective(
         path_to_dataset, path_to_checkpoint, model, parameters=patterns, **_precision(settings)
     )
-    operator: Any = _OPERATORS[matrix](objective)
+    operator: Any = OPERATORS[matrix](objective)
     if patterns is not None:
         operator = DiagonalBlock(operator, objective.is_varied)
-    result = density(operator, progress=True, **settings["density"])
+    wanted = settings["density"]
+    num_steps = min(wanted["num_steps"], operator.shape[0])
+    result = density(operator, progress=True, **(wanted | {"num_steps": num_steps}))
     num_probes, num_nodes = result.nodes.shape
     table = pd.DataFrame(
         {
             "probe": torch.arange(num_probes).repeat_interleave(num_nodes).numpy(),
-            "node": result.nodes.double().flatten().cpu().numpy(),
-            "weight": result.weights.double().flatten().cpu().numpy(),
+            "node": result.nodes.flatten().numpy(),
+            "weight": result.weights.flatten().numpy(),
         }
     )
     return table, provenance | {
@@ -64,7 +66,7 @@ def density_table(
         "method": "stochastic Lanczos quadrature",
         "patterns": patterns,
         "num_parameters": operator.shape[0],
-        "density": settings["density"],
+        "density": wanted,
     }
 
 
@@ -99,7 +101,7 @@ def eigenpairs_table(
     )
     wanted = settings["eigenpairs"]
     Path(path_to_state).parent.mkdir(parents=True, exist_ok=True)
-    operator = _OPERATORS[matrix](objective)
+    operator = OPERATORS[matrix](objective)
     found = eigenpairs(operator, progress=True, state=path_to_state, **wanted)
     size, num_smallest = objective.num_parameters, wanted["num_smallest"]
     num_largest = wanted["num_largest"]
@@ -107,8 +109,8 @@ def eigenpairs_table(
         {
             "end": ["smallest"] * num_smallest + ["largest"] * num_largest,
             "rank": [*range(num_smallest), *range(size - num_largest, size)],
-            "eigenvalue": found.eigenvalues.double().cpu().numpy(),
-            "residual_norm": found.residual_norms.double().cpu().numpy(),
+            "eigenvalue": found.eigenvalues.numpy(),
+            "residual_norm": found.residual_norms.numpy(),
         }
     )
     return table, provenance | {

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.smoothing import smooth_densities
+import pandas as pd
 
 from hesspipe.figures import style
 from hesspipe.figures.layers import layers_figure
+from hesspipe.smoothing import smooth_densities
 from hesspipe.tables import read_table
 from hesspipe.workflow.jobs import logged
 
@@ -18,8 +19,9 @@ def render_layers(
 ) -> None:
     """Read the tables, smooth, draw, write."""
     tables = [read_table(path, "density") for path in paths_to_densities]
-    curves = smooth_densities(tables, config["relative_width"], config["num_points"])
-    style.save(layers_figure(curves, config["titles"]), path_to_pdf, path_to_png)
+    settings = config["relative_width"], config["num_points"]
+    curves = [smooth_densities([table], *settings) for table in tables]
+    style.save(layers_figure(pd.concat(curves), config["titles"]), path_to_pdf, path_to_png)
 
 
 if __name__ == "__main__":
