@@ -1,6 +1,6 @@
 """config.yaml as pydantic models: everything is checked before any job starts.
 
-No key has a default. Every number that decides a result stands in config.yaml, with its
+No number has a default. Every one that decides a result stands in config.yaml, with its
 source beside it, so that a default can neither hide there nor be written twice.
 """
 
@@ -26,6 +26,7 @@ from hesspipe.config_types import (
     Positive,
     Section,
     Seed,
+    Share,
     Step,
 )
 
@@ -58,6 +59,16 @@ class MNISTDigits(Section):
     seed: Seed
 
 
+class CIFAR10Images(Section):
+    """Small color photographs; see `hesspipe.data.cifar10_images`."""
+
+    kind: Literal["cifar10_images"]
+    source: Literal["folder", "download"]
+    folder: str = Field(min_length=1)
+    num_train: int = Field(ge=1)
+    seed: Seed
+
+
 class MLP(Section):
     """A fully connected network; see `hesspipe.models.mlp`."""
 
@@ -75,6 +86,17 @@ class ConvNet(Section):
     kernel_size: int = Field(ge=1)
     hidden_width: int = Field(ge=1)
     initial_std: Positive
+
+
+class AlexNet(Section):
+    """Convolutions and one fully connected layer; see `hesspipe.models.alexnet`."""
+
+    kind: Literal["alexnet"]
+    channels: list[Annotated[int, Field(ge=1)]] = Field(min_length=5, max_length=5)
+    kernel_sizes: list[Annotated[int, Field(ge=1)]] = Field(min_length=5, max_length=5)
+    first_stride: int = Field(ge=1)
+    pool_after: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Distinct]
+    initial_gain: Positive
 
 
 class _Training(Section):
@@ -96,6 +118,8 @@ class StochasticGradientDescent(_Training):
 
     algorithm: Literal["sgd"]
     batch_size: int = Field(ge=1)
+    # Absent, a record is measured on the whole training set.
+    num_recorded: int | None = Field(default=None, ge=1)
 
 
 class Spectra(Section):
@@ -110,7 +134,9 @@ class Experiment(Section):
 
     dataset: str
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
-    model: Annotated[MLP | ConvNet, Field(discriminator="kind")]
+    # Absent, the network starts at a random point; else at the end of this experiment.
+    starts_from: str | None = None
+    model: Annotated[MLP | ConvNet | AlexNet, Field(discriminator="kind")]
     training: Annotated[
         GradientDescent | StochasticGradientDescent, Field(discriminator="algorithm")
     ]
@@ -145,7 +171,21 @@ class OutlierSettings(Section):
     num_candidates: int = Field(ge=2)
 
 
-Data = Annotated[GaussianClusters | MNISTDigits, Field(discriminator="kind")]
+class LineSettings(Section):
+    """Where the loss on a straight line is evaluated; see `hesspipe.paths.line_coefficients`."""
+
+    num_between: int = Field(ge=2)
+    num_beyond: int = Field(ge=0)
+
+
+class PlaneSettings(Section):
+    """Where the loss on a plane is evaluated; see `hesspipe.paths.plane_grid`."""
+
+    num_points: int = Field(ge=2)
+    margin: Share
+
+
+Data = Annotated[GaussianClusters | MNISTDigits | CIFAR10Images, Field(discriminator="kind")]
 
 
 class Config(Section):
@@ -155,6 +195,8 @@ class Config(Section):
     experiments: dict[Name, Experiment] = Field(min_length=1)
     spectrum: SpectrumSettings
     outliers: OutlierSettings
+    lines: LineSettings
+    planes: PlaneSettings
     figures: dict[Name, Figure]
     tables: dict[Name, Table]
     claims: dict[Name, Claim]

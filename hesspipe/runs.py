@@ -14,10 +14,17 @@ import pandas as pd
 import torch
 
 from hesspipe.data import Dataset, read_dataset
-from hesspipe.files import atomic_path, digest
+from hesspipe.files import DamagedFileError, atomic_path, digest, read_tensors
 from hesspipe.models import build_model
-from hesspipe.seeding import generator
-from hesspipe.training import Schedule, checkpoint_path, pick_device, state_folder, train
+from hesspipe.seeding import derive_seed, generator
+from hesspipe.training import (
+    Schedule,
+    checkpoint_path,
+    load_checkpoint,
+    pick_device,
+    state_folder,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class TrainingRun:
         Draws the initial point and orders the batches.
     model, training : dict
         Their entries in config.yaml.
+    path_to_start : str or Path, optional
+        Checkpoint of another experiment on the same network, whose point is this one's start.
     """
 
     path_to_dataset: str | Path
@@ -40,6 +49,7 @@ class TrainingRun:
     seed: int
     model: dict[str, Any]
     training: dict[str, Any]
+    path_to_start: str | Path | None = None
 
     @cached_property
     def device(self) -> torch.device:
@@ -55,7 +65,7 @@ class TrainingRun:
     @property
     def provenance(self) -> dict[str, Any]:
         """What decided the numbers."""
-        return {
+        about = {
             "experiment": self.experiment,
             "seed": self.seed,
             "dataset": self.dataset.settings,
@@ -66,13 +76,30 @@ class TrainingRun:
             "dtype": self.training["dtype"],
             "device": self.device.type,
         }
+        return about if self.path_to_start is None else about | {"starts_from": self._origin}
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """Which experiment and step the starting point is from."""
+        if self.path_to_start is None:
+            return {}
+        _, about = read_tensors(self.path_to_start)
+        try:
+            return {
+                "experiment": json.loads(about["provenance"])["experiment"],
+                "step": int(about["step"]),
+            }
+        except (KeyError, ValueError) as error:
+            raise DamagedFileError(self.path_to_start, f"no provenance: {error}") from None
 
     @property
     def path_to_state(self) -> Path:
         """Folder of the unfinished state; one for each set of things that decide the numbers."""
+        start = {} if self.path_to_start is None else {"start_digest": digest(self.path_to_start)}
         return state_folder(
             {
                 **self.provenance,
+                **start,
                 "dataset_digest": digest(self.path_to_dataset),
                 "num_threads": torch.get_num_threads(),
                 "torch": torch.__version__,
@@ -80,7 +107,9 @@ class TrainingRun:
         )
 
     def train(self, *, progress: bool = True) -> pd.DataFrame:
-        """Train from the initial point, or from where an earlier job was stopped.
+        """Train from the starting point, or from where an earlier job was stopped.
+
+        The order of the batches of a continuation has a random stream of its own.
 
         Returns
         -------
@@ -95,11 +124,15 @@ class TrainingRun:
             generator(self.seed, "initial parameters"),
             **self.model,
         )
+        order_seed = self.seed
+        if self.path_to_start is not None:
+            load_checkpoint(network, self.path_to_start)
+            order_seed = derive_seed(self.seed, "continuation")
         return train(
             network,
             data,
             Schedule(**{"batch_size": None, **settings}),
-            seed=self.seed,
+            seed=order_seed,
             path_to_state=self.path_to_state,
             about={"provenance": json.dumps(self.provenance, sort_keys=True)},
             progress=progress,
@@ -121,4 +154,11 @@ class TrainingRun:
         shutil.rmtree(folder)
 
 
-_SCHEDULE = {"step_size", "num_steps", "batch_size", "record_every", "checkpoint_every"}
+_SCHEDULE = {
+    "step_size",
+    "num_steps",
+    "batch_size",
+    "record_every",
+    "checkpoint_every",
+    "num_recorded",
+}

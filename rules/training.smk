@@ -5,6 +5,7 @@ for name, plan in settings.experiments.items():
         name:
             f"train_{name}"
         input:
+            **start_of(plan),
             dataset=DATASET.format(dataset=plan.dataset),
             code=code("train"),
         output:

@@ -15,11 +15,12 @@ PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
     "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
-    "files", "digits", "data", "models", "memory", "objective", "curvature", "columns",
+    "files", "digits", "cifar10", "data", "models", "memory", "objective", "curvature", "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
-    "gram", "factored", "spectra", "training",
-    "runs", "extraction", "outliers", "outlier_table", "tables", "inertia_table", "claims",
+    "gram", "factored", "spectra", "evaluation", "training",
+    "runs", "extraction", "paths", "alignment", "barriers", "basins",
+    "outliers", "outlier_table", "tables", "inertia_table", "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
