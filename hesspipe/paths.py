@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hesspipe.data import Dataset
-from hesspipe.evaluation import loss_and_accuracy
+from hesspipe.scores import loss_and_accuracy
 
 
 @dataclass(frozen=True)

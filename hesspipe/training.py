@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hesspipe.data import Dataset
-from hesspipe.evaluation import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.files import DamagedFileError, atomic_path, read_tensors, write_tensors
+from hesspipe.scores import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.seeding import generator
 
 Row = dict[Any, Any]

@@ -15,10 +15,14 @@ PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
     "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
-    "files", "digits", "cifar10", "data", "models", "memory", "objective", "curvature", "columns",
+    "files", "digits", "cifar10", "data", "models", "memory", "structures", "batches", "denominators",
+    "evaluations", "differentiability", "flat_model", "objective", "finiteness", "curvature",
+    "products", "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
-    "gram", "factored", "spectra", "evaluation", "training",
+    "gram", "factored", "spectra", "operators", "lanczos", "krylov", "ritz_pairs",
+    "search_state", "pair_search", "extreme_pairs", "spectral_density", "norms",
+    "scores", "training",
     "runs", "extraction", "paths", "alignment", "barriers", "basins",
     "outliers", "outlier_table", "tables", "inertia_table", "claims",
     "figures", "workflow",

@@ -7,8 +7,8 @@ import torch
 from conftest import EPS, labels, network, normal
 from torch.nn import functional
 
-from hesspipe import evaluation
-from hesspipe.evaluation import loss_accuracy_and_slope, loss_and_accuracy
+from hesspipe import scores
+from hesspipe.scores import loss_accuracy_and_slope, loss_and_accuracy
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 31])
@@ -25,7 +25,7 @@ def test_evaluation_is_that_of_one_batch_whatever_the_batches(
         int(max(range(3), key=row.__getitem__) == target)
         for row, target in zip(outputs.tolist(), targets.tolist(), strict=True)
     )
-    monkeypatch.setattr(evaluation, "_BATCH_SIZE", batch_size)
+    monkeypatch.setattr(scores, "_BATCH_SIZE", batch_size)
     for found in (
         loss_and_accuracy(model, inputs, targets),
         loss_accuracy_and_slope(model, inputs, targets),
