@@ -25,6 +25,7 @@ include: "rules/outliers.smk"
 include: "rules/lines.smk"
 include: "rules/basins.smk"
 include: "rules/figures.smk"
+include: "rules/gallery.smk"
 include: "rules/report.smk"
 
 
@@ -34,7 +35,7 @@ rule offline:
         tables=expand("tables/{table}.csv", table=offline(settings.tables)),
         spectra=all_spectra(),
         outliers=outlier_tables(),
-        claims="claims.json",
+        claims=["claims.json"] if settings.claims else [],
         metrics="metrics/outliers.json",
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from hesspipe.alignment import align_units
 from hesspipe.data import Dataset, read_dataset
 from hesspipe.files import DamagedFileError, write_tensors
-from hesspipe.models import build_model
+from hesspipe.own_networks import build_network
 from hesspipe.paths import (
     evaluate_line,
     evaluate_plane,
@@ -24,7 +24,6 @@ from hesspipe.paths import (
     plane_grid,
     plane_through,
 )
-from hesspipe.seeding import generator
 from hesspipe.training import exact_kernels, load_checkpoint, pick_device
 
 
@@ -34,7 +33,7 @@ class Solution:
 
     Attributes
     ----------
-    network : nn.Sequential
+    network : nn.Module
         In the dtype of its training, on the device found at run time.
     about : dict
         The provenance of its training.
@@ -42,7 +41,7 @@ class Solution:
         experiment, seed and step, and for an aligned one the seed it is aligned to.
     """
 
-    network: nn.Sequential
+    network: nn.Module
     about: dict[str, Any]
     end: dict[str, Any]
 
@@ -66,11 +65,8 @@ def load_solution(
         If the checkpoint is truncated, of another model, or without provenance.
     """
     # The numbers drawn here are overwritten by the checkpoint.
-    network = build_model(
-        dataset.train_inputs[:1], dataset.num_classes, generator(0, "initial parameters"), **model
-    )
-    if not isinstance(network, nn.Sequential):
-        raise TypeError(f"model must be a Sequential, got {type(network).__name__}")
+    inputs = dataset.train_inputs[:1]
+    network = build_network(inputs, dataset.num_classes, 0, model, inputs.dtype)
     checkpoint = load_checkpoint(network, path_to_checkpoint)
     try:
         about, step = json.loads(checkpoint["provenance"]), int(checkpoint["step"])
@@ -161,7 +157,7 @@ def align_checkpoint(
     reference, other = (
         load_solution(dataset, path, model) for path in (path_to_reference, path_to_other)
     )
-    aligned = align_units(reference.network, other.network)
+    aligned = align_units(*(_sequential(solution.network) for solution in (reference, other)))
     note = {
         "provenance": json.dumps(other.about, sort_keys=True),
         "step": str(other.end["step"]),
@@ -228,3 +224,12 @@ def plane_tables(
     table = evaluate_plane(small.network, data, plane, grid, progress=True)
     ends = {"first": large.end, "second": small.end, "third": other.end}
     return table, points, small.about | ends
+
+
+def _sequential(network: nn.Module) -> nn.Sequential:
+    if not isinstance(network, nn.Sequential):
+        raise ValueError(
+            f"a network to align must be a Sequential, got {type(network).__name__}; permute its "
+            "units by hand"
+        )
+    return network

@@ -1,7 +1,8 @@
 """config.yaml as pydantic models: everything is checked before any job starts.
 
-No number has a default. Every one that decides a result stands in config.yaml, with its
-source beside it, so that a default can neither hide there nor be written twice.
+No key that a result needs has a default. Every number that decides a result stands in
+config.yaml, with its source beside it, so that a default can neither hide there nor be written
+twice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from hesspipe.config_messages import explain
+from hesspipe.config_own import DataFile, MatrixFree, OwnData, OwnModel, SavedState
 from hesspipe.config_readers import Claim, Figure, Table
 from hesspipe.config_references import broken_references
 from hesspipe.config_types import (
@@ -136,26 +138,46 @@ class Experiment(Section):
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
     # Absent, the network starts at a random point; else at the end of this experiment.
     starts_from: str | None = None
-    model: Annotated[MLP | ConvNet | AlexNet, Field(discriminator="kind")]
+    model: Annotated[MLP | ConvNet | AlexNet | OwnModel, Field(discriminator="kind")]
     training: Annotated[
-        GradientDescent | StochasticGradientDescent, Field(discriminator="algorithm")
+        GradientDescent | StochasticGradientDescent | SavedState, Field(discriminator="algorithm")
     ]
-    spectra: Spectra
+    # Absent, none are computed; one of the two must be there.
+    spectra: Spectra | None = None
+    matrix_free: MatrixFree | None = None
 
     @property
     def checkpoint_steps(self) -> list[int]:
         """Steps with a checkpoint: 0, every `checkpoint_every`, and the last, ascending."""
+        if isinstance(self.training, SavedState):
+            return [0]
         last = self.training.num_steps
         return sorted({*range(0, last, self.training.checkpoint_every), last})
 
     @property
     def spectrum_steps(self) -> list[int]:
-        """Steps with spectra, ascending."""
-        if self.spectra.steps == "ends":
-            return [0, self.training.num_steps]
-        if self.spectra.steps == "all":
+        """Steps with exact spectra, ascending."""
+        return self.steps_of(self.spectra)
+
+    @property
+    def matrix_free_steps(self) -> list[int]:
+        """Steps with densities and extreme eigenpairs, ascending."""
+        return self.steps_of(self.matrix_free)
+
+    @property
+    def ends(self) -> Spectra | MatrixFree | None:
+        """Where the extreme eigenvalues are found: in all of them, if they are computed."""
+        return self.spectra or self.matrix_free
+
+    def steps_of(self, plan: Spectra | MatrixFree | None) -> list[int]:
+        """Steps of a part of the experiment, ascending."""
+        if plan is None:
+            return []
+        if plan.steps == "ends":
+            return sorted({self.checkpoint_steps[0], self.checkpoint_steps[-1]})
+        if plan.steps == "all":
             return self.checkpoint_steps
-        return sorted(set(self.spectra.steps))
+        return sorted(set(plan.steps))
 
 
 class SpectrumSettings(Section):
@@ -185,7 +207,9 @@ class PlaneSettings(Section):
     margin: Share
 
 
-Data = Annotated[GaussianClusters | MNISTDigits | CIFAR10Images, Field(discriminator="kind")]
+Data = Annotated[
+    GaussianClusters | MNISTDigits | CIFAR10Images | OwnData | DataFile, Field(discriminator="kind")
+]
 
 
 class Config(Section):
@@ -195,8 +219,9 @@ class Config(Section):
     experiments: dict[Name, Experiment] = Field(min_length=1)
     spectrum: SpectrumSettings
     outliers: OutlierSettings
-    lines: LineSettings
-    planes: PlaneSettings
+    # Needed by what reads a training that goes on from another one.
+    lines: LineSettings | None = None
+    planes: PlaneSettings | None = None
     figures: dict[Name, Figure]
     tables: dict[Name, Table]
     claims: dict[Name, Claim]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hesspipe.config_gallery import GalleryFigure
 from hesspipe.config_types import (
     Distinct,
     Matrix,
@@ -190,7 +191,8 @@ Figure = Annotated[
     | NegativePartFigure
     | BasinsFigure
     | LineFigure
-    | PlaneFigure,
+    | PlaneFigure
+    | GalleryFigure,
     Field(discriminator="kind"),
 ]
 Table = Annotated[OutlierCountsTable | InertiaTable | BarriersTable, Field(discriminator="kind")]

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from hesspipe.config_own_references import (
+    broken_gallery_entry,
+    broken_own_data,
+    broken_own_experiment,
+    plan_behind,
+)
+
 if TYPE_CHECKING:
     from hesspipe.config import AlexNet, Config, Experiment, MNISTDigits
 
@@ -34,6 +41,8 @@ def broken_references(config: Config) -> Iterable[str]:
     for name, data in config.datasets.items():
         if data.kind == "mnist_digits":
             yield from _broken_digits(f"datasets.{name}", data)
+        elif data.kind in ("own", "file"):
+            yield from broken_own_data(f"datasets.{name}", data)
         elif data.kind == "gaussian_clusters" and data.center_low >= data.center_high:
             yield (
                 f"datasets.{name}.center_low must be less than center_high, "
@@ -76,24 +85,25 @@ def _broken_digits(key: str, data: MNISTDigits) -> Iterable[str]:
 
 def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
     training = experiment.training
-    if training.checkpoint_every % training.record_every:
+    is_trained = training.algorithm != "saved"
+    if is_trained and training.checkpoint_every % training.record_every:
         yield (
             f"{key}.training.checkpoint_every must be a multiple of record_every "
             f"({training.record_every}), got {training.checkpoint_every}"
         )
-    for step in experiment.spectrum_steps:
-        if step not in experiment.checkpoint_steps:
-            yield (
-                f"{key}.spectra.steps must have a checkpoint (0, every "
-                f"{training.checkpoint_every}, {training.num_steps}), got {step}"
-            )
+    which = f"0, every {training.checkpoint_every}, {training.num_steps}" if is_trained else "0"
+    for part in ("spectra", "matrix_free"):
+        for step in experiment.steps_of(getattr(experiment, part)):
+            if step not in experiment.checkpoint_steps:
+                yield f"{key}.{part}.steps must have a checkpoint ({which}), got {step}"
     if experiment.dataset not in config.datasets:
         yield f"{key}.dataset must be {_one_of(config.datasets)}, got {experiment.dataset!r}"
         return
+    yield from broken_own_experiment(key, experiment, config)
     if experiment.starts_from is not None:
         yield from _broken_start(key, experiment, config)
     data = config.datasets[experiment.dataset]
-    num_train, size = data.num_train, _IMAGE_SIZES.get(data.kind)
+    num_train, size = getattr(data, "num_train", None), _IMAGE_SIZES.get(data.kind)
     if experiment.model.kind == "convnet":
         if size is None:
             yield f"{key}.model.kind must be 'mlp' for inputs that are no images, got 'convnet'"
@@ -104,7 +114,7 @@ def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iter
             )
     elif experiment.model.kind == "alexnet":
         yield from _broken_alexnet(f"{key}.model", experiment.model, size)
-    if training.algorithm == "sgd":
+    if training.algorithm == "sgd" and num_train:
         for name in ("batch_size", "num_recorded"):
             value = getattr(training, name)
             if value is not None and value > num_train:
@@ -157,6 +167,9 @@ def _broken_continuation_reader(key: str, entry: Any, config: Config) -> Iterabl
             f"got {entry.experiment!r}"
         )
         return
+    needed = {"line": "lines", "barriers": "lines", "plane": "planes"}.get(entry.kind)
+    if needed is not None and getattr(config, needed) is None:
+        yield f"{needed} must be there for {key}, got nothing"
     seeds = config.experiments[entry.experiment].seeds
     for name in ("seed", "other_seed", "seeds"):
         value = getattr(entry, name, [])
@@ -189,19 +202,23 @@ def _broken_reader(
                 f"{key}.{'seeds' if several else 'seed'} must be one of {name}'s seeds "
                 f"{experiment.seeds}, got {seed}"
             )
+    what, plan = plan_behind(entry, experiment)
+    if plan is None:
+        yield f"{key} must name an experiment with {what}, got {name!r}"
+        return
+    known = experiment.steps_of(plan)
     for step in steps:
-        if step not in experiment.spectrum_steps:
-            yield (
-                f"{key} must name a step at which {name} has spectra "
-                f"{experiment.spectrum_steps}, got {step}"
-            )
+        if step not in known:
+            yield f"{key} must name a step at which {name} has {what} {known}, got {step}"
+    yield from broken_gallery_entry(key, entry, experiment, name, config)
     data = config.datasets.get(experiment.dataset)
     is_on_clusters = data is None or data.kind == "gaussian_clusters"
     if entry.kind == "outlier_counts" and not (is_on_clusters and experiment.model.kind == "mlp"):
         yield f"{key} must name experiments with an mlp on gaussian_clusters, got {name!r}"
-    for matrix in getattr(entry, "matrices", ["hessian"]):
-        if matrix not in experiment.spectra.matrices:
-            yield f"{key} reads the {matrix} of {name}, whose spectra.matrices leave it out"
+    place = "spectra" if plan is experiment.spectra else "matrix_free"
+    for matrix in getattr(entry, "matrices", [getattr(entry, "matrix", "hessian")]):
+        if matrix not in plan.matrices:
+            yield f"{key} reads the {matrix} of {name}, whose {place}.matrices leave it out"
 
 
 def _one_of(names: Iterable[str]) -> str:

@@ -19,15 +19,17 @@ from hesspipe.seeding import derive_seed, generator
 
 @dataclass(frozen=True)
 class Dataset:
-    """Inputs and labels of a classification problem.
+    """Inputs and targets, to train on and held out: of a classification problem, or one's own.
 
     Attributes
     ----------
     train_inputs, test_inputs : Tensor, shape (N, ...) and (N_test, ...), float64
         float32 for CIFAR-10, whose file would otherwise take 1.5 GB.
     train_targets, test_targets : Tensor, shape (N,) and (N_test,), int64
-        Class labels in [0, num_classes).
-    num_classes : int
+        Class labels in [0, num_classes). In a dataset of one's own, anything that the loss
+        takes.
+    num_classes : int or None
+        None in a dataset of one's own that does not say.
     settings : dict
         The dataset's entry in config.yaml; empty for one made otherwise.
     """
@@ -36,17 +38,18 @@ class Dataset:
     train_targets: Tensor
     test_inputs: Tensor
     test_targets: Tensor
-    num_classes: int
+    num_classes: int | None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Dataset:
-        """Copy with inputs of another dtype, everything on another device."""
+        """Copy with floating numbers in another dtype, everything on another device."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(
             self,
-            train_inputs=self.train_inputs.to(device, dtype),
-            train_targets=self.train_targets.to(device),
-            test_inputs=self.test_inputs.to(device, dtype),
-            test_targets=self.test_targets.to(device),
+            **{
+                name: value.to(device, dtype if value.is_floating_point() else value.dtype)
+                for name, value in tensors.items()
+            },
         )
 
 
@@ -277,7 +280,7 @@ def write_dataset(dataset: Dataset, path: str | Path) -> None:
     """Store a dataset as safetensors."""
     tensors = {name: value for name, value in vars(dataset).items() if isinstance(value, Tensor)}
     about = {
-        "num_classes": str(dataset.num_classes),
+        "num_classes": json.dumps(dataset.num_classes),
         "settings": json.dumps(dataset.settings, sort_keys=True),
     }
     write_tensors(tensors, path, about)
@@ -295,7 +298,7 @@ def read_dataset(path: str | Path) -> Dataset:
     try:
         return Dataset(
             **tensors,
-            num_classes=int(about["num_classes"]),
+            num_classes=json.loads(about["num_classes"]),
             settings=json.loads(about["settings"]),
         )
     except (KeyError, TypeError, ValueError) as error:

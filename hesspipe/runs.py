@@ -15,8 +15,8 @@ import torch
 
 from hesspipe.data import Dataset, read_dataset
 from hesspipe.files import DamagedFileError, atomic_path, digest, read_tensors
-from hesspipe.models import build_model
-from hesspipe.seeding import derive_seed, generator
+from hesspipe.own_networks import build_loss, build_network, refuse_random_training
+from hesspipe.seeding import derive_seed
 from hesspipe.training import (
     Schedule,
     checkpoint_path,
@@ -40,6 +40,8 @@ class TrainingRun:
         Draws the initial point and orders the batches.
     model, training : dict
         Their entries in config.yaml.
+    own_code : sequence of path
+        Files behind functions of one's own: an unfinished training of others is not gone on with.
     path_to_start : str or Path, optional
         Checkpoint of another experiment on the same network, whose point is this one's start.
     """
@@ -49,6 +51,7 @@ class TrainingRun:
     seed: int
     model: dict[str, Any]
     training: dict[str, Any]
+    own_code: Sequence[str | Path] = ()
     path_to_start: str | Path | None = None
 
     @cached_property
@@ -101,6 +104,7 @@ class TrainingRun:
                 **self.provenance,
                 **start,
                 "dataset_digest": digest(self.path_to_dataset),
+                "own_code": {str(path): digest(path) for path in self.own_code},
                 "num_threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             }
@@ -118,12 +122,9 @@ class TrainingRun:
         """
         data = self.dataset
         settings = {key: self.training[key] for key in self.training if key in _SCHEDULE}
-        network = build_model(
-            data.train_inputs,
-            data.num_classes,
-            generator(self.seed, "initial parameters"),
-            **self.model,
-        )
+        dtype = getattr(torch, self.training["dtype"])
+        network = build_network(data.train_inputs, data.num_classes, self.seed, self.model, dtype)
+        refuse_random_training(network)
         order_seed = self.seed
         if self.path_to_start is not None:
             load_checkpoint(network, self.path_to_start)
@@ -134,6 +135,7 @@ class TrainingRun:
             Schedule(**{"batch_size": None, **settings}),
             seed=order_seed,
             path_to_state=self.path_to_state,
+            loss_fn=build_loss(self.model),
             about={"provenance": json.dumps(self.provenance, sort_keys=True)},
             progress=progress,
         )

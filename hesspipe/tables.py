@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from hesspipe.files import DamagedFileError, atomic_path, write_text
 
 
-def _field(name: str, dtype: pa.DataType, unit: str) -> pa.Field:
-    return pa.field(name, dtype, nullable=False, metadata={"unit": unit})
+def _field(name: str, dtype: pa.DataType, unit: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, dtype, nullable=nullable, metadata={"unit": unit})
 
 
 SCHEMAS: dict[str, pa.Schema] = {
@@ -31,9 +31,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             _field("step", pa.int64(), "updates"),
             _field("train_loss", pa.float64(), "nats, mean over samples"),
-            _field("train_accuracy", pa.float64(), "share of samples, 0 to 1"),
-            _field("test_loss", pa.float64(), "nats, mean over samples"),
-            _field("test_accuracy", pa.float64(), "share of samples, 0 to 1"),
+            _field("train_accuracy", pa.float64(), "share of samples, 0 to 1", nullable=True),
+            _field("test_loss", pa.float64(), "nats, mean over samples", nullable=True),
+            _field("test_accuracy", pa.float64(), "share of samples, 0 to 1", nullable=True),
             _field("gradient_norm", pa.float64(), "nats per unit of the parameters"),
         ]
     ),
@@ -66,6 +66,21 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             _field("rank", pa.int64(), "0 = smallest"),
             _field("eigenvalue", pa.float64(), "nats per squared unit of the parameters"),
+        ]
+    ),
+    "eigenpairs": pa.schema(
+        [
+            _field("end", pa.string(), "smallest or largest"),
+            _field("rank", pa.int64(), "0 = smallest"),
+            _field("eigenvalue", pa.float64(), "of the loss, per squared unit of the parameters"),
+            _field("residual_norm", pa.float64(), "|A v - eigenvalue v| of the unit vector v"),
+        ]
+    ),
+    "density": pa.schema(
+        [
+            _field("probe", pa.int64(), "0 = first"),
+            _field("node", pa.float64(), "of the loss, per squared unit of the parameters"),
+            _field("weight", pa.float64(), "share of the spectrum; of a probe they add up to 1"),
         ]
     ),
     "outliers": pa.schema(
@@ -158,6 +173,25 @@ def read_table(path: str | Path, kind: str) -> pd.DataFrame:
     return table
 
 
+def read_result(path: str | Path, kinds: Sequence[str]) -> pd.DataFrame:
+    """Read a result table that may be of several kinds; which it is stands in its provenance.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is damaged, or a table of another kind.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
+    try:
+        kind = json.loads((pq.read_schema(path).metadata or {})[b"hesspipe"])["kind"]
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise DamagedFileError(path, error) from None
+    if kind not in kinds:
+        raise DamagedFileError(path, f"a table of kind {kind}, not {' or '.join(kinds)}")
+    return read_table(path, kind)
+
+
 def read_spectra(paths: Sequence[str | Path]) -> pd.DataFrame:
     """Read several spectra into one table.
 
@@ -202,6 +236,12 @@ def read_parts(paths: Sequence[str | Path]) -> pd.DataFrame:
         parts.append(history.assign(part=number, step=history["step"] + last))
         last = int(parts[-1]["step"].iloc[-1])
     return pd.concat(parts, ignore_index=True)
+
+
+def read_cutoffs(path: str | Path, step: int, matrix: str) -> pd.DataFrame:
+    """Read what every rule says of one spectrum: the rows of one step and matrix."""
+    table = read_table(path, "outliers")
+    return table[(table["step"] == step) & (table["matrix"] == matrix)]
 
 
 def _labeled(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hesspipe.data import Dataset
+from hesspipe.denominators import LossFunction
 from hesspipe.files import DamagedFileError, atomic_path, read_tensors, write_tensors
 from hesspipe.scores import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.seeding import generator
@@ -114,10 +115,11 @@ def train(
     *,
     seed: int,
     path_to_state: str | Path,
+    loss_fn: LossFunction = nn.functional.cross_entropy,
     about: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Minimize the mean cross-entropy, keeping checkpoints on the way.
+    """Minimize a loss, keeping checkpoints on the way.
 
     If `path_to_state` holds what an earlier, interrupted call left, training goes on from its
     last record. On one machine with one number of threads the result is bit-identical to that
@@ -135,6 +137,8 @@ def train(
     path_to_state : str or Path
         A folder for this training alone: `step<step>.safetensors` for each checkpoint and for
         the last record, and `history.parquet`.
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+        The paper's is the mean cross-entropy.
     about : mapping of str to str, optional
         Stored in every checkpoint.
     progress : bool
@@ -144,8 +148,9 @@ def train(
     -------
     DataFrame
         step, train_loss, train_accuracy, test_loss, test_accuracy, gradient_norm; one row
-        every `record_every` steps. Losses are means over samples, in nats; accuracies are in
-        [0, 1]; gradient_norm is that of the loss over the recorded training samples.
+        every `record_every` steps. Cross-entropies are means over samples, in nats; accuracies
+        are in [0, 1]; gradient_norm is that of the loss over the recorded training samples. What
+        does not exist (without held-out data, or without class labels) is None.
 
     Raises
     ------
@@ -167,7 +172,7 @@ def train(
     )
     for step in bar:
         if schedule.is_due(step, schedule.record_every):
-            rows.append(_evaluate(model, data, step, schedule.num_recorded))
+            rows.append(_evaluate(model, data, loss_fn, step, schedule.num_recorded))
             _check_finite(rows[-1]["gradient_norm"], "norm of the gradient", step, schedule, folder)
             bar.set_postfix(loss=f"{rows[-1]['train_loss']:.3g}", refresh=False)
             _save(model, rows, folder, step, about or {})
@@ -175,7 +180,7 @@ def train(
         if step == schedule.num_steps:
             break
         inputs, targets = next(batches)
-        loss = nn.functional.cross_entropy(model(inputs), targets)
+        loss = loss_fn(model(inputs), targets)
         _check_finite(loss.item(), "loss", step, schedule, folder)
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
@@ -286,13 +291,19 @@ def _check_finite(value: float, what: str, step: int, schedule: Schedule, folder
         )
 
 
-def _evaluate(model: nn.Module, data: Dataset, step: int, num_recorded: int | None) -> Row:
+def _evaluate(
+    model: nn.Module, data: Dataset, loss_fn: LossFunction, step: int, num_recorded: int | None
+) -> Row:
     """One row of the history."""
     recorded = slice(num_recorded)
     train_loss, train_accuracy, gradient_norm = loss_accuracy_and_slope(
-        model, data.train_inputs[recorded], data.train_targets[recorded]
+        model, data.train_inputs[recorded], data.train_targets[recorded], loss_fn
     )
-    test_loss, test_accuracy = loss_and_accuracy(model, data.test_inputs, data.test_targets)
+    test_loss, test_accuracy = None, None
+    if len(data.test_inputs):
+        test_loss, test_accuracy = loss_and_accuracy(
+            model, data.test_inputs, data.test_targets, loss_fn
+        )
     return {
         "step": step,
         "train_loss": train_loss,

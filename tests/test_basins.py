@@ -34,7 +34,9 @@ PATHS = [f"step{step}.safetensors" for step in (0, 6, 12)]
 
 def run(part: str, seed: int, start: Path | None = None, **changes: Any) -> pd.DataFrame:
     """Train one part into a folder of its own, and write its history."""
-    trained = TrainingRun("data.safetensors", part, seed, MODEL, TRAINING | changes, start)
+    trained = TrainingRun(
+        "data.safetensors", part, seed, MODEL, TRAINING | changes, path_to_start=start
+    )
     history, folder = trained.train(progress=False), Path(f"{part}{seed}")
     trained.collect_checkpoints([folder / path for path in PATHS])
     write_table(history, folder / "history.parquet", "history", trained.provenance)
@@ -83,7 +85,7 @@ def test_parts_of_one_seed_see_batches_in_orders_of_their_own() -> None:
 
 def test_unfinished_state_belongs_to_one_starting_point() -> None:
     runs = [
-        TrainingRun("data.safetensors", "sb", 0, MODEL, TRAINING, start)
+        TrainingRun("data.safetensors", "sb", 0, MODEL, TRAINING, path_to_start=start)
         for start in (None, Path("lb0/step6.safetensors"), Path("lb0/step12.safetensors"))
     ]
     assert len({trained.path_to_state for trained in runs}) == 3
@@ -92,7 +94,9 @@ def test_unfinished_state_belongs_to_one_starting_point() -> None:
 def test_start_without_provenance_is_refused() -> None:
     tensors, _ = read_tensors("lb0/step12.safetensors")
     write_tensors(tensors, "bare.safetensors", {})
-    bare = TrainingRun("data.safetensors", "sb", 0, MODEL, TRAINING, "bare.safetensors")
+    bare = TrainingRun(
+        "data.safetensors", "sb", 0, MODEL, TRAINING, path_to_start="bare.safetensors"
+    )
     with pytest.raises(DamagedFileError, match=r"bare.safetensors .*no provenance"):
         bare.train(progress=False)
 

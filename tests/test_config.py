@@ -125,13 +125,14 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("claims.flat.min_share", 1.5, "must be at most 1.0, got 1.5"),
     # Choices and names.
     (f"{SLOW}.model.activation", "sigmoid", "must be 'relu' or 'tanh', got 'sigmoid'"),
-    (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', got 'adam'"),
+    (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', 'saved', got 'adam'"),
     (f"{SLOW}.training.dtype", "float16", "must be 'float32' or 'float64', got 'float16'"),
-    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', 'alexnet', got 'cnn'"),
+    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', 'alexnet', 'own', got 'cnn'"),
     (
         "datasets.digits.kind",
         "mnist",
-        "must be one of 'gaussian_clusters', 'mnist_digits', 'cifar10_images', got 'mnist'",
+        "must be one of 'gaussian_clusters', 'mnist_digits', 'cifar10_images', 'own', "
+        "'file', got 'mnist'",
     ),
     (
         "datasets.digits.source",
@@ -148,7 +149,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
         "figures.ends.kind",
         "pie",
         "must be one of 'endpoints', 'gaps', 'right_edge', 'negative_part', 'basins', 'line', "
-        "'plane', got 'pie'",
+        "'plane', 'ordered', 'overlay', 'over_training', 'outliers', 'densities', 'layers', "
+        "got 'pie'",
     ),
     ("outliers.rules.0", "gaps", "must be 'gap', 'ratio' or 'elbow', got 'gaps'"),
     # Lists and mappings.
@@ -357,6 +359,18 @@ def test_validate_config_refuses_an_alexnet_that_does_not_fit(key, value, expect
     edit(raw, f"{PART}.model.{key}", value)
     assert message(raw).splitlines() == [
         f"some.yaml: experiments.{name}.model.{key} {expected}" for name in ("part_one", "part_two")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "readers"),
+    [("lines", ["figures.between", "tables.walls"]), ("planes", ["figures.around"])],
+)
+def test_validate_config_wants_the_settings_of_what_is_read(section, readers):
+    raw = valid()
+    del raw[section]
+    assert message(raw).splitlines() == [
+        f"some.yaml: {section} must be there for {reader}, got nothing" for reader in readers
     ]
 
 
