@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hesspipe
 
 project = "hesspipe"
@@ -28,3 +30,16 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+
+
+def escape_norms(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Let |x| in a docstring be a norm, and not a substitution of reStructuredText."""
+    lines[:] = [
+        line if line.lstrip().startswith((">>>", "...")) else line.replace("|", "\\|")
+        for line in lines
+    ]
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", escape_norms)

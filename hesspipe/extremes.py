@@ -25,7 +25,8 @@ def extreme_eigenvalues(
     -------
     DataFrame
         experiment, seed, step, matrix, num_parameters, end ("largest" or "smallest"),
-        order (1 = most extreme), eigenvalue; by increasing order within an end.
+        order (1 = most extreme), eigenvalue, uncertainty (up to which it counts as zero: the
+        spectrum's tolerance, or the pair's residual norm); by increasing order within an end.
 
     Raises
     ------
@@ -36,7 +37,7 @@ def extreme_eigenvalues(
     --------
     >>> table = pd.DataFrame({"rank": [0, 1, 2], "eigenvalue": [-1.0, 0.0, 5.0]})
     >>> about = {"experiment": "mine", "seed": 0, "step": 0, "matrix": "hessian"}
-    >>> table.attrs = about | {"num_parameters": 3}
+    >>> table.attrs = about | {"num_parameters": 3, "tolerance": 1e-15}
     >>> extreme_eigenvalues([table], 1, 1)[["end", "order", "eigenvalue"]].values.tolist()
     [['largest', 1, 5.0], ['smallest', 1, -1.0]]
     """
@@ -61,13 +62,18 @@ def _end(table: pd.DataFrame, end: str, number: int) -> pd.DataFrame:
             f"the {end} eigenvalues of {table.attrs['experiment']} at step {table.attrs['step']} "
             f"must be at least {number}, got {len(known)}; ask for more in its eigenpairs"
         )
-    eigenvalues = known["eigenvalue"].sort_values(ascending=end == "smallest").head(number)
+    extreme = known.sort_values("eigenvalue", ascending=end == "smallest", kind="stable").head(
+        number
+    )
     labels = {key: table.attrs[key] for key in _KEYS}
     return pd.DataFrame(
         {
             **labels,
             "end": end,
-            "order": range(1, len(eigenvalues) + 1),
-            "eigenvalue": eigenvalues.to_numpy(),
+            "order": range(1, len(extreme) + 1),
+            "eigenvalue": extreme["eigenvalue"].to_numpy(),
+            "uncertainty": table.attrs["tolerance"]
+            if is_whole
+            else extreme["residual_norm"].to_numpy(),
         }
     )

@@ -8,7 +8,8 @@ import pytest
 
 from hesspipe.extremes import extreme_eigenvalues
 
-ABOUT = {"experiment": "mine", "seed": 3, "step": 7, "matrix": "ggn", "num_parameters": 9}
+ABOUT = {"experiment": "mine", "seed": 3, "step": 7, "matrix": "ggn", "num_parameters": 9,
+         "tolerance": 1e-9}  # fmt: skip
 EIGENVALUES = np.array([-4.0, -1.0, -1.0, 0.0, 0.0, 0.5, 2.0, 2.0, 8.0])
 
 
@@ -26,7 +27,7 @@ def ends() -> pd.DataFrame:
             "end": ["smallest"] * 3 + ["largest"] * 4,
             "rank": [0, 1, 2, 5, 6, 7, 8],
             "eigenvalue": EIGENVALUES[[0, 1, 2, 5, 6, 7, 8]],
-            "residual_norm": 1e-9,
+            "residual_norm": [1e-9] * 7,
         }
     )
     table.attrs = dict(ABOUT)
@@ -55,3 +56,11 @@ def test_extreme_eigenvalues_leave_out_an_end_of_none() -> None:
 def test_extreme_eigenvalues_refuse_more_than_were_computed() -> None:
     with pytest.raises(ValueError, match="must be at least 5, got 4; ask for more"):
         extreme_eigenvalues([ends()], 5, 1)
+
+
+def test_extreme_eigenvalues_say_up_to_where_one_counts_as_zero() -> None:
+    pairs = ends()
+    pairs["residual_norm"] = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9]
+    table = extreme_eigenvalues([pairs], 2, 1)
+    assert table["uncertainty"].tolist() == [1e-9, 1e-7, 1e-3]
+    assert set(extreme_eigenvalues([whole()], 2, 1)["uncertainty"]) == {1e-9}

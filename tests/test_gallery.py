@@ -47,13 +47,16 @@ def ordered_table() -> pd.DataFrame:
 
 
 def ends_table() -> pd.DataFrame:
-    """H, G and R at two steps; G has nothing negative."""
+    """H, G and R at two steps; what is negative in G may be zero."""
     rows = [
         {
             "matrix": matrix, "step": step, "end": end, "order": order,
             "eigenvalue": (step + 1) * (factor if end == "largest" else smallest) / order,
+            "uncertainty": 1e-9,
         }
-        for matrix, factor, smallest in (("hessian", 3, -1), ("ggn", 2, 0), ("residual", 1, -1))
+        for matrix, factor, smallest in [
+            ("hessian", 3, -1), ("ggn", 2, -1e-10), ("residual", 1, -1),
+        ]
         for step in (4, 0)
         for end in ("largest", "smallest")
         for order in (1, 2, 3)

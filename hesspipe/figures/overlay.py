@@ -16,8 +16,8 @@ def overlay_figure(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        matrix, end ("largest" or "smallest"), order (1 = most extreme), eigenvalue; see
-        `hesspipe.extremes.extreme_eigenvalues`.
+        matrix, end ("largest" or "smallest"), order (1 = most extreme), eigenvalue, uncertainty;
+        see `hesspipe.extremes.extreme_eigenvalues`. What may be zero is left out.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def overlay_figure(table: pd.DataFrame) -> Figure:
 
 def draw_end(axes: Axes, part: pd.DataFrame, sign: float, matrix: str) -> None:
     """Mark the eigenvalues of one matrix that have the sign of this end."""
-    of_sign = part[sign * part["eigenvalue"] > 0].sort_values("order")
+    of_sign = part[sign * part["eigenvalue"] > part["uncertainty"]].sort_values("order")
     axes.plot(
         of_sign["order"],
         sign * of_sign["eigenvalue"],
