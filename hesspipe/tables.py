@@ -37,6 +37,31 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("gradient_norm", pa.float64(), "nats per unit of the parameters"),
         ]
     ),
+    "line": pa.schema(
+        [
+            _field("coefficient", pa.float64(), "0 = first point, 1 = second point"),
+            _field("train_loss", pa.float64(), "nats, mean over samples"),
+            _field("train_accuracy", pa.float64(), "share of samples, 0 to 1"),
+            _field("test_loss", pa.float64(), "nats, mean over samples"),
+            _field("test_accuracy", pa.float64(), "share of samples, 0 to 1"),
+        ]
+    ),
+    "plane": pa.schema(
+        [
+            _field("first", pa.float64(), "units of the parameters"),
+            _field("second", pa.float64(), "units of the parameters"),
+            _field("train_loss", pa.float64(), "nats, mean over samples"),
+        ]
+    ),
+    "plane_points": pa.schema(
+        [
+            _field("point", pa.string(), "large batch, small batch, other seed or path"),
+            _field("step", pa.int64(), "updates since the start of Part I"),
+            _field("first", pa.float64(), "units of the parameters"),
+            _field("second", pa.float64(), "units of the parameters"),
+            _field("distance", pa.float64(), "from the plane, units of the parameters"),
+        ]
+    ),
     "spectrum": pa.schema(
         [
             _field("rank", pa.int64(), "0 = smallest"),
@@ -193,6 +218,24 @@ def read_outliers(paths: Sequence[str | Path], step: int, matrix: str, rule: str
     keys = ("experiment", "num_classes")
     table = pd.concat([_labeled(read_table(path, "outliers"), keys) for path in paths])
     return table[(table["step"] == step) & (table["matrix"] == matrix) & (table["rule"] == rule)]
+
+
+def read_parts(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """Read the histories of trainings that go on from each other into one.
+
+    Returns
+    -------
+    DataFrame
+        part (1, 2, ...) and the columns of a history, with the steps counted on; the step at
+        which a part ends is there twice, as the next one's first.
+    """
+    parts, last = [], 0
+    for number, path in enumerate(paths, 1):
+        history = read_table(path, "history")
+        history.attrs = {}
+        parts.append(history.assign(part=number, step=history["step"] + last))
+        last = int(parts[-1]["step"].iloc[-1])
+    return pd.concat(parts, ignore_index=True)
 
 
 def read_cutoffs(path: str | Path, step: int, matrix: str) -> pd.DataFrame:
