@@ -5,7 +5,7 @@ budget allows; the others' are built again for each block of vectors. Every prod
 whatever the batching, because each batch counts by the loss's own denominator.
 
 Over several processes (`torch.distributed`), each holds its part of the data; a product is the
-sum over processes, one all-reduce. See `hesspipe.distributed`.
+sum over processes, one all-reduce. See `hesspipe.processes`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from tqdm import tqdm
 
 from hesspipe.finiteness import require_finite_matrix
 from hesspipe.objective import Objective
+from hesspipe.processes import part_of_whole
 from hesspipe.products import BatchProduct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse.linalg import LinearOperator
+    from torch.distributed import ProcessGroup
 
 # Memory for the graphs that are kept, and for those of the vectors multiplied at once.
 BLOCK_BYTES = 2 * 2**30
@@ -41,6 +43,10 @@ class CurvatureOperator:
         one. The graphs of a batch must fit in any case: pass smaller batches if they do not.
     progress : bool
         Show a progress bar over the vectors and batches of each product.
+    process_group : ProcessGroup, optional
+        Of `torch.distributed`: the objective then is this process's part of the data, and every
+        process must make the same products in the same order, which the methods of this package
+        do by themselves. `torch.distributed.group.WORLD` are all processes.
 
     Attributes
     ----------
@@ -49,7 +55,7 @@ class CurvatureOperator:
     dtype, device
         Of the objective.
     num_data : int
-        N.
+        N, over all processes.
 
     Raises
     ------
@@ -60,10 +66,17 @@ class CurvatureOperator:
     matrix: str
 
     def __init__(
-        self, objective: Objective, *, block_bytes: int = BLOCK_BYTES, progress: bool = False
+        self,
+        objective: Objective,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        progress: bool = False,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         if block_bytes < 0:
             raise ValueError(f"block_bytes must be at least 0, got {block_bytes}")
+        if process_group is not None:
+            objective = part_of_whole(objective, process_group)
         self.objective = objective
         self.shape = (objective.num_parameters, objective.num_parameters)
         self.dtype = objective.dtype
@@ -71,6 +84,7 @@ class CurvatureOperator:
         self.num_data = objective.num_data
         self._block_bytes = block_bytes
         self._progress = progress
+        self._process_group = process_group
         self._kept: dict[int, BatchProduct] = {}
         self._kept_bytes = 0
 
@@ -125,10 +139,7 @@ class CurvatureOperator:
 
     def _multiply_rows(self, rows: Tensor) -> Tensor:
         """Products of the vectors (K, P), summed over batches, with the weight decay's part."""
-        if self.objective.weight_decay:
-            total = self.objective.decay_diagonal(self.matrix) * rows
-        else:
-            total = torch.zeros_like(rows)
+        total = torch.zeros_like(rows)
         label = f"{self.matrix} x {len(rows)}"
         num_batches = len(self.objective.batches)
         bar = tqdm(total=num_batches * len(rows), desc=label, disable=not self._progress)
@@ -139,6 +150,10 @@ class CurvatureOperator:
                     part = rows[start : start + step]
                     total[start : start + step] += product(part)
                     bar.update(len(part))
+        if self._process_group is not None:
+            torch.distributed.all_reduce(total, group=self._process_group)
+        if self.objective.weight_decay:
+            total += self.objective.decay_diagonal(self.matrix) * rows
         return total
 
     def _batch_products(self) -> Iterator[BatchProduct]:
