@@ -22,8 +22,8 @@ READING_ORDER = [
     "convolutions", "dense", "factors", "gram", "factored", "spectra", "processes", "operators",
     "lanczos", "krylov", "ritz_pairs", "search_state", "pair_search", "extreme_pairs",
     "spectral_density", "norms", "training", "runs", "saved_states", "extraction",
-    "diagonal_blocks", "smoothing", "scores", "matrix_free", "paths", "alignment", "barriers", "basins",
-    "outliers", "outlier_table", "tables", "extremes", "inertia_table", "claims",
+    "diagonal_blocks", "smoothing", "scores", "matrix_free", "paths", "alignment", "barriers",
+    "basins", "outliers", "outlier_table", "tables", "extremes", "inertia_table", "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
