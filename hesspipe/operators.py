@@ -10,6 +10,7 @@ sum over processes, one all-reduce. See `hesspipe.processes`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, overload
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from hesspipe.differentiability import differentiating
 from hesspipe.finiteness import require_finite_matrix
 from hesspipe.objective import Objective
 from hesspipe.processes import part_of_whole
@@ -103,7 +105,7 @@ class CurvatureOperator:
         self._check(vectors)
         rows = vectors.detach().reshape(self.shape[0], -1).T.contiguous()
         total = self._multiply_rows(rows)
-        if not torch.isfinite(total.sum()):
+        if not math.isfinite(float(total.sum())):
             if not torch.isfinite(rows).all():
                 raise ValueError("vectors must be finite, got nan or inf")
             require_finite_matrix(self.objective, total, self.matrix)
@@ -137,6 +139,7 @@ class CurvatureOperator:
                 f"{vectors.dtype} on {vectors.device}"
             )
 
+    @differentiating()
     def _multiply_rows(self, rows: Tensor) -> Tensor:
         """Products of the vectors (K, P), summed over batches, with the weight decay's part."""
         total = torch.zeros_like(rows)
