@@ -19,7 +19,9 @@ READING_ORDER = [
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "training",
-    "runs", "extraction", "outliers", "outlier_table", "tables", "inertia_table", "claims",
+    "runs", "extraction",
+    "marchenko_pastur", "spiked_models", "tracy_widom", "generalized_law", "law_outliers",
+    "random_matrices", "outliers", "outlier_table", "tables", "inertia_table", "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
