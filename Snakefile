@@ -23,6 +23,7 @@ include: "rules/training.smk"
 include: "rules/spectra.smk"
 include: "rules/outliers.smk"
 include: "rules/figures.smk"
+include: "rules/theory.smk"
 include: "rules/report.smk"
 
 

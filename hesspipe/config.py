@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from hesspipe.config_messages import explain
 from hesspipe.config_readers import Claim, Figure, Table
 from hesspipe.config_references import broken_references
+from hesspipe.config_theory import RandomMatrixExperiment
 from hesspipe.config_types import (
     Activation,
     Distinct,
@@ -153,6 +154,7 @@ class Config(Section):
 
     datasets: dict[Name, Data] = Field(min_length=1)
     experiments: dict[Name, Experiment] = Field(min_length=1)
+    random_matrices: dict[Name, RandomMatrixExperiment]
     spectrum: SpectrumSettings
     outliers: OutlierSettings
     figures: dict[Name, Figure]

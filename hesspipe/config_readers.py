@@ -6,6 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hesspipe.config_theory import (
+    BulksFigure,
+    LawsTable,
+    SpikedSpectraFigure,
+    SpikedSpectraTable,
+    SpikesFigure,
+    SpikesTable,
+)
 from hesspipe.config_types import (
     Distinct,
     Matrix,
@@ -75,6 +83,31 @@ class OutlierCountsTable(Section):
     experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     seed: Seed
     step: Step
+
+
+class _Decomposition(Section):
+    kind: Literal["decomposition"]
+    experiment: str
+    seed: Seed
+    rule: OutlierRule
+
+    @property
+    def steps(self) -> list[int]:
+        """None by name: every step with spectra is shown."""
+        return []
+
+    @property
+    def matrices(self) -> list[Matrix]:
+        """Which spectra are read."""
+        return ["hessian", "ggn", "residual"]
+
+
+class DecompositionFigure(_Decomposition):
+    """H = G + R at every step of one experiment, as curves."""
+
+
+class DecompositionTable(_Decomposition):
+    """H = G + R at every step of one experiment, as numbers."""
 
 
 class _Claim(Section):
@@ -151,10 +184,25 @@ class FirstIsLargerClaim(_ComparisonClaim):
 
 
 Figure = Annotated[
-    EndpointsFigure | GapsFigure | RightEdgeFigure | NegativePartFigure,
+    EndpointsFigure
+    | GapsFigure
+    | RightEdgeFigure
+    | NegativePartFigure
+    | BulksFigure
+    | SpikesFigure
+    | SpikedSpectraFigure
+    | DecompositionFigure,
     Field(discriminator="kind"),
 ]
-Table = Annotated[OutlierCountsTable | InertiaTable, Field(discriminator="kind")]
+Table = Annotated[
+    OutlierCountsTable
+    | InertiaTable
+    | LawsTable
+    | SpikesTable
+    | SpikedSpectraTable
+    | DecompositionTable,
+    Field(discriminator="kind"),
+]
 Claim = Annotated[
     FlatnessClaim
     | CountsMatchClaim

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from hesspipe.config_theory import SOURCE_KINDS
+
 if TYPE_CHECKING:
     from hesspipe.config import Config, Experiment, MNISTDigits
 
@@ -35,7 +37,16 @@ def broken_references(config: Config) -> Iterable[str]:
             )
     for name, experiment in config.experiments.items():
         yield from _broken_experiment(f"experiments.{name}", experiment, config)
+    for name, theory in config.random_matrices.items():
+        if theory.kind == "linear_model" and theory.num_samples % theory.num_groups:
+            yield (
+                f"random_matrices.{name}.num_groups must divide num_samples "
+                f"({theory.num_samples}), got {theory.num_groups}"
+            )
     for key, entry in config.readers():
+        if hasattr(entry, "sources"):
+            yield from _broken_sources(key, entry, config)
+            continue
         names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
         steps = entry.steps if hasattr(entry, "steps") else [entry.step]
         if hasattr(entry, "labels") and len(entry.labels) != len(names):
@@ -131,6 +142,23 @@ def _broken_reader(
     for matrix in getattr(entry, "matrices", ["hessian"]):
         if matrix not in experiment.spectra.matrices:
             yield f"{key} reads the {matrix} of {name}, whose spectra.matrices leave it out"
+
+
+def _broken_sources(key: str, entry: Any, config: Config) -> Iterable[str]:
+    """A reader of random matrices: its sources, and the strengths that it shows."""
+    wanted = SOURCE_KINDS[entry.kind]
+    fitting = [name for name, source in config.random_matrices.items() if source.kind == wanted]
+    for name in entry.sources:
+        if name not in fitting:
+            yield f"{key}.sources must name {_one_of(fitting)}, got {name!r}"
+        elif hasattr(entry, "below"):
+            strengths = getattr(config.random_matrices[name], "strengths", [])
+            for field in ("below", "above"):
+                if getattr(entry, field) not in strengths:
+                    yield (
+                        f"{key}.{field} must be one of {name}'s strengths {strengths}, "
+                        f"got {getattr(entry, field)}"
+                    )
 
 
 def _one_of(names: Iterable[str]) -> str:

@@ -132,13 +132,14 @@ class GeneralizedLaw:
         """
         z = np.asarray(points, dtype=np.complex128)
         b = self.sample_factor(self.solve(z))
-        return np.mean(1 / (self.population * b[..., None] - z[..., None]), axis=-1)
+        return np.asarray(np.mean(1 / (self.population * b[..., None] - z[..., None]), axis=-1))
 
     def solve(self, points: ArrayLike) -> Complex:
         """Solve for a(z), from high above the real axis, where the solution is known, down to z.
 
-        A step of Newton's method is taken where it stays above the axis, and otherwise an
-        averaged step of the fixed-point iteration, which always does.
+        A step of Newton's method is taken where both a and z a stay above the axis, as they must
+        for eigenvalues that are not negative, and otherwise an averaged step of the fixed-point
+        iteration, which keeps them there.
 
         Parameters
         ----------
@@ -159,7 +160,7 @@ class GeneralizedLaw:
 
     def sample_factor(self, a: Complex) -> Complex:
         """Evaluate b = mean_d[d / (1 + d a)]."""
-        return np.mean(self.weights / (1 + self.weights * a[..., None]), axis=-1)
+        return np.asarray(np.mean(self.weights / (1 + self.weights * a[..., None]), axis=-1))
 
     def density(self, positions: ArrayLike) -> Real:
         """Evaluate the density of what is not exactly zero; alpha = P / N.
@@ -244,9 +245,9 @@ class GeneralizedLaw:
         height = 4 * self.bound
         a = -self.aspect_ratio * np.mean(self.population) / (z + 1j * height)
         lowest = float(z.imag.min()) if z.size else height
-        while height > lowest / 4:
-            a = self._refine(z + 1j * height, a, tolerance=1e-3)
-            height /= 4
+        while height > lowest / 2:
+            a = self._refine(z + 1j * height, a, tolerance=1e-2)
+            height /= 2
         return self._refine(z, a, tolerance=_TOLERANCE)
 
     def _refine(self, z: Complex, a: Complex, tolerance: float) -> Complex:
@@ -256,7 +257,7 @@ class GeneralizedLaw:
         for _ in range(_MAX_ITERATIONS):
             value, slope, rounding = self._step(z[active], a[active])
             newton = a[active] - (value - a[active]) / (slope - 1)
-            is_safe = (newton.imag > 0) & np.isfinite(newton)
+            is_safe = (newton.imag > 0) & ((z[active] * newton).imag > 0) & np.isfinite(newton)
             new = np.where(is_safe, newton, (value + a[active]) / 2)
             # At an edge the solution is a double root: its equation holds to the last digits
             # long before they are those of the solution.

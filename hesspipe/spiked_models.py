@@ -202,7 +202,7 @@ def spectrum_picture(
 
     References
     ----------
-    Bloemendal, Knowles, Yau, Yin (2016). The paper's Theorem 2.
+    Bloemendal et al. (2016). The paper's Theorem 2.
 
     Examples
     --------

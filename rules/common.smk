@@ -15,6 +15,7 @@ wildcard_constraints:
     seed="[0-9]+",
     step="[0-9]+",
     matrix="hessian|ggn|residual",
+    source="[a-z][a-z0-9_]*",
 
 
 # A GPU is shared by one job at a time where there is one; elsewhere jobs go side by side.

@@ -14,14 +14,17 @@ import hesspipe
 PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
-    "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
+    "config_messages", "config_types", "config_theory", "config_references", "config_readers",
+    "config", "seeding",
     "files", "digits", "data", "models", "memory", "objective", "curvature", "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
     "gram", "factored", "spectra", "training",
     "runs", "extraction",
     "marchenko_pastur", "spiked_models", "tracy_widom", "generalized_law", "law_outliers",
-    "random_matrices", "outliers", "outlier_table", "tables", "inertia_table", "claims",
+    "random_matrices", "law_comparison", "law_tables", "linear_models", "spiked_samples",
+    "linear_extraction", "outliers", "outlier_table", "tables", "inertia_table",
+    "decomposition", "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))

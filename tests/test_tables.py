@@ -43,7 +43,15 @@ HISTORY = pd.DataFrame(
         "gradient_norm": [0.3, 0.01],
     }
 )
-TABLES = {"spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY}
+TABLES = {"spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY} | {
+    kind: pd.DataFrame(
+        {
+            field.name: ["left", "right"] if field.type == "string" else [0, 1]
+            for field in SCHEMAS[kind]
+        }
+    ).astype({field.name: "float64" for field in SCHEMAS[kind] if field.type == "double"})
+    for kind in ("samples", "law", "law_outliers", "spikes", "spiked_spectra")
+}
 
 
 @pytest.fixture
