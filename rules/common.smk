@@ -23,6 +23,7 @@ wildcard_constraints:
     step="[0-9]+",
     matrix="hessian|ggn|residual",
     group="[a-z][a-z0-9_]*",
+    source="[a-z][a-z0-9_]*",
 
 
 # A GPU is shared by one job at a time where there is one; elsewhere jobs go side by side.
@@ -106,7 +107,9 @@ def start_of(plan):
 
 def experiments_of(entry):
     """The experiments that a figure, table or claim reads."""
-    return [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
+    if hasattr(entry, "experiment"):
+        return [entry.experiment]
+    return getattr(entry, "experiments", [])
 
 
 def downloads_of(entry):
