@@ -91,9 +91,12 @@ ENTRY_POINTS: dict[str, Callable[[Objective], Any]] = {
     "ResidualOperator": on_vector(lambda objective: hesspipe.ResidualOperator(objective)),
     "eigenpairs": lambda objective: hesspipe.eigenpairs(objective, num_largest=2),
     "density": lambda objective: hesspipe.density(objective, num_probes=2, num_steps=5),
+    "estimate_norms": lambda objective: hesspipe.estimate_norms(objective, num_products=6),
 }
 # The objective is built by every test here; the others take no objective.
-WITHOUT_OBJECTIVE = {"Objective", "Spectrum", "Eigenpairs", "Density", "count_outliers"}
+WITHOUT_OBJECTIVE = {
+    "Objective", "Spectrum", "Eigenpairs", "NotConvergedError", "Density", "count_outliers",
+}  # fmt: skip
 PRESENT = [name for name in ENTRY_POINTS if name in hesspipe.__all__]
 
 
