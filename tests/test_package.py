@@ -16,7 +16,7 @@ PACKAGE = Path(hesspipe.__file__).parent
 READING_ORDER = [
     "config_messages", "config_references", "config_types", "config_readers", "config", "seeding",
     "files", "digits", "data", "models", "memory", "structures", "batches", "denominators",
-    "evaluations", "differentiability", "flat_model", "objective", "finiteness", "curvature",
+    "evaluations", "flat_model", "differentiability", "objective", "finiteness", "curvature",
     "products", "columns",
     "linear_layers", "layers", "patch_layers", "tangents",
     "convolutions", "dense", "factors",
