@@ -111,9 +111,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    shutil.copytree(finished, folder, copy_function=shutil.copy2)
-    return folder
+    """A copy of the finished project, times included, from where the code is as far away."""
+    shutil.copytree(finished, tmp_path, copy_function=shutil.copy2, dirs_exist_ok=True)
+    return tmp_path
 
 
 def test_saved_state_gets_its_results_beside_it(finished: Path) -> None:
