@@ -5,9 +5,7 @@
     R   the same for the scalar sum_n <e_n, f(theta; x_n)> with e_n held constant
     G   per-sample Jacobians J_n and a symmetric rank-k update with the factors of S_n
 
-Only plain reverse-mode differentiation is used. The second derivatives of `torch.func` have
-been seen to be wrong: with torch 2.13 `torch.func.hessian` of a network with LayerNorm is not
-even symmetric, where differentiating backward twice agrees with finite differences.
+Only plain reverse-mode differentiation is used; see `hesspipe.products`.
 
 Cost: about P/32 backward passes of a block of 32, so O(P N P). Where the parameters sit in
 Linear layers, `hesspipe.layers` is tens of times faster; this module is its reference.
@@ -16,20 +14,18 @@ Linear layers, `hesspipe.layers` is tens of times faster; this module is its ref
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.curvature import (
-    at_zero_outputs,
-    curvature_factors,
-    output_curvatures,
-    output_slopes,
-)
-from hesspipe.objective import Batch, Objective
+from hesspipe.curvature import add_weight_decay, at_zero_outputs, curvature_factors
+from hesspipe.differentiability import differentiating
+from hesspipe.objective import Objective
+from hesspipe.products import BatchProduct
+from hesspipe.products import pull_back as pull_back  # for hesspipe.tangents
+from hesspipe.structures import Fields
 
 # Blocks of 16 to 64 vectors are fastest on CPUs: larger ones fall out of the cache.
 # Measured for 100-30-30-10, N = 1000: 1.5 ms a column at 32, 3.2 ms with all at once.
@@ -37,13 +33,12 @@ _COLUMNS_PER_BLOCK = 32
 # Largest array of per-sample Jacobians at once, in bytes.
 _JACOBIAN_BYTES = 512 * 2**20
 
-ScalarFunction = Callable[[Tensor, Batch], Tensor]
 
-
+@differentiating()
 def hessian_by_columns(
     objective: Objective, columns_per_block: int = _COLUMNS_PER_BLOCK, progress: bool = False
 ) -> Tensor:
-    """Compute H, the second derivative of L, for any network.
+    """Compute H, the second derivative of L with its weight decay, for any network.
 
     Parameters
     ----------
@@ -59,9 +54,11 @@ def hessian_by_columns(
     Tensor, shape (P, P)
         In the objective's dtype; symmetric up to rounding.
     """
-    return _second_derivative(objective, _batch_loss(objective), columns_per_block, progress)
+    total = _second_derivative(objective, "hessian", columns_per_block, progress)
+    return add_weight_decay(objective, "hessian", total)
 
 
+@differentiating()
 def residual_by_columns(
     objective: Objective, columns_per_block: int = _COLUMNS_PER_BLOCK, progress: bool = False
 ) -> Tensor:
@@ -69,9 +66,10 @@ def residual_by_columns(
 
     Parameters and Returns as for `hessian_by_columns`.
     """
-    return _second_derivative(objective, _linearized_loss(objective), columns_per_block, progress)
+    return _second_derivative(objective, "residual", columns_per_block, progress)
 
 
+@differentiating()
 def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
     """Compute G = sum_n J_n^T S_n J_n from per-sample Jacobians, for any network.
 
@@ -100,9 +98,10 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
             rows = factors[part].mT @ jacobians
             add_squares(total, rows[signs[part] > 0], 1.0)
             add_squares(total, rows[signs[part] < 0], -1.0)
-    return mirror_lower(total)
+    return add_weight_decay(objective, "ggn", mirror_lower(total))
 
 
+@differentiating()
 def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     """Multiply H, G or R with vectors, without forming the matrix.
 
@@ -118,12 +117,9 @@ def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     -------
     Tensor, shape (K, P)
     """
-    if matrix == "ggn":
-        return torch.stack([_ggn_product(objective, vector) for vector in vectors])
-    function = (_batch_loss if matrix == "hessian" else _linearized_loss)(objective)
-    products = torch.zeros_like(vectors)
+    products = objective.decay_diagonal(matrix) * vectors
     for batch in objective.batches:
-        products += _products(objective, function, batch)(vectors)
+        products += BatchProduct(objective, matrix, batch)(vectors)
     return products
 
 
@@ -172,81 +168,8 @@ def rounding_scale(objective: Objective, matrix: str, vector: Tensor) -> float:
     return scale if math.isfinite(scale) else 0.0
 
 
-def _batch_loss(objective: Objective) -> ScalarFunction:
-    return lambda theta, batch: batch.share * objective.batch_loss(theta, batch)
-
-
-def _linearized_loss(objective: Objective) -> ScalarFunction:
-    """sum_n <e_n, f(theta; x_n)>, with e_n constant."""
-
-    def function(theta: Tensor, batch: Batch) -> Tensor:
-        slopes = output_slopes(objective, batch)
-        return (slopes * objective.outputs(theta, batch.inputs)).sum()
-
-    return function
-
-
-def _products(
-    objective: Objective, function: ScalarFunction, batch: Batch
-) -> Callable[[Tensor], Tensor]:
-    """Build the gradient's graph once; differentiate it for each block of vectors."""
-    theta = objective.theta.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(
-        function(theta, batch), theta, create_graph=True, materialize_grads=True
-    )
-    return lambda vectors: pull_back(gradient, theta, vectors)
-
-
-def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
-    """Multiply vectors with the Jacobian of values: rows v^T (d values / d point).
-
-    One batched backward pass does it. It is believed only if a random combination of its rows
-    agrees with a plain pass; where they differ, or an operation of the network has no batched
-    derivative, the rows are computed one at a time.
-
-    Parameters
-    ----------
-    values : Tensor, shape S
-        With a graph behind them; without one the rows are zero.
-    point : Tensor, shape (P,)
-    vectors : Tensor, shape (K, *S)
-
-    Returns
-    -------
-    Tensor, shape (K, P)
-    """
-
-    def plain(vector: Tensor) -> Tensor:
-        return torch.autograd.grad(
-            values, point, vector, retain_graph=True, materialize_grads=True
-        )[0]
-
-    if not values.requires_grad:
-        return point.new_zeros(len(vectors), len(point))
-    if len(vectors) == 1:
-        return plain(vectors[0]).unsqueeze(0)
-    try:
-        (rows,) = torch.autograd.grad(
-            values, point, vectors, retain_graph=True, is_grads_batched=True, allow_unused=True
-        )
-    except RuntimeError:
-        rows = None
-    if rows is None or not _is_combination(rows, vectors, plain):
-        return torch.stack([plain(vector) for vector in vectors])
-    return rows
-
-
-def _is_combination(rows: Tensor, vectors: Tensor, plain: Callable[[Tensor], Tensor]) -> bool:
-    """Whether a combination of the rows is the product with the vectors' combination."""
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(len(rows), generator=generator, dtype=torch.float64).to(rows)
-    expected = plain(torch.tensordot(weights, vectors, dims=1))
-    tolerance = 1e3 * torch.finfo(rows.dtype).eps * rows.norm() * weights.norm()
-    return bool((weights @ rows - expected).norm() <= tolerance)
-
-
 def _second_derivative(
-    objective: Objective, function: ScalarFunction, columns_per_block: int, progress: bool
+    objective: Objective, matrix: str, columns_per_block: int, progress: bool
 ) -> Tensor:
     if columns_per_block < 1:
         raise ValueError(f"columns_per_block must be at least 1, got {columns_per_block}")
@@ -254,7 +177,7 @@ def _second_derivative(
     total = objective.theta.new_zeros(size, size)
     starts = range(0, size, columns_per_block)
     for number, batch in enumerate(objective.batches):
-        multiply_block = _products(objective, function, batch)
+        multiply_block = BatchProduct(objective, matrix, batch)
         label = f"columns, batch {number + 1}/{len(objective.batches)}"
         for start in tqdm(starts, desc=label, disable=not progress, unit="block"):
             stop = min(start + columns_per_block, size)
@@ -264,33 +187,12 @@ def _second_derivative(
     return total
 
 
-def _ggn_product(objective: Objective, vector: Tensor) -> Tensor:
-    """G v = sum_n J_n^T (S_n (J_n v)).
-
-    J v is the derivative in u of J^T u, which is linear in u: two backward passes, with the
-    same rules of differentiation as everything else here.
-    """
-    product = torch.zeros_like(vector)
-    for batch in objective.batches:
-        curvatures = output_curvatures(objective, batch)
-        theta = objective.theta.clone().requires_grad_()
-        outputs = objective.outputs(theta, batch.inputs)
-        pulled = torch.zeros_like(outputs, requires_grad=True)
-        (gradient,) = torch.autograd.grad(
-            outputs, theta, pulled, create_graph=True, materialize_grads=True
-        )
-        (tangents,) = torch.autograd.grad(gradient, pulled, vector, materialize_grads=True)
-        weighted = torch.einsum("ncd,nd->nc", curvatures, tangents)
-        product += torch.autograd.grad(outputs, theta, weighted, materialize_grads=True)[0]
-    return product
-
-
-def _jacobians(objective: Objective, inputs: Tensor) -> Tensor:
+def _jacobians(objective: Objective, inputs: Tensor | Fields) -> Tensor:
     """J_n for each sample, of shape (n, C, P); a sample at a time, so none can mix."""
     theta = objective.theta.clone().requires_grad_()
     rows = []
-    for sample in inputs:
-        outputs = objective.outputs(theta, sample.unsqueeze(0)).squeeze(0)
+    for number in range(len(inputs)):
+        outputs = objective.outputs(theta, inputs[number : number + 1]).squeeze(0)
         units = torch.eye(len(outputs), dtype=outputs.dtype, device=outputs.device)
         rows.append(pull_back(outputs, theta, units))
     return torch.stack(rows)

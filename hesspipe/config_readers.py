@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hesspipe.config_gallery import GalleryFigure
 from hesspipe.config_theory import (
     BulksFigure,
     LawsTable,
@@ -66,6 +67,39 @@ class NegativePartFigure(_OverSeeds):
 
     kind: Literal["negative_part"]
     labels: Annotated[list[str], Distinct]
+
+
+class BasinsFigure(Section):
+    """Losses and accuracies of two parts of one training, on one axis of steps."""
+
+    kind: Literal["basins"]
+    experiment: str
+    seed: Seed
+
+
+class LineFigure(Section):
+    """Losses and accuracies on the line from the start to the end of a continuation."""
+
+    kind: Literal["line"]
+    experiment: str
+    seed: Seed
+
+
+class PlaneFigure(Section):
+    """The loss on a plane through the ends of both parts and of another seed's continuation."""
+
+    kind: Literal["plane"]
+    experiment: str
+    seed: Seed
+    other_seed: Seed
+
+
+class BarriersTable(Section):
+    """Barriers between the ends of both parts, and between two seeds, aligned and not."""
+
+    kind: Literal["barriers"]
+    experiment: str
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
 
 
 class InertiaTable(_OverSeeds):
@@ -188,15 +222,20 @@ Figure = Annotated[
     | GapsFigure
     | RightEdgeFigure
     | NegativePartFigure
+    | BasinsFigure
+    | LineFigure
+    | PlaneFigure
     | BulksFigure
     | SpikesFigure
     | SpikedSpectraFigure
-    | DecompositionFigure,
+    | DecompositionFigure
+    | GalleryFigure,
     Field(discriminator="kind"),
 ]
 Table = Annotated[
     OutlierCountsTable
     | InertiaTable
+    | BarriersTable
     | LawsTable
     | SpikesTable
     | SpikedSpectraTable

@@ -33,14 +33,15 @@ def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
     Raises
     ------
     ValueError
-        If the model's outputs are not one vector per sample.
+        If the model's outputs are not one vector per sample, or there is no model.
     """
+    if objective.is_from_function:
+        raise ValueError(
+            "G and R are defined by a network's outputs, which Objective.from_function does not "
+            "know; use matrix='hessian', or Objective with a model"
+        )
     with torch.no_grad():
         outputs = objective.outputs(objective.theta, batch.inputs)
-    if outputs.ndim != 2 or len(outputs) != len(batch.inputs):
-        raise ValueError(
-            f"model outputs must have shape ({len(batch.inputs)}, C), got {tuple(outputs.shape)}"
-        )
     return outputs.requires_grad_()
 
 
@@ -116,11 +117,22 @@ def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tenso
     signs : Tensor, shape (n, C)
         1, -1, or 0 where a factor is only the rounding of a zero.
     """
+    if objective.couples_samples:
+        raise ValueError(
+            "model must treat each sample alone for G, got one that couples them; "
+            "use running statistics in batch normalization"
+        )
     values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
     # Rounding leaves curvatures of this size where there are none.
     floor = values.shape[-1] * torch.finfo(values.dtype).eps * values.abs().max()
     signs = (values > floor).to(values) - (values < -floor).to(values)
     return vectors * values.abs().sqrt().unsqueeze(-2), signs
+
+
+def add_weight_decay(objective: Objective, matrix: str, values: Tensor) -> Tensor:
+    """Add the curvature of weight decay to the diagonal of H or G (P, P), in place."""
+    values.diagonal().add_(objective.decay_diagonal(matrix))
+    return values
 
 
 def _check_separable(outputs: Tensor, slopes: Tensor) -> None:

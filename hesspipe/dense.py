@@ -27,6 +27,9 @@ from torch import Tensor
 
 from hesspipe import columns
 from hesspipe.convolutions import matrix_by_convolutions
+from hesspipe.curvature import add_weight_decay
+from hesspipe.differentiability import differentiating
+from hesspipe.finiteness import require_finite_matrix
 from hesspipe.layers import matrix_by_layers
 from hesspipe.linear_layers import linear_layers
 from hesspipe.memory import require
@@ -136,6 +139,7 @@ class ExactMatrix:
     rounding: float
 
 
+@differentiating()
 def exact_matrix(
     objective: Objective,
     matrix: MatrixName,
@@ -165,7 +169,9 @@ def exact_matrix(
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     _forecast(objective, matrix, extra_bytes)
     values, taken = _compute(objective, matrix, method, progress)
-    _check_finite(objective, values, matrix)
+    if taken != "columns":
+        add_weight_decay(objective, matrix, values)
+    require_finite_matrix(objective, values, matrix)
     rounding = _check_products(objective, values, matrix)
     return ExactMatrix(values, taken, rounding)
 
@@ -197,20 +203,9 @@ def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:
     require(
         num_bytes + work_bytes + extra_bytes,
         f"the {matrix} of P = {size:,} parameters ({num_bytes / 2**30:,.1f} GiB) with work space",
-        "use a network with fewer parameters or a machine with more memory",
+        "use hesspipe.eigenpairs or hesspipe.density, which form no matrix, or a machine with more "
+        "memory",
     )
-
-
-def _check_finite(objective: Objective, result: Tensor, matrix: str) -> None:
-    if torch.isfinite(result.sum()):
-        return
-    bad_rows = (~torch.isfinite(result)).any(1).nonzero().flatten()
-    if len(bad_rows):
-        raise ValueError(
-            f"the {matrix} must be finite, got nan or inf in {len(bad_rows)} of its "
-            f"{len(result)} rows, the first in {objective.name_of(int(bad_rows[0]))}; "
-            "check the parameters and the loss"
-        )
 
 
 def rounding_size(objective: Objective, matrix: str) -> float:

@@ -81,13 +81,14 @@ def linear_layers(objective: Objective) -> list[LinearLayer] | None:
 
 
 def owns_every_parameter(objective: Objective, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether the modules' parameters are all of theta, and all of them are trainable."""
+    """Whether the modules' parameters are all of theta, all trainable, with a row per sample."""
     owned = {
         f"{name}.{key}" if name else key
         for name, module in modules.items()
         for key, _ in module.named_parameters()
     }
-    return owned == set(objective.names) and not any(objective.is_frozen)
+    is_whole = owned == set(objective.names) and not any(objective.is_frozen)
+    return is_whole and objective.has_output_rows and not objective.couples_samples
 
 
 def first_entries(objective: Objective) -> dict[str, int]:

@@ -3,65 +3,96 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+from hesspipe.batches import Batch, read_batches
+from hesspipe.denominators import Denominator, LossFunction, in_dtype, known_denominator, reduction
+from hesspipe.differentiability import differentiating, refuse_wrong_second_derivatives
+from hesspipe.evaluations import (
+    PrecisionTracer,
+    couples_samples,
+    preserved_random_state,
+    refuse_changed_buffers,
+    refuse_differences,
+    require_finite_evaluation,
+)
+from hesspipe.flat_model import FlatModel, FunctionOfTheta
+from hesspipe.seeding import generator
+from hesspipe.structures import Fields, Layout, join_outputs
 
+__all__ = ["Batch", "Objective"]
 
-@dataclass(frozen=True)
-class Batch:
-    """Part of the data; `share` times the loss of a batch adds up to L over the batches."""
-
-    inputs: Tensor
-    targets: Tensor
-    share: float
+# Of a step away from theta: small, so that it stays where the loss is defined.
+_RELATIVE_STEP = 1e-3
 
 
 class Objective:
     """The loss over all the data as a function of one flat parameter vector.
 
-    L(theta) = loss_fn(f(theta; x), y) for a single batch. Over several batches it is what one
-    batch of all the data would give: each batch counts by the denominator that the loss
-    itself divides by (samples, their class weights, valid labels, elements), not by its
-    place in a list.
+    ``L(theta) = loss_fn(f(theta; x), y) + (weight_decay / 2) |theta|^2`` for one batch. Over
+    several batches it is what one batch of all the data would give: each batch counts by the
+    denominator that the loss itself divides by (samples, their class weights, valid labels,
+    elements), not by its place in a list.
 
-    The model is never changed: its parameters are copied, and it is called through
-    `torch.func.functional_call`. Frozen parameters (`requires_grad` false) stay part of
-    theta and are held constant, so their rows in every matrix are zero.
+    Everything is read once and copied, here: the data, and the model but for its parameters'
+    memory. So every later pass sees the same function, whatever happens to the loader, the
+    tensors or the model's mode, and the model is never changed. Attention is computed by the
+    plain "math" kernel, the only one that has second derivatives.
 
     Parameters
     ----------
     model : nn.Module
-        f; in evaluation mode if it has dropout or batch normalization.
+        f; in evaluation mode if it has dropout or batch normalization. It may return a tensor,
+        or nested dictionaries, tuples and lists of tensors.
     loss_fn : callable (outputs, targets) -> scalar Tensor
         l; a sum or mean over samples.
     data : (inputs, targets), or an iterable of such batches
-        Tensors. Read once, here.
+        Read once; see `hesspipe.batches.read_batches`. Inputs that are a dictionary are given to
+        the model as `model(**inputs)`, a tuple or list as `model(*inputs)`.
     denominator : callable (outputs, targets) -> float, optional
         What a mean loss divides by on a batch. Known for torch's own losses; needed for any
         other loss on more than one batch, where `reduction="sum"` is 1.
     dtype : torch.dtype
         Everything is computed in it. float64, because the counts of zero and negative
         eigenvalues mean nothing in float32.
+    weight_decay : float
+        Of the parameters that are varied. Its curvature, weight_decay on their diagonal, is
+        part of H and of G, because it is convex and R is what may be indefinite.
+    parameters : sequence of str, optional
+        Names of the parameters that are varied, with the wildcards of `fnmatch`
+        ("layers.0.*"); the others are held constant. All that require a gradient by default.
 
     Attributes
     ----------
     theta : Tensor, shape (P,)
-        The model's parameters, in the order of `model.named_parameters()`, each row-major.
-    names, shapes : list
-        Of the parameters, in the same order.
+        The model's parameters, in the order of `model.named_parameters()`, each row-major. A
+        parameter that several modules share stands there once.
+    names, shapes, is_frozen : list
+        Of the parameters, in the same order. Frozen ones (`requires_grad` false, or not among
+        `parameters`) stay part of theta, so their rows in every matrix are zero.
+    is_varied : Tensor of bool, shape (P,)
+        The entries of theta that are not frozen.
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+        The loss as a function of outputs as `outputs` gives them, one vector per sample.
+    batches : list of Batch
     num_parameters, num_data : int
         P and N.
+    has_output_rows, couples_samples : bool
+        Whether the model returns a row for every sample, and whether it depends on the others.
 
     Raises
     ------
     ValueError
-        If a module would make two evaluations differ, if there is no data or no parameter,
-        or if the loss's denominator is unknown and needed.
+        If two evaluations differ, if numbers are not finite or lose precision, if there is no
+        data or no parameter, or if the loss's denominator is unknown and needed.
+    TooLargeError
+        If the data do not fit into memory.
 
     Examples
     --------
@@ -69,183 +100,224 @@ class Objective:
     >>> data = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
     >>> Objective(model, nn.CrossEntropyLoss(), data).num_parameters
     8
+    >>> Objective(model, nn.CrossEntropyLoss(), data, parameters=["b*"]).is_varied.sum()
+    tensor(2)
     """
 
+    @differentiating()
     def __init__(
         self,
         model: nn.Module,
         loss_fn: LossFunction,
-        data: tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]],
+        data: Any,
         *,
-        denominator: Callable[[Tensor, Tensor], float] | None = None,
+        denominator: Denominator | None = None,
         dtype: torch.dtype = torch.float64,
+        weight_decay: float = 0.0,
+        parameters: Sequence[str] | None = None,
     ) -> None:
-        _refuse_random_modules(model)
-        parameters = dict(model.named_parameters())
-        if not parameters:
-            raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
-        self.model = model
-        self.loss_fn = _in_dtype(loss_fn, dtype)
-        self.dtype = dtype
-        self.device = next(iter(parameters.values())).device
-        self.names = list(parameters)
-        self.shapes = [parameter.shape for parameter in parameters.values()]
-        self.is_frozen = [not parameter.requires_grad for parameter in parameters.values()]
-        self.theta = torch.cat(
-            [parameter.detach().to(dtype).reshape(-1) for parameter in parameters.values()]
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
+        self._flat = flat = FlatModel(model, dtype, parameters)
+        self.model, self.dtype, self.weight_decay = flat.structure, dtype, weight_decay
+        self.theta, self.device = flat.theta, flat.device
+        self.names, self.shapes = flat.names, flat.shapes
+        self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
+        self._whole_loss = in_dtype(loss_fn, dtype, self.device)
+        self._layouts: dict[int, Layout] = {}
+        self.has_output_rows = True
+        self.couples_samples = False
+        self.is_from_function = False
+        with preserved_random_state(self.device):
+            batches = read_batches(data, dtype, self.device)
+            before = torch.get_rng_state()
+            self.num_data = sum(batch.num_samples for batch in batches)
+            self.batches = self._weigh(batches, denominator)
+            self._try_another_point()
+            flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
+        self.loss_fn: Callable[[Tensor, Any], Tensor] = self._whole_loss
+        if not all(layout.is_plain for layout in self._layouts.values()):
+            self.loss_fn = partial(_loss_of_rows, self._whole_loss, self._layouts)
+        refuse_wrong_second_derivatives(
+            lambda theta: self.batch_loss(theta, self.batches[0]), self.theta
         )
-        self._buffers = {
-            name: self._cast(buffer.detach().clone()) for name, buffer in model.named_buffers()
-        }
-        pairs = _as_batches(data)
-        self.num_data = sum(len(inputs) for inputs, _ in pairs)
-        self.batches = self._weigh(pairs, denominator)
+
+    @classmethod
+    def from_function(
+        cls,
+        loss: Callable[[Tensor], Tensor],
+        theta: Tensor,
+        *,
+        dtype: torch.dtype = torch.float64,
+    ) -> Objective:
+        """Make an objective of a plain function of theta, for those without a model.
+
+        It has a Hessian only: G and R are defined by a network's outputs.
+
+        Parameters
+        ----------
+        loss : callable (theta) -> scalar Tensor
+        theta : Tensor, shape (P,)
+        dtype : torch.dtype
+
+        Returns
+        -------
+        Objective
+            With num_data 1.
+
+        Examples
+        --------
+        >>> objective = Objective.from_function(lambda theta: theta.square().sum(), torch.ones(3))
+        >>> objective.loss(objective.theta)
+        tensor(3., dtype=torch.float64)
+        """
+        if theta.ndim != 1 or not theta.is_floating_point():
+            raise ValueError(
+                "theta must be a vector of floating point, got "
+                f"shape {tuple(theta.shape)} of {theta.dtype}"
+            )
+        nothing = torch.zeros(1, 0)
+        objective = cls(
+            FunctionOfTheta(loss, theta), _sum_of_outputs, (nothing, nothing), dtype=dtype
+        )
+        objective.is_from_function = True
+        return objective
 
     @property
     def num_parameters(self) -> int:
         """P, the length of theta."""
         return len(self.theta)
 
-    def outputs(self, theta: Tensor, inputs: Tensor) -> Tensor:
-        """Evaluate f(theta; x).
+    def outputs(self, theta: Tensor, inputs: Tensor | Fields) -> Tensor:
+        """Evaluate f(theta; x), one vector per sample.
 
         Parameters
         ----------
         theta : Tensor, shape (P,)
-        inputs : Tensor, shape (n, ...)
+        inputs : Tensor, shape (n, ...), or Fields
 
         Returns
         -------
         Tensor, shape (n, C)
+            All that the model returns for a sample, row-major, one tensor after the other.
+
+        Raises
+        ------
+        ValueError
+            If the model does not return a row for every sample.
         """
-        state: dict[str, Tensor] = dict(self._buffers)
-        state.update(self.unflatten(theta))
-        result: Tensor = torch.func.functional_call(self.model, state, (inputs,))
-        return result
+        return join_outputs(self._flat(theta, inputs), len(inputs))[0]
 
     def loss(self, theta: Tensor) -> Tensor:
-        """Evaluate L(theta) over all the data: a scalar."""
-        return torch.stack(
+        """Evaluate L(theta) over all the data, weight decay included: a scalar."""
+        total = torch.stack(
             [batch.share * self.batch_loss(theta, batch) for batch in self.batches]
         ).sum()
+        if self.weight_decay:
+            total = total + self.weight_decay / 2 * theta[self.is_varied].square().sum()
+        return total
 
     def batch_loss(self, theta: Tensor, batch: Batch) -> Tensor:
-        """Evaluate the loss of one batch, before it is multiplied by its share: a scalar."""
-        return self.loss_fn(self.outputs(theta, batch.inputs), batch.targets)
+        """Evaluate loss_fn on one batch, without its share and weight decay: a scalar."""
+        if self.has_output_rows:
+            return self.loss_fn(self.outputs(theta, batch.inputs), batch.targets)
+        return self._whole_loss(self._flat(theta, batch.inputs), batch.targets)
+
+    def decay_diagonal(self, matrix: str) -> Tensor:
+        """What weight decay adds to the diagonal of "hessian", "ggn" or "residual": (P,)."""
+        decay = 0.0 if matrix == "residual" else self.weight_decay
+        return decay * self.is_varied.to(self.dtype)
+
+    def without_weight_decay(self) -> Objective:
+        """The same objective with a weight decay of 0."""
+        plain = copy.copy(self)
+        plain.weight_decay = 0.0
+        return plain
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into named parameters, frozen ones held constant."""
-        sizes = [shape.numel() for shape in self.shapes]
-        parts = zip(self.names, theta.split(sizes), self.shapes, self.is_frozen, strict=True)
-        return {
-            name: (part.detach() if is_frozen else part).view(shape)
-            for name, part, shape, is_frozen in parts
-        }
+        return self._flat.unflatten(theta)
 
     def name_of(self, index: int) -> str:
         """Name the parameter that holds entry `index` of theta."""
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            if index < shape.numel():
-                return name
-            index -= shape.numel()
-        raise IndexError(f"theta has {self.num_parameters} entries")
+        return self._flat.name_of(index)
 
-    def _cast(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.to(self.device)
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
-
-    @torch.no_grad()
-    def _weigh(
-        self,
-        pairs: list[tuple[Tensor, Tensor]],
-        denominator: Callable[[Tensor, Tensor], float] | None,
-    ) -> list[Batch]:
-        """Give each batch its share of the denominator of all the data."""
-        cast = [(self._cast(inputs), self._cast(targets)) for inputs, targets in pairs]
-        if getattr(self.loss_fn, "reduction", None) == "sum":
-            return [Batch(inputs, targets, 1.0) for inputs, targets in cast]
-        if len(cast) == 1:
-            return [Batch(*cast[0], 1.0)]
-        denominator = denominator or _known_denominator(self.loss_fn)
-        weights = [
-            float(denominator(self.outputs(self.theta, inputs), targets))
-            for inputs, targets in cast
-        ]
-        total = sum(weights)
+    def _weigh(self, batches: list[Batch], denominator: Denominator | None) -> list[Batch]:
+        """Give each batch its share of the denominator of all the data; evaluate all twice."""
+        is_whole = reduction(self._whole_loss) == "sum" or len(batches) == 1
+        divide = None if is_whole else denominator or known_denominator(self._whole_loss)
+        versions = {name: buffer._version for name, buffer in self._flat.buffers.items()}
+        weights = []
+        for number, batch in enumerate(batches):
+            outputs = self._flat(self.theta, batch.inputs)
+            weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
+            if not weights[-1] > 0:  # no valid label: 0/0 to the loss, no part of the whole
+                continue
+            loss = self._whole_loss(outputs, batch.targets)
+            require_finite_evaluation(outputs, loss, self._flat.buffers, number)
+            self._refuse_differences((outputs, loss), self.theta, batch, number)
+            self._record_layout(outputs, batch.num_samples)
+        refuse_changed_buffers(self._flat.buffers, versions)
+        total = 1.0 if is_whole else sum(weights)
         if total <= 0:
             raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
-        # A batch without a valid label is 0/0 to the loss, and no part of the whole.
         return [
-            Batch(inputs, targets, weight / total)
-            for (inputs, targets), weight in zip(cast, weights, strict=True)
+            replace(batch, share=weight / total)
+            for batch, weight in zip(batches, weights, strict=True)
             if weight > 0
         ]
 
+    def _refuse_differences(self, first: Any, theta: Tensor, batch: Batch, number: int) -> None:
+        """Evaluate once more."""
 
-def _as_batches(
-    data: tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]],
-) -> list[tuple[Tensor, Tensor]]:
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
-        data = [data]
-    batches = [(inputs, targets) for inputs, targets in data]
-    if sum(len(inputs) for inputs, _ in batches) == 0:
-        raise ValueError("data must hold at least one sample, got none")
-    for number, (inputs, _) in enumerate(batches):
-        if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-            raise ValueError(f"inputs must be finite, got nan or inf in batch {number}")
-    return batches
+        def evaluate() -> Any:
+            outputs = self._flat(theta, batch.inputs)
+            return outputs, self._whole_loss(outputs, batch.targets)
 
+        refuse_differences(first, evaluate, number, self.dtype)
 
-def _refuse_random_modules(model: nn.Module) -> None:
-    """A spectrum belongs to one function of theta, so that function must stay the same."""
-    for name, module in model.named_modules():
-        is_dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if module.training and (is_dropout or is_batch_norm):
+    def _record_layout(self, outputs: Any, num_samples: int) -> None:
+        try:
+            rows, layout = join_outputs(outputs, num_samples)
+        except ValueError:
+            self.has_output_rows = False
+            return
+        if self._layouts.setdefault(rows.shape[1], layout) != layout:
+            self.has_output_rows = False  # vectors of one length that stand for different things
+
+    def _try_another_point(self) -> None:
+        """Evaluate a batch away from theta, where weights that start at zero hide nothing."""
+        batch, count = self.batches[0], self.batches[0].num_samples
+        noise = torch.randn(
+            self.num_parameters, generator=generator(0, "another point"), dtype=torch.float64
+        ).to(self.theta)
+        size = self.theta.abs()
+        theta = self.theta + _RELATIVE_STEP * (size + (size.mean() or 1.0)) * noise
+        with PrecisionTracer(self.dtype) as tracer:
+            outputs = self._flat(theta, batch.inputs)
+            loss = self._whole_loss(outputs, batch.targets)
+        if tracer.found is not None:
             raise ValueError(
-                f"model must be deterministic, got {name} ({type(module).__name__}) in training "
-                "mode; call model.eval() first"
+                f"model and loss_fn must compute in {self.dtype}, got {tracer.found}; remove the "
+                "conversion, or pass its dtype=... for all"
             )
-        if is_batch_norm and module.running_mean is None:
+        self._refuse_differences((outputs, loss), theta, batch, 0)
+        if count > 2:
+            part = self._flat(theta, batch.inputs[: max(2, count // 2)])
+            self.couples_samples = couples_samples(outputs, part, self.dtype)
+        if self.couples_samples and len(self.batches) > 1:
             raise ValueError(
-                f"model must treat each sample alone, got {name} ({type(module).__name__}) "
-                "without running statistics; build it with track_running_stats=True"
+                "model must treat each sample alone, got outputs of samples that depend on the "
+                "others of their batch, so that the loss depends on how the data are batched; "
+                "pass all the data as one batch, or use running statistics"
             )
 
 
-def _in_dtype(loss_fn: LossFunction, dtype: torch.dtype) -> LossFunction:
-    """Copy a loss with tensors of its own (class weights), so that they match the outputs."""
-    if isinstance(loss_fn, nn.Module) and any(True for _ in loss_fn.buffers()):
-        return copy.deepcopy(loss_fn).to(dtype)
-    return loss_fn
+def _loss_of_rows(
+    loss_fn: LossFunction, layouts: dict[int, Layout], rows: Tensor, targets: Any
+) -> Tensor:
+    return loss_fn(layouts[rows.shape[1]].split(rows), targets)
 
 
-def _known_denominator(loss_fn: LossFunction) -> Callable[[Tensor, Tensor], float]:
-    """What torch's own mean losses divide by."""
-    name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
-    from_torch = getattr(loss_fn, "__module__", "").startswith("torch.nn")
-    if from_torch and name in _PER_LABEL:
-        return lambda outputs, targets: _label_weight(loss_fn, outputs, targets)
-    if from_torch and name in _PER_ELEMENT:
-        return lambda outputs, targets: float(outputs.numel())
-    raise ValueError(
-        f"the denominator of loss_fn ({name}) is not known, and batches must be weighed by it; "
-        "pass denominator=..., or all the data as one batch"
-    )
-
-
-_PER_LABEL = {"CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"}
-_PER_ELEMENT = {
-    "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss", "mse_loss",
-    "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
-}  # fmt: skip
-
-
-def _label_weight(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> float:
-    """Sum of the class weights of the valid labels; probabilities as targets count one each."""
-    if targets.is_floating_point():
-        return outputs.numel() / outputs.shape[1]
-    valid = targets[targets != getattr(loss_fn, "ignore_index", -100)]
-    weight: Tensor | None = getattr(loss_fn, "weight", None)
-    return float(len(valid) if weight is None else weight[valid].sum())
+def _sum_of_outputs(outputs: Tensor, _: Tensor) -> Tensor:
+    return outputs.sum()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hesspipe.dense import InconsistentMatrixError, MatrixName, exact_matrix, rounding_size
+from hesspipe.differentiability import differentiating
 from hesspipe.factored import factored_eigenvalues, find_factors, is_cheaper
 from hesspipe.factors import Factors
 from hesspipe.memory import require
@@ -49,6 +50,7 @@ class Spectrum:
     method: str
 
 
+@differentiating()
 def spectrum(
     objective: Objective,
     matrix: MatrixName = "hessian",
@@ -104,7 +106,9 @@ def spectrum(
         )
     factors = _factors(objective, matrix, method)
     if factors is not None:
-        eigenvalues = factored_eigenvalues(objective, factors, matrix)
+        # Nothing is frozen where there are factors, so weight decay moves every eigenvalue alike.
+        eigenvalues = factored_eigenvalues(objective.without_weight_decay(), factors, matrix)
+        eigenvalues += objective.weight_decay if matrix != "residual" else 0.0
         rounding = rounding_size(objective, matrix)
         return _with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
     exact = exact_matrix(
@@ -125,7 +129,7 @@ def spectrum(
 
 def _factors(objective: Objective, matrix: MatrixName, method: SpectrumMethod) -> Factors | None:
     """The factors, if asked for, or if they promise to be cheaper than the matrix."""
-    if method not in ("auto", "factored"):
+    if method not in ("auto", "factored") or not objective.has_output_rows:
         return None
     size = objective.num_parameters
     num_outputs = len(objective.outputs(objective.theta, objective.batches[0].inputs[:1])[0])
@@ -174,6 +178,11 @@ def matrix_spectrum(
     InconsistentMatrixError
         If the eigenvalues do not add up to the trace, or their squares to the squared norm.
     """
+    if values.dtype != torch.float64:
+        raise ValueError(
+            f"values must be float64 for counts of signs, got {values.dtype}; in float32 "
+            "eigenvalues near zero are noise"
+        )
     _check_symmetric(values, matrix)
     size = len(values)
     is_nonzero = (values != 0).any(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
@@ -124,4 +125,5 @@ def test_spectrum_forecasts_the_solver_as_well(
 
 
 def test_zero_tolerance_has_one_default() -> None:
-    assert spectra.spectrum.__kwdefaults__["zero_tolerance"] == spectra.ZERO_TOLERANCE
+    default = inspect.signature(spectra.spectrum).parameters["zero_tolerance"].default
+    assert default == spectra.ZERO_TOLERANCE

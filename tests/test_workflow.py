@@ -54,6 +54,10 @@ def small_config() -> dict[str, Any]:
     config["tables"]["table1"] |= {"experiments": EXPERIMENTS, "step": 20}
     for name in ("fig4", "fig6"):
         del config["figures"][name]
+    for section in ("figures", "tables"):  # of trainings that go on; tests/test_basins_workflow.py
+        for name, entry in list(config[section].items()):
+            if "_basins_" in entry.get("experiment", ""):
+                del config[section][name]
     del config["tables"]["batches"]
     for entry in (config["figures"]["fig3"], config["figures"]["fig5"], config["tables"]["width"]):
         entry |= {"experiments": [EXPERIMENTS[0]], "seeds": [0], "step": 20}

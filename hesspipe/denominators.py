@@ -1,0 +1,114 @@
+"""What a loss divides by on a batch: the weight of the batch in the loss over all the data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# (outputs, targets) -> scalar; outputs as the model gives them.
+LossFunction = Callable[[Any, Any], Tensor]
+Denominator = Callable[[Any, Any], float]
+
+# A mean over labels, weighted by class, or over elements, or over samples.
+_PER_LABEL = {"CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"}
+_PER_ELEMENT = {
+    "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss",
+    "KLDivLoss", "PoissonNLLLoss", "SoftMarginLoss", "mse_loss", "l1_loss", "smooth_l1_loss",
+    "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div",
+    "poisson_nll_loss", "soft_margin_loss",
+}  # fmt: skip
+_PER_SAMPLE = {
+    "MultiLabelSoftMarginLoss", "MultiLabelMarginLoss", "MultiMarginLoss",
+    "multilabel_soft_margin_loss", "multilabel_margin_loss", "multi_margin_loss",
+}  # fmt: skip
+
+
+def in_dtype(loss_fn: LossFunction, dtype: torch.dtype, device: torch.device) -> LossFunction:
+    """Copy a loss with tensors of its own (class weights), so that they match the outputs."""
+
+    def cast(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.detach().to(device, dtype if value.is_floating_point() else None)
+
+    if isinstance(loss_fn, partial):
+        keywords = {name: cast(value) for name, value in loss_fn.keywords.items()}
+        return partial(loss_fn.func, *map(cast, loss_fn.args), **keywords)
+    if isinstance(loss_fn, nn.Module) and loss_fn.state_dict(keep_vars=True):
+        return copy.deepcopy(loss_fn).to(device, dtype).requires_grad_(False)
+    return loss_fn
+
+
+def reduction(loss_fn: LossFunction) -> str | None:
+    """How the loss reduces: "mean", "sum", "batchmean"; None if it does not say."""
+    found = _setting(loss_fn, "reduction", None)
+    return found if isinstance(found, str) else None
+
+
+def known_denominator(loss_fn: LossFunction) -> Denominator:
+    """Find what one of torch's own mean losses divides by, a `functools.partial` of one too.
+
+    Parameters
+    ----------
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+
+    Returns
+    -------
+    callable (outputs, targets) -> float
+
+    Raises
+    ------
+    ValueError
+        If the loss is another one.
+
+    Examples
+    --------
+    >>> loss_fn = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]))
+    >>> known_denominator(loss_fn)(torch.zeros(3, 2), torch.tensor([0, 1, -100]))
+    4.0
+    """
+    function = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
+    name = getattr(function, "__name__", type(function).__name__)
+    if getattr(function, "__module__", "").startswith("torch.nn"):
+        if name in _PER_LABEL:
+            return lambda outputs, targets: _label_weight(loss_fn, outputs, targets)
+        if name in _PER_SAMPLE or reduction(loss_fn) == "batchmean":
+            return lambda outputs, _: float(len(outputs))
+        if name in _PER_ELEMENT:
+            return _num_elements
+    raise ValueError(
+        f"the denominator of loss_fn ({name}) is not known, and batches must be weighed by it; "
+        "pass denominator=..., a function of (outputs, targets) that gives what the loss divides "
+        "by on a batch (1 for a sum), or all the data as one batch"
+    )
+
+
+def _setting(loss_fn: LossFunction, name: str, default: Any) -> Any:
+    """An argument that a loss was made with."""
+    if isinstance(loss_fn, partial):
+        return loss_fn.keywords.get(name, default)
+    return getattr(loss_fn, name, default)
+
+
+def _num_elements(outputs: Tensor, targets: Tensor) -> float:
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"targets must have the outputs' shape {tuple(outputs.shape)}, got "
+            f"{tuple(targets.shape)}: each would be compared with every other sample's; use "
+            "targets.view_as(outputs)"
+        )
+    return float(outputs.numel())
+
+
+def _label_weight(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> float:
+    """Sum of the class weights of the valid labels; probabilities as targets count one each."""
+    if targets.is_floating_point():
+        return outputs.numel() / outputs.shape[1]
+    valid = targets[targets != _setting(loss_fn, "ignore_index", -100)]
+    weight: Tensor | None = _setting(loss_fn, "weight", None)
+    return float(len(valid) if weight is None else weight[valid].sum())

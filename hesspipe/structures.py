@@ -1,0 +1,198 @@
+"""Inputs, targets and outputs of several tensors: dictionaries and tuples of them.
+
+`Fields` holds inputs of several tensors and is measured and sliced like one tensor, so that a
+chunk of samples is taken the same way from both. `join_outputs` and `Layout.split` go between a
+model's outputs and one vector per sample, in which the curvature of a loss is written.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Fields:
+    """Inputs of several tensors, each with one row per sample.
+
+    Parameters
+    ----------
+    values : mapping, tuple or list
+        A mapping is given to the model as `model(**values)`, a tuple or list as
+        `model(*values)`. Values that are no tensors (None, a number, a string) are passed on.
+
+    Raises
+    ------
+    ValueError
+        If there is no tensor, or the tensors differ in their number of rows.
+
+    Examples
+    --------
+    >>> fields = Fields({"tokens": torch.ones(4, 7), "mask": torch.ones(4), "labels": None})
+    >>> len(fields), fields[:2].values["tokens"].shape
+    (4, torch.Size([2, 7]))
+    """
+
+    def __init__(self, values: Mapping[str, Any] | tuple[Any, ...] | list[Any]) -> None:
+        if not isinstance(values, (Mapping, tuple, list)):
+            raise ValueError(
+                "inputs must be a tensor, or a dictionary, tuple or list of tensors, got "
+                f"{type(values).__name__}; torch.as_tensor makes a tensor of an array"
+            )
+        self.values = dict(values) if isinstance(values, Mapping) else values
+        lengths = {
+            name: len(value) if value.ndim else 0
+            for name, value in _items(values)
+            if isinstance(value, Tensor)
+        }
+        if not lengths:
+            raise ValueError(f"inputs must hold at least one tensor, got {type(values).__name__}")
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"inputs must all have one row per sample, got rows {lengths}; keep in the model "
+                "what does not belong to a sample, as a buffer"
+            )
+        self._length = next(iter(lengths.values()))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, part: slice) -> Fields:
+        return Fields(map_tensors(lambda tensor: tensor[part], self.values))
+
+
+def call_arguments(inputs: Tensor | Fields) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of the model, cloned: it may work in place on them."""
+    values = inputs.values if isinstance(inputs, Fields) else (inputs,)
+    values = map_tensors(torch.clone, values)
+    return ((), values) if isinstance(values, dict) else (tuple(values), {})
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """Apply a function to every tensor in nested dictionaries, tuples and lists."""
+    if isinstance(values, Tensor):
+        return function(values)
+    if isinstance(values, Mapping):
+        return _rebuilt(values, [map_tensors(function, value) for value in values.values()])
+    if isinstance(values, (tuple, list)):
+        return _rebuilt(values, [map_tensors(function, value) for value in values])
+    return values
+
+
+def named_tensors(values: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested dictionaries, tuples and lists, and where it is."""
+    if isinstance(values, Tensor):
+        yield name, values
+    elif isinstance(values, (Mapping, tuple, list)):
+        for key, value in _items(values):
+            yield from named_tensors(value, f"{name}[{key!r}]")
+
+
+def _items(values: Mapping[Any, Any] | tuple[Any, ...] | list[Any]) -> Iterator[tuple[Any, Any]]:
+    yield from values.items() if isinstance(values, Mapping) else enumerate(values)
+
+
+def _rebuilt(values: Any, parts: list[Any]) -> Any:
+    """A container of the same type, with other entries."""
+    if isinstance(values, Mapping):
+        if type(values) is dict:
+            return dict(zip(values, parts, strict=True))
+        rebuilt = copy.copy(values)  # classes of their own, such as the outputs of transformers
+        rebuilt.update(zip(values, parts, strict=True))  # type: ignore[attr-defined]
+        return rebuilt
+    if hasattr(values, "_fields"):  # a named tuple
+        return type(values)(*parts)
+    return type(values)(parts)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one vector per sample is made of a model's outputs.
+
+    Attributes
+    ----------
+    template : Any
+        Nested containers with an index in the place of each tensor.
+    shapes : tuple of torch.Size
+        Of the tensors, without the samples.
+    """
+
+    template: Any
+    shapes: tuple[torch.Size, ...]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the outputs are one vector per sample as they are."""
+        return self.template == 0 and len(self.shapes[0]) == 1
+
+    def split(self, rows: Tensor) -> Any:
+        """Make outputs as the model gives them of vectors (n, C)."""
+        sizes = [shape.numel() for shape in self.shapes]
+        parts = [
+            part.reshape(len(rows), *shape)
+            for part, shape in zip(rows.split(sizes, dim=1), self.shapes, strict=True)
+        ]
+        return _filled(self.template, parts)
+
+
+def join_outputs(outputs: Any, num_samples: int) -> tuple[Tensor, Layout]:
+    """Make one vector per sample of a model's outputs.
+
+    Parameters
+    ----------
+    outputs : Tensor, or nested dictionaries, tuples and lists of tensors
+        All of floating point, each with one row per sample; None is allowed.
+    num_samples : int
+
+    Returns
+    -------
+    rows : Tensor, shape (num_samples, C)
+    layout : Layout
+
+    Raises
+    ------
+    ValueError
+        If an output is something else.
+    """
+    tensors: list[Tensor] = []
+    template = _template(outputs, "outputs", num_samples, tensors)
+    if not tensors:
+        raise ValueError(f"model must return tensors, got {type(outputs).__name__} without any")
+    layout = Layout(template, tuple(tensor.shape[1:] for tensor in tensors))
+    if layout.is_plain:
+        return tensors[0], layout
+    rows = [tensor.reshape(num_samples, -1) for tensor in tensors]
+    return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)), layout
+
+
+def _template(value: Any, name: str, num_samples: int, tensors: list[Tensor]) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, (Mapping, tuple, list)):
+        parts = [
+            _template(part, f"{name}[{key!r}]", num_samples, tensors) for key, part in _items(value)
+        ]
+        return _rebuilt(value, parts)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        what = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} must be a tensor of floating point, got {what}")
+    if value.ndim == 0 or len(value) != num_samples:
+        raise ValueError(
+            f"{name} must have one row per sample ({num_samples}), got shape {tuple(value.shape)}"
+        )
+    tensors.append(value)
+    return len(tensors) - 1
+
+
+def _filled(template: Any, parts: list[Tensor]) -> Any:
+    if template is None:
+        return None
+    if isinstance(template, int):
+        return parts[template]
+    if isinstance(template, Mapping):
+        return _rebuilt(template, [_filled(value, parts) for value in template.values()])
+    return _rebuilt(template, [_filled(value, parts) for value in template])

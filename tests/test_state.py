@@ -1,0 +1,166 @@
+"""Every public entry point leaves the model, the data and all global state as they were."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import labels, normal
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import hesspipe
+from hesspipe.objective import Objective
+
+
+def model() -> nn.Module:
+    """In training mode but for what is random, with a gradient, a buffer, a frozen parameter."""
+    network = nn.Sequential(
+        nn.ReLU(inplace=True), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)
+    )
+    network[2].eval()
+    network[1].bias.requires_grad_(False)
+    network[4].weight.grad = torch.full((3, 5), 2.0)
+    return network
+
+
+class Failing(nn.Module):
+    """Draws random numbers without an effect, and fails when it is to be differentiated."""
+
+    is_failing = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        torch.rand(1)
+        if Failing.is_failing and self.layer.weight.requires_grad:
+            raise RuntimeError("out of luck")
+        outputs: Tensor = self.layer(inputs)
+        return outputs
+
+
+def snapshot(network: nn.Module, tensors: list[Tensor]) -> list[Any]:
+    """All that must not change, as values that can be compared."""
+    numpy_state = np.random.get_state()  # noqa: NPY002 (the state to be left alone)
+    return [
+        {name: value.clone() for name, value in network.state_dict().items()},
+        {name: (value.requires_grad, value.dtype) for name, value in network.named_parameters()},
+        {n: None if v.grad is None else v.grad.clone() for n, v in network.named_parameters()},
+        {name: module.training for name, module in network.named_modules()},
+        {name: len(module._forward_hooks) for name, module in network.named_modules()},
+        [id(value) for value in network.parameters()],
+        [tensor.clone() for tensor in tensors],
+        torch.get_rng_state(),
+        (numpy_state[1].tolist(), numpy_state[2]),
+        random.getstate(),
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.backends.cuda.flash_sdp_enabled(),
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+    ]
+
+
+def is_equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(is_equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(is_equal, one, other))
+    return bool(one == other)
+
+
+def on_vector(operator: Callable[[Objective], Any]) -> Callable[[Objective], Any]:
+    return lambda objective: operator(objective) @ normal(objective.num_parameters)
+
+
+ENTRY_POINTS: dict[str, Callable[[Objective], Any]] = {
+    "hessian_matrix": lambda objective: hesspipe.hessian_matrix(objective),
+    "ggn_matrix": lambda objective: hesspipe.ggn_matrix(objective),
+    "residual_matrix": lambda objective: hesspipe.residual_matrix(objective),
+    "spectrum": lambda objective: hesspipe.spectrum(objective),
+    "HessianOperator": on_vector(lambda objective: hesspipe.HessianOperator(objective)),
+    "GGNOperator": on_vector(lambda objective: hesspipe.GGNOperator(objective)),
+    "ResidualOperator": on_vector(lambda objective: hesspipe.ResidualOperator(objective)),
+    "eigenpairs": lambda objective: hesspipe.eigenpairs(objective, num_largest=2),
+    "density": lambda objective: hesspipe.density(objective, num_probes=2, num_steps=5),
+    "estimate_norms": lambda objective: hesspipe.estimate_norms(objective, num_products=6),
+}
+# The objective is built by every test here; the others take no objective.
+WITHOUT_OBJECTIVE = {
+    "Objective", "Spectrum", "Eigenpairs", "NotConvergedError", "Density", "count_outliers",
+}  # fmt: skip
+PRESENT = [name for name in ENTRY_POINTS if name in hesspipe.__all__]
+
+
+def test_every_public_name_is_tried() -> None:
+    assert set(hesspipe.__all__) <= set(ENTRY_POINTS) | WITHOUT_OBJECTIVE
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_entry_point_leaves_everything_as_it_was(name: str) -> None:
+    network, data = model(), TensorDataset(normal(11, 4).float(), labels(11, 3))
+    before = snapshot(network, list(data.tensors))
+    objective = Objective(
+        network, nn.CrossEntropyLoss(), DataLoader(data, batch_size=4, shuffle=True)
+    )
+    theta = objective.theta.clone()
+    ENTRY_POINTS[name](objective)
+    assert is_equal(snapshot(network, list(data.tensors)), before)
+    assert torch.equal(objective.theta, theta)
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_entry_point_that_fails_leaves_everything_as_it_was(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, data = Failing(), (normal(11, 4).float(), labels(11, 3))
+    before = snapshot(network, list(data))
+    objective = Objective(network, nn.CrossEntropyLoss(), data)
+    monkeypatch.setattr(Failing, "is_failing", True)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        ENTRY_POINTS[name](objective)
+    assert is_equal(snapshot(network, list(data)), before)
+
+
+def test_refused_objective_leaves_everything_as_it_was() -> None:
+    network, data = model(), (normal(11, 4).float(), labels(11, 3))
+    before = snapshot(network, list(data))
+
+    def noisy(outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs + torch.randn_like(outputs), targets)
+
+    with pytest.raises(ValueError, match="randn_like draws random numbers"):
+        Objective(network, noisy, data)
+    assert is_equal(snapshot(network, list(data)), before)
+
+
+def test_snapshot_sees_each_change() -> None:
+    # The tests above could not fail otherwise.
+    network, data = model(), [normal(3)]
+    before = snapshot(network, data)
+    changes: list[Callable[[nn.Module, list[Tensor]], Any]] = [
+        lambda network, data: data[0].add_(1),
+        lambda network, data: network.eval(),
+        lambda network, data: network[4].weight.grad.add_(1),
+        lambda network, data: network[1].bias.requires_grad_(),
+        lambda network, data: network[2].running_mean.add_(1),
+        lambda network, data: torch.rand(1),
+        lambda network, data: random.random(),
+    ]
+    for change in changes:
+        changed, tensors = copy.deepcopy(network), [data[0].clone()]
+        for old, new in zip(network.parameters(), changed.parameters(), strict=True):
+            new.grad = None if old.grad is None else old.grad.clone()
+        ids = before[5]
+        change(changed, tensors)
+        after = snapshot(changed, tensors)
+        after[5] = ids
+        assert not is_equal(after, before)
