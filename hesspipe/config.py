@@ -18,6 +18,7 @@ from hesspipe.config_messages import explain
 from hesspipe.config_own import DataFile, MatrixFree, OwnData, OwnModel, SavedState
 from hesspipe.config_readers import Claim, Figure, Table
 from hesspipe.config_references import broken_references
+from hesspipe.config_theory import RandomMatrixExperiment
 from hesspipe.config_types import (
     Activation,
     Distinct,
@@ -28,6 +29,7 @@ from hesspipe.config_types import (
     Positive,
     Section,
     Seed,
+    Share,
     Step,
 )
 
@@ -60,6 +62,16 @@ class MNISTDigits(Section):
     seed: Seed
 
 
+class CIFAR10Images(Section):
+    """Small color photographs; see `hesspipe.data.cifar10_images`."""
+
+    kind: Literal["cifar10_images"]
+    source: Literal["folder", "download"]
+    folder: str = Field(min_length=1)
+    num_train: int = Field(ge=1)
+    seed: Seed
+
+
 class MLP(Section):
     """A fully connected network; see `hesspipe.models.mlp`."""
 
@@ -77,6 +89,17 @@ class ConvNet(Section):
     kernel_size: int = Field(ge=1)
     hidden_width: int = Field(ge=1)
     initial_std: Positive
+
+
+class AlexNet(Section):
+    """Convolutions and one fully connected layer; see `hesspipe.models.alexnet`."""
+
+    kind: Literal["alexnet"]
+    channels: list[Annotated[int, Field(ge=1)]] = Field(min_length=5, max_length=5)
+    kernel_sizes: list[Annotated[int, Field(ge=1)]] = Field(min_length=5, max_length=5)
+    first_stride: int = Field(ge=1)
+    pool_after: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Distinct]
+    initial_gain: Positive
 
 
 class _Training(Section):
@@ -98,6 +121,8 @@ class StochasticGradientDescent(_Training):
 
     algorithm: Literal["sgd"]
     batch_size: int = Field(ge=1)
+    # Absent, a record is measured on the whole training set.
+    num_recorded: int | None = Field(default=None, ge=1)
 
 
 class Spectra(Section):
@@ -112,7 +137,9 @@ class Experiment(Section):
 
     dataset: str
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
-    model: Annotated[MLP | ConvNet | OwnModel, Field(discriminator="kind")]
+    # Absent, the network starts at a random point; else at the end of this experiment.
+    starts_from: str | None = None
+    model: Annotated[MLP | ConvNet | AlexNet | OwnModel, Field(discriminator="kind")]
     training: Annotated[
         GradientDescent | StochasticGradientDescent | SavedState, Field(discriminator="algorithm")
     ]
@@ -167,7 +194,23 @@ class OutlierSettings(Section):
     num_candidates: int = Field(ge=2)
 
 
-Data = Annotated[GaussianClusters | MNISTDigits | OwnData | DataFile, Field(discriminator="kind")]
+class LineSettings(Section):
+    """Where the loss on a straight line is evaluated; see `hesspipe.paths.line_coefficients`."""
+
+    num_between: int = Field(ge=2)
+    num_beyond: int = Field(ge=0)
+
+
+class PlaneSettings(Section):
+    """Where the loss on a plane is evaluated; see `hesspipe.paths.plane_grid`."""
+
+    num_points: int = Field(ge=2)
+    margin: Share
+
+
+Data = Annotated[
+    GaussianClusters | MNISTDigits | CIFAR10Images | OwnData | DataFile, Field(discriminator="kind")
+]
 
 
 class Config(Section):
@@ -175,8 +218,12 @@ class Config(Section):
 
     datasets: dict[Name, Data] = Field(min_length=1)
     experiments: dict[Name, Experiment] = Field(min_length=1)
+    random_matrices: dict[Name, RandomMatrixExperiment]
     spectrum: SpectrumSettings
     outliers: OutlierSettings
+    # Needed by what reads a training that goes on from another one.
+    lines: LineSettings | None = None
+    planes: PlaneSettings | None = None
     figures: dict[Name, Figure]
     tables: dict[Name, Table]
     claims: dict[Name, Claim]

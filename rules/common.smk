@@ -2,6 +2,7 @@
 
 import os
 
+from hesspipe.cifar10 import missing_files
 from hesspipe.workflow.closure import code_closure, own_code
 from hesspipe.workflow.devices import has_gpu
 
@@ -22,6 +23,7 @@ wildcard_constraints:
     step="[0-9]+",
     matrix="hessian|ggn|residual",
     group="[a-z][a-z0-9_]*",
+    source="[a-z][a-z0-9_]*",
 
 
 # A GPU is shared by one job at a time where there is one; elsewhere jobs go side by side.
@@ -85,6 +87,55 @@ def names_of(entries, *kinds):
     return "|".join(names) or "(?!)"
 
 
+def last_checkpoint(experiment, seed):
+    """The checkpoint at the end of one run."""
+    return CHECKPOINT.format(
+        experiment=experiment,
+        seed=seed,
+        step=settings.experiments[experiment].training.num_steps,
+    )
+
+
+def start_of(plan):
+    """The checkpoint from which an experiment goes on, if it does."""
+    return (
+        {"start": last_checkpoint(plan.starts_from, "{seed}")}
+        if plan.starts_from
+        else {}
+    )
+
+
+def experiments_of(entry):
+    """The experiments that a figure, table or claim reads."""
+    if hasattr(entry, "experiment"):
+        return [entry.experiment]
+    return getattr(entry, "experiments", [])
+
+
+def downloads_of(entry):
+    """The datasets a figure or table rests on that do not come with the packages."""
+    names = {settings.experiments[name].dataset for name in experiments_of(entry)}
+    return [
+        settings.datasets[name]
+        for name in sorted(names)
+        if settings.datasets[name].kind == "cifar10_images"
+    ]
+
+
+def offline(entries):
+    """The names of the figures or tables that need no download."""
+    return [name for name, entry in entries.items() if not downloads_of(entry)]
+
+
+def at_hand(entries):
+    """The names of those whose downloads, if they need any, are there already."""
+    return [
+        name
+        for name, entry in entries.items()
+        if not any(missing_files(data.folder) for data in downloads_of(entry))
+    ]
+
+
 def spectra_of(experiment, seed):
     """Every exact spectrum of one run."""
     plan = settings.experiments[experiment]
@@ -137,11 +188,12 @@ def ends_of_run(experiment, seed):
 
 
 def outlier_tables():
-    """The outlier table of every run."""
+    """The outlier table of every run that has spectra or eigenpairs."""
     return [
         OUTLIERS.format(experiment=name, seed=seed)
         for name, plan in settings.experiments.items()
         for seed in plan.seeds
+        if plan.steps_of(plan.ends)
     ]
 
 

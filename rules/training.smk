@@ -7,6 +7,7 @@ for name, plan in settings.experiments.items():
         name:
             f"train_{name}"
         input:
+            **start_of(plan),
             dataset=DATASET.format(dataset=plan.dataset),
             own=own_network(name),
             code=code("train"),

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.smoothing import smooth_densities
-
 from hesspipe.figures import style
 from hesspipe.figures.densities import densities_figure
+from hesspipe.smoothing import smooth_densities
 from hesspipe.tables import read_table
 from hesspipe.workflow.jobs import logged
 

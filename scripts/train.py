@@ -31,6 +31,7 @@ if __name__ == "__main__":
             {
                 "experiment": snakemake.params.experiment,
                 "seed": int(snakemake.wildcards.seed),
+                "path_to_start": snakemake.input.get("start"),
                 "own_code": list(snakemake.input.own),
             },
             list(snakemake.output.checkpoints),
