@@ -43,6 +43,7 @@ dvc.yaml: $(VENV)/.installed
 benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
 	.venv-benchmarks/bin/python benchmarks/exact_spectra.py
+	.venv-benchmarks/bin/python benchmarks/wrong_answers.py
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks
@@ -50,10 +51,11 @@ benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python -m pip install --quiet --no-deps --requirement envs/benchmarks.txt
 	touch $@
 
-# The figures that the README shows.
+# The figures and tables that the README shows.
 gallery:
 	mkdir -p docs/gallery
 	cp figures/fig?.png docs/gallery/
+	$(VENV)/bin/python -m hesspipe.workflow.readme
 
 # After a change of pyproject.toml that needs new versions.
 constraints: $(VENV)/.installed
