@@ -43,7 +43,7 @@ dvc.yaml: $(VENV)/.installed
 benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
 	.venv-benchmarks/bin/python benchmarks/exact_spectra.py
-	.venv-benchmarks/bin/python benchmarks/agreement.py
+	.venv-benchmarks/bin/python benchmarks/wrong_answers.py
 	.venv-benchmarks/bin/python benchmarks/eigenpairs.py
 	.venv-benchmarks/bin/python benchmarks/matrix_free.py
 

@@ -7,6 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hesspipe.config_gallery import GalleryFigure
+from hesspipe.config_theory import (
+    BulksFigure,
+    LawsTable,
+    SpikedSpectraFigure,
+    SpikedSpectraTable,
+    SpikesFigure,
+    SpikesTable,
+)
 from hesspipe.config_types import (
     Distinct,
     Matrix,
@@ -111,6 +119,31 @@ class OutlierCountsTable(Section):
     step: Step
 
 
+class _Decomposition(Section):
+    kind: Literal["decomposition"]
+    experiment: str
+    seed: Seed
+    rule: OutlierRule
+
+    @property
+    def steps(self) -> list[int]:
+        """None by name: every step with spectra is shown."""
+        return []
+
+    @property
+    def matrices(self) -> list[Matrix]:
+        """Which spectra are read."""
+        return ["hessian", "ggn", "residual"]
+
+
+class DecompositionFigure(_Decomposition):
+    """H = G + R at every step of one experiment, as curves."""
+
+
+class DecompositionTable(_Decomposition):
+    """H = G + R at every step of one experiment, as numbers."""
+
+
 class _Claim(Section):
     section: str
     seed: Seed
@@ -192,10 +225,23 @@ Figure = Annotated[
     | BasinsFigure
     | LineFigure
     | PlaneFigure
+    | BulksFigure
+    | SpikesFigure
+    | SpikedSpectraFigure
+    | DecompositionFigure
     | GalleryFigure,
     Field(discriminator="kind"),
 ]
-Table = Annotated[OutlierCountsTable | InertiaTable | BarriersTable, Field(discriminator="kind")]
+Table = Annotated[
+    OutlierCountsTable
+    | InertiaTable
+    | BarriersTable
+    | LawsTable
+    | SpikesTable
+    | SpikedSpectraTable
+    | DecompositionTable,
+    Field(discriminator="kind"),
+]
 Claim = Annotated[
     FlatnessClaim
     | CountsMatchClaim
