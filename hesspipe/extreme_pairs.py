@@ -36,6 +36,11 @@ def eigenpairs(
 ) -> Eigenpairs:
     """Compute extreme eigenpairs of H, G or R, or of any symmetric operator.
 
+    Every wanted eigenvalue is found, as often as it is there: what has converged is locked, and a
+    second search begins at a random vector orthogonal to it. It ends when it has converged to
+    nothing new, or when a missing eigenvector would have shown but for a random start that has a
+    probability below 1e-4 (in exact arithmetic; see `hesspipe.krylov`).
+
     Parameters
     ----------
     operator : Objective, or any object with `shape`, `dtype` and `@`
@@ -55,7 +60,7 @@ def eigenpairs(
         Of the random start vectors.
     state : path, optional
         A safetensors file that the search is saved to at every restart, resumed from if it is
-        there, and deleted after success.
+        there, and deleted after success. Of several processes, each needs a path of its own.
     progress : bool
         Show a progress bar with the number of converged pairs.
 
