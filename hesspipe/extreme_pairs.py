@@ -55,7 +55,7 @@ def eigenpairs(
         Products after which to give up.
     basis_size : int, optional
         Vectors of length P to hold. More of them need fewer products: by default
-        2 k + 20 of k wanted pairs, see benchmarks/eigenpairs.md.
+        2 k + 60 of k wanted pairs, see benchmarks/eigenpairs.md.
     seed : int
         Of the random start vectors.
     state : path, optional
@@ -89,7 +89,7 @@ def eigenpairs(
     product = symmetric_product(operator, matrix)
     _check_arguments(product, num_smallest, num_largest, tolerance, max_products)
     num_wanted = num_smallest + num_largest
-    capacity = min(product.dim, basis_size or 2 * num_wanted + 20)
+    capacity = min(product.dim, basis_size or 2 * num_wanted + 60)
     if capacity < min(product.dim, num_wanted + 2):
         raise ValueError(f"basis_size must be at least {num_wanted + 2}, got {basis_size}")
     basis = KrylovBasis(product, capacity, seed)
