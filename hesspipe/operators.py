@@ -10,8 +10,9 @@ sum over processes, one all-reduce. See `hesspipe.processes`.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -44,7 +45,7 @@ class CurvatureOperator:
         Memory that kept graphs may take, and again what one block of vectors may take beyond
         one. The graphs of a batch must fit in any case: pass smaller batches if they do not.
     progress : bool
-        Show a progress bar over the vectors and batches of each product.
+        Show a progress bar over the batches of each product.
     process_group : ProcessGroup, optional
         Of `torch.distributed`: the objective then is this process's part of the data, and every
         process must make the same products in the same order, which the methods of this package
@@ -142,35 +143,28 @@ class CurvatureOperator:
     @differentiating()
     def _multiply_rows(self, rows: Tensor) -> Tensor:
         """Products of the vectors (K, P), summed over batches, with the weight decay's part."""
-        total = torch.zeros_like(rows)
-        label = f"{self.matrix} x {len(rows)}"
-        num_batches = len(self.objective.batches)
-        bar = tqdm(total=num_batches * len(rows), desc=label, disable=not self._progress)
-        with bar:
-            for product in self._batch_products():
-                step = product.num_at_once(self._block_bytes)
-                for start in range(0, len(rows), step):
-                    part = rows[start : start + step]
-                    total[start : start + step] += product(part)
-                    bar.update(len(part))
+        numbers: Iterable[int] = range(len(self.objective.batches))
+        if self._progress:
+            numbers = tqdm(numbers, desc=f"{self.matrix} x {len(rows)}", unit="batch")
+        total = functools.reduce(torch.add, (self._batch_rows(number, rows) for number in numbers))
         if self._process_group is not None:
             torch.distributed.all_reduce(total, group=self._process_group)
         if self.objective.weight_decay:
-            total += self.objective.decay_diagonal(self.matrix) * rows
+            total = total + self.objective.decay_diagonal(self.matrix) * rows
         return total
 
-    def _batch_products(self) -> Iterator[BatchProduct]:
-        """The batches' products; new ones are kept while memory lasts."""
-        for number, batch in enumerate(self.objective.batches):
-            if number in self._kept:
-                yield self._kept[number]
-                continue
-            product = BatchProduct(self.objective, self.matrix, batch)
+    def _batch_rows(self, number: int, rows: Tensor) -> Tensor:
+        """Products on one batch, as many vectors at once as memory allows."""
+        product = self._kept.get(number)
+        if product is None:
+            product = BatchProduct(self.objective, self.matrix, self.objective.batches[number])
             if self._kept_bytes + product.graph_bytes <= self._block_bytes:
                 self._kept[number] = product
                 self._kept_bytes += product.graph_bytes
-            yield product
-            del product  # before the next one's graph is built
+        step = product.num_at_once(self._block_bytes)
+        if len(rows) <= step:
+            return product(rows)
+        return torch.cat([product(part) for part in rows.split(step)])
 
 
 class HessianOperator(CurvatureOperator):
