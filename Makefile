@@ -6,7 +6,7 @@ CORES ?= all
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper test checks adopt dvc.yaml benchmarks gallery constraints clean
+.PHONY: paper test checks example docs adopt dvc.yaml benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -22,6 +22,14 @@ checks: $(VENV)/.installed
 	snakemake --lint
 	codespell
 	python -m hesspipe.workflow.stages --check
+
+# A transformer of 1.3 million parameters: densities, extreme eigenpairs, figures.
+example: $(VENV)/.installed
+	snakemake --cores $(CORES) --directory examples/transformer
+
+# The documentation as HTML, in docs/_build; a warning is an error.
+docs: $(VENV)/.installed
+	python -m sphinx -W --keep-going -b html docs docs/_build
 
 # After `dvc pull` or `dvc checkout`: let Snakemake take the files as up to date.
 adopt: $(VENV)/.installed
@@ -58,7 +66,7 @@ constraints: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt \
-	  --editable '.[workflow,dev]'
+	  --editable '.[workflow,dev,docs]'
 	touch $@
 
 clean:

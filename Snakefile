@@ -22,16 +22,27 @@ include: "rules/data.smk"
 include: "rules/training.smk"
 include: "rules/spectra.smk"
 include: "rules/outliers.smk"
+include: "rules/lines.smk"
+include: "rules/basins.smk"
 include: "rules/figures.smk"
+include: "rules/gallery.smk"
+include: "rules/theory.smk"
 include: "rules/report.smk"
+
+
+rule offline:
+    input:
+        figures=expand("figures/{figure}.pdf", figure=offline(settings.figures)),
+        tables=expand("tables/{table}.csv", table=offline(settings.tables)),
+        spectra=all_spectra(),
+        outliers=outlier_tables(),
+        claims=["claims.json"] if settings.claims else [],
+        metrics="metrics/outliers.json",
 
 
 rule all:
     default_target: True
     input:
-        figures=expand("figures/{figure}.pdf", figure=settings.figures),
-        tables=expand("tables/{table}.csv", table=settings.tables),
-        spectra=all_spectra(),
-        outliers=outlier_tables(),
-        claims="claims.json",
-        metrics="metrics/outliers.json",
+        rules.offline.input,
+        figures=expand("figures/{figure}.pdf", figure=at_hand(settings.figures)),
+        tables=expand("tables/{table}.csv", table=at_hand(settings.tables)),

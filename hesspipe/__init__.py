@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hesspipe.dense import ggn_matrix, hessian_matrix, residual_matrix
+    from hesspipe.diagonal_blocks import DiagonalBlock
     from hesspipe.extreme_pairs import Eigenpairs, NotConvergedError, eigenpairs
     from hesspipe.norms import estimate_norms
     from hesspipe.objective import Objective
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Density",
+    "DiagonalBlock",
     "Eigenpairs",
     "GGNOperator",
     "HessianOperator",
@@ -43,6 +45,7 @@ __all__ = [
 # Looked up at first use (PEP 562): a script that draws a figure need not load torch.
 _HOMES = {
     "Density": "spectral_density",
+    "DiagonalBlock": "diagonal_blocks",
     "Eigenpairs": "extreme_pairs",
     "GGNOperator": "operators",
     "HessianOperator": "operators",

@@ -1,7 +1,8 @@
 """config.yaml as pydantic models: everything is checked before any job starts.
 
-No key has a default. Every number that decides a result stands in config.yaml, with its
-source beside it, so that a default can neither hide there nor be written twice.
+No key that a result needs has a default. Every number that decides a result stands in
+config.yaml, with its source beside it, so that a default can neither hide there nor be written
+twice.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from hesspipe.config_messages import explain
+from hesspipe.config_own import DataFile, MatrixFree, OwnData, OwnModel, SavedState
 from hesspipe.config_readers import Claim, Figure, Table
 from hesspipe.config_references import broken_references
+from hesspipe.config_theory import RandomMatrixExperiment
 from hesspipe.config_types import (
     Activation,
     Distinct,
@@ -26,6 +29,7 @@ from hesspipe.config_types import (
     Positive,
     Section,
     Seed,
+    Share,
     Step,
 )
 
@@ -58,6 +62,16 @@ class MNISTDigits(Section):
     seed: Seed
 
 
+class CIFAR10Images(Section):
+    """Small color photographs; see `hesspipe.data.cifar10_images`."""
+
+    kind: Literal["cifar10_images"]
+    source: Literal["folder", "download"]
+    folder: str = Field(min_length=1)
+    num_train: int = Field(ge=1)
+    seed: Seed
+
+
 class MLP(Section):
     """A fully connected network; see `hesspipe.models.mlp`."""
 
@@ -75,6 +89,17 @@ class ConvNet(Section):
     kernel_size: int = Field(ge=1)
     hidden_width: int = Field(ge=1)
     initial_std: Positive
+
+
+class AlexNet(Section):
+    """Convolutions and one fully connected layer; see `hesspipe.models.alexnet`."""
+
+    kind: Literal["alexnet"]
+    channels: list[Annotated[int, Field(ge=1)]] = Field(min_length=5, max_length=5)
+    kernel_sizes: list[Annotated[int, Field(ge=1)]] = Field(min_length=5, max_length=5)
+    first_stride: int = Field(ge=1)
+    pool_after: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Distinct]
+    initial_gain: Positive
 
 
 class _Training(Section):
@@ -96,6 +121,8 @@ class StochasticGradientDescent(_Training):
 
     algorithm: Literal["sgd"]
     batch_size: int = Field(ge=1)
+    # Absent, a record is measured on the whole training set.
+    num_recorded: int | None = Field(default=None, ge=1)
 
 
 class Spectra(Section):
@@ -110,26 +137,48 @@ class Experiment(Section):
 
     dataset: str
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
-    model: Annotated[MLP | ConvNet, Field(discriminator="kind")]
+    # Absent, the network starts at a random point; else at the end of this experiment.
+    starts_from: str | None = None
+    model: Annotated[MLP | ConvNet | AlexNet | OwnModel, Field(discriminator="kind")]
     training: Annotated[
-        GradientDescent | StochasticGradientDescent, Field(discriminator="algorithm")
+        GradientDescent | StochasticGradientDescent | SavedState, Field(discriminator="algorithm")
     ]
-    spectra: Spectra
+    # Absent, none are computed; one of the two must be there.
+    spectra: Spectra | None = None
+    matrix_free: MatrixFree | None = None
 
     @property
     def checkpoint_steps(self) -> list[int]:
         """Steps with a checkpoint: 0, every `checkpoint_every`, and the last, ascending."""
+        if isinstance(self.training, SavedState):
+            return [0]
         last = self.training.num_steps
         return sorted({*range(0, last, self.training.checkpoint_every), last})
 
     @property
     def spectrum_steps(self) -> list[int]:
-        """Steps with spectra, ascending."""
-        if self.spectra.steps == "ends":
-            return [0, self.training.num_steps]
-        if self.spectra.steps == "all":
+        """Steps with exact spectra, ascending."""
+        return self.steps_of(self.spectra)
+
+    @property
+    def matrix_free_steps(self) -> list[int]:
+        """Steps with densities and extreme eigenpairs, ascending."""
+        return self.steps_of(self.matrix_free)
+
+    @property
+    def ends(self) -> Spectra | MatrixFree | None:
+        """Where the extreme eigenvalues are found: in all of them, if they are computed."""
+        return self.spectra or self.matrix_free
+
+    def steps_of(self, plan: Spectra | MatrixFree | None) -> list[int]:
+        """Steps of a part of the experiment, ascending."""
+        if plan is None:
+            return []
+        if plan.steps == "ends":
+            return sorted({self.checkpoint_steps[0], self.checkpoint_steps[-1]})
+        if plan.steps == "all":
             return self.checkpoint_steps
-        return sorted(set(self.spectra.steps))
+        return sorted(set(plan.steps))
 
 
 class SpectrumSettings(Section):
@@ -145,7 +194,23 @@ class OutlierSettings(Section):
     num_candidates: int = Field(ge=2)
 
 
-Data = Annotated[GaussianClusters | MNISTDigits, Field(discriminator="kind")]
+class LineSettings(Section):
+    """Where the loss on a straight line is evaluated; see `hesspipe.paths.line_coefficients`."""
+
+    num_between: int = Field(ge=2)
+    num_beyond: int = Field(ge=0)
+
+
+class PlaneSettings(Section):
+    """Where the loss on a plane is evaluated; see `hesspipe.paths.plane_grid`."""
+
+    num_points: int = Field(ge=2)
+    margin: Share
+
+
+Data = Annotated[
+    GaussianClusters | MNISTDigits | CIFAR10Images | OwnData | DataFile, Field(discriminator="kind")
+]
 
 
 class Config(Section):
@@ -153,8 +218,12 @@ class Config(Section):
 
     datasets: dict[Name, Data] = Field(min_length=1)
     experiments: dict[Name, Experiment] = Field(min_length=1)
+    random_matrices: dict[Name, RandomMatrixExperiment]
     spectrum: SpectrumSettings
     outliers: OutlierSettings
+    # Needed by what reads a training that goes on from another one.
+    lines: LineSettings | None = None
+    planes: PlaneSettings | None = None
     figures: dict[Name, Figure]
     tables: dict[Name, Table]
     claims: dict[Name, Claim]

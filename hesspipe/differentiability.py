@@ -69,7 +69,7 @@ def refuse_wrong_derivatives(
     """Compare first derivatives with differences, and second ones where they may be wrong.
 
     All is done at a point near theta: exactly at theta, a unit with zero weights may stand on a
-    kink, where a difference is no derivative.
+    kink, where a difference is no derivative. In float32 rounding hides what is small.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def _difference(
 
 def _step(theta: Tensor) -> float:
     """The best one of central differences, whose error is about eps^(2/3)."""
-    return float(torch.finfo(theta.dtype).eps) ** (1 / 3) * max(1.0, float(theta.norm()))
+    return math.cbrt(torch.finfo(theta.dtype).eps) * max(1.0, float(theta.norm()))
 
 
 def _tolerance(dtype: torch.dtype) -> float:

@@ -8,16 +8,68 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from hesspipe.data import read_dataset
 from hesspipe.dense import MatrixName
 from hesspipe.files import DamagedFileError
-from hesspipe.models import build_model
 from hesspipe.objective import Objective
-from hesspipe.seeding import generator
+from hesspipe.own_networks import build_loss, build_network
 from hesspipe.spectra import spectrum
 from hesspipe.training import load_checkpoint, pick_device
+
+
+def load_objective(
+    path_to_dataset: str | Path,
+    path_to_checkpoint: str | Path,
+    model: dict[str, Any],
+    *,
+    dtype: torch.dtype = torch.float64,
+    batch_size: int | None = None,
+    **settings: Any,
+) -> tuple[Objective, dict[str, Any]]:
+    """Load the loss on the training set at a checkpoint.
+
+    Parameters
+    ----------
+    path_to_dataset, path_to_checkpoint : path
+    model : dict
+        The model's entry in config.yaml.
+    dtype : torch.dtype
+        Everything is computed in it, whatever the network was trained in.
+    batch_size : int or None
+        Samples in a batch; None is all of them in one. It decides memory and no number.
+    **settings
+        Further arguments of `hesspipe.objective.Objective`.
+
+    Returns
+    -------
+    objective : Objective
+    provenance : dict
+        The training's, the step, dtype, device and number of parameters.
+
+    Raises
+    ------
+    DamagedFileError
+        If a file is damaged, or the checkpoint is not of this model.
+    """
+    data = read_dataset(path_to_dataset).to(dtype, pick_device())
+    inputs, targets = data.train_inputs, data.train_targets
+    # The numbers drawn here are overwritten by the checkpoint.
+    network = build_network(inputs, data.num_classes, 0, model, dtype).eval()
+    about = load_checkpoint(network, path_to_checkpoint)
+    try:
+        provenance, step = json.loads(about["provenance"]), int(about["step"])
+    except (KeyError, ValueError) as error:
+        raise DamagedFileError(path_to_checkpoint, f"no provenance: {error}") from None
+    size = batch_size or len(inputs)
+    batches = list(zip(inputs.split(size), targets.split(size), strict=True))
+    objective = Objective(network, build_loss(model), batches, dtype=dtype, **settings)
+    return objective, provenance | {
+        "step": step,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": inputs.device.type,
+        "num_parameters": objective.num_parameters,
+    }
 
 
 def spectrum_table(
@@ -28,7 +80,7 @@ def spectrum_table(
     *,
     zero_tolerance: float,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Compute the spectrum of H, G or R of the mean cross-entropy on the training set.
+    """Compute the spectrum of H, G or R of the loss on the training set.
 
     Everything is computed in float64, whatever the network was trained in.
 
@@ -49,28 +101,14 @@ def spectrum_table(
     provenance : dict
         The training's, the step, the matrix, how it was computed, and its inertia.
     """
-    data = read_dataset(path_to_dataset).to(torch.float64, pick_device())
-    # The numbers drawn here are overwritten by the checkpoint.
-    network = build_model(
-        data.train_inputs, data.num_classes, generator(0, "initial parameters"), **model
-    )
-    about = load_checkpoint(network, path_to_checkpoint)
-    try:
-        provenance, step = json.loads(about["provenance"]), int(about["step"])
-    except (KeyError, ValueError) as error:
-        raise DamagedFileError(path_to_checkpoint, f"no provenance: {error}") from None
-    objective = Objective(network, nn.CrossEntropyLoss(), (data.train_inputs, data.train_targets))
+    objective, provenance = load_objective(path_to_dataset, path_to_checkpoint, model)
     result = spectrum(objective, matrix, zero_tolerance=zero_tolerance, progress=True)
     table = pd.DataFrame(
         {"rank": range(len(result.eigenvalues)), "eigenvalue": result.eigenvalues.numpy()}
     )
     return table, provenance | {
-        "step": step,
         "matrix": matrix,
         "method": result.method,
-        "dtype": "float64",
-        "device": data.train_inputs.device.type,
-        "num_parameters": objective.num_parameters,
         "num_negative": result.num_negative,
         "num_zero": result.num_zero,
         "num_positive": result.num_positive,

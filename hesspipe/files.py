@@ -90,7 +90,8 @@ def write_tensors(
     Parameters
     ----------
     tensors : mapping
-        Any shapes and dtypes; stored row-major.
+        Any shapes and dtypes; stored row-major. Tensors that share memory, as tied weights do,
+        are stored once for each name.
     path : str or Path
         Ends in .safetensors.
     about : mapping of str to str
@@ -98,14 +99,21 @@ def write_tensors(
     """
     from safetensors.torch import save
 
+    contents: dict[str, Tensor] = {}
+    seen: set[int] = set()  # safetensors refuses tensors that share memory
+    for name, tensor in tensors.items():
+        content = tensor.detach().cpu().contiguous()
+        start = content.untyped_storage().data_ptr()
+        contents[name] = content.clone() if start in seen else content
+        seen.add(start)
     # A large write by Python itself raises OSError with the disk's own reason.
-    content = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+    serialized = save(
+        contents,
         # One entry: safetensors writes several in an order that changes from run to run.
         metadata={"about": json.dumps(about, sort_keys=True)},
     )
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(serialized)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -34,7 +34,7 @@ _NUM_PROBES = 64
 class Objective:
     """The loss over all the data as a function of one flat parameter vector.
 
-    L(theta) = loss_fn(f(theta; x), y) + (weight_decay / 2) |theta|^2 for a single batch. Over
+    ``L(theta) = loss_fn(f(theta; x), y) + (weight_decay / 2) |theta|^2`` for one batch. Over
     several batches it is what one batch of all the data would give: each batch counts by the
     denominator that the loss itself divides by (samples, their class weights, valid labels,
     elements), not by its place in a list.

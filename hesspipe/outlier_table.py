@@ -22,10 +22,13 @@ def count_by_rules(
 ) -> pd.DataFrame:
     """Count the outliers of one spectrum by several rules.
 
+    Of a network that is too large for all eigenvalues, the largest ones are enough: no other
+    enters a rule.
+
     Parameters
     ----------
     spectrum : DataFrame
-        A spectrum table with its provenance in `attrs`.
+        A spectrum or eigenpair table with its provenance in `attrs`.
     rules : sequence of str
     num_candidates : int
         See `hesspipe.outliers`.
@@ -34,11 +37,21 @@ def count_by_rules(
     -------
     DataFrame
         step, matrix, rule, num_outliers, cutoff; one row per rule.
+
+    Raises
+    ------
+    ValueError
+        If an eigenpair table holds fewer than `num_candidates` of the largest.
     """
-    counts = [
-        count_outliers(spectrum["eigenvalue"], rule, num_candidates=num_candidates)
-        for rule in rules
-    ]
+    eigenvalues = spectrum["eigenvalue"]
+    if "end" in spectrum.columns:
+        eigenvalues = eigenvalues[spectrum["end"] == "largest"].sort_values()
+        if len(eigenvalues) < num_candidates:
+            raise ValueError(
+                f"num_candidates must be at most {len(eigenvalues)}, the number of largest "
+                f"eigenvalues that were computed, got {num_candidates}"
+            )
+    counts = [count_outliers(eigenvalues, rule, num_candidates=num_candidates) for rule in rules]
     return pd.DataFrame(
         {
             "step": spectrum.attrs["step"],

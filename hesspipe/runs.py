@@ -14,10 +14,17 @@ import pandas as pd
 import torch
 
 from hesspipe.data import Dataset, read_dataset
-from hesspipe.files import atomic_path, digest
-from hesspipe.models import build_model
-from hesspipe.seeding import generator
-from hesspipe.training import Schedule, checkpoint_path, pick_device, state_folder, train
+from hesspipe.files import DamagedFileError, atomic_path, digest, read_tensors
+from hesspipe.own_networks import build_loss, build_network, refuse_random_training
+from hesspipe.seeding import derive_seed
+from hesspipe.training import (
+    Schedule,
+    checkpoint_path,
+    load_checkpoint,
+    pick_device,
+    state_folder,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,10 @@ class TrainingRun:
         Draws the initial point and orders the batches.
     model, training : dict
         Their entries in config.yaml.
+    own_code : sequence of path
+        Files behind functions of one's own: an unfinished training of others is not gone on with.
+    path_to_start : str or Path, optional
+        Checkpoint of another experiment on the same network, whose point is this one's start.
     """
 
     path_to_dataset: str | Path
@@ -40,6 +51,8 @@ class TrainingRun:
     seed: int
     model: dict[str, Any]
     training: dict[str, Any]
+    own_code: Sequence[str | Path] = ()
+    path_to_start: str | Path | None = None
 
     @cached_property
     def device(self) -> torch.device:
@@ -55,7 +68,7 @@ class TrainingRun:
     @property
     def provenance(self) -> dict[str, Any]:
         """What decided the numbers."""
-        return {
+        about = {
             "experiment": self.experiment,
             "seed": self.seed,
             "dataset": self.dataset.settings,
@@ -66,21 +79,41 @@ class TrainingRun:
             "dtype": self.training["dtype"],
             "device": self.device.type,
         }
+        return about if self.path_to_start is None else about | {"starts_from": self._origin}
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """Which experiment and step the starting point is from."""
+        if self.path_to_start is None:
+            return {}
+        _, about = read_tensors(self.path_to_start)
+        try:
+            return {
+                "experiment": json.loads(about["provenance"])["experiment"],
+                "step": int(about["step"]),
+            }
+        except (KeyError, ValueError) as error:
+            raise DamagedFileError(self.path_to_start, f"no provenance: {error}") from None
 
     @property
     def path_to_state(self) -> Path:
         """Folder of the unfinished state; one for each set of things that decide the numbers."""
+        start = {} if self.path_to_start is None else {"start_digest": digest(self.path_to_start)}
         return state_folder(
             {
                 **self.provenance,
+                **start,
                 "dataset_digest": digest(self.path_to_dataset),
+                "own_code": {str(path): digest(path) for path in self.own_code},
                 "num_threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             }
         )
 
     def train(self, *, progress: bool = True) -> pd.DataFrame:
-        """Train from the initial point, or from where an earlier job was stopped.
+        """Train from the starting point, or from where an earlier job was stopped.
+
+        The order of the batches of a continuation has a random stream of its own.
 
         Returns
         -------
@@ -89,18 +122,20 @@ class TrainingRun:
         """
         data = self.dataset
         settings = {key: self.training[key] for key in self.training if key in _SCHEDULE}
-        network = build_model(
-            data.train_inputs,
-            data.num_classes,
-            generator(self.seed, "initial parameters"),
-            **self.model,
-        )
+        dtype = getattr(torch, self.training["dtype"])
+        network = build_network(data.train_inputs, data.num_classes, self.seed, self.model, dtype)
+        refuse_random_training(network)
+        order_seed = self.seed
+        if self.path_to_start is not None:
+            load_checkpoint(network, self.path_to_start)
+            order_seed = derive_seed(self.seed, "continuation")
         return train(
             network,
             data,
             Schedule(**{"batch_size": None, **settings}),
-            seed=self.seed,
+            seed=order_seed,
             path_to_state=self.path_to_state,
+            loss_fn=build_loss(self.model),
             about={"provenance": json.dumps(self.provenance, sort_keys=True)},
             progress=progress,
         )
@@ -121,4 +156,11 @@ class TrainingRun:
         shutil.rmtree(folder)
 
 
-_SCHEDULE = {"step_size", "num_steps", "batch_size", "record_every", "checkpoint_every"}
+_SCHEDULE = {
+    "step_size",
+    "num_steps",
+    "batch_size",
+    "record_every",
+    "checkpoint_every",
+    "num_recorded",
+}

@@ -7,6 +7,7 @@ are enough to resume with results that are equal to the last bit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -22,8 +23,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hesspipe.data import Dataset
+from hesspipe.denominators import LossFunction
 from hesspipe.files import DamagedFileError, atomic_path, read_tensors, write_tensors
+from hesspipe.scores import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.seeding import generator
+
+Row = dict[Any, Any]
 
 
 class DivergedError(ArithmeticError):
@@ -46,6 +51,9 @@ class Schedule:
     record_every, checkpoint_every : int
         Steps between rows of the history, and between checkpoints; both also at step 0 and
         at the last one.
+    num_recorded : int or None
+        Training samples, the first ones, that a row of the history is measured on; None is all
+        of them. A record of all of CIFAR-10 would cost as much as a hundred steps of training.
     """
 
     step_size: float
@@ -53,6 +61,7 @@ class Schedule:
     batch_size: int | None
     record_every: int
     checkpoint_every: int
+    num_recorded: int | None = None
 
     def __post_init__(self) -> None:
         if self.checkpoint_every % self.record_every:
@@ -86,6 +95,19 @@ def pick_device() -> torch.device:
     return device
 
 
+@contextlib.contextmanager
+def exact_kernels() -> Iterator[None]:
+    """Let convolutions on a GPU give the same bits each time, and in float32 keep all of its bits.
+
+    By default cuDNN may sum in another order from run to run, and rounds factors to 10 bits.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
+
+
+@exact_kernels()
 def train(
     model: nn.Module,
     data: Dataset,
@@ -93,14 +115,15 @@ def train(
     *,
     seed: int,
     path_to_state: str | Path,
+    loss_fn: LossFunction = nn.functional.cross_entropy,
     about: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Minimize the mean cross-entropy, keeping checkpoints on the way.
+    """Minimize a loss, keeping checkpoints on the way.
 
-    If `path_to_state` holds checkpoints of an earlier, interrupted call, training goes on
-    from the newest readable one. On one machine with one number of threads the result is
-    bit-identical to that of an undisturbed call.
+    If `path_to_state` holds what an earlier, interrupted call left, training goes on from its
+    last record. On one machine with one number of threads the result is bit-identical to that
+    of an undisturbed call.
 
     Parameters
     ----------
@@ -112,8 +135,10 @@ def train(
     seed : int
         Orders the batches.
     path_to_state : str or Path
-        A folder for this training alone: `step<step>.safetensors` for each checkpoint and
-        `history.parquet`.
+        A folder for this training alone: `step<step>.safetensors` for each checkpoint and for
+        the last record, and `history.parquet`.
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+        The paper's is the mean cross-entropy.
     about : mapping of str to str, optional
         Stored in every checkpoint.
     progress : bool
@@ -123,8 +148,9 @@ def train(
     -------
     DataFrame
         step, train_loss, train_accuracy, test_loss, test_accuracy, gradient_norm; one row
-        every `record_every` steps. Losses are means over samples, in nats; accuracies are in
-        [0, 1]; gradient_norm is that of the loss over the whole training set.
+        every `record_every` steps. Cross-entropies are means over samples, in nats; accuracies
+        are in [0, 1]; gradient_norm is that of the loss over the recorded training samples. What
+        does not exist (without held-out data, or without class labels) is None.
 
     Raises
     ------
@@ -146,15 +172,15 @@ def train(
     )
     for step in bar:
         if schedule.is_due(step, schedule.record_every):
-            rows.append(_evaluate(model, data, step))
+            rows.append(_evaluate(model, data, loss_fn, step, schedule.num_recorded))
             _check_finite(rows[-1]["gradient_norm"], "norm of the gradient", step, schedule, folder)
             bar.set_postfix(loss=f"{rows[-1]['train_loss']:.3g}", refresh=False)
-        if schedule.is_due(step, schedule.checkpoint_every):
             _save(model, rows, folder, step, about or {})
+            _forget_records_before(step, folder, schedule)
         if step == schedule.num_steps:
             break
         inputs, targets = next(batches)
-        loss = nn.functional.cross_entropy(model(inputs), targets)
+        loss = loss_fn(model(inputs), targets)
         _check_finite(loss.item(), "loss", step, schedule, folder)
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
@@ -202,7 +228,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def _save(
     model: nn.Module,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     folder: Path,
     step: int,
     about: Mapping[str, str],
@@ -213,10 +239,20 @@ def _save(
     write_tensors(model.state_dict(), checkpoint_path(folder, step), {"step": str(step), **about})
 
 
-def _resume(model: nn.Module, folder: Path) -> tuple[int, list[dict[Any, Any]]]:
+def _forget_records_before(step: int, folder: Path, schedule: Schedule) -> None:
+    """Remove the states of earlier records, but for the checkpoints to keep."""
+    for earlier in _saved_steps(folder):
+        if earlier < step and not schedule.is_due(earlier, schedule.checkpoint_every):
+            checkpoint_path(folder, earlier).unlink(missing_ok=True)
+
+
+def _saved_steps(folder: Path) -> list[int]:
+    return [int(path.stem.removeprefix("step")) for path in folder.glob("step*.safetensors")]
+
+
+def _resume(model: nn.Module, folder: Path) -> tuple[int, list[Row]]:
     """Load the newest readable checkpoint; its step, and the rows recorded before it."""
-    steps = [int(path.stem.removeprefix("step")) for path in folder.glob("step*.safetensors")]
-    for step in sorted(steps, reverse=True):
+    for step in sorted(_saved_steps(folder), reverse=True):
         path = checkpoint_path(folder, step)
         try:
             load_checkpoint(model, path)
@@ -255,25 +291,24 @@ def _check_finite(value: float, what: str, step: int, schedule: Schedule, folder
         )
 
 
-def _evaluate(model: nn.Module, data: Dataset, step: int) -> dict[str, float]:
+def _evaluate(
+    model: nn.Module, data: Dataset, loss_fn: LossFunction, step: int, num_recorded: int | None
+) -> Row:
     """One row of the history."""
-    parameters = list(model.parameters())
-    outputs = model(data.train_inputs)
-    loss = nn.functional.cross_entropy(outputs, data.train_targets)
-    gradients = torch.autograd.grad(loss, parameters)
-    gradient_norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-    with torch.no_grad():
-        test_outputs = model(data.test_inputs)
-        test_loss = nn.functional.cross_entropy(test_outputs, data.test_targets)
+    recorded = slice(num_recorded)
+    train_loss, train_accuracy, gradient_norm = loss_accuracy_and_slope(
+        model, data.train_inputs[recorded], data.train_targets[recorded], loss_fn
+    )
+    test_loss, test_accuracy = None, None
+    if len(data.test_inputs):
+        test_loss, test_accuracy = loss_and_accuracy(
+            model, data.test_inputs, data.test_targets, loss_fn
+        )
     return {
         "step": step,
-        "train_loss": loss.item(),
-        "train_accuracy": _accuracy(outputs, data.train_targets),
-        "test_loss": test_loss.item(),
-        "test_accuracy": _accuracy(test_outputs, data.test_targets),
-        "gradient_norm": gradient_norm.item(),
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "gradient_norm": gradient_norm,
     }
-
-
-def _accuracy(outputs: Tensor, targets: Tensor) -> float:
-    return (outputs.argmax(1) == targets).double().mean().item()

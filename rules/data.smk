@@ -1,3 +1,6 @@
+KINDS_OF_DATA = {data.kind for data in settings.datasets.values()}
+
+
 rule make_dataset:
     input:
         code=code("make_dataset"),
@@ -7,6 +10,8 @@ rule make_dataset:
         "logs/make_dataset/{dataset}.log",
     benchmark:
         "logs/make_dataset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=names_of(settings.datasets, *(KINDS_OF_DATA - {"own", "file"})),
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
@@ -14,3 +19,24 @@ rule make_dataset:
         config=ConfigPart(dataset="datasets.{dataset}"),
     script:
         "../scripts/make_dataset.py"
+
+
+rule make_own_dataset:
+    input:
+        own=lambda wildcards: own_data(wildcards.dataset),
+        code=code("make_own_dataset"),
+    output:
+        dataset=DATASET,
+    log:
+        "logs/make_own_dataset/{dataset}.log",
+    benchmark:
+        "logs/make_own_dataset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=names_of(settings.datasets, "own", "file"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(dataset="datasets.{dataset}"),
+    script:
+        "../scripts/make_own_dataset.py"

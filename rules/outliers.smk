@@ -1,6 +1,6 @@
 rule count_outliers:
     input:
-        spectra=lambda wildcards: spectra_of(wildcards.experiment, wildcards.seed),
+        spectra=lambda wildcards: ends_of_run(wildcards.experiment, wildcards.seed),
         code=code("count_outliers"),
     output:
         table=OUTLIERS,

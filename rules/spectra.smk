@@ -4,6 +4,7 @@ rule extract_spectrum:
             dataset=settings.experiments[wildcards.experiment].dataset
         ),
         checkpoint=CHECKPOINT,
+        own=lambda wildcards: own_network(wildcards.experiment),
         code=code("extract_spectrum"),
     output:
         table=SPECTRUM,
@@ -23,3 +24,59 @@ rule extract_spectrum:
         ),
     script:
         "../scripts/extract_spectrum.py"
+
+
+rule estimate_density:
+    input:
+        dataset=lambda wildcards: DATASET.format(
+            dataset=settings.experiments[wildcards.experiment].dataset
+        ),
+        checkpoint=CHECKPOINT,
+        own=lambda wildcards: own_network(wildcards.experiment),
+        code=code("estimate_density"),
+    output:
+        table=DENSITY,
+    log:
+        "logs/estimate_density/{experiment}_seed{seed}_step{step}_{matrix}_{group}.log",
+    benchmark:
+        "logs/estimate_density/{experiment}_seed{seed}_step{step}_{matrix}_{group}.tsv"
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    resources:
+        gpu=GPUS,
+    params:
+        config=ConfigPart(
+            model="experiments.{experiment}.model",
+            matrix_free="experiments.{experiment}.matrix_free",
+        ),
+    script:
+        "../scripts/estimate_density.py"
+
+
+rule find_eigenpairs:
+    input:
+        dataset=lambda wildcards: DATASET.format(
+            dataset=settings.experiments[wildcards.experiment].dataset
+        ),
+        checkpoint=CHECKPOINT,
+        own=lambda wildcards: own_network(wildcards.experiment),
+        code=code("find_eigenpairs"),
+    output:
+        table=EIGENPAIRS,
+    log:
+        "logs/find_eigenpairs/{experiment}_seed{seed}_step{step}_{matrix}.log",
+    benchmark:
+        "logs/find_eigenpairs/{experiment}_seed{seed}_step{step}_{matrix}.tsv"
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    resources:
+        gpu=GPUS,
+    params:
+        config=ConfigPart(
+            model="experiments.{experiment}.model",
+            matrix_free="experiments.{experiment}.matrix_free",
+        ),
+    script:
+        "../scripts/find_eigenpairs.py"

@@ -28,7 +28,12 @@ if __name__ == "__main__":
         train(
             snakemake.input.dataset,
             snakemake.params.config,
-            {"experiment": snakemake.params.experiment, "seed": int(snakemake.wildcards.seed)},
+            {
+                "experiment": snakemake.params.experiment,
+                "seed": int(snakemake.wildcards.seed),
+                "path_to_start": snakemake.input.get("start"),
+                "own_code": list(snakemake.input.own),
+            },
             list(snakemake.output.checkpoints),
             snakemake.output.history,
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hesspipe.workflow.closure import code_closure
+from hesspipe.workflow.closure import code_closure, own_code
 
 REPOSITORY = Path(__file__).parents[1]
 TREE = {
@@ -132,3 +132,57 @@ def test_code_closure_leaves_out_how_the_configuration_is_checked(script):
     # The workflow checks config.yaml; no result depends on how its messages are worded.
     closure = code_closure(f"scripts/{script}.py", REPOSITORY)
     assert not {"hesspipe/config.py", "hesspipe/config_messages.py"} & set(closure)
+
+
+OWN = {
+    "nets/__init__.py": "",
+    "nets/build.py": "import torch\nfrom .blocks import Block\nfrom ..single import x\n",
+    "nets/blocks.py": "from . import constants\nfrom nets.deep.inner import y\n",
+    "nets/constants.py": "",
+    "nets/deep/__init__.py": "",
+    "nets/deep/inner.py": "from ..constants import z\n",
+    "nets/unused.py": "",
+    "single.py": "def late():\n    import late_module\n",
+    "late_module.py": "import nets.build\n",
+    "other.py": "",
+}
+# What runs whenever nets.blocks is imported.
+NETS = ["nets/__init__.py", "nets/blocks.py", "nets/constants.py", "nets/deep/__init__.py"]
+
+
+@pytest.fixture
+def own(tmp_path):
+    for name, text in OWN.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["other:f"], ["other.py"]),
+        (["torch.nn:CrossEntropyLoss", "absent:f"], []),
+        (
+            ["nets.deep.inner:y"],
+            [
+                "nets/__init__.py",
+                "nets/constants.py",
+                "nets/deep/__init__.py",
+                "nets/deep/inner.py",
+            ],
+        ),
+        (["nets.blocks:Block"], [*NETS, "nets/deep/inner.py"]),
+        (
+            ["single:late", "nets.build:f"],
+            ["late_module.py", *NETS, "nets/build.py", "nets/deep/inner.py", "single.py"],
+        ),
+    ],
+)
+def test_own_code_follows_what_lies_beside_a_function(own, names, files):
+    assert own_code(names, own) == sorted(files)
+
+
+def test_own_code_executes_nothing(own):
+    (own / "other.py").write_text("raise SystemExit('executed')\n")
+    assert own_code(["other:f"], own) == ["other.py"]

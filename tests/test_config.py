@@ -1,14 +1,16 @@
 """Every mistake in a configuration is said in one line before anything runs."""
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from hesspipe.config import ConfigError, load_config, validate_config
+from hesspipe.config_readers import Figure
 
 REPOSITORY = Path(__file__).parents[1]
 VALID = """
@@ -16,6 +18,9 @@ datasets:
   blobs: {kind: gaussian_clusters, num_clusters: 2, cluster_std: 1.0, num_features: 3,
     center_low: -1.0, center_high: 1.0, num_train: 8, num_test: 4, seed: 0}
   digits: {kind: mnist_digits, source: folder, folder: somewhere/mnist, num_train: 6, seed: 0}
+  photographs: &photographs {kind: cifar10_images, source: download, folder: there, num_train: 9,
+    seed: 0}
+  more_photographs: {<<: *photographs, seed: 1}
 experiments:
   slow:
     dataset: blobs
@@ -38,21 +43,48 @@ experiments:
     training: {algorithm: gd, step_size: 0.1, num_steps: 10, record_every: 2,
       checkpoint_every: 4, dtype: float64}
     spectra: {steps: ends, matrices: [hessian]}
+  part_one: &part
+    dataset: photographs
+    seeds: [0, 1]
+    model: {kind: alexnet, channels: [2, 3, 3, 3, 2], kernel_sizes: [5, 3, 3, 3, 3],
+      first_stride: 2, pool_after: [1, 2, 5], initial_gain: 2.0}
+    training: {algorithm: sgd, batch_size: 4, step_size: 0.1, num_steps: 10, record_every: 2,
+      checkpoint_every: 4, num_recorded: 5, dtype: float32}
+    spectra: {steps: [], matrices: [hessian]}
+  part_two: {<<: *part, starts_from: part_one}
+random_matrices:
+  example: {kind: linear_model, model: logistic, num_features: 4, num_samples: 8, signal: 1.0,
+    initial_norm: 1.0, step_size: 0.1, num_steps: 0, seed: 0, num_groups: 4, num_positions: 10}
+  edge: {kind: spikes, aspect_ratio: 1.0, strengths: [1.0, 3.0], num_samples: [10],
+    num_repeats: 10, seed: 0}
 spectrum: {zero_tolerance: 1.0}
 outliers: {rules: [gap, ratio, elbow], num_candidates: 5}
+lines: {num_between: 4, num_beyond: 2}
+planes: {num_points: 3, margin: 0.5}
 figures:
   ends: {kind: endpoints, experiment: slow, seed: 0, steps: [0, 10], num_largest: 2}
   tops: {kind: gaps, experiments: [slow], seed: 3, step: 10, rule: gap, num_largest: 2}
+  parts: {kind: basins, experiment: part_two, seed: 1}
+  between: {kind: line, experiment: part_two, seed: 0}
+  around: {kind: plane, experiment: part_two, seed: 0, other_seed: 1}
+  bulk: {kind: bulks, sources: [example], num_columns: 1, num_bins: 4}
+  spike: {kind: spikes, sources: [edge], below: 1.0, above: 3.0}
 tables:
   counts: {kind: outlier_counts, published: published.csv, experiments: [slow, noisy], seed: 0,
     step: 10}
+  walls: {kind: barriers, experiment: part_two, seeds: [0, 1]}
 claims:
   flat: {kind: flatness, section: "1", experiments: [slow], seed: 0, step: 10,
     max_magnitude: 0.1, min_share: 0.5}
   more: {kind: counts_grow, section: "2", groups: [[slow, noisy]], seed: 0, step: 10, rule: gap}
 """
 ABSENT = object()
+FIGURE_KINDS = ", ".join(
+    repr(get_args(model.model_fields["kind"].annotation)[0])
+    for model in get_args(get_args(Figure)[0])
+)
 SLOW, NOISY, IMAGES = "experiments.slow", "experiments.noisy", "experiments.images"
+PART = "experiments.part_two"
 # Where, what is put there, and the line that follows the file's name.
 MISTAKES: list[tuple[str, Any, str]] = [
     # Keys.
@@ -103,15 +135,29 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (f"{IMAGES}.model.initial_std", 0.0, "must be greater than 0.0, got 0.0"),
     ("outliers.num_candidates", 1, "must be at least 2, got 1"),
     ("claims.flat.min_share", 1.5, "must be at most 1.0, got 1.5"),
+    # Random matrices.
+    ("random_matrices.example.num_groups", 3, "must divide num_samples (8), got 3"),
+    (
+        "random_matrices.example.model",
+        "probit",
+        "must be 'logistic' or 'softmax', got 'probit'",
+    ),
+    (
+        "random_matrices.edge.strengths",
+        [1.0, 1.0, 3.0],
+        "must be a list without repeated entries, got [1.0, 1.0, 3.0]",
+    ),
+    ("figures.spike.above", 2.0, "must be one of edge's strengths [1.0, 3.0], got 2.0"),
     # Choices and names.
     (f"{SLOW}.model.activation", "sigmoid", "must be 'relu' or 'tanh', got 'sigmoid'"),
-    (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', got 'adam'"),
+    (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', 'saved', got 'adam'"),
     (f"{SLOW}.training.dtype", "float16", "must be 'float32' or 'float64', got 'float16'"),
-    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', got 'cnn'"),
+    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', 'alexnet', 'own', got 'cnn'"),
     (
         "datasets.digits.kind",
         "mnist",
-        "must be one of 'gaussian_clusters', 'mnist_digits', got 'mnist'",
+        "must be one of 'gaussian_clusters', 'mnist_digits', 'cifar10_images', 'own', "
+        "'file', got 'mnist'",
     ),
     (
         "datasets.digits.source",
@@ -119,11 +165,15 @@ MISTAKES: list[tuple[str, Any, str]] = [
         "must be 'embedded', 'folder' or 'download', got 'file'",
     ),
     ("datasets.digits.folder", 3, "must be text, got 3"),
-    (f"{SLOW}.dataset", "blob", "must be one of blobs, digits, got 'blob'"),
+    (
+        f"{SLOW}.dataset",
+        "blob",
+        "must be one of blobs, digits, more_photographs, photographs, got 'blob'",
+    ),
     (
         "figures.ends.kind",
         "pie",
-        "must be one of 'endpoints', 'gaps', 'right_edge', 'negative_part', got 'pie'",
+        f"must be one of {FIGURE_KINDS}, got 'pie'",
     ),
     ("outliers.rules.0", "gaps", "must be 'gap', 'ratio' or 'elbow', got 'gaps'"),
     # Lists and mappings.
@@ -136,7 +186,30 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("claims.more.groups.0", ["slow"], "must be a list of at least 2, got ['slow']"),
     (f"{IMAGES}.model.channels", [2], "must be a list of at least 2, got [2]"),
     (f"{IMAGES}.model.channels", [2, 3, 4], "must be a list of at most 2, got [2, 3, 4]"),
+    (f"{PART}.model.channels", [2, 3], "must be a list of at least 5, got [2, 3]"),
+    (f"{PART}.model.pool_after.0", 6, "must be at most 5, got 6"),
+    (f"{PART}.model.initial_std", 0.1, "is not a key of this section"),
+    ("datasets.photographs.source", "embedded", "must be 'folder' or 'download', got 'embedded'"),
+    ("lines.num_between", 1, "must be at least 2, got 1"),
+    ("planes.margin", 1.5, "must be at most 1.0, got 1.5"),
     # One part against another.
+    (f"{PART}.training.num_recorded", 10, "must be at most the dataset's num_train (9), got 10"),
+    (f"{PART}.training.batch_size", 10, "must be at most the dataset's num_train (9), got 10"),
+    (
+        f"{PART}.starts_from",
+        "nothing",
+        "must be one of images, noisy, part_one, part_two, slow, got 'nothing'",
+    ),
+    (
+        f"{PART}.starts_from",
+        "part_two",
+        "must lead to a random starting point, got a circle at part_two",
+    ),
+    (f"{PART}.training.dtype", "float64", "must be that of part_one, from which it starts"),
+    (f"{PART}.seeds", [0, 1, 2], "must be some of part_one's seeds [0, 1], got 2"),
+    ("figures.parts.seed", 2, "must be one of part_two's seeds [0, 1], got 2"),
+    ("figures.around.other_seed", 0, "must be another than seed, got 0"),
+    ("tables.walls.seeds", [0, 3], "must be one of part_two's seeds [0, 1], got 3"),
     ("datasets.digits.folder", None, "must be the name of a folder with source: folder, got None"),
     ("datasets.digits.folder", "", "must be the name of a folder with source: folder, got ''"),
     (
@@ -166,14 +239,29 @@ MISTAKES: list[tuple[str, Any, str]] = [
 # The same, where the line names the entry rather than the key.
 MISTAKEN_ENTRIES: list[tuple[str, Any, str]] = [
     (
+        f"{PART}.dataset",
+        "more_photographs",
+        f"{PART}.dataset must be that of part_one, from which it starts",
+    ),
+    (
+        f"{PART}.model.first_stride",
+        1,
+        f"{PART}.model must be that of part_one, from which it starts",
+    ),
+    (
+        "figures.between.experiment",
+        "part_one",
+        "figures.between must name an experiment with starts_from, one of part_two, got 'part_one'",
+    ),
+    (
         "figures.ends.experiment",
         "nothing",
-        "figures.ends must name one of images, noisy, slow, got 'nothing'",
+        "figures.ends must name one of images, noisy, part_one, part_two, slow, got 'nothing'",
     ),
     (
         "claims.more.groups.0.1",
         "nothing",
-        "claims.more must name one of images, noisy, slow, got 'nothing'",
+        "claims.more must name one of images, noisy, part_one, part_two, slow, got 'nothing'",
     ),
     (
         "figures.ends.steps",
@@ -196,7 +284,8 @@ JARGON = ["type=", "input_value", "Input should", "http", "pydantic", "Validatio
 
 
 def valid() -> dict[str, Any]:
-    return yaml.safe_load(VALID)
+    # Through JSON, so that no two places of the file are one object by an anchor.
+    return json.loads(json.dumps(yaml.safe_load(VALID)))
 
 
 def edit(raw: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
@@ -276,6 +365,45 @@ def test_validate_config_takes_every_source_of_digits(changes):
     assert validate_config(raw).datasets["digits"].model_dump() == raw["datasets"]["digits"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("kernel_sizes", [5, 3, 4, 3, 3], "must be odd numbers, got [5, 3, 4, 3, 3]"),
+        (
+            "pool_after",
+            [1, 2, 3, 4, 5],
+            "must leave at least one pixel of 32 x 32 with a first stride of 2, "
+            "got [1, 2, 3, 4, 5]",
+        ),
+    ],
+)
+def test_validate_config_refuses_an_alexnet_that_does_not_fit(key, value, expected):
+    raw = edit(valid(), f"experiments.part_one.model.{key}", value)
+    edit(raw, f"{PART}.model.{key}", value)
+    assert message(raw).splitlines() == [
+        f"some.yaml: experiments.{name}.model.{key} {expected}" for name in ("part_one", "part_two")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "readers"),
+    [("lines", ["figures.between", "tables.walls"]), ("planes", ["figures.around"])],
+)
+def test_validate_config_wants_the_settings_of_what_is_read(section, readers):
+    raw = valid()
+    del raw[section]
+    assert message(raw).splitlines() == [
+        f"some.yaml: {section} must be there for {reader}, got nothing" for reader in readers
+    ]
+
+
+def test_validate_config_refuses_an_alexnet_on_inputs_that_are_no_images():
+    raw = edit(valid(), f"{SLOW}.model", valid()["experiments"]["part_one"]["model"])
+    lines = message(raw).splitlines()
+    expected = f"{SLOW}.model.kind must be 'mlp' for inputs that are no images, got 'alexnet'"
+    assert lines[0] == f"some.yaml: {expected}"
+
+
 def test_validate_config_refuses_a_convnet_on_inputs_that_are_no_images():
     assert message(edit(valid(), f"{IMAGES}.dataset", "blobs")) == (
         f"some.yaml: {IMAGES}.model.kind must be 'mlp' for inputs that are no images, got 'convnet'"
@@ -329,8 +457,10 @@ def test_validate_config_says_each_of_several_broken_references():
     edit(raw, "figures.ends.experiment", "nothing")
     edit(raw, "claims.flat.seed", 9)
     assert message(raw).splitlines() == [
-        f"some.yaml: {SLOW}.dataset must be one of blobs, digits, got 'nowhere'",
-        "some.yaml: figures.ends must name one of images, noisy, slow, got 'nothing'",
+        f"some.yaml: {SLOW}.dataset must be one of blobs, digits, more_photographs, photographs, "
+        "got 'nowhere'",
+        "some.yaml: figures.ends must name one of images, noisy, part_one, part_two, slow, "
+        "got 'nothing'",
         "some.yaml: claims.flat.seed must be one of slow's seeds [0, 3], got 9",
     ]
 
@@ -351,6 +481,8 @@ def test_validate_config_speaks_no_jargon_wherever_the_mistake_is(value):
 def test_validate_config_refuses_null_and_mapping_wherever_neither_belongs(value):
     for place in leaves(valid()):
         key = place.removeprefix(".")
+        if value is None and key.endswith((".starts_from", ".num_recorded")):
+            continue  # null is as good as leaving them out
         assert f"some.yaml: {key} must be " in message(edit(valid(), key, value))
 
 
@@ -477,6 +609,9 @@ def test_load_config_has_the_data_of_the_paper(repository_config):
     datasets = dict(repository_config.datasets)
     digits = datasets.pop("mnist_1000")
     assert (digits.kind, digits.source, digits.num_train) == ("mnist_digits", "embedded", 1000)
+    twin, photographs = datasets.pop("mnist_4000"), datasets.pop("cifar10")
+    assert (twin.kind, twin.source, twin.num_train) == ("mnist_digits", "embedded", 4000)
+    assert (photographs.kind, photographs.num_train) == ("cifar10_images", 50_000)
     for data in datasets.values():
         assert (data.num_features, data.num_train, data.num_test) == (100, 1000, 1000)
         assert (data.center_low, data.center_high) == (-10.0, 10.0)
@@ -541,3 +676,12 @@ def test_load_config_refuses_a_file_that_is_not_text(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"mine.yaml is not valid YAML"):
         load_config(path)
+
+
+def test_validate_config_refuses_sources_of_another_kind() -> None:
+    raw = yaml.safe_load(VALID)
+    raw["figures"]["bulk"]["sources"] = ["edge"]
+    with pytest.raises(
+        ConfigError, match=r"figures.bulk.sources must name one of example, got 'edge'"
+    ):
+        validate_config(raw)

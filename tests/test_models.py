@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hesspipe.models import build_model, convnet, initialize_normal, mlp
+from hesspipe.models import (
+    alexnet,
+    build_model,
+    convnet,
+    initialize_normal,
+    initialize_scaled,
+    mlp,
+)
 from hesspipe.seeding import generator
 
 NONLINEARITIES = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
@@ -272,5 +279,121 @@ def test_build_model_does_not_depend_on_the_global_random_state():
 
 
 def test_build_model_refuses_an_unknown_kind():
-    with pytest.raises(ValueError, match="model kind must be 'mlp' or 'convnet', got 'cnn'"):
+    with pytest.raises(ValueError, match="model kind must be 'mlp', 'convnet' or 'alexnet', got"):
         build(torch.ones(1, 6), kind="cnn")
+
+
+BARE_ALEXNET = {
+    "channels": [64, 192, 384, 256, 256],
+    "kernel_sizes": [11, 5, 3, 3, 3],
+    "first_stride": 4,
+    "pool_after": [1, 2, 5],
+}
+SMALL_ALEXNET = {
+    "channels": [3, 4, 5, 4, 3],
+    "kernel_sizes": [5, 3, 3, 1, 3],
+    "first_stride": 2,
+    "pool_after": [1, 2],
+}
+
+
+def test_alexnet_is_bare_and_has_five_convolutions():
+    model = alexnet(input_shape=(3, 32, 32), num_outputs=10, **BARE_ALEXNET)
+    kinds = {nn.Conv2d: 5, nn.ReLU: 5, nn.MaxPool2d: 3, nn.Flatten: 1, nn.Linear: 1}
+    assert {kind: sum(type(module) is kind for module in model) for kind in kinds} == kinds
+    assert len(model) == sum(kinds.values())
+    # Counted by hand: inputs x outputs x kernel, and one bias for each output.
+    expected = (
+        (3 * 64 * 121 + 64) + (64 * 192 * 25 + 192) + (192 * 384 * 9 + 384)
+        + (384 * 256 * 9 + 256) + (256 * 256 * 9 + 256) + (256 * 10 + 10)
+    )  # fmt: skip
+    assert len(all_parameters(model)) == expected
+    assert all_parameters(model).count_nonzero() == 0
+
+
+def convolved(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
+    """A padded convolution from its definition, pixel by pixel."""
+    half = weight.shape[-1] // 2
+    padded = np.pad(values, ((0, 0), (0, 0), (half, half), (half, half)))
+    rows, columns = (range(0, size, stride) for size in values.shape[2:])
+    result = np.empty((len(values), len(weight), len(rows), len(columns)))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            patch = padded[:, :, row : row + 2 * half + 1, column : column + 2 * half + 1]
+            result[:, :, i, j] = np.einsum("ncab,ocab->no", patch, weight) + bias
+    return result
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (2, 13, 18)])
+def test_alexnet_equals_its_formula(shape):
+    model = alexnet(input_shape=shape, num_outputs=3, **SMALL_ALEXNET).double()
+    initialize_normal(model, 0.5, generator(0, "initial parameters"))
+    inputs = torch.randn(4, *shape, generator=generator(0, "inputs"), dtype=torch.float64)
+    weights = [value.detach().numpy() for value in model.parameters()]
+    values = inputs.numpy()
+    for number in range(5):
+        stride = 2 if number == 0 else 1
+        values = np.maximum(convolved(values, *weights[2 * number : 2 * number + 2], stride), 0)
+        if number in (0, 1):
+            height, width = values.shape[2] // 2, values.shape[3] // 2
+            values = values[:, :, : 2 * height, : 2 * width]
+            values = values.reshape(4, -1, height, 2, width, 2).max((3, 5))
+    expected = values.reshape(4, -1) @ weights[10].T + weights[11]
+    outputs = model(inputs).detach().numpy()
+    assert np.abs(outputs - expected).max() <= 200 * np.finfo(float).eps * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "message"),
+    [
+        ((100,), {}, r"height and width, got inputs of shape \(100,\); use an mlp"),
+        ((1, 28, 28), {"kernel_sizes": [5, 3, 3, 4, 3]}, "must be 5 odd numbers.*4, 3"),
+        ((1, 28, 28), {"kernel_sizes": [5, 3, 3]}, "must be 5 odd numbers"),
+        ((1, 28, 28), {"pool_after": [1, 2, 3, 4]}, "pool_after must leave at least one pixel"),
+    ],
+)
+def test_alexnet_refuses_sizes_that_do_not_fit(shape, changes, message):
+    with pytest.raises(ValueError, match=message):
+        alexnet(input_shape=shape, num_outputs=10, **SMALL_ALEXNET | changes)
+
+
+def test_initialize_scaled_has_the_variance_of_each_layer_and_zero_biases():
+    model = alexnet(input_shape=(3, 32, 32), num_outputs=10, **BARE_ALEXNET)
+    initialize_scaled(model, 2.0, generator(0, "initial parameters"))
+    for name, value in model.named_parameters():
+        if name.endswith("bias"):
+            assert value.count_nonzero() == 0
+            continue
+        numbers, expected = value.detach().double().flatten(), 2.0 / value[0].numel()
+        deviation = expected * math.sqrt(2 / len(numbers))
+        assert abs((numbers**2).mean().item() - expected) < 4 * deviation, name
+        assert abs(numbers.mean().item()) < 4 * math.sqrt(expected / len(numbers)), name
+
+
+def test_initialize_scaled_keeps_the_mean_square_of_a_deep_relu_network():
+    # With variance 2 / inputs, E[z^2] of a layer's sums is that of the layer before (He et al.).
+    model = mlp(num_inputs=400, hidden_widths=[400] * 10, num_outputs=400, activation="relu")
+    initialize_scaled(model, 2.0, generator(0, "initial parameters"))
+    inputs = torch.randn(200, 400, generator=generator(0, "inputs"))
+    first = model[:2](inputs).square().mean().item()
+    last = model(inputs).square().mean().item()
+    # A layer multiplies the mean square by 1 with deviation sqrt(5 / 400), ten layers by ten such.
+    assert abs(math.log(last / first)) < 4 * math.sqrt(10 * 5 / 400)
+
+
+@pytest.mark.parametrize("stds", [{}, {"initial_std": 0.1, "initial_gain": 2.0}])
+def test_build_model_wants_one_way_to_draw_the_initial_point(stds):
+    with pytest.raises(ValueError, match="one of initial_std and initial_gain must be given"):
+        build_model(
+            torch.ones(1, 6), 5, generator(0, "initial parameters"),
+            kind="mlp", hidden_widths=[4], activation="tanh", **stds,
+        )  # fmt: skip
+
+
+def test_build_model_builds_an_alexnet_where_its_generator_says():
+    inputs = torch.ones(2, 1, 28, 28)
+    settings = {"kind": "alexnet", "initial_gain": 1.5, **SMALL_ALEXNET}
+    model = build_model(inputs, 5, generator(2, "initial parameters"), **settings)
+    expected = alexnet(input_shape=(1, 28, 28), num_outputs=5, **SMALL_ALEXNET)
+    initialize_scaled(expected, 1.5, generator(2, "initial parameters"))
+    assert torch.equal(all_parameters(model), all_parameters(expected))

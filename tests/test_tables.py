@@ -12,6 +12,7 @@ from hesspipe.files import DamagedFileError
 from hesspipe.tables import (
     SCHEMAS,
     read_outliers,
+    read_result,
     read_spectra,
     read_table,
     write_json,
@@ -43,7 +44,26 @@ HISTORY = pd.DataFrame(
         "gradient_norm": [0.3, 0.01],
     }
 )
-TABLES = {"spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY}
+EIGENPAIRS = pd.DataFrame(
+    {
+        "end": ["smallest", "largest", "largest"],
+        "rank": [0, 7, 8],
+        "eigenvalue": [-0.5, 1 / 3, 2.0],
+        "residual_norm": [1e-9, 2e-9, 3e-9],
+    }
+)
+DENSITY = pd.DataFrame({"probe": [0, 0, 1], "node": [-0.5, 1 / 3, 2.0], "weight": [0.75, 0.25, 1]})
+BY_HAND = {"spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY, "eigenpairs": EIGENPAIRS,
+           "density": DENSITY}  # fmt: skip
+TABLES = BY_HAND | {
+    kind: pd.DataFrame(
+        {
+            field.name: ["left", "right"] if field.type == "string" else [0, 1]
+            for field in SCHEMAS[kind]
+        }
+    ).astype({field.name: "float64" for field in SCHEMAS[kind] if field.type == "double"})
+    for kind in SCHEMAS.keys() - BY_HAND.keys()
+}
 
 
 @pytest.fixture
@@ -236,3 +256,32 @@ def test_write_json_keeps_the_order_and_every_digit(tmp_path):
     assert json.loads(text) == content
     assert list(json.loads(text)) == ["zeta", "alpha"]
     assert text.endswith("}\n")
+
+
+def test_read_result_reads_each_of_the_kinds_that_it_may_be(tmp_path):
+    for kind in ("spectrum", "eigenpairs"):
+        write_table(TABLES[kind], tmp_path / f"{kind}.parquet", kind, ABOUT)
+        table = read_result(tmp_path / f"{kind}.parquet", ["spectrum", "eigenpairs"])
+        pd.testing.assert_frame_equal(table, TABLES[kind])
+        assert table.attrs["kind"] == kind
+
+
+def test_read_result_refuses_another_kind_and_a_damaged_file(tmp_path):
+    path = tmp_path / "table.parquet"
+    write_table(OUTLIERS, path, "outliers", ABOUT)
+    with pytest.raises(DamagedFileError, match="of kind outliers, not spectrum or eigenpairs"):
+        read_result(path, ["spectrum", "eigenpairs"])
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DamagedFileError, match=REBUILD):
+        read_result(path, ["outliers"])
+    with pytest.raises(FileNotFoundError, match="build it with: snakemake"):
+        read_result(tmp_path / "absent.parquet", ["outliers"])
+
+
+def test_history_may_lack_what_does_not_exist(tmp_path):
+    table = HISTORY.assign(test_loss=None, test_accuracy=None, train_accuracy=None)
+    write_table(table, tmp_path / "history.parquet", "history", ABOUT)
+    again = read_table(tmp_path / "history.parquet", "history")
+    assert again["test_loss"].isna().all()
+    with pytest.raises(ValueError, match="must fit its schema"):
+        write_table(HISTORY.assign(train_loss=None), tmp_path / "x.parquet", "history", ABOUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -125,21 +126,20 @@ from test_training import schedule, small_data
 from hesspipe.training import train
 torch.set_num_threads(1)
 model = network([4, 16, 16, 3], std=0.3)
-options = schedule(num_steps=3000, batch_size=int(sys.argv[3]) or None, record_every=10,
+options = schedule(num_steps=3000, record_every=10,
                    checkpoint_every=100)
 history = train(model, small_data(), options, seed=0, path_to_state=sys.argv[2], progress=False)
 history.to_parquet(sys.argv[2] + "/done.parquet")
 """
 
 
-@pytest.mark.parametrize("batch_size", [0, 7])
-def test_killed_training_goes_on_with_identical_results(tmp_path: Path, batch_size: int) -> None:
+def test_killed_training_goes_on_with_identical_results(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent)]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    subprocess.run([*command, str(undisturbed), str(batch_size)], check=True)
+    subprocess.run([*command, str(undisturbed)], check=True)
     num_kills = 0
     for milestone in (300, 1500):
-        with subprocess.Popen([*command, str(killed), str(batch_size)]) as process:
+        with subprocess.Popen([*command, str(killed)]) as process:
             while not (killed / f"step{milestone}.safetensors").exists():
                 assert process.poll() is None
                 time.sleep(0.001)
@@ -148,7 +148,7 @@ def test_killed_training_goes_on_with_identical_results(tmp_path: Path, batch_si
             num_kills += 1
         assert not (killed / "done.parquet").exists()
     started = time.time()
-    subprocess.run([*command, str(killed), str(batch_size)], check=True)
+    subprocess.run([*command, str(killed)], check=True)
     # It went on: what was there before the last start was not made again.
     assert (killed / "step1000.safetensors").stat().st_mtime < started
     assert num_kills == 2
@@ -156,6 +156,98 @@ def test_killed_training_goes_on_with_identical_results(tmp_path: Path, batch_si
         assert path.read_bytes() == (killed / path.name).read_bytes(), path.name
     histories = [pd.read_parquet(folder / "done.parquet") for folder in (undisturbed, killed)]
     pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+KILLED_ANYWHERE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from conftest import labels, normal
+from test_training import schedule
+from hesspipe.data import Dataset
+from hesspipe.models import alexnet, initialize_scaled
+from hesspipe.training import train
+torch.set_num_threads(1)
+data = Dataset(normal(60, 1, 8, 8), labels(60, 3), normal(20, 1, 8, 8, seed=3), labels(20, 3), 3)
+model = alexnet(input_shape=(1, 8, 8), channels=[3, 4, 4, 4, 3], kernel_sizes=[3, 3, 3, 3, 3],
+                first_stride=1, pool_after=[1, 5], num_outputs=3)
+initialize_scaled(model, 2.0, torch.Generator().manual_seed(0))
+options = schedule(num_steps=900, batch_size=8, record_every=15, checkpoint_every=300,
+                   num_recorded=50, step_size=0.05)
+data = data.to(torch.float32, torch.device("cpu"))
+history = train(model, data, options, seed=0, path_to_state=sys.argv[2], progress=False)
+history.to_parquet(sys.argv[2] + "/done.parquet")
+"""
+
+
+def test_training_killed_three_times_at_random_moments_has_the_same_history(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", KILLED_ANYWHERE, str(Path(__file__).parent)]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    started = time.monotonic()
+    subprocess.run([*command, str(undisturbed)], check=True)
+    duration = time.monotonic() - started
+    moments = random.Random(0)
+    num_kills = 0
+    while num_kills < 3:
+        saved = sorted(killed.glob("step*.safetensors"))
+        with subprocess.Popen([*command, str(killed)]) as process:
+            # Not before it has gone on from what the last one left: then anywhere.
+            while sorted(killed.glob("step*.safetensors")) == saved:
+                assert process.poll() is None
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, duration / 20))
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+            num_kills += 1
+    assert not (killed / "done.parquet").exists()
+    subprocess.run([*command, str(killed)], check=True)
+    histories = [pd.read_parquet(folder / "done.parquet") for folder in (undisturbed, killed)]
+    assert len(histories[0]) == 61
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    names = {path.name for path in undisturbed.glob("*.safetensors")}
+    assert names == {f"step{step}.safetensors" for step in (0, 300, 600, 900)}
+    assert names == {path.name for path in killed.glob("*.safetensors")}
+    for name in names:
+        assert (undisturbed / name).read_bytes() == (killed / name).read_bytes()
+
+
+def test_training_goes_on_from_its_last_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, options = small_data(), schedule(num_steps=30, checkpoint_every=30)
+    starts: list[int] = []
+    batches = training._batches
+
+    def watched(data: Dataset, schedule: Schedule, seed: int, start: int) -> Any:
+        starts.append(start)
+        for number, batch in enumerate(batches(data, schedule, seed, start), start):
+            if number == 20 and len(starts) == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(training, "_batches", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(network([4, 5, 3]), data, options, seed=0, path_to_state=tmp_path, progress=False)
+    # Stopped at step 20; the last record was at 18, and of those before it only step 0 is kept.
+    names = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert names == {"step0.safetensors", "step18.safetensors"}
+    train(network([4, 5, 3]), data, options, seed=0, path_to_state=tmp_path, progress=False)
+    assert starts == [0, 18]
+
+
+def test_history_is_measured_on_the_first_samples_if_asked(tmp_path: Path) -> None:
+    data, model = small_data(), network([4, 5, 3])
+    options = schedule(num_recorded=7)
+    last = train(model, data, options, seed=0, path_to_state=tmp_path, progress=False).iloc[-1]
+    loss = functional.cross_entropy(model(data.train_inputs[:7]), data.train_targets[:7])
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    assert last["train_loss"] == loss.item()
+    assert last["gradient_norm"] == pytest.approx(norm.item(), rel=1e-12)
+    test_loss = functional.cross_entropy(model(data.test_inputs), data.test_targets)
+    assert last["test_loss"] == test_loss.item()
 
 
 def test_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:

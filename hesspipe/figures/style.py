@@ -22,6 +22,11 @@ MATRIX_COLORS = {"hessian": "#4477AA", "ggn": "#228833", "residual": "#EE6677"}
 # One color and one marker per network, in the order of the figure's entry in config.yaml.
 NETWORK_COLORS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]
 NETWORK_MARKERS = ["o", "s", "^", "D", "v", "P"]
+# One color for what is measured on the training set, and one for the test set.
+HALF_COLORS = {"train": "#4477AA", "test": "#EE6677"}
+HALF_LABELS = {"train": "training set", "test": "test set"}
+MATRIX_MARKERS = {"hessian": "o", "ggn": "s", "residual": "^"}
+SIGN_COLORS = {"positive": "#4477AA", "negative": "#EE6677"}
 OUTLIER_COLOR = "#AA3377"
 NEUTRAL_COLOR = "#BBBBBB"
 MATRIX_LABELS = {"hessian": "Hessian", "ggn": "Gauss-Newton", "residual": "residual"}

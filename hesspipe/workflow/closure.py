@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +43,57 @@ def code_closure(path_to_script: str | Path, root: str | Path = ".") -> list[str
     return [str(path_to_script), *sorted(found)]
 
 
+def own_code(names: Iterable[str], root: str | Path = ".") -> list[str]:
+    """List the files behind functions of one's own, and every module beside them that they import.
+
+    Installed packages are left out: of those, the versions that decide a number are pinned.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Each "package.module:function".
+    root : str or Path
+        The folder that the workflow runs in.
+
+    Returns
+    -------
+    list of str
+        Paths relative to `root`, in alphabetical order.
+    """
+    root = Path(root)
+    waiting = [path for name in names for path in _files_on_the_way(root, name.split(":")[0])]
+    found: set[str] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _local_imports(root, path)
+    return sorted(found)
+
+
+@cache
+def _local_imports(root: Path, path: str) -> tuple[str, ...]:
+    """Files below a folder that one file imports, packages on the way to them included."""
+    package = Path(path).parent.parts
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names.add(module)
+            names.update(f"{module}.{alias.name}".lstrip(".") for alias in node.names)
+    files = (_files_on_the_way(root, name) for name in names if name)
+    return tuple(sorted({file for found in files for file in found}))
+
+
+def _files_on_the_way(root: Path, module: str) -> list[str]:
+    """What Python runs to import a module: the packages that it lies in, and itself."""
+    parts = module.split(".")
+    return [file for length in range(1, len(parts) + 1) for file in _files_of(root, parts[:length])]
+
+
 @cache
 def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
     """Files of the package that one file imports; packages count by their __init__.py."""
@@ -59,13 +111,8 @@ def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
             names.update(below)
             is_lazy = not all(_files_of(root, name.split(".")) for name in below)
             _refuse(path, node, node.module == "hesspipe" and is_lazy)
-    files: set[str] = set()
-    for name in names:
-        parts = name.split(".")
-        for length in range(1, len(parts) + 1):
-            if parts[0] == "hesspipe":
-                files.update(_files_of(root, parts[:length]))
-    return tuple(sorted(files))
+    own = (_files_on_the_way(root, name) for name in names if name.split(".")[0] == "hesspipe")
+    return tuple(sorted({file for found in own for file in found}))
 
 
 def _refuse(path: str, node: ast.stmt, is_opaque: bool) -> None:

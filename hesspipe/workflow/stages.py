@@ -52,7 +52,7 @@ class Job:
     config_keys: tuple[str, ...]
 
 
-def read_jobs(path_to_snakefile: str | Path = "Snakefile", target: str = "all") -> list[Job]:
+def read_jobs(path_to_snakefile: str | Path = "Snakefile", target: str = "offline") -> list[Job]:
     """List every job behind a target, up to date or not, in alphabetical order.
 
     Parameters
@@ -60,7 +60,8 @@ def read_jobs(path_to_snakefile: str | Path = "Snakefile", target: str = "all") 
     path_to_snakefile : path
         In the folder to work in.
     target : str
-        A rule or a file; the target rule itself, which makes nothing, is left out.
+        A rule or a file; the target rule itself, which makes nothing, is left out. "offline" is
+        everything that needs no download, so that the stages are the same on every machine.
 
     Returns
     -------

@@ -1,0 +1,119 @@
+"""Is there a barrier? How far the loss on a line rises between the line's two ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """How far a loss on a line rises between the line's two ends.
+
+    Attributes
+    ----------
+    height : float
+        Largest rise above the straight line between the loss at coefficients 0 and 1; at least 0.
+    place : float
+        Coefficient in [0, 1] of that rise; 0 where there is none.
+    rise : float
+        Largest rise above the higher of the two ends; at least 0, at most `height`.
+    """
+
+    height: float
+    place: float
+    rise: float
+
+
+def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barrier:
+    """Find the barrier between the two ends of a line.
+
+    Parameters
+    ----------
+    coefficients : sequence of float
+        Ascending, 0 and 1 among them; those outside [0, 1] are not looked at.
+    losses : sequence of float
+        At the coefficients.
+
+    Raises
+    ------
+    ValueError
+        If 0 or 1 is not among the coefficients.
+
+    References
+    ----------
+    Frankle, Dziugaite, Roy, Carbin (2020), Linear mode connectivity and the lottery ticket
+    hypothesis, Section 2, with the straight line between the end values in place of their mean.
+
+    Examples
+    --------
+    >>> find_barrier([0.0, 0.25, 0.5, 1.0], [1.0, 4.0, 4.5, 2.0])
+    Barrier(height=3.0, place=0.5, rise=2.5)
+    """
+    places = np.asarray(coefficients, dtype=np.float64)
+    values = np.asarray(losses, dtype=np.float64)
+    if not {0.0, 1.0} <= set(places.tolist()):
+        raise ValueError(f"coefficients must hold 0 and 1, got {places.tolist()}")
+    is_between = (places >= 0) & (places <= 1)
+    places, values = places[is_between], values[is_between]
+    left, right = values[0], values[-1]
+    # Written so that the ends are met exactly, and a constant loss has no rise from rounding.
+    rises = values - (left + places * (right - left))
+    rises[[0, -1]] = 0.0
+    top = int(rises.argmax())
+    return Barrier(
+        height=float(rises[top]),
+        place=float(places[top]),
+        rise=float(max(values.max() - max(left, right), 0.0)),
+    )
+
+
+def barrier_table(lines: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tabulate the barriers of several lines, in the training and in the test loss.
+
+    Parameters
+    ----------
+    lines : sequence of DataFrame
+        Line tables with their provenance in `attrs`.
+
+    Returns
+    -------
+    DataFrame
+        from, to (experiment, seed, and whether its units were aligned), loss ("train" or "test"),
+        at_start, at_end (the loss there, nats), barrier, place, rise (see `Barrier`),
+        accuracy_at_start, accuracy_at_end; in the order of the lines.
+    """
+    return pd.DataFrame([_row(line, half) for line in lines for half in ("train", "test")])
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Format a table of barriers as Markdown, numbers to four digits."""
+    shown = table.rename(columns=lambda name: name.replace("_", " "))
+    return f"{shown.to_markdown(index=False, floatfmt='.4g')}\n"
+
+
+def _row(line: pd.DataFrame, half: str) -> dict[str, object]:
+    barrier = find_barrier(line["coefficient"].tolist(), line[f"{half}_loss"].tolist())
+    start, end = (line[line["coefficient"] == place].iloc[0] for place in (0.0, 1.0))
+    return {
+        "from": _name(line.attrs["first"]),
+        "to": _name(line.attrs["second"]),
+        "loss": half,
+        "at_start": start[f"{half}_loss"],
+        "at_end": end[f"{half}_loss"],
+        "barrier": barrier.height,
+        "place": barrier.place,
+        "rise": barrier.rise,
+        "accuracy_at_start": start[f"{half}_accuracy"],
+        "accuracy_at_end": end[f"{half}_accuracy"],
+    }
+
+
+def _name(end: Mapping[str, Any]) -> str:
+    """One end of a line, as its provenance has it."""
+    aligned = " aligned" if "aligned_to" in end else ""
+    return f"{end['experiment']} seed {end['seed']}{aligned}"

@@ -1,0 +1,70 @@
+"""Diagonal blocks of a symmetric operator: the curvature in some of the parameters alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class DiagonalBlock:
+    """The rows and columns of a symmetric operator that belong to some of its entries.
+
+    A layer's own spectrum is that of its diagonal block. In the matrix of an objective whose
+    other parameters are held constant it is surrounded by rows of zeros, which would stand in a
+    density as a peak at zero.
+
+    Parameters
+    ----------
+    operator : object with `shape`, `dtype`, `device` and `@`
+        Symmetric, of shape (P, P).
+    is_member : Tensor of bool, shape (P,)
+        The p entries of the block; their order stays.
+
+    Attributes
+    ----------
+    shape : tuple
+        (p, p).
+    dtype, device
+        Of the operator.
+
+    Raises
+    ------
+    ValueError
+        If no entry is a member, or there are not P entries.
+
+    Examples
+    --------
+    >>> matrix = torch.arange(9.0).view(3, 3)
+    >>> block = DiagonalBlock(matrix, torch.tensor([True, False, True]))
+    >>> block @ torch.eye(2)
+    tensor([[0., 2.],
+            [6., 8.]])
+    """
+
+    def __init__(self, operator: Any, is_member: Tensor) -> None:
+        if is_member.shape != (operator.shape[0],) or is_member.dtype != torch.bool:
+            raise ValueError(
+                f"is_member must be {operator.shape[0]} booleans, got {is_member.dtype} of shape "
+                f"{tuple(is_member.shape)}"
+            )
+        if not is_member.any():
+            raise ValueError("is_member must have a member, got none")
+        self._operator = operator
+        self._is_member = is_member.to(operator.device)
+        size = int(is_member.sum())
+        self.shape = (size, size)
+        self.dtype: torch.dtype = operator.dtype
+        self.device: torch.device = operator.device
+
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """Multiply vectors (p,) or (p, K)."""
+        if len(vectors) != self.shape[0]:
+            raise ValueError(
+                f"vectors must have {self.shape[0]} rows, got shape {tuple(vectors.shape)}"
+            )
+        padded = vectors.new_zeros((len(self._is_member), *vectors.shape[1:]))
+        padded[self._is_member] = vectors
+        product: Tensor = (self._operator @ padded)[self._is_member]
+        return product

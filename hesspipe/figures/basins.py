@@ -1,0 +1,73 @@
+"""Figure 8: large batches, then small ones, on one axis of steps."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+
+from hesspipe.figures import style
+
+_PARTS = {1: "Part I, large batches", 2: "Part II, small batches"}
+
+
+def basins_figure(table: pd.DataFrame) -> Figure:
+    """Lay out the losses and the accuracies of both parts, one above the other.
+
+    Parameters
+    ----------
+    table : DataFrame
+        part (1 or 2), step (counted on), train_loss, train_accuracy, test_loss, test_accuracy.
+
+    Returns
+    -------
+    Figure
+        As wide as the text; the step at which the batches change is marked in both panels.
+    """
+    switch = int(table.loc[table["part"] == 1, "step"].max())
+    with style.context():
+        figure = Figure(figsize=(style.TEXT_WIDTH, 3.9))
+        losses, accuracies = figure.subplots(2, 1, sharex=True)
+        draw_halves(losses, table, "loss")
+        losses.set_yscale("log", nonpositive="clip")
+        losses.set_ylabel("mean cross-entropy (nats)")
+        draw_halves(accuracies, table, "accuracy")
+        accuracies.set_ylabel("accuracy")
+        accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        for axes in (losses, accuracies):
+            draw_switch(axes, switch)
+        name_parts(losses, table)
+        accuracies.legend(loc="lower right")
+        accuracies.set_xlabel("step (updates)")
+        accuracies.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return figure
+
+
+def draw_halves(axes: Axes, table: pd.DataFrame, quantity: str) -> None:
+    """Draw one quantity on the training and on the test set."""
+    for half in ("train", "test"):
+        axes.plot(
+            table["step"],
+            table[f"{half}_{quantity}"],
+            color=style.HALF_COLORS[half],
+            label=style.HALF_LABELS[half],
+        )
+
+
+def draw_switch(axes: Axes, step: int) -> None:
+    """Mark the step at which the size of the batches changes."""
+    axes.axvline(step, color=style.NEUTRAL_COLOR, linestyle="--", zorder=0)
+
+
+def name_parts(axes: Axes, table: pd.DataFrame) -> None:
+    """Write the name of each part above its steps."""
+    for part, steps in table.groupby("part")["step"]:
+        middle = (steps.min() + steps.max()) / 2
+        axes.annotate(
+            _PARTS[int(str(part))],
+            (middle, 1.02),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="bottom",
+        )

@@ -1,0 +1,57 @@
+"""Figure 9: loss and accuracy on the straight line through two solutions."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from hesspipe.figures import style
+
+
+def line_figure(table: pd.DataFrame) -> Figure:
+    """Lay out the loss and the accuracy on a line, side by side.
+
+    Parameters
+    ----------
+    table : DataFrame
+        coefficient (0 and 1 are the solutions), train_loss, train_accuracy, test_loss,
+        test_accuracy.
+
+    Returns
+    -------
+    Figure
+        As wide as the text; both solutions are marked in both panels.
+    """
+    with style.context():
+        figure = Figure(figsize=(style.TEXT_WIDTH, 2.4))
+        losses, accuracies = figure.subplots(1, 2)
+        draw_line(losses, table, "loss")
+        losses.set_yscale("log", nonpositive="clip")
+        losses.set_ylabel("mean cross-entropy (nats)")
+        draw_line(accuracies, table, "accuracy")
+        accuracies.set_ylabel("accuracy")
+        accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        for axes in (losses, accuracies):
+            axes.set_xlabel("interpolation coefficient")
+        losses.legend()
+    return figure
+
+
+def draw_line(axes: Axes, table: pd.DataFrame, quantity: str) -> None:
+    """Draw one quantity on the training and on the test set, and mark both solutions."""
+    for half, marker in (("train", "o"), ("test", "s")):
+        axes.plot(
+            table["coefficient"],
+            table[f"{half}_{quantity}"],
+            marker=marker,
+            markersize=2,
+            color=style.HALF_COLORS[half],
+            label=style.HALF_LABELS[half],
+        )
+    for place, name in ((0.0, "LB"), (1.0, "SB")):
+        axes.axvline(place, color=style.NEUTRAL_COLOR, linestyle="--", zorder=0)
+        axes.annotate(
+            name, (place, 1.02), xycoords=("data", "axes fraction"), ha="center", va="bottom"
+        )

@@ -1,0 +1,62 @@
+"""Gallery: a whole spectrum in order, with the signs of its eigenvalues told apart."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from hesspipe.figures import style
+
+
+def ordered_figure(table: pd.DataFrame) -> Figure:
+    """Draw the magnitude of every eigenvalue at its rank, one panel per step.
+
+    On a logarithmic axis bulk and outliers can be seen at once, over all the decades that they
+    spread; exact zeros have no place on it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        step, num_negative, rank (0 = smallest), eigenvalue; of one matrix.
+
+    Returns
+    -------
+    Figure
+        As wide as the text.
+    """
+    steps = list(dict.fromkeys(table["step"]))
+    with style.context():
+        figure = Figure(figsize=(style.TEXT_WIDTH, 2.2 * len(steps) + 0.4))
+        rows = figure.subplots(len(steps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+        for axes, step in zip(rows, steps, strict=True):
+            spectrum = table[table["step"] == step]
+            draw_magnitudes(axes, spectrum)
+            negative = int(spectrum["num_negative"].iloc[0])
+            axes.set_title(
+                f"step {step:,}: {len(spectrum):,} eigenvalues, {negative:,} negative", loc="left"
+            )
+            axes.set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
+        rows[0].set_yscale("log", nonpositive="mask")
+        rows[0].legend()
+        rows[-1].set_xlabel("rank of the eigenvalue")
+    return figure
+
+
+def draw_magnitudes(axes: Axes, spectrum: pd.DataFrame) -> None:
+    """Mark the magnitude of each eigenvalue, in one color for each sign."""
+    for is_part, label, color in (
+        (spectrum["eigenvalue"] > 0, "positive", style.SIGN_COLORS["positive"]),
+        (spectrum["eigenvalue"] < 0, "negative", style.SIGN_COLORS["negative"]),
+    ):
+        axes.plot(
+            spectrum["rank"][is_part],
+            spectrum["eigenvalue"][is_part].abs(),
+            linestyle="none",
+            marker=".",
+            markersize=3,
+            color=color,
+            label=label,
+        )
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

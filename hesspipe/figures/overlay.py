@@ -1,0 +1,55 @@
+"""Gallery: both ends of the spectra of H, G and R over each other."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hesspipe.figures import style
+
+
+def overlay_figure(table: pd.DataFrame) -> Figure:
+    """Draw the extreme eigenvalues of several matrices: the largest, and the most negative.
+
+    Parameters
+    ----------
+    table : DataFrame
+        matrix, end ("largest" or "smallest"), order (1 = most extreme), eigenvalue, uncertainty;
+        see `hesspipe.extremes.extreme_eigenvalues`. What may be zero is left out.
+
+    Returns
+    -------
+    Figure
+        As wide as the text; two panels on one logarithmic axis of magnitudes.
+    """
+    with style.context():
+        figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
+        left, right = figure.subplots(1, 2, sharey=True)
+        for matrix, part in table.groupby("matrix", sort=False):
+            draw_end(left, part[part["end"] == "largest"], 1.0, str(matrix))
+            draw_end(right, part[part["end"] == "smallest"], -1.0, str(matrix))
+        left.set_yscale("log", nonpositive="mask")
+        left.set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
+        left.set_title("largest", loc="left")
+        right.set_title("most negative", loc="left")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.set_xlabel("order of the largest")
+        right.set_xlabel("order of the most negative")
+        left.legend()
+    return figure
+
+
+def draw_end(axes: Axes, part: pd.DataFrame, sign: float, matrix: str) -> None:
+    """Mark the eigenvalues of one matrix that have the sign of this end."""
+    of_sign = part[sign * part["eigenvalue"] > part["uncertainty"]].sort_values("order")
+    axes.plot(
+        of_sign["order"],
+        sign * of_sign["eigenvalue"],
+        marker=style.MATRIX_MARKERS[matrix],
+        markersize=2.5,
+        color=style.MATRIX_COLORS[matrix],
+        label=style.MATRIX_LABELS[matrix],
+    )

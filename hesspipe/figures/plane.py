@@ -1,0 +1,83 @@
+"""The training loss on the plane through three solutions, with the path of training."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator
+
+from hesspipe.figures import style
+
+# Paul Tol's "iridescent" is not in matplotlib; cividis is made for the color-blind, too.
+_COLORS = "cividis"
+_LABELS = {
+    "large batch": "LB, end of Part I",
+    "small batch": "SB, end of Part II",
+    "other seed": "SB of another seed, aligned",
+}
+
+
+def plane_figure(grid: pd.DataFrame, points: pd.DataFrame) -> Figure:
+    """Draw the loss as contours, and what lies on the plane or is projected to it.
+
+    The first coordinate goes upward: another seed's solution is farther from both parts of one
+    training than these are from each other, and the figure is wider than high.
+
+    Parameters
+    ----------
+    grid : DataFrame
+        first, second (coordinates), train_loss; every first with every second.
+    points : DataFrame
+        point ("large batch", "small batch", "other seed" or "path"), step, first, second.
+
+    Returns
+    -------
+    Figure
+        Both axes in the same scale, so that angles and distances are those of the plane.
+    """
+    with style.context():
+        figure = Figure(figsize=(style.TEXT_WIDTH, 2.9))
+        axes = figure.subplots()
+        draw_contours(axes, grid)
+        draw_points(axes, points)
+        axes.set_aspect("equal")
+        axes.set_xlim(grid["second"].min(), grid["second"].max())
+        axes.set_ylim(grid["first"].min(), grid["first"].max())
+        axes.set_xlabel("distance from the line through LB and SB (units of the parameters)")
+        axes.set_ylabel("distance along it")
+        figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def draw_contours(axes: Axes, grid: pd.DataFrame) -> None:
+    """Draw the loss, on a logarithmic scale, with its color bar."""
+    table = grid.pivot_table(index="first", columns="second", values="train_loss")
+    low, high = float(grid["train_loss"].min()), float(grid["train_loss"].max())
+    levels = [low * (high / low) ** (number / 14) for number in range(15)]
+    filled = axes.contourf(
+        table.columns, table.index, table.to_numpy(), levels=levels, norm=LogNorm(low, high),
+        cmap=_COLORS,
+    )  # fmt: skip
+    figure = axes.get_figure()
+    if isinstance(figure, Figure):
+        bar = figure.colorbar(filled, ax=axes, label="training loss (nats)")
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        bar.ax.yaxis.set_major_formatter("{x:.3g}")
+
+
+def draw_points(axes: Axes, points: pd.DataFrame) -> None:
+    """Mark the three solutions, and the projected path of training."""
+    path = points[points["point"] == "path"].sort_values("step", kind="stable")
+    axes.plot(
+        path["second"], path["first"], color="white", marker=".", markersize=3,
+        label="path of training, projected", path_effects=[withStroke(linewidth=2.2)],
+    )  # fmt: skip
+    for number, (name, label) in enumerate(_LABELS.items()):
+        place = points[points["point"] == name]
+        axes.plot(
+            place["second"], place["first"], linestyle="none", markeredgecolor="black",
+            **style.network_line(number) | {"markersize": 6}, label=label,
+        )  # fmt: skip

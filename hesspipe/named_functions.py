@@ -1,0 +1,169 @@
+"""Functions of one's own, named in config.yaml as "package.module:function".
+
+A module is looked for where `python -m` would: first below the folder that the workflow runs
+in, then among the installed packages. What can be said of a name without running anything is
+said before any job starts.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_function_name(name: str) -> bool:
+    """Whether a text has the form "package.module:function".
+
+    Examples
+    --------
+    >>> is_function_name("torch.nn:CrossEntropyLoss"), is_function_name("torch.nn.MSELoss")
+    (True, False)
+    """
+    return _PATTERN.fullmatch(name) is not None
+
+
+def source_file(module: str, root: str | Path = ".") -> Path | None:
+    """Find the file of a module below a folder.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name.
+    root : str or Path
+        The folder that holds its first part.
+
+    Returns
+    -------
+    Path or None
+        Relative to `root`; None if the module is not there (it may be installed).
+    """
+    stem = Path(*module.split("."))
+    for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if Path(root, candidate).is_file():
+            return candidate
+    return None
+
+
+def mistake_in(name: str, root: str | Path = ".") -> str | None:
+    """Say what is wrong with the name of a function, as far as its source shows it.
+
+    Parameters
+    ----------
+    name : str
+        "package.module:function".
+    root : str or Path
+        Where the workflow runs.
+
+    Returns
+    -------
+    str or None
+        What it must be, and what it is; None if nothing is wrong. A function of an installed
+        package is looked up when it is called.
+    """
+    module, _, function = name.partition(":")
+    path = source_file(module, root)
+    if path is None:
+        package = module.split(".")[0]
+        if source_file(package, root) or Path(root, package).is_dir():
+            return f"must name a module below {package}, got {name!r}"
+        if importlib.util.find_spec(package) is None:
+            return (
+                f"must name a module in this folder or an installed one, got {name!r}; there is "
+                f"no {package}.py here"
+            )
+        return None
+    try:
+        names = _top_level_names(Path(root, path).read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        return f"must name a module that can be read, got {name!r} ({path}, line {error.lineno})"
+    if function in names or "*" in names:
+        return None
+    known = ", ".join(sorted(names)) or "nothing"
+    return f"must name a function of {path}, which has {known}; got {name!r}"
+
+
+def load_function(name: str, root: str | Path = ".") -> Callable[..., Any]:
+    """Import a function by its name.
+
+    Parameters
+    ----------
+    name : str
+        "package.module:function"; a class will do.
+    root : str or Path
+        Put in front of where Python looks for modules, and left there: a module may import
+        others when its functions are called.
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    ValueError
+        If the module or the function is not found.
+    """
+    module_name, _, function_name = name.partition(":")
+    folder = str(Path(root).resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # a module that the user's own module imports
+        raise ValueError(
+            f"{name!r} must name a module in this folder or an installed one; there is no "
+            f"{error.name}"
+        ) from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(f"{name!r} must name a function of {module_name}, which has none such")
+    return function  # type: ignore[no-any-return]  # getattr is Any
+
+
+def call_function(name: str, arguments: Mapping[str, Any], root: str | Path = ".") -> Any:
+    """Call a function by its name with the arguments that config.yaml gives.
+
+    Raises
+    ------
+    ValueError
+        If the function is not found, or does not take these arguments.
+    """
+    function = load_function(name, root)
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"the arguments of {name!r} must fit {inspect.signature(function)}, got "
+            f"{sorted(arguments)} ({error})"
+        ) from None
+    except ValueError:
+        pass  # a function written in C, which says itself what it does not take
+    return function(**arguments)
+
+
+def _top_level_names(source: str) -> set[str]:
+    """Names that a module defines or imports, wherever outside its functions and classes."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = [*ast.parse(source).body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return names

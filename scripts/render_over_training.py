@@ -1,0 +1,29 @@
+"""Render how both ends of a spectrum move as training goes on."""
+
+from typing import TYPE_CHECKING, Any
+
+from hesspipe.extremes import extreme_eigenvalues
+from hesspipe.figures import style
+from hesspipe.figures.over_training import over_training_figure
+from hesspipe.tables import read_result
+from hesspipe.workflow.jobs import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def render_over_training(
+    paths_to_ends: list[str], config: dict[str, Any], path_to_pdf: str, path_to_png: str
+) -> None:
+    """Read the tables, draw, write."""
+    tables = [read_result(path, ["spectrum", "eigenpairs"]) for path in paths_to_ends]
+    ends = extreme_eigenvalues(tables, config["num_largest"], config["num_smallest"])
+    style.save(over_training_figure(ends), path_to_pdf, path_to_png)
+
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        render_over_training(
+            list(snakemake.input.ends), snakemake.params.config["figure"],
+            snakemake.output.pdf, snakemake.output.png,
+        )  # fmt: skip
