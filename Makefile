@@ -44,6 +44,8 @@ benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
 	.venv-benchmarks/bin/python benchmarks/exact_spectra.py
 	.venv-benchmarks/bin/python benchmarks/wrong_answers.py
+	.venv-benchmarks/bin/python benchmarks/eigenpairs.py
+	.venv-benchmarks/bin/python benchmarks/matrix_free.py
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks
