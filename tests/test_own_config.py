@@ -53,8 +53,6 @@ figures:
     relative_width: 0.01, num_points: 100}
   parts: {kind: layers, experiment: saved, seed: 0, step: 0, matrix: hessian,
     titles: {network: Whole, embedding: Embedding}, relative_width: 0.01, num_points: 100}
-tables: {}
-claims: {}
 """
 ABSENT = object()
 TRAINED, SAVED = "experiments.trained", "experiments.saved"
