@@ -50,10 +50,11 @@ benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python -m pip install --quiet --no-deps --requirement envs/benchmarks.txt
 	touch $@
 
-# The figures that the README shows.
+# The figures and tables that the README shows.
 gallery:
 	mkdir -p docs/gallery
 	cp figures/fig?.png docs/gallery/
+	$(VENV)/bin/python -m hesspipe.workflow.readme
 
 # After a change of pyproject.toml that needs new versions.
 constraints: $(VENV)/.installed

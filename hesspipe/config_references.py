@@ -143,6 +143,9 @@ def _broken_start(key: str, experiment: Experiment, config: Config) -> Iterable[
         yield f"{key}.starts_from must be {_one_of(config.experiments)}, got {name!r}"
         return
     start = config.experiments[name]
+    if start.training.algorithm == "saved" or experiment.training.algorithm == "saved":
+        yield f"{key}.starts_from must join two trainings, got a saved state"
+        return
     for what in ("dataset", "model"):
         if getattr(start, what) != getattr(experiment, what):
             yield f"{key}.{what} must be that of {name}, from which it starts"

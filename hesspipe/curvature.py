@@ -123,8 +123,12 @@ def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tenso
             "use running statistics in batch normalization"
         )
     values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
+    size = values.abs().max()
+    neutral = output_curvatures(at_zero_outputs(objective), batch).abs().max()
+    if neutral > size:  # false also where the loss is not defined at zero
+        size = neutral
     # Rounding leaves curvatures of this size where there are none.
-    floor = values.shape[-1] * torch.finfo(values.dtype).eps * values.abs().max()
+    floor = values.shape[-1] * torch.finfo(values.dtype).eps * size
     signs = (values > floor).to(values) - (values < -floor).to(values)
     return vectors * values.abs().sqrt().unsqueeze(-2), signs
 

@@ -118,7 +118,9 @@ class FunctionOfTheta(nn.Module):
         """The function's value, of shape (1, 1)."""
         value = self.function(self.theta)
         if not isinstance(value, Tensor) or value.numel() != 1:
-            what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)
+            what = (
+                f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            )
             raise ValueError(f"loss must return a scalar tensor, got {what}")
         return value.reshape(1, 1)
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import hesspipe
 from hesspipe import columns
 from hesspipe.objective import Objective
+from hesspipe.spectra import matrix_spectrum
 
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0])
 MATRICES = {
@@ -203,7 +204,7 @@ def test_signs_in_float32_are_refused() -> None:
         hesspipe.spectrum(objective)
     matrix = hesspipe.hessian_matrix(objective)
     with pytest.raises(ValueError, match=r"float64 for counts of signs, got torch.float32"):
-        hesspipe.spectra.matrix_spectrum(matrix, matrix="hessian", method="columns")
+        matrix_spectrum(matrix, matrix="hessian", method="columns")
 
 
 class Attention(nn.Module):
