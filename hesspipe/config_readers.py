@@ -94,6 +94,15 @@ class BarriersTable(Section):
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
 
 
+class SharpnessTable(Section):
+    """The largest eigenvalues of the Hessian at the ends of both parts."""
+
+    kind: Literal["sharpness"]
+    experiment: str
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+    num_largest: int = Field(ge=1)
+
+
 class InertiaTable(_OverSeeds):
     """Signs of the eigenvalues of several experiments, for several seeds and matrices."""
 
@@ -195,7 +204,10 @@ Figure = Annotated[
     | GalleryFigure,
     Field(discriminator="kind"),
 ]
-Table = Annotated[OutlierCountsTable | InertiaTable | BarriersTable, Field(discriminator="kind")]
+Table = Annotated[
+    OutlierCountsTable | InertiaTable | BarriersTable | SharpnessTable,
+    Field(discriminator="kind"),
+]
 Claim = Annotated[
     FlatnessClaim
     | CountsMatchClaim

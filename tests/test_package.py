@@ -25,7 +25,7 @@ READING_ORDER = [
     "spectral_density", "norms", "smoothing",
     "scores", "training", "runs", "saved_states",
     "extraction", "diagonal_blocks", "matrix_free", "paths", "alignment", "barriers", "basins",
-    "outliers", "outlier_table", "tables", "extremes", "inertia_table", "claims",
+    "outliers", "outlier_table", "tables", "extremes", "sharpness", "inertia_table", "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
