@@ -114,7 +114,7 @@ def test_scaled_example_is_a_valid_overlay_with_names_of_its_own() -> None:
         scaled = config.experiments[f"cifar10_scaled_{part}"]
         paper = config.experiments[f"cifar10_basins_{part}"]
         assert scaled.model == paper.model
-        for name in ("batch_size", "step_size", "algorithm", "dtype"):
+        for name in ("batch_size", "algorithm", "dtype"):
             assert getattr(scaled.training, name) == getattr(paper.training, name)
 
 
