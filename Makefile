@@ -43,6 +43,7 @@ dvc.yaml: $(VENV)/.installed
 benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
 	.venv-benchmarks/bin/python benchmarks/exact_spectra.py
+	.venv-benchmarks/bin/python benchmarks/wrong_answers.py
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks

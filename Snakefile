@@ -26,6 +26,7 @@ include: "rules/lines.smk"
 include: "rules/basins.smk"
 include: "rules/figures.smk"
 include: "rules/gallery.smk"
+include: "rules/theory.smk"
 include: "rules/report.smk"
 
 

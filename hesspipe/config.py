@@ -18,6 +18,7 @@ from hesspipe.config_messages import explain
 from hesspipe.config_own import DataFile, MatrixFree, OwnData, OwnModel, SavedState
 from hesspipe.config_readers import Claim, Figure, Table
 from hesspipe.config_references import broken_references
+from hesspipe.config_theory import RandomMatrixExperiment
 from hesspipe.config_types import (
     Activation,
     Distinct,
@@ -217,6 +218,7 @@ class Config(Section):
 
     datasets: dict[Name, Data] = Field(min_length=1)
     experiments: dict[Name, Experiment] = Field(min_length=1)
+    random_matrices: dict[Name, RandomMatrixExperiment]
     spectrum: SpectrumSettings
     outliers: OutlierSettings
     # Needed by what reads a training that goes on from another one.

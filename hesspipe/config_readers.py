@@ -7,6 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hesspipe.config_gallery import GalleryFigure
+from hesspipe.config_theory import (
+    BulksFigure,
+    LawsTable,
+    SpikedSpectraFigure,
+    SpikedSpectraTable,
+    SpikesFigure,
+    SpikesTable,
+)
 from hesspipe.config_types import (
     Distinct,
     Matrix,
@@ -120,6 +128,31 @@ class OutlierCountsTable(Section):
     step: Step
 
 
+class _Decomposition(Section):
+    kind: Literal["decomposition"]
+    experiment: str
+    seed: Seed
+    rule: OutlierRule
+
+    @property
+    def steps(self) -> list[int]:
+        """None by name: every step with spectra is shown."""
+        return []
+
+    @property
+    def matrices(self) -> list[Matrix]:
+        """Which spectra are read."""
+        return ["hessian", "ggn", "residual"]
+
+
+class DecompositionFigure(_Decomposition):
+    """H = G + R at every step of one experiment, as curves."""
+
+
+class DecompositionTable(_Decomposition):
+    """H = G + R at every step of one experiment, as numbers."""
+
+
 class _Claim(Section):
     section: str
     seed: Seed
@@ -201,11 +234,22 @@ Figure = Annotated[
     | BasinsFigure
     | LineFigure
     | PlaneFigure
+    | BulksFigure
+    | SpikesFigure
+    | SpikedSpectraFigure
+    | DecompositionFigure
     | GalleryFigure,
     Field(discriminator="kind"),
 ]
 Table = Annotated[
-    OutlierCountsTable | InertiaTable | BarriersTable | SharpnessTable,
+    OutlierCountsTable
+    | InertiaTable
+    | BarriersTable
+    | SharpnessTable
+    | LawsTable
+    | SpikesTable
+    | SpikedSpectraTable
+    | DecompositionTable,
     Field(discriminator="kind"),
 ]
 Claim = Annotated[

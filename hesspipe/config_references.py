@@ -11,6 +11,7 @@ from hesspipe.config_own_references import (
     broken_own_experiment,
     plan_behind,
 )
+from hesspipe.config_theory import SOURCE_KINDS
 
 if TYPE_CHECKING:
     from hesspipe.config import AlexNet, Config, Experiment, MNISTDigits
@@ -50,7 +51,16 @@ def broken_references(config: Config) -> Iterable[str]:
             )
     for name, experiment in config.experiments.items():
         yield from _broken_experiment(f"experiments.{name}", experiment, config)
+    for name, theory in config.random_matrices.items():
+        if theory.kind == "linear_model" and theory.num_samples % theory.num_groups:
+            yield (
+                f"random_matrices.{name}.num_groups must divide num_samples "
+                f"({theory.num_samples}), got {theory.num_groups}"
+            )
     for key, entry in config.readers():
+        if hasattr(entry, "sources"):
+            yield from _broken_sources(key, entry, config)
+            continue
         names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
         if entry.kind in CONTINUATION_READERS:
             yield from _broken_continuation_reader(key, entry, config)
@@ -226,6 +236,23 @@ def _broken_reader(
     for matrix in getattr(entry, "matrices", [getattr(entry, "matrix", "hessian")]):
         if matrix not in plan.matrices:
             yield f"{key} reads the {matrix} of {name}, whose {place}.matrices leave it out"
+
+
+def _broken_sources(key: str, entry: Any, config: Config) -> Iterable[str]:
+    """A reader of random matrices: its sources, and the strengths that it shows."""
+    wanted = SOURCE_KINDS[entry.kind]
+    fitting = [name for name, source in config.random_matrices.items() if source.kind == wanted]
+    for name in entry.sources:
+        if name not in fitting:
+            yield f"{key}.sources must name {_one_of(fitting)}, got {name!r}"
+        elif hasattr(entry, "below"):
+            strengths = getattr(config.random_matrices[name], "strengths", [])
+            for field in ("below", "above"):
+                if getattr(entry, field) not in strengths:
+                    yield (
+                        f"{key}.{field} must be one of {name}'s strengths {strengths}, "
+                        f"got {getattr(entry, field)}"
+                    )
 
 
 def _one_of(names: Iterable[str]) -> str:

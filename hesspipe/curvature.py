@@ -35,11 +35,6 @@ def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
     ValueError
         If the model's outputs are not one vector per sample, or there is no model.
     """
-    if objective.is_from_function:
-        raise ValueError(
-            "G and R are defined by a network's outputs, which Objective.from_function does not "
-            "know; use matrix='hessian', or Objective with a model"
-        )
     with torch.no_grad():
         outputs = objective.outputs(objective.theta, batch.inputs)
     return outputs.requires_grad_()

@@ -125,7 +125,10 @@ class CurvatureOperator:
 
     def _multiply_rows(self, rows: Tensor) -> Tensor:
         """Products of the vectors (K, P), summed over batches, with the weight decay's part."""
-        total = self.objective.decay_diagonal(self.matrix) * rows
+        if self.objective.weight_decay:
+            total = self.objective.decay_diagonal(self.matrix) * rows
+        else:
+            total = torch.zeros_like(rows)
         label = f"{self.matrix} x {len(rows)}"
         num_batches = len(self.objective.batches)
         bar = tqdm(total=num_batches * len(rows), desc=label, disable=not self._progress)

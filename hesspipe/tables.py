@@ -92,6 +92,46 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("cutoff", pa.float64(), "nats per squared unit of the parameters"),
         ]
     ),
+    "samples": pa.schema(
+        [
+            _field("curvature", pa.float64(), "nats per squared unit of the outputs"),
+            _field("along_data", pa.float64(), "units of the inputs"),
+            _field("along_weights", pa.float64(), "units of the inputs"),
+        ]
+    ),
+    "law": pa.schema(
+        [
+            _field("position", pa.float64(), "nats per squared unit of the parameters"),
+            _field("density", pa.float64(), "inverse unit of the position"),
+            _field("cdf", pa.float64(), "share of the eigenvalues, 0 to 1"),
+            _field("plain_density", pa.float64(), "inverse unit of the position"),
+            _field("plain_cdf", pa.float64(), "share of the eigenvalues, 0 to 1"),
+        ]
+    ),
+    "law_outliers": pa.schema(
+        [
+            _field("side", pa.string(), "left or right of the bulk"),
+            _field("predicted", pa.float64(), "nats per squared unit of the parameters"),
+            _field("measured", pa.float64(), "nats per squared unit of the parameters"),
+        ]
+    ),
+    "spikes": pa.schema(
+        [
+            _field("num_parameters", pa.int64(), "P"),
+            _field("num_samples", pa.int64(), "N"),
+            _field("strength", pa.float64(), "population eigenvalue, the others are 1"),
+            _field("repeat", pa.int64(), "0 = first"),
+            _field("eigenvalue", pa.float64(), "the largest of the sample covariance"),
+            _field("overlap", pa.float64(), "squared cosine with the population's direction"),
+        ]
+    ),
+    "spiked_spectra": pa.schema(
+        [
+            _field("repeat", pa.int64(), "0 = first"),
+            _field("rank", pa.int64(), "0 = smallest"),
+            _field("eigenvalue", pa.float64(), "of the sample covariance"),
+        ]
+    ),
 }
 
 

@@ -23,6 +23,7 @@ wildcard_constraints:
     step="[0-9]+",
     matrix="hessian|ggn|residual",
     group="[a-z][a-z0-9_]*",
+    source="[a-z][a-z0-9_]*",
 
 
 # A GPU is shared by one job at a time where there is one; elsewhere jobs go side by side.
@@ -106,7 +107,9 @@ def start_of(plan):
 
 def experiments_of(entry):
     """The experiments that a figure, table or claim reads."""
-    return [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
+    if hasattr(entry, "experiment"):
+        return [entry.experiment]
+    return getattr(entry, "experiments", [])
 
 
 def downloads_of(entry):
@@ -150,14 +153,16 @@ def matrix_free_of(experiment, seed):
     plan = settings.experiments[experiment]
     if plan.matrix_free is None:
         return []
-    return expand(
-        [DENSITY, EIGENPAIRS],
-        experiment=experiment,
-        seed=seed,
-        step=plan.matrix_free_steps,
-        matrix=plan.matrix_free.matrices,
-        group=plan.matrix_free.all_groups,
-    )
+    common = {"experiment": experiment, "seed": seed}
+    return [
+        DENSITY.format(step=step, matrix=matrix, group=group, **common)
+        for step in plan.matrix_free_steps
+        for matrix, group in plan.matrix_free.densities
+    ] + [
+        EIGENPAIRS.format(step=step, matrix=matrix, **common)
+        for step in plan.matrix_free_steps
+        for matrix in plan.matrix_free.matrices
+    ]
 
 
 def all_spectra():
@@ -166,7 +171,7 @@ def all_spectra():
         path
         for name, plan in settings.experiments.items()
         for seed in plan.seeds
-        for path in dict.fromkeys(spectra_of(name, seed) + matrix_free_of(name, seed))
+        for path in spectra_of(name, seed) + matrix_free_of(name, seed)
     ]
 
 

@@ -4,12 +4,13 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from hesspipe.config import ConfigError, load_config, validate_config
+from hesspipe.config_readers import Figure
 
 REPOSITORY = Path(__file__).parents[1]
 VALID = """
@@ -44,6 +45,7 @@ experiments:
     spectra: {steps: ends, matrices: [hessian]}
   part_one: &part
     matrix_free: {steps: [], matrices: [hessian], dtype: float32, batch_size: 4, groups: {},
+      group_matrices: [hessian],
       density: {num_probes: 2, num_steps: 2, seed: 0}, eigenpairs: {num_smallest: 0,
       num_largest: 3, tolerance: 0.001, max_products: 9, seed: 0}}
     dataset: photographs
@@ -54,6 +56,11 @@ experiments:
       checkpoint_every: 4, num_recorded: 5, dtype: float32}
     spectra: {steps: [], matrices: [hessian]}
   part_two: {<<: *part, starts_from: part_one}
+random_matrices:
+  example: {kind: linear_model, model: logistic, num_features: 4, num_samples: 8, signal: 1.0,
+    initial_norm: 1.0, step_size: 0.1, num_steps: 0, seed: 0, num_groups: 4, num_positions: 10}
+  edge: {kind: spikes, aspect_ratio: 1.0, strengths: [1.0, 3.0], num_samples: [10],
+    num_repeats: 10, seed: 0}
 spectrum: {zero_tolerance: 1.0}
 outliers: {rules: [gap, ratio, elbow], num_candidates: 5}
 lines: {num_between: 4, num_beyond: 2}
@@ -64,6 +71,8 @@ figures:
   parts: {kind: basins, experiment: part_two, seed: 1}
   between: {kind: line, experiment: part_two, seed: 0}
   around: {kind: plane, experiment: part_two, seed: 0, other_seed: 1}
+  bulk: {kind: bulks, sources: [example], num_columns: 1, num_bins: 4}
+  spike: {kind: spikes, sources: [edge], below: 1.0, above: 3.0}
 tables:
   counts: {kind: outlier_counts, published: published.csv, experiments: [slow, noisy], seed: 0,
     step: 10}
@@ -75,6 +84,10 @@ claims:
   more: {kind: counts_grow, section: "2", groups: [[slow, noisy]], seed: 0, step: 10, rule: gap}
 """
 ABSENT = object()
+FIGURE_KINDS = ", ".join(
+    repr(get_args(model.model_fields["kind"].annotation)[0])
+    for model in get_args(get_args(Figure)[0])
+)
 SLOW, NOISY, IMAGES = "experiments.slow", "experiments.noisy", "experiments.images"
 PART = "experiments.part_two"
 # Where, what is put there, and the line that follows the file's name.
@@ -127,6 +140,19 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (f"{IMAGES}.model.initial_std", 0.0, "must be greater than 0.0, got 0.0"),
     ("outliers.num_candidates", 1, "must be at least 2, got 1"),
     ("claims.flat.min_share", 1.5, "must be at most 1.0, got 1.5"),
+    # Random matrices.
+    ("random_matrices.example.num_groups", 3, "must divide num_samples (8), got 3"),
+    (
+        "random_matrices.example.model",
+        "probit",
+        "must be 'logistic' or 'softmax', got 'probit'",
+    ),
+    (
+        "random_matrices.edge.strengths",
+        [1.0, 1.0, 3.0],
+        "must be a list without repeated entries, got [1.0, 1.0, 3.0]",
+    ),
+    ("figures.spike.above", 2.0, "must be one of edge's strengths [1.0, 3.0], got 2.0"),
     # Choices and names.
     (f"{SLOW}.model.activation", "sigmoid", "must be 'relu' or 'tanh', got 'sigmoid'"),
     (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', 'saved', got 'adam'"),
@@ -152,9 +178,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "figures.ends.kind",
         "pie",
-        "must be one of 'endpoints', 'gaps', 'right_edge', 'negative_part', 'basins', 'line', "
-        "'plane', 'ordered', 'overlay', 'over_training', 'outliers', 'densities', 'layers', "
-        "got 'pie'",
+        f"must be one of {FIGURE_KINDS}, got 'pie'",
     ),
     ("outliers.rules.0", "gaps", "must be 'gap', 'ratio' or 'elbow', got 'gaps'"),
     # Lists and mappings.
@@ -680,3 +704,12 @@ def test_load_config_refuses_a_file_that_is_not_text(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"mine.yaml is not valid YAML"):
         load_config(path)
+
+
+def test_validate_config_refuses_sources_of_another_kind() -> None:
+    raw = yaml.safe_load(VALID)
+    raw["figures"]["bulk"]["sources"] = ["edge"]
+    with pytest.raises(
+        ConfigError, match=r"figures.bulk.sources must name one of example, got 'edge'"
+    ):
+        validate_config(raw)

@@ -37,6 +37,7 @@ experiments:
       dtype: float32
       batch_size: 16
       groups: {embedding: ["embedding.*"]}
+      group_matrices: [hessian]
       density: {num_probes: 2, num_steps: 10, seed: 0}
       eigenpairs: {num_smallest: 2, num_largest: 5, tolerance: 1.0e-6, max_products: 100, seed: 0}
 spectrum: {zero_tolerance: 1.0}
@@ -95,6 +96,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
      "matrix_free.matrices leave it out"),
     ("figures.parts.titles.head", "Head", "figures.parts.titles must be of saved's groups "
      "['network', 'embedding'], got 'head'"),
+    (f"{FREE}.group_matrices", [], "figures.parts reads the hessian of embedding, which saved "
+     "does not compute"),
     ("figures.apart.num_largest", 6, "{0} must be at most that of saved's eigenpairs (5), got 6"),
     ("figures.smooth.relative_width", 0, "{0} must be greater than 0.0, got 0"),
 ]  # fmt: skip
@@ -144,6 +147,7 @@ def test_saved_state_has_one_checkpoint_and_its_results_stand_at_step_0() -> Non
     assert plan.ends is plan.matrix_free
     assert plan.matrix_free is not None
     assert plan.matrix_free.all_groups == ["network", "embedding"]
+    assert plan.matrix_free.densities == [("hessian", "network"), ("hessian", "embedding")]
 
 
 def test_ends_are_taken_from_the_whole_spectrum_where_it_is_known() -> None:

@@ -14,18 +14,20 @@ import hesspipe
 PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
-    "named_functions", "config_messages", "config_types", "config_own", "config_own_references",
-    "config_references", "config_gallery", "config_readers", "config",
-    "seeding", "files", "digits", "cifar10", "data", "models", "own_networks",
-    "memory", "structures", "batches", "denominators", "evaluations", "differentiability",
-    "flat_model", "objective", "finiteness", "curvature", "products", "columns",
-    "linear_layers", "layers", "patch_layers", "tangents", "convolutions", "dense",
-    "factors", "gram", "factored", "spectra",
-    "operators", "lanczos", "krylov", "ritz_pairs", "search_state", "pair_search", "extreme_pairs",
-    "spectral_density", "norms", "smoothing",
-    "scores", "training", "runs", "saved_states",
-    "extraction", "diagonal_blocks", "matrix_free", "paths", "alignment", "barriers", "basins",
-    "outliers", "outlier_table", "tables", "extremes", "sharpness", "inertia_table", "claims",
+    "named_functions", "config_messages", "config_types", "config_theory", "config_own",
+    "config_own_references", "config_references", "config_gallery", "config_readers", "config",
+    "seeding", "files", "digits", "cifar10", "data", "models", "own_networks", "memory",
+    "structures", "batches", "denominators", "evaluations", "flat_model", "differentiability",
+    "objective", "finiteness", "curvature", "products", "columns", "linear_layers", "layers",
+    "patch_layers", "tangents", "convolutions", "dense", "factors", "gram", "factored", "spectra",
+    "operators", "lanczos", "krylov", "ritz_pairs", "search_state", "pair_search",
+    "extreme_pairs", "spectral_density", "norms", "diagonal_blocks", "smoothing", "scores",
+    "training", "runs", "saved_states", "extraction", "marchenko_pastur", "spiked_models",
+    "tracy_widom", "generalized_law", "law_outliers", "random_matrices", "law_comparison",
+    "law_tables", "linear_models", "spiked_samples", "linear_extraction", "matrix_free", "paths",
+    "alignment", "barriers", "basins", "outliers", "outlier_table", "tables", "extremes",
+    "sharpness",
+    "inertia_table", "decomposition", "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))

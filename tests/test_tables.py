@@ -53,10 +53,17 @@ EIGENPAIRS = pd.DataFrame(
     }
 )
 DENSITY = pd.DataFrame({"probe": [0, 0, 1], "node": [-0.5, 1 / 3, 2.0], "weight": [0.75, 0.25, 1]})
-TABLES = {
-    "spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY, "eigenpairs": EIGENPAIRS,
-    "density": DENSITY,
-}  # fmt: skip
+BY_HAND = {"spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY, "eigenpairs": EIGENPAIRS,
+           "density": DENSITY}  # fmt: skip
+TABLES = BY_HAND | {
+    kind: pd.DataFrame(
+        {
+            field.name: ["left", "right"] if field.type == "string" else [0, 1]
+            for field in SCHEMAS[kind]
+        }
+    ).astype({field.name: "float64" for field in SCHEMAS[kind] if field.type == "double"})
+    for kind in SCHEMAS.keys() - BY_HAND.keys()
+}
 
 
 @pytest.fixture

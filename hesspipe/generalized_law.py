@@ -1,0 +1,285 @@
+"""The law of sample covariances with a given population spectrum and given sample weights.
+
+A logistic model's gradients are c(w, x_n) x_n: its Gauss-Newton matrix is a sample covariance
+in which each sample counts with a weight of its own. Its spectrum then follows from the weights
+alone, without a fit; only for equal weights is it the Marchenko-Pastur law.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Real = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+_EPS = float(np.finfo(np.float64).eps)
+# Distance from the real axis at which the density is read off, relative to the largest possible
+# eigenvalue. It blurs an edge, where the density is a square root, by as much.
+_HEIGHT = 1e-10
+_MAX_ITERATIONS = 200
+_TOLERANCE = 1e-11
+# Nodes of the quadrature behind a value of the distribution function: 1e-8 or better for the
+# Marchenko-Pastur law away from its edges (test_generalized_law).
+_NUM_NODES = 40
+# Where the density, times the largest possible eigenvalue, counts as that of the bulk: far above
+# what _HEIGHT leaves outside, far below what matters.
+_EDGE_DENSITY = 1e-5
+_LOWEST = 1e-7
+_BLOCK = 2_000_000  # complex numbers at a time, 32 MB
+
+
+class NoSolutionError(RuntimeError):
+    """The fixed-point equation was not solved to its tolerance."""
+
+
+@dataclass(frozen=True)
+class GeneralizedLaw:
+    """Limit of the eigenvalues of S = (1/N) sum_n d_n T^(1/2) x_n x_n^T T^(1/2).
+
+    The x_n have P independent entries of mean 0 and variance 1. With alpha = P / N, the
+    paper's convention, and z above the real axis, a(z) solves
+
+        a = alpha mean_t[t / (t b - z)],   b = mean_d[d / (1 + d a)],   m = mean_t[1 / (t b - z)]
+
+    and m is the Stieltjes transform of the law: m(z) = integral of 1 / (x - z).
+
+    Attributes
+    ----------
+    aspect_ratio : float
+        alpha = P / N, positive.
+    weights : ndarray, shape (any,)
+        d, the weights of the samples, at least 0, each for an equal share of the samples.
+    population : ndarray, shape (any,)
+        t, the eigenvalues of the population covariance T, at least 0, each for an equal share
+        of the parameters.
+
+    Raises
+    ------
+    ValueError
+        If something is negative, not finite, or zero throughout.
+
+    References
+    ----------
+    Marchenko, Pastur (1967); Paul, Silverstein (2009); Couillet, Hachem (2014).
+
+    Examples
+    --------
+    >>> law = GeneralizedLaw(0.25, weights=np.array([1.0]), population=np.array([1.0]))
+    >>> [round(edge, 6) for edge in law.edges()]  # Marchenko-Pastur's, (1 -+ 1/2)^2
+    [0.25, 2.25]
+    """
+
+    aspect_ratio: float
+    weights: Real
+    population: Real
+
+    def __post_init__(self) -> None:
+        if not (self.aspect_ratio > 0 and math.isfinite(self.aspect_ratio)):
+            raise ValueError(f"aspect_ratio must be positive and finite, got {self.aspect_ratio}")
+        for name in ("weights", "population"):
+            values = getattr(self, name)
+            if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+                raise ValueError(f"{name} must be a vector of finite numbers, got {values}")
+            if values.min() < 0 or values.max() == 0:
+                raise ValueError(
+                    f"{name} must be at least 0 and not all 0, got {values.min()} to {values.max()}"
+                )
+
+    @property
+    def mass_at_zero(self) -> float:
+        """Share of the P eigenvalues that is exactly zero; alpha = P / N."""
+        rank = min(
+            float(np.mean(self.population > 0)),
+            float(np.mean(self.weights > 0)) / self.aspect_ratio,
+        )
+        return 1 - rank
+
+    @property
+    def bound(self) -> float:
+        """No eigenvalue of the bulk is larger: max t * max d * (1 + sqrt(alpha))^2."""
+        return float(
+            self.population.max() * self.weights.max() * (1 + math.sqrt(self.aspect_ratio)) ** 2
+        )
+
+    @property
+    def height(self) -> float:
+        """Distance from the real axis at which values on it are read off."""
+        return _HEIGHT * self.bound
+
+    def stieltjes(self, points: ArrayLike) -> Complex:
+        """Evaluate m(z), the limit of (1/P) trace (S - z)^-1, for alpha = P / N.
+
+        Parameters
+        ----------
+        points : array_like
+            z, with positive imaginary part.
+
+        Returns
+        -------
+        ndarray, complex
+            Of the same shape, with positive imaginary part.
+
+        Raises
+        ------
+        ValueError
+            If a point is not above the real axis.
+        NoSolutionError
+            If the equation is not solved.
+        """
+        z = np.asarray(points, dtype=np.complex128)
+        b = self.sample_factor(self.solve(z))
+        return np.asarray(np.mean(1 / (self.population * b[..., None] - z[..., None]), axis=-1))
+
+    def solve(self, points: ArrayLike) -> Complex:
+        """Solve for a(z), from high above the real axis, where the solution is known, down to z.
+
+        A step of Newton's method is taken where both a and z a stay above the axis, as they must
+        for eigenvalues that are not negative, and otherwise an averaged step of the fixed-point
+        iteration, which keeps them there.
+
+        Parameters
+        ----------
+        points : array_like
+            z, with positive imaginary part.
+
+        Returns
+        -------
+        ndarray, complex
+            The limit of (1/N) trace T (S - z)^-1.
+        """
+        z = np.asarray(points, dtype=np.complex128)
+        if z.size and z.imag.min() <= 0:
+            raise ValueError(f"points must lie above the real axis, got {z[z.imag <= 0][0]}")
+        size = max(1, _BLOCK // max(len(self.weights), len(self.population)))
+        blocks = np.split(z.ravel(), range(size, z.size, size))
+        return np.concatenate([self._descend(block) for block in blocks]).reshape(z.shape)
+
+    def sample_factor(self, a: Complex) -> Complex:
+        """Evaluate b = mean_d[d / (1 + d a)]."""
+        return np.asarray(np.mean(self.weights / (1 + self.weights * a[..., None]), axis=-1))
+
+    def density(self, positions: ArrayLike) -> Real:
+        """Evaluate the density of what is not exactly zero; alpha = P / N.
+
+        Parameters
+        ----------
+        positions : array_like
+            Eigenvalues, positive.
+
+        Returns
+        -------
+        ndarray
+            Of the same shape.
+        """
+        x = np.asarray(positions, dtype=np.float64)
+        z = x + 1j * self.height
+        return (self.stieltjes(z) + self.mass_at_zero / z).imag / np.pi
+
+    def cdf(self, positions: ArrayLike) -> Real:
+        """Evaluate the share of the eigenvalues at or below each position, zeros included.
+
+        The density is integrated on a half circle through the position and its negative: m is
+        smooth away from the real axis, and the zeros are counted without knowing their share.
+
+        Parameters
+        ----------
+        positions : array_like
+            Eigenvalues.
+
+        Returns
+        -------
+        ndarray
+            Of the same shape; alpha = P / N.
+        """
+        x = np.asarray(positions, dtype=np.float64)
+        nodes, node_weights = np.polynomial.legendre.leggauss(_NUM_NODES)
+        s = (nodes + 1) / 2
+        # Nodes are dense toward the position itself, where m may be a square root.
+        angles, steps = np.pi * s**2, np.pi * s * node_weights
+        radii = np.where(x > 0, x, 1.0)[..., None]
+        z = radii * np.exp(1j * angles)
+        area = np.sum((self.stieltjes(z) * 1j * z * steps).imag, axis=-1) / -np.pi
+        return np.where(x > 0, area, np.where(x < 0, 0.0, self.mass_at_zero))
+
+    def edges(self, num_scanned: int = 400) -> tuple[float, float]:
+        """Find the smallest and the largest eigenvalue of what is not exactly zero.
+
+        Parameters
+        ----------
+        num_scanned : int
+            Positions, evenly spaced in their logarithm, among which the bulk is looked for.
+
+        Returns
+        -------
+        lower, upper : float
+            alpha = P / N. `lower` is 0 for a bulk that reaches below 1e-7 of the largest
+            possible eigenvalue.
+        """
+        scanned = self.bound * np.geomspace(_LOWEST, 1.0001, num_scanned)
+        inside = np.flatnonzero(self._is_in_bulk(scanned))
+        if not len(inside):
+            raise NoSolutionError("no position with a density; raise num_scanned")
+        first, last = inside[0], inside[-1]
+        lower = 0.0 if first == 0 else self._bisect(scanned[first], scanned[first - 1])
+        upper = self._bisect(scanned[last], scanned[min(last + 1, num_scanned - 1)])
+        return lower, upper
+
+    def _is_in_bulk(self, positions: Real) -> NDArray[np.bool_]:
+        return self.density(positions) * self.bound > _EDGE_DENSITY
+
+    def _bisect(self, inside: float, outside: float) -> float:
+        """Where the bulk ends, from the outside."""
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            if self._is_in_bulk(np.array([middle]))[0]:
+                inside = middle
+            else:
+                outside = middle
+        return float(outside)
+
+    def _descend(self, z: Complex) -> Complex:
+        height = 4 * self.bound
+        a = -self.aspect_ratio * np.mean(self.population) / (z + 1j * height)
+        lowest = float(z.imag.min()) if z.size else height
+        while height > lowest / 2:
+            a = self._refine(z + 1j * height, a, tolerance=1e-2)
+            height /= 2
+        return self._refine(z, a, tolerance=_TOLERANCE)
+
+    def _refine(self, z: Complex, a: Complex, tolerance: float) -> Complex:
+        """Solve for a, starting near the solution."""
+        a = a.copy()
+        active = np.arange(len(z))
+        for _ in range(_MAX_ITERATIONS):
+            value, slope, rounding = self._step(z[active], a[active])
+            newton = a[active] - (value - a[active]) / (slope - 1)
+            is_safe = (newton.imag > 0) & ((z[active] * newton).imag > 0) & np.isfinite(newton)
+            new = np.where(is_safe, newton, (value + a[active]) / 2)
+            # At an edge the solution is a double root: its equation holds to the last digits
+            # long before they are those of the solution.
+            is_moving = (np.abs(new - a[active]) > tolerance * np.abs(new)) & (
+                np.abs(value - a[active]) > rounding
+            )
+            a[active] = new
+            active = active[is_moving]
+            if not len(active):
+                return a
+        raise NoSolutionError(
+            f"no solution at {len(active)} of {len(z)} points after {_MAX_ITERATIONS} iterations, "
+            f"the first z = {z[active[0]]}"
+        )
+
+    def _step(self, z: Complex, a: Complex) -> tuple[Complex, Complex, Real]:
+        """The right-hand side of the equation for a, its derivative, and its rounding error."""
+        factors = self.weights / (1 + self.weights * a[:, None])
+        b, b_slope = factors.mean(1), -(factors**2).mean(1)
+        inverses = 1 / (self.population * b[:, None] - z[:, None])
+        resolvents = self.population * inverses
+        value = self.aspect_ratio * resolvents.mean(1)
+        slope = -self.aspect_ratio * b_slope * (resolvents**2).mean(1)
+        growth = np.abs(resolvents) * (1 + np.abs(z[:, None] * inverses))
+        return value, slope, 4 * _EPS * self.aspect_ratio * growth.mean(1)

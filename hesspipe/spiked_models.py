@@ -1,0 +1,237 @@
+"""Spiked models: what a few large or small population eigenvalues do to a sample covariance.
+
+The sample covariance is (1/N) X X^T with P x N entries of variance 1, but for a few directions
+whose population eigenvalue (their strength, the paper's l) is another. In the paper's
+conventions alpha = P / N; its Theorem 1 is one strength, its Theorem 2 a bounded number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def separates(strength: float, aspect_ratio: float) -> bool:
+    """Say whether a population eigenvalue gives the sample covariance an outlier.
+
+    Parameters
+    ----------
+    strength : float
+        Population eigenvalue l, at least 0; the others are 1.
+    aspect_ratio : float
+        alpha = P / N.
+
+    Returns
+    -------
+    bool
+        True above 1 + sqrt(alpha), to the right of the bulk, and, for alpha < 1, below
+        1 - sqrt(alpha), to its left. For alpha >= 1 nothing separates to the left.
+    """
+    _check(strength, aspect_ratio)
+    return abs(strength - 1) > math.sqrt(aspect_ratio)
+
+
+def sample_position(strength: float, aspect_ratio: float) -> float:
+    """Give the limit of the sample eigenvalue that belongs to a population eigenvalue.
+
+    Parameters
+    ----------
+    strength : float
+        Population eigenvalue l, at least 0; the others are 1.
+    aspect_ratio : float
+        alpha = P / N.
+
+    Returns
+    -------
+    float
+        l (1 + alpha / (l - 1)) where it separates; otherwise the edge of the bulk that it
+        sticks to, (1 + sqrt(alpha))^2 for l >= 1 and (1 - sqrt(alpha))^2 for l < 1.
+
+    References
+    ----------
+    Baik, Ben Arous, Péché (2005); Baik, Silverstein (2006). The paper's Theorem 1.
+
+    Examples
+    --------
+    >>> sample_position(3.0, 1.0), sample_position(1.5, 1.0)
+    (4.5, 4.0)
+    """
+    if separates(strength, aspect_ratio):
+        return strength * (1 + aspect_ratio / (strength - 1))
+    sign = 1 if strength >= 1 else -1
+    return (1 + sign * math.sqrt(aspect_ratio)) ** 2
+
+
+def eigenvector_overlap(strength: float, aspect_ratio: float) -> float:
+    """Give the squared cosine between an outlier's eigenvector and the population's.
+
+    Parameters
+    ----------
+    strength : float
+        Population eigenvalue l, at least 0; the others are 1.
+    aspect_ratio : float
+        alpha = P / N.
+
+    Returns
+    -------
+    float
+        (1 - alpha / (l - 1)^2) / (1 + alpha / (l - 1)), or 0 where nothing separates.
+
+    References
+    ----------
+    Paul (2007); Benaych-Georges, Nadakuditi (2011).
+
+    Examples
+    --------
+    >>> eigenvector_overlap(3.0, 1.0)
+    0.5
+    """
+    if not separates(strength, aspect_ratio):
+        return 0.0
+    excess = strength - 1
+    return (1 - aspect_ratio / excess**2) / (1 + aspect_ratio / excess)
+
+
+def position_deviation(strength: float, aspect_ratio: float, num_samples: int) -> float:
+    """Give the standard deviation of an outlier's position, to leading order in N.
+
+    Parameters
+    ----------
+    strength : float
+        Population eigenvalue l that separates; the others are 1.
+    aspect_ratio : float
+        alpha = P / N.
+    num_samples : int
+        N.
+
+    Returns
+    -------
+    float
+        l sqrt(2 (1 - alpha / (l - 1)^2) / N), for real Gaussian entries: for others the
+        fourth moment enters.
+
+    Raises
+    ------
+    ValueError
+        If the population eigenvalue does not separate: its fluctuations are then those of an
+        edge, see `edge_scaling`.
+
+    References
+    ----------
+    Paul (2007), Theorem 3.
+    """
+    if not separates(strength, aspect_ratio):
+        raise ValueError(
+            f"strength must be more than sqrt(alpha) = {math.sqrt(aspect_ratio):g} away from 1, "
+            f"got {strength}; below, the fluctuations are those of the edge (edge_scaling)"
+        )
+    return strength * math.sqrt(2 * (1 - aspect_ratio / (strength - 1) ** 2) / num_samples)
+
+
+def edge_scaling(num_parameters: int, num_samples: int) -> tuple[float, float]:
+    """Give center and width of the largest eigenvalue of a sample covariance without spikes.
+
+    (largest - center) / width tends to the Tracy-Widom law with beta = 1. The halves below
+    make the difference from it of order N^(-2/3) instead of N^(-1/3).
+
+    Parameters
+    ----------
+    num_parameters, num_samples : int
+        P and N, both at least 1; alpha = P / N.
+
+    Returns
+    -------
+    center, width : float
+        The center tends to (1 + sqrt(alpha))^2; the width shrinks as N^(-2/3).
+
+    References
+    ----------
+    Johnstone (2001); Ma (2012).
+    """
+    if num_parameters < 1 or num_samples < 1:
+        raise ValueError(
+            f"num_parameters and num_samples must be at least 1, got {num_parameters} "
+            f"and {num_samples}"
+        )
+    root_p, root_n = math.sqrt(num_parameters - 0.5), math.sqrt(num_samples - 0.5)
+    center = (root_p + root_n) ** 2 / num_samples
+    width = (root_p + root_n) * (1 / root_p + 1 / root_n) ** (1 / 3) / num_samples
+    return center, width
+
+
+@dataclass(frozen=True)
+class SpectrumPicture:
+    """Where the P eigenvalues of a sample covariance with a few spikes lie (Theorem 2).
+
+    Attributes
+    ----------
+    num_zeros : int
+        P - N if P > N, else 0.
+    num_bulk : int
+        Eigenvalues distributed by the Marchenko-Pastur law with alpha = P / N.
+    left_outliers, right_outliers : ndarray
+        Limits of the positions below and above the bulk, ascending.
+    """
+
+    num_zeros: int
+    num_bulk: int
+    left_outliers: NDArray[np.float64]
+    right_outliers: NDArray[np.float64]
+
+
+def spectrum_picture(
+    strengths: Sequence[float], num_parameters: int, num_samples: int
+) -> SpectrumPicture:
+    """Predict the whole spectrum for a perturbation of bounded rank.
+
+    Parameters
+    ----------
+    strengths : sequence of float
+        Population eigenvalues other than 1, at least 0.
+    num_parameters, num_samples : int
+        P and N; alpha = P / N.
+
+    Returns
+    -------
+    SpectrumPicture
+        Its four numbers of eigenvalues add up to P.
+
+    References
+    ----------
+    Bloemendal et al. (2016). The paper's Theorem 2.
+
+    Examples
+    --------
+    >>> picture = spectrum_picture([9.0, 0.25, 1.1], num_parameters=100, num_samples=400)
+    >>> picture.num_zeros, picture.num_bulk, picture.left_outliers, picture.right_outliers
+    (0, 98, array([0.16666667]), array([9.28125]))
+    """
+    if len(strengths) > min(num_parameters, num_samples):
+        raise ValueError(
+            f"strengths must be at most min(P, N) = {min(num_parameters, num_samples)}, "
+            f"got {len(strengths)}"
+        )
+    aspect_ratio = num_parameters / num_samples
+    found = sorted(
+        (strength > 1, sample_position(strength, aspect_ratio))
+        for strength in strengths
+        if separates(strength, aspect_ratio)
+    )
+    num_zeros = max(0, num_parameters - num_samples)
+    return SpectrumPicture(
+        num_zeros,
+        num_parameters - num_zeros - len(found),
+        np.array([position for is_right, position in found if not is_right]),
+        np.array([position for is_right, position in found if is_right]),
+    )
+
+
+def _check(strength: float, aspect_ratio: float) -> None:
+    if not (strength >= 0 and math.isfinite(strength)):
+        raise ValueError(f"strength must be at least 0 and finite, got {strength}")
+    if not (aspect_ratio > 0 and math.isfinite(aspect_ratio)):
+        raise ValueError(f"aspect_ratio must be positive and finite, got {aspect_ratio}")
