@@ -26,6 +26,7 @@ READING_ORDER = [
     "tracy_widom", "generalized_law", "law_outliers", "random_matrices", "law_comparison",
     "law_tables", "linear_models", "spiked_samples", "linear_extraction", "matrix_free", "paths",
     "alignment", "barriers", "basins", "outliers", "outlier_table", "tables", "extremes",
+    "sharpness",
     "inertia_table", "decomposition", "claims",
     "figures", "workflow",
 ]  # fmt: skip
