@@ -56,7 +56,7 @@ benchmarks: .venv-benchmarks/.installed
 # The figures and tables that the README shows.
 gallery:
 	mkdir -p docs/gallery
-	cp figures/fig?.png docs/gallery/
+	cp figures/fig?.png figures/gallery_*.png docs/gallery/
 	$(VENV)/bin/python -m hesspipe.workflow.readme
 
 # After a change of pyproject.toml that needs new versions.

@@ -23,7 +23,7 @@ from hesspipe.evaluations import (
     require_finite_evaluation,
 )
 from hesspipe.flat_model import FlatModel, FunctionOfTheta
-from hesspipe.structures import Fields, Layout, join_outputs
+from hesspipe.structures import Fields, Layout, join_outputs, map_tensors, named_tensors
 
 __all__ = ["Batch", "Objective"]
 
@@ -286,9 +286,13 @@ class Objective:
             if weight > 0
         ]
 
-    def _outputs_and_loss(self, theta: Tensor, batch: Batch) -> tuple[Any, Tensor]:
-        """What the model and the loss return."""
+    def _outputs_and_loss(
+        self, theta: Tensor, batch: Batch, scale: float = 1.0
+    ) -> tuple[Any, Tensor]:
+        """What the model, times a number, and the loss return."""
         outputs = self._flat(theta, batch.inputs)
+        if scale != 1:
+            outputs = map_tensors(lambda t: t * scale if t.is_floating_point() else t, outputs)
         return outputs, self._whole_loss(outputs, batch.targets)
 
     def _record_layout(self, outputs: Any, num_samples: int) -> None:
@@ -317,7 +321,10 @@ class Objective:
                 "others of their batch, so that the loss depends on how the data are batched; "
                 "pass all the data as one batch, or use running statistics"
             )
-        refuse_wrong_derivatives(partial(self._outputs_and_loss, batch=batch), self._flat)
+        sizes = [tensor.detach().abs().max() for _, tensor in named_tensors(found[0], "")]
+        scale = 1.0 / max(1.0, *map(float, sizes))  # so that a confident loss is not saturated
+        evaluate_at = partial(self._outputs_and_loss, batch=batch, scale=scale)
+        refuse_wrong_derivatives(evaluate_at, self._flat)
 
 
 def _loss_of_rows(

@@ -17,7 +17,7 @@ READING_ORDER = [
     "named_functions", "config_messages", "config_types", "config_theory", "config_own",
     "config_own_references", "config_references", "config_gallery", "config_readers", "config",
     "seeding", "files", "digits", "cifar10", "data", "models", "own_networks", "memory",
-    "structures", "batches", "denominators", "evaluations", "differentiability", "flat_model",
+    "structures", "batches", "denominators", "evaluations", "flat_model", "differentiability",
     "objective", "finiteness", "curvature", "products", "columns", "linear_layers", "layers",
     "patch_layers", "tangents", "convolutions", "dense", "factors", "gram", "factored", "spectra",
     "processes", "operators", "lanczos", "krylov", "ritz_pairs", "search_state", "pair_search",
@@ -26,6 +26,7 @@ READING_ORDER = [
     "tracy_widom", "generalized_law", "law_outliers", "random_matrices", "law_comparison",
     "law_tables", "linear_models", "spiked_samples", "linear_extraction", "matrix_free", "paths",
     "alignment", "barriers", "basins", "outliers", "outlier_table", "tables", "extremes",
+    "sharpness",
     "inertia_table", "decomposition", "claims",
     "figures", "workflow",
 ]  # fmt: skip
