@@ -126,8 +126,7 @@ class Objective:
         self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
         self._whole_loss = in_dtype(loss_fn, dtype, self.device)
         self._layouts: dict[int, Layout] = {}
-        self._without_rows = ""
-        self.couples_samples = False
+        self._without_rows, self.couples_samples = "", False
         self._denominator = denominator
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
