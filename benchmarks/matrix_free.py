@@ -236,11 +236,11 @@ def measure_eigenpairs(widths: tuple[int, ...], _: int) -> list[dict[str, object
 
 
 def by_power_iteration(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
-    """PyHessian's deflated power iteration with its own stopping rule at the tolerance."""
+    """PyHessian's deflated power iteration: its own stopping rule, and limit of 100 steps a pair."""
     operator = pyhessian.hessian(
         copy.deepcopy(model), nn.CrossEntropyLoss(), data=batches[0], cuda=False
     )
-    values, vectors = operator.eigenvalues(maxIter=1000, tol=_TOLERANCE, top_n=_NUM_PAIRS)
+    values, vectors = operator.eigenvalues(tol=_TOLERANCE, top_n=_NUM_PAIRS)
     columns = [torch.cat([part.flatten() for part in vector]) for vector in vectors]
     return torch.tensor(values, dtype=torch.float64), torch.stack(columns, dim=1).double()
 
