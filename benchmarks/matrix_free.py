@@ -236,7 +236,7 @@ def measure_eigenpairs(widths: tuple[int, ...], _: int) -> list[dict[str, object
 
 
 def by_power_iteration(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
-    """PyHessian's deflated power iteration: its own stopping rule, and limit of 100 steps a pair."""
+    """Deflated power iteration with the library's own stopping rule, 100 steps a pair at most."""
     operator = pyhessian.hessian(
         copy.deepcopy(model), nn.CrossEntropyLoss(), data=batches[0], cuda=False
     )
