@@ -1,8 +1,8 @@
 """Compare methods for extreme eigenpairs on products, memory and what they find.
 
-Claim: thick-restart Lanczos needs fewer products than LOBPCG and about as many as ARPACK for the
-same residuals, in as few vectors, and it alone finds multiple eigenvalues as often as they are
-there.
+Claim: thick-restart Lanczos needs far fewer products than LOBPCG. ARPACK, which is the same method
+in other clothes, needs up to 40 % fewer where the end is crowded, because it has no second search
+that makes sure of multiplicities: it finds multiple eigenvalues if its rounding helps it.
 
 All methods get the same operators, which count their products: the Hessian of a trained network,
 its Gauss-Newton matrix, and matrices with prescribed spectra. Residuals are computed afterwards,
@@ -44,10 +44,14 @@ class TooManyProductsError(RuntimeError):
 
 @dataclass
 class Counted:
-    """A matrix that counts products with single vectors; a block of K counts K."""
+    """A matrix that counts products with single vectors; a block of K counts K.
+
+    With its largest |eigenvalue|, and the least of the wanted ones.
+    """
 
     matrix: Tensor
     norm: float
+    least_wanted: float
     num_products: int = 0
 
     @property
@@ -150,12 +154,23 @@ def by_hesspipe(operator: Counted, low: int, high: int) -> tuple[Tensor, Tensor,
 
 
 def by_arpack(operator: Counted, low: int, high: int) -> tuple[Tensor, Tensor, int]:
-    """SciPy's eigsh, implicitly restarted Lanczos, with its own basis size."""
+    """SciPy's eigsh as it is: implicitly restarted Lanczos, residuals relative to each value."""
+    return _by_arpack(operator, low, high, max(2 * (low + high) + 1, 20), _TOLERANCE)
+
+
+def by_equal_arpack(operator: Counted, low: int, high: int) -> tuple[Tensor, Tensor, int]:
+    """The same with as many vectors as hesspipe, and residuals relative to the largest value."""
+    tolerance = _TOLERANCE * operator.norm / operator.least_wanted
+    return _by_arpack(operator, low, high, 2 * (low + high) + 58, tolerance)
+
+
+def _by_arpack(
+    operator: Counted, low: int, high: int, size: int, tolerance: float
+) -> tuple[Tensor, Tensor, int]:
     which = "BE" if low and high else "LA" if high else "SA"
-    size = max(2 * (low + high) + 1, 20)
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     values, vectors = eigsh(
-        operator.to_scipy(), k=low + high, which=which, tol=_TOLERANCE, v0=start, ncv=size
+        operator.to_scipy(), k=low + high, which=which, tol=tolerance, v0=start, ncv=size
     )
     return torch.from_numpy(values), torch.from_numpy(vectors), size + 3
 
@@ -195,6 +210,7 @@ def by_torch_lobpcg(operator: Counted, low: int, high: int) -> tuple[Tensor, Ten
 _METHODS: dict[str, Callable[[Counted, int, int], tuple[Tensor, Tensor, int]]] = {
     "hesspipe": by_hesspipe,
     "ARPACK (eigsh)": by_arpack,
+    "ARPACK, equal terms": by_equal_arpack,
     "SciPy lobpcg": by_scipy_lobpcg,
     "torch.lobpcg": by_torch_lobpcg,
 }
@@ -206,7 +222,7 @@ def measure(name: str, matrix: Tensor, low: int, high: int, exact: Tensor) -> li
     scale = float(exact.abs().max())
     lines = []
     for method, compute in _METHODS.items():
-        operator = Counted(matrix, scale)
+        operator = Counted(matrix, scale, float(expected.abs().min()))
         start = time.process_time()
         try:
             values, vectors, num_vectors = compute(operator, low, high)
@@ -251,8 +267,9 @@ of a dense solver, each as often as it is there. Written by `benchmarks/eigenpai
 
 hesspipe's products include {_NUM_PAIRS} for the true residuals, 2 that test the operator's \
 symmetry, and a second search for further copies of the wanted eigenvalues, which the others do \
-without. CPU time of one thread; Python {platform.python_version()}, torch {torch.__version__}, \
-SciPy {scipy.__version__}.
+without. "Equal terms" are as many vectors as hesspipe holds, and its tolerance, relative to \
+max |eigenvalue| and not to each. CPU time of one thread; Python {platform.python_version()}, \
+torch {torch.__version__}, SciPy {scipy.__version__}.
 """,
         encoding="utf-8",
     )
