@@ -1,8 +1,8 @@
 """Extreme eigenpairs of a symmetric operator: both ends, each as often as it is there.
 
 Thick-restart Lanczos with full reorthogonalization. It needs a fifth to a half of LOBPCG's products
-and about as many as ARPACK, which knows no multiplicities (benchmarks/eigenpairs.md); `hesspipe.pair_search` says when a search is over, and why nothing is
-missing then.
+and about as many as ARPACK, which makes sure of no multiplicities (benchmarks/eigenpairs.md).
+`hesspipe.pair_search` says when a search is over, and why nothing is missing then.
 """
 
 from __future__ import annotations
