@@ -28,7 +28,7 @@ from hesspipe.structures import Fields, Layout, join_outputs, map_tensors, named
 __all__ = ["Batch", "Objective"]
 
 # Samples on which operations are tried: what they do does not depend on the sample.
-_NUM_PROBES = 64
+_NUM_PROBES = 8
 
 
 class Objective:
