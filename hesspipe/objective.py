@@ -128,6 +128,7 @@ class Objective:
         self._layouts: dict[int, Layout] = {}
         self._without_rows = ""
         self.couples_samples = False
+        self._denominator = denominator
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
             before = torch.get_rng_state()
@@ -232,8 +233,14 @@ class Objective:
 
     def decay_diagonal(self, matrix: str) -> Tensor:
         """What weight decay adds to the diagonal of "hessian", "ggn" or "residual": (P,)."""
-        decay = 0.0 if matrix == "residual" else self.weight_decay
-        return decay * self.is_varied.to(self.dtype)
+        return self.is_varied.to(self.dtype) * (self.weight_decay if matrix != "residual" else 0.0)
+
+    def total_denominator(self) -> float | None:
+        """What the loss divides by over all the data; None for a sum."""
+        if reduction(self._whole_loss) == "sum":
+            return None
+        divide = self._denominator or known_denominator(self._whole_loss)
+        return sum(float(divide(self._flat(self.theta, b.inputs), b.targets)) for b in self.batches)
 
     def without_weight_decay(self) -> Objective:
         """The same objective with a weight decay of 0."""
