@@ -44,6 +44,8 @@ benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
 	.venv-benchmarks/bin/python benchmarks/exact_spectra.py
 	.venv-benchmarks/bin/python benchmarks/wrong_answers.py
+	.venv-benchmarks/bin/python benchmarks/eigenpairs.py
+	.venv-benchmarks/bin/python benchmarks/matrix_free.py
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks
@@ -54,7 +56,7 @@ benchmarks: .venv-benchmarks/.installed
 # The figures and tables that the README shows.
 gallery:
 	mkdir -p docs/gallery
-	cp figures/fig?.png docs/gallery/
+	cp figures/fig?.png figures/gallery_*.png docs/gallery/
 	$(VENV)/bin/python -m hesspipe.workflow.readme
 
 # After a change of pyproject.toml that needs new versions.

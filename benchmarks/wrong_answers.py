@@ -292,6 +292,31 @@ def unused_mlp() -> nn.Module:
     return drawn(model)
 
 
+class WrittenOutWeightNorm(nn.Linear):
+    """Weight normalization by elementary operations, with the parameters in torch's order."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 4)
+        del self.weight
+        self.scale = nn.Parameter(torch.ones(4, 1))
+        self.direction = nn.Parameter(torch.ones(4, 6))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The same numbers as torch.nn.utils.parametrizations.weight_norm."""
+        norm = self.direction.square().sum(1, keepdim=True).sqrt()
+        return functional.linear(inputs, self.scale * self.direction / norm, self.bias)
+
+
+def weight_norm_question() -> Question:
+    """Second derivatives of torch's own weight norm lack a term, in torch 2.13."""
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))
+    models = [
+        drawn(nn.Sequential(layer, nn.Tanh(), nn.Linear(4, 3)))
+        for layer in (normed, WrittenOutWeightNorm())
+    ]
+    return asked(models[0], answer=models[1])
+
+
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
 QUESTIONS: dict[str, Callable[[], Question]] = {
     "mean, one batch": lambda: asked(mlp()),
@@ -311,6 +336,7 @@ QUESTIONS: dict[str, Callable[[], Question]] = {
     "layer norm": lambda: asked(
         drawn(nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 3)))
     ),
+    "weight norm (wrong in torch)": weight_norm_question,
     "fused attention": lambda: asked(drawn(Attention())),
     "activation in place": lambda: asked(mlp(partial(nn.ReLU, inplace=True))),
     "frozen parameter": lambda: asked(frozen_mlp()),

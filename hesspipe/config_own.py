@@ -99,7 +99,7 @@ class MatrixFree(Section):
         return [WHOLE_NETWORK, *self.groups]
 
     @property
-    def densities(self) -> list[tuple[str, str]]:
+    def densities(self) -> list[tuple[Matrix, str]]:
         """Matrix and group of each density."""
         whole = [(matrix, WHOLE_NETWORK) for matrix in self.matrices]
         return whole + [(matrix, group) for matrix in self.group_matrices for group in self.groups]

@@ -95,13 +95,15 @@ def _broken_digits(key: str, data: MNISTDigits) -> Iterable[str]:
 
 def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
     training = experiment.training
-    is_trained = training.algorithm != "saved"
-    if is_trained and training.checkpoint_every % training.record_every:
-        yield (
-            f"{key}.training.checkpoint_every must be a multiple of record_every "
-            f"({training.record_every}), got {training.checkpoint_every}"
-        )
-    which = f"0, every {training.checkpoint_every}, {training.num_steps}" if is_trained else "0"
+    if training.algorithm == "saved":
+        which = "0"
+    else:
+        which = f"0, every {training.checkpoint_every}, {training.num_steps}"
+        if training.checkpoint_every % training.record_every:
+            yield (
+                f"{key}.training.checkpoint_every must be a multiple of record_every "
+                f"({training.record_every}), got {training.checkpoint_every}"
+            )
     for part in ("spectra", "matrix_free"):
         for step in experiment.steps_of(getattr(experiment, part)):
             if step not in experiment.checkpoint_steps:

@@ -23,7 +23,7 @@ from hesspipe.evaluations import (
     require_finite_evaluation,
 )
 from hesspipe.flat_model import FlatModel, FunctionOfTheta
-from hesspipe.structures import Fields, Layout, join_outputs
+from hesspipe.structures import Fields, Layout, join_outputs, map_tensors, named_tensors
 
 __all__ = ["Batch", "Objective"]
 
@@ -128,6 +128,7 @@ class Objective:
         self._layouts: dict[int, Layout] = {}
         self._without_rows = ""
         self.couples_samples = False
+        self._denominator = denominator
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
             before = torch.get_rng_state()
@@ -232,8 +233,14 @@ class Objective:
 
     def decay_diagonal(self, matrix: str) -> Tensor:
         """What weight decay adds to the diagonal of "hessian", "ggn" or "residual": (P,)."""
-        decay = 0.0 if matrix == "residual" else self.weight_decay
-        return decay * self.is_varied.to(self.dtype)
+        return self.is_varied.to(self.dtype) * (self.weight_decay if matrix != "residual" else 0.0)
+
+    def total_denominator(self) -> float | None:
+        """What the loss divides by over all the data; None for a sum."""
+        if reduction(self._whole_loss) == "sum":
+            return None
+        divide = self._denominator or known_denominator(self._whole_loss)
+        return sum(float(divide(self._flat(self.theta, b.inputs), b.targets)) for b in self.batches)
 
     def without_weight_decay(self) -> Objective:
         """The same objective with a weight decay of 0."""
@@ -279,9 +286,13 @@ class Objective:
             if weight > 0
         ]
 
-    def _outputs_and_loss(self, theta: Tensor, batch: Batch) -> tuple[Any, Tensor]:
-        """What the model and the loss return."""
+    def _outputs_and_loss(
+        self, theta: Tensor, batch: Batch, scale: float = 1.0
+    ) -> tuple[Any, Tensor]:
+        """What the model, times a number, and the loss return."""
         outputs = self._flat(theta, batch.inputs)
+        if scale != 1:
+            outputs = map_tensors(lambda t: t * scale if t.is_floating_point() else t, outputs)
         return outputs, self._whole_loss(outputs, batch.targets)
 
     def _record_layout(self, outputs: Any, num_samples: int) -> None:
@@ -310,7 +321,10 @@ class Objective:
                 "others of their batch, so that the loss depends on how the data are batched; "
                 "pass all the data as one batch, or use running statistics"
             )
-        refuse_wrong_derivatives(partial(self._outputs_and_loss, batch=batch), self._flat)
+        sizes = [tensor.detach().abs().max() for _, tensor in named_tensors(found[0], "")]
+        scale = 1.0 / max(1.0, *map(float, sizes))  # so that a confident loss is not saturated
+        evaluate_at = partial(self._outputs_and_loss, batch=batch, scale=scale)
+        refuse_wrong_derivatives(evaluate_at, self._flat)
 
 
 def _loss_of_rows(

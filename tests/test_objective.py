@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import hesspipe
 from hesspipe import columns
-from hesspipe.batches import read_batches
+from hesspipe.batches import Batch, read_batches
 from hesspipe.dense import exact_matrix
 from hesspipe.memory import TooLargeError
 from hesspipe.objective import Objective
@@ -44,7 +44,7 @@ LOSSES = {
     "partial sum": (partial(functional.mse_loss, reduction="sum"), normal(11, 3, seed=5)),
     "squares": (nn.MSELoss(), normal(11, 3, seed=5)),
     "divergence by sample": (nn.KLDivLoss(reduction="batchmean"), normal(11, 3, seed=5).softmax(1)),
-    "margin": (nn.MultiMarginLoss(), labels(11, 3)),
+    "soft margin": (nn.MultiLabelSoftMarginLoss(), normal(11, 3, seed=5).sigmoid().round()),
     "weighted logistic": (
         nn.BCEWithLogitsLoss(pos_weight=CLASS_WEIGHTS),
         normal(11, 3, seed=5).sigmoid(),
@@ -431,3 +431,87 @@ def test_model_that_writes_into_its_buffers_is_refused() -> None:
 def test_function_that_is_no_loss_is_refused(loss: Any, theta: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Objective.from_function(loss, theta)
+
+
+def test_outputs_of_one_size_and_two_shapes_have_a_hessian_alone() -> None:
+    class Shaped(nn.Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs.flatten(1)).tanh().view(len(inputs), *inputs.shape[1:])
+
+    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.cumsum(1) * targets).sum()
+
+    model = Shaped(6, 6).double()
+    wide, tall = (normal(4, 2, 3), normal(4, 2, 3)), (normal(5, 3, 2), normal(5, 3, 2))
+    objective = Objective(model, loss_fn, [wide, tall], denominator=lambda *_: 1.0)
+    expected = sum(
+        reference_matrices(
+            model, lambda model: model(inputs), lambda outputs: loss_fn(outputs, targets)  # noqa: B023
+        )["hessian"] / 2
+        for inputs, targets in (wide, tall)
+    )  # fmt: skip
+    assert_close(hesspipe.hessian_matrix(objective), expected)
+    for compute in (
+        lambda: hesspipe.ggn_matrix(objective),
+        lambda: hesspipe.GGNOperator(objective) @ objective.theta,
+        lambda: hesspipe.ResidualOperator(objective) @ objective.theta,
+    ):
+        with pytest.raises(ValueError, match="of one size must have one shape, got two of 6"):
+            compute()
+
+
+def test_spectral_norm_in_evaluation_mode_is_right() -> None:
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 5))
+    model = nn.Sequential(layer, nn.Tanh(), nn.Linear(5, 3)).double().eval()
+    inputs, targets = normal(6, 4), labels(6, 3)
+    expected = reference_matrices(
+        model,
+        lambda model: model(inputs),
+        lambda outputs: functional.cross_entropy(outputs, targets),
+    )
+    objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets))
+    assert_close(hesspipe.hessian_matrix(objective), expected["hessian"])
+
+
+def test_spectral_norm_in_training_mode_is_refused() -> None:
+    # Each evaluation moves its buffers on.
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"buffer parametrizations|differs between two eval"):
+        Objective(layer, nn.CrossEntropyLoss(), (normal(6, 4), labels(6, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=r"dtype must be torch.float64 or torch.float32"):
+        Objective(nn.Linear(4, 3), nn.CrossEntropyLoss(), (normal(6, 4), labels(6, 3)), dtype=dtype)
+
+
+@pytest.mark.parametrize("denominator", [-1.0, float("nan")])
+def test_denominator_that_is_not_positive_is_refused(denominator: float) -> None:
+    batches = [(normal(6, 4), labels(6, 3)), (normal(5, 4), labels(5, 3))]
+    with pytest.raises(ValueError, match=r"denominator must be positive, got .* in batch 0"):
+        Objective(
+            nn.Linear(4, 3), nn.CrossEntropyLoss(), batches, denominator=lambda *_: denominator
+        )
+
+
+def test_empty_batches_are_left_out() -> None:
+    model, inputs, targets = network([4, 5, 3]), normal(6, 4), labels(6, 3)
+    batches = [(inputs[:0], targets[:0]), (inputs, targets), (inputs[:0], targets[:0])]
+    objective = Objective(model, nn.CrossEntropyLoss(), batches)
+    assert [batch.num_samples for batch in objective.batches] == [6]
+    assert_close(
+        objective.loss(objective.theta), functional.cross_entropy(model(inputs), targets).detach()
+    )
+
+
+def test_first_samples_of_a_batch_are_taken_with_their_targets() -> None:
+    batch = Batch(normal(6, 4), {"y": labels(6, 3), "z": normal(6, 2)}, 0.5)
+    part = batch.first(2)
+    assert torch.equal(part.inputs, batch.inputs[:2])
+    assert torch.equal(part.targets["z"], batch.targets["z"][:2])
+    assert part.share == 0.5
+    for whole in (Batch(normal(6, 4), normal(2), 1.0), Batch(normal(6, 4), None, 1.0)):
+        assert whole.first(2) is whole

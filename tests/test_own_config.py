@@ -53,8 +53,6 @@ figures:
     relative_width: 0.01, num_points: 100}
   parts: {kind: layers, experiment: saved, seed: 0, step: 0, matrix: hessian,
     titles: {network: Whole, embedding: Embedding}, relative_width: 0.01, num_points: 100}
-tables: {}
-claims: {}
 """
 ABSENT = object()
 TRAINED, SAVED = "experiments.trained", "experiments.saved"
@@ -98,6 +96,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
      "['network', 'embedding'], got 'head'"),
     (f"{FREE}.group_matrices", [], "figures.parts reads the hessian of embedding, which saved "
      "does not compute"),
+    (f"{TRAINED}.starts_from", "saved",
+     f"{TRAINED}.starts_from must join two trainings, got a saved state"),
     ("figures.apart.num_largest", 6, "{0} must be at most that of saved's eigenpairs (5), got 6"),
     ("figures.smooth.relative_width", 0, "{0} must be greater than 0.0, got 0"),
 ]  # fmt: skip

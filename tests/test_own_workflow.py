@@ -66,8 +66,6 @@ figures:
   ends: {kind: overlay, experiment: here, seed: 0, step: 4, matrices: [hessian, ggn],
     num_largest: 3, num_smallest: 3}
   apart: {kind: outliers, experiment: elsewhere, seed: 0, step: 0, matrix: hessian, num_largest: 3}
-tables: {}
-claims: {}
 """
 RESULTS = "results/elsewhere/seed0"
 TARGETS = [f"{RESULTS}/outliers.parquet", "figures/smooth.pdf"]

@@ -20,7 +20,7 @@ READING_ORDER = [
     "structures", "batches", "denominators", "evaluations", "flat_model", "differentiability",
     "objective", "finiteness", "curvature", "products", "columns", "linear_layers", "layers",
     "patch_layers", "tangents", "convolutions", "dense", "factors", "gram", "factored", "spectra",
-    "operators", "lanczos", "krylov", "ritz_pairs", "search_state", "pair_search",
+    "processes", "operators", "lanczos", "krylov", "ritz_pairs", "search_state", "pair_search",
     "extreme_pairs", "spectral_density", "norms", "diagonal_blocks", "smoothing", "scores",
     "training", "runs", "saved_states", "extraction", "marchenko_pastur", "spiked_models",
     "tracy_widom", "generalized_law", "law_outliers", "random_matrices", "law_comparison",
