@@ -134,9 +134,9 @@ def main(num_threads: int, num_rounds: int, clock: str, path_to_report: Path) ->
     path_to_report.write_text(
         "# Training against a plain torch loop\n\n"
         f"Milliseconds ({clock} clock) a step of the bare AlexNet (2,472,266 parameters, float32, "
-        f"CPU), the first and the last record and checkpoint included; the best of {num_rounds} rounds, and the "
-        "median over rounds of the ratio within a round. Both end at the same parameters to the "
-        "last bit. Written by `benchmarks/training.py`.\n\n"
+        "CPU), the first and the last record and checkpoint included; the best of "
+        f"{num_rounds} rounds, and the median over rounds of the ratio within a round. Both end at "
+        "the same parameters to the last bit. Written by `benchmarks/training.py`.\n\n"
         "| batch size | hesspipe | plain loop | ratio of the best | median ratio |\n"
         f"|---:|---:|---:|---:|---:|\n{rows}\n\n{machine}.\n",
         encoding="utf-8",
