@@ -36,7 +36,7 @@ rule offline:
         tables=expand("tables/{table}.csv", table=offline(settings.tables)),
         spectra=all_spectra(),
         outliers=outlier_tables(),
-        claims=["claims.json"] if settings.claims else [],
+        claims=["claims.json", "tables/claims.md"] if settings.claims else [],
         metrics="metrics/outliers.json",
 
 

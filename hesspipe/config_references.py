@@ -23,7 +23,9 @@ _IMAGE_SIZES = {
 }  # height and width of the inputs of a kind of dataset
 
 # Kinds of figures and tables that read a training that goes on from another one's end.
-CONTINUATION_READERS = ("basins", "line", "plane", "barriers")
+CONTINUATION_READERS = (
+    "basins", "line", "plane", "barriers", "no_barrier", "second_end_is_better",
+)  # fmt: skip
 
 
 def broken_references(config: Config) -> Iterable[str]:

@@ -1,17 +1,46 @@
+def tables_of_claim(claim):
+    """Every result that a claim reads; none where they need data that are not there."""
+    if hasattr(claim, "sources"):
+        files = {
+            "linear_model": ["law", "outliers"],
+            "spikes": ["spikes"],
+            "spiked_spectra": ["spectra"],
+        }[SOURCE_KINDS[claim.kind]]
+        return expand(f"{SOURCE}/{{file}}.parquet", source=claim.sources, file=files)
+    if any(missing_files(data.folder) for data in downloads_of(claim)):
+        return []
+    if claim.kind == "outliers_are_class_means":
+        return directions_of(claim)
+    if claim.kind in ("no_barrier", "second_end_is_better"):
+        return [
+            LINE.format(experiment=claim.experiment, seed=seed, line="line")
+            for seed in claim.seeds
+        ]
+    return [
+        path
+        for name in experiments_of(claim)
+        for seed in seeds_of(claim)
+        for path in expand(
+            SPECTRUM,
+            experiment=name,
+            seed=seed,
+            step=(
+                [claim.step]
+                if hasattr(claim, "step")
+                else settings.experiments[name].spectrum_steps
+            ),
+            matrix=getattr(claim, "matrices", ["hessian"]),
+        )
+    ] + outliers_of(claim, experiments_of(claim))
+
+
 rule check_claims:
     input:
-        spectra=sorted(
+        tables=sorted(
             {
                 path
                 for claim in settings.claims.values()
-                for path in hessians_of(claim, claim.experiments, [claim.step])
-            }
-        ),
-        outliers=sorted(
-            {
-                path
-                for claim in settings.claims.values()
-                for path in outliers_of(claim, claim.experiments)
+                for path in tables_of_claim(claim)
             }
         ),
         code=code("check_claims"),
@@ -26,3 +55,19 @@ rule check_claims:
         config=ConfigPart(claims="claims"),
     script:
         "../scripts/check_claims.py"
+
+
+rule tabulate_claims:
+    input:
+        claims="claims.json",
+        code=code("tabulate_claims"),
+    output:
+        csv="tables/claims.csv",
+        markdown="tables/claims.md",
+    log:
+        "logs/tabulate_claims.log",
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    script:
+        "../scripts/tabulate_claims.py"

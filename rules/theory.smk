@@ -1,12 +1,25 @@
 """What the paper argues with: linear models and random matrices."""
 
 SOURCE = "results/random_matrices/{source}"
+DIRECTIONS = "results/{experiment}/seed{seed}/directions/step{step}.parquet"
 
 
 def sources_of(section, wildcards, file):
     """A file of every entry of random_matrices that a figure or table reads."""
     entry = getattr(settings, f"{section}s")[getattr(wildcards, section)]
     return expand(f"{SOURCE}/{file}.parquet", source=entry.sources)
+
+
+def directions_of(entry):
+    """The directions at the end of each training that a figure, table or claim reads."""
+    return [
+        DIRECTIONS.format(
+            experiment=name,
+            seed=entry.seed,
+            step=settings.experiments[name].training.num_steps,
+        )
+        for name in entry.experiments
+    ]
 
 
 rule extract_linear_model:
@@ -264,3 +277,72 @@ rule tabulate_decomposition:
         config=ConfigPart(table="tables.{table}"),
     script:
         "../scripts/tabulate_decomposition.py"
+
+
+rule measure_directions:
+    input:
+        dataset=dataset_of,
+        checkpoint=CHECKPOINT,
+        own=lambda wildcards: own_network(wildcards.experiment),
+        code=code("measure_directions"),
+    output:
+        table=DIRECTIONS,
+    log:
+        "logs/measure_directions/{experiment}_seed{seed}_step{step}.log",
+    benchmark:
+        "logs/measure_directions/{experiment}_seed{seed}_step{step}.tsv"
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    resources:
+        gpu=GPUS,
+    params:
+        config=ConfigPart(
+            model="experiments.{experiment}.model",
+            directions="directions",
+        ),
+    script:
+        "../scripts/measure_directions.py"
+
+
+rule render_directions:
+    input:
+        directions=lambda wildcards: directions_of(settings.figures[wildcards.figure]),
+        code=code("render_directions"),
+    output:
+        pdf="figures/{figure}.pdf",
+        png="figures/{figure}.png",
+    log:
+        "logs/render_directions/{figure}.log",
+    wildcard_constraints:
+        figure=names_of(settings.figures, "directions"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(figure="figures.{figure}"),
+    script:
+        "../scripts/render_directions.py"
+
+
+rule tabulate_directions:
+    input:
+        directions=lambda wildcards: directions_of(settings.tables[wildcards.table]),
+        outliers=lambda wildcards: outliers_of(
+            settings.tables[wildcards.table],
+            settings.tables[wildcards.table].experiments,
+        ),
+        code=code("tabulate_directions"),
+    output:
+        csv="tables/{table}.csv",
+    log:
+        "logs/tabulate_directions/{table}.log",
+    wildcard_constraints:
+        table=names_of(settings.tables, "directions"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(table="tables.{table}"),
+    script:
+        "../scripts/tabulate_directions.py"

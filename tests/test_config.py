@@ -59,6 +59,7 @@ random_matrices:
     num_repeats: 10, seed: 0}
 spectrum: {zero_tolerance: 1.0}
 outliers: {rules: [gap, ratio, elbow], num_candidates: 5}
+directions: {num_beyond: 2, tolerance: 0.001}
 lines: {num_between: 4, num_beyond: 2}
 planes: {num_points: 3, margin: 0.5}
 figures:

@@ -16,7 +16,7 @@ PACKAGE = Path(hesspipe.__file__).parent
 READING_ORDER = [
     "named_functions", "config_messages", "config_types", "config_own", "config_own_references",
     "config_theory",
-    "config_references", "config_gallery", "config_readers", "config", "seeding",
+    "config_references", "config_gallery", "config_readers", "config_claims", "config", "seeding",
     "files", "digits", "cifar10", "data", "models", "own_networks", "memory", "structures",
     "batches", "denominators", "evaluations", "differentiability", "flat_model", "objective",
     "finiteness", "curvature", "products", "columns",
@@ -29,7 +29,8 @@ READING_ORDER = [
     "marchenko_pastur", "spiked_models", "tracy_widom", "generalized_law", "law_outliers",
     "random_matrices", "law_comparison", "law_tables", "linear_models", "spiked_samples",
     "linear_extraction", "outliers", "outlier_table", "tables", "extremes", "inertia_table",
-    "decomposition", "claims",
+    "decomposition", "output_directions", "direction_table",
+    "claim_runs", "spectrum_claims", "landscape_claims", "theory_claims", "claims",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))

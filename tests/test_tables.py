@@ -70,6 +70,7 @@ TABLES = {
         "line",
         "plane",
         "plane_points",
+        "directions",
         "samples",
         "law",
         "law_outliers",

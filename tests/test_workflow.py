@@ -63,9 +63,10 @@ def small_config() -> dict[str, Any]:
         entry |= {"experiments": [EXPERIMENTS[0]], "seeds": [0], "step": 20}
         if "labels" in entry:
             entry["labels"] = ["one"]
-    for name in ("decomposition",):
-        for section in ("figures", "tables"):
-            config[section][name] |= {"experiment": EXPERIMENTS[0]}
+    for section in ("figures", "tables"):
+        config[section]["decomposition"] |= {"experiment": EXPERIMENTS[0]}
+        config[section]["directions"] |= {"experiments": [EXPERIMENTS[0]]}
+    config["figures"]["directions"]["labels"] = ["one"]
     for source in config["random_matrices"].values():
         small = {
             "linear_model": {"num_features": 12, "num_samples": 60, "num_groups": 20,
@@ -83,14 +84,25 @@ def small_config() -> dict[str, Any]:
                      "spiked_spectra_alpha2")
     }  # fmt: skip
     for name, claim in list(config["claims"].items()):
-        if "mnist_width10" in str(claim) or "mnist_lb" in str(claim):
+        is_on_images = any(part in str(claim) for part in ("mnist_", "cifar10_"))
+        if is_on_images and claim["kind"] != "outliers_are_class_means":
             del config["claims"][name]
-    for claim in config["claims"].values():
-        claim |= {"step": 20}
-        if "experiments" in claim:
-            claim["experiments"] = EXPERIMENTS
+        elif "sources" in claim:
+            present = [source for source in claim["sources"] if source in config["random_matrices"]]
+            claim["sources"] = present
+            if not present:
+                del config["claims"][name]
+        elif "groups" in claim:
+            claim |= {"step": 20, "groups": [EXPERIMENTS]}
+        elif claim["kind"] == "outliers_are_class_means":
+            claim |= {"experiments": EXPERIMENTS}
+        elif "experiment" in claim:
+            claim |= {"experiment": EXPERIMENTS[0]}
         else:
-            claim["groups"] = [EXPERIMENTS]
+            with_all_matrices = claim["kind"] in ("residual_is_small", "trivial_zeros")
+            claim |= {
+                "step": 20, "experiments": EXPERIMENTS[:1] if with_all_matrices else EXPERIMENTS,
+            }  # fmt: skip
     return config
 
 
