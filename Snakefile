@@ -11,6 +11,9 @@ min_version("9.18")
 configfile: "config.yaml"
 
 
+report: "report/workflow.rst"
+
+
 try:
     settings = validate_config(config)
 except ConfigError as error:
@@ -46,3 +49,4 @@ rule all:
         rules.offline.input,
         figures=expand("figures/{figure}.pdf", figure=at_hand(settings.figures)),
         tables=expand("tables/{table}.csv", table=at_hand(settings.tables)),
+        pages=rules.lay_out_tables.output,

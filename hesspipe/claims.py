@@ -111,9 +111,10 @@ def claims_table(verdicts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        statement, section, criterion, measured, verdict, rules, num_files, files.
+        claim, statement, section, criterion, measured, verdict, rules, files; in the order of
+        the paper's sections.
     """
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
             {
                 "claim": name,
@@ -131,6 +132,7 @@ def claims_table(verdicts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             for name, found in verdicts.items()
         ]
     )
+    return table.sort_values("section", kind="stable", ignore_index=True)
 
 
 def _short(value: Any) -> str:

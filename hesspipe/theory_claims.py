@@ -134,7 +134,7 @@ def _spike_fluctuations(
 def _away_from_the_transition(table: pd.DataFrame, min_distance: float) -> pd.DataFrame:
     transition = 1 + np.sqrt(table["num_parameters"] / table["num_samples"])
     is_away = (table["strength"] - transition).abs() >= min_distance
-    return table.loc[is_away]
+    return pd.DataFrame(table[is_away])
 
 
 def _spectrum_parts(tables: Tables, *, sources: Sequence[str], max_errors: float) -> dict[str, Any]:

@@ -71,3 +71,32 @@ rule tabulate_claims:
     threads: 1
     script:
         "../scripts/tabulate_claims.py"
+
+
+# One job for all pages: each is a moment's work, and starting a job is two.
+rule lay_out_tables:
+    input:
+        tables=expand("tables/{table}.csv", table=at_hand(settings.tables)),
+        claims=["tables/claims.csv"] if settings.claims else [],
+        code=code("lay_out_tables"),
+    output:
+        pages=[page_in_report(table) for table in at_hand(settings.tables)],
+        claims=(
+            [
+                report(
+                    "tables/claims.html",
+                    caption="../report/claims.rst",
+                    category="1. Claims",
+                    labels={"table": "every statement, with its verdict"},
+                )
+            ]
+            if settings.claims
+            else []
+        ),
+    log:
+        "logs/lay_out_tables.log",
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    script:
+        "../scripts/lay_out_tables.py"

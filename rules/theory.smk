@@ -114,7 +114,7 @@ rule render_bulks:
         code=code("render_bulks"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("bulks"),
     log:
         "logs/render_bulks/{figure}.log",
     wildcard_constraints:
@@ -134,7 +134,7 @@ rule render_spikes:
         code=code("render_spikes"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("spikes"),
     log:
         "logs/render_spikes/{figure}.log",
     wildcard_constraints:
@@ -154,7 +154,7 @@ rule render_spiked_spectra:
         code=code("render_spiked_spectra"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("spiked_spectra"),
     log:
         "logs/render_spiked_spectra/{figure}.log",
     wildcard_constraints:
@@ -239,7 +239,7 @@ rule render_decomposition:
         code=code("render_decomposition"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("decomposition"),
     log:
         "logs/render_decomposition/{figure}.log",
     wildcard_constraints:
@@ -311,7 +311,7 @@ rule render_directions:
         code=code("render_directions"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("directions"),
     log:
         "logs/render_directions/{figure}.log",
     wildcard_constraints:

@@ -30,7 +30,7 @@ READING_ORDER = [
     "random_matrices", "law_comparison", "law_tables", "linear_models", "spiked_samples",
     "linear_extraction", "outliers", "outlier_table", "tables", "extremes", "inertia_table",
     "decomposition", "output_directions", "direction_table",
-    "claim_runs", "spectrum_claims", "landscape_claims", "theory_claims", "claims",
+    "claim_runs", "spectrum_claims", "landscape_claims", "theory_claims", "claims", "pages",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
