@@ -29,6 +29,7 @@ include: "rules/lines.smk"
 include: "rules/basins.smk"
 include: "rules/figures.smk"
 include: "rules/gallery.smk"
+include: "rules/sources.smk"
 include: "rules/theory.smk"
 include: "rules/report.smk"
 

@@ -1,27 +1,3 @@
-"""What the paper argues with: linear models and random matrices."""
-
-SOURCE = "results/random_matrices/{source}"
-DIRECTIONS = "results/{experiment}/seed{seed}/directions/step{step}.parquet"
-
-
-def sources_of(section, wildcards, file):
-    """A file of every entry of random_matrices that a figure or table reads."""
-    entry = getattr(settings, f"{section}s")[getattr(wildcards, section)]
-    return expand(f"{SOURCE}/{file}.parquet", source=entry.sources)
-
-
-def directions_of(entry):
-    """The directions at the end of each training that a figure, table or claim reads."""
-    return [
-        DIRECTIONS.format(
-            experiment=name,
-            seed=entry.seed,
-            step=settings.experiments[name].training.num_steps,
-        )
-        for name in entry.experiments
-    ]
-
-
 rule extract_linear_model:
     input:
         code=code("extract_linear_model"),
