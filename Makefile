@@ -47,6 +47,9 @@ dvc.yaml: $(VENV)/.installed
 benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
 	.venv-benchmarks/bin/python benchmarks/exact_spectra.py
+	.venv-benchmarks/bin/python benchmarks/wrong_answers.py
+	.venv-benchmarks/bin/python benchmarks/eigenpairs.py
+	.venv-benchmarks/bin/python benchmarks/matrix_free.py
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks
@@ -54,12 +57,11 @@ benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python -m pip install --quiet --no-deps --requirement envs/benchmarks.txt
 	touch $@
 
-# The figures that the README shows.
+# The figures and tables that the README shows.
 gallery:
 	mkdir -p docs/gallery
-	for figure in figures/*.png; do \
-	  cp $$figure docs/gallery/; \
-	done
+	cp figures/*.png docs/gallery/
+	$(VENV)/bin/python -m hesspipe.workflow.readme
 
 # After a change of pyproject.toml that needs new versions.
 constraints: $(VENV)/.installed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,15 @@ class Batch:
     def num_samples(self) -> int:
         """Number of samples of the batch."""
         return len(self.inputs)
+
+    def first(self, count: int) -> Batch:
+        """The first samples; all of them where targets have no row for every sample."""
+        tensors = [tensor for _, tensor in named_tensors(self.targets, "")]
+        has_rows = all(tensor.ndim and len(tensor) == self.num_samples for tensor in tensors)
+        if count >= self.num_samples or not tensors or not has_rows:
+            return self
+        targets = map_tensors(lambda tensor: tensor[:count], self.targets)
+        return replace(self, inputs=self.inputs[:count], targets=targets)
 
 
 def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Batch]:
@@ -87,8 +96,10 @@ def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Ba
             )
             num_unchecked = 0
         num_bytes += size
-        batches.append(_copied(pair, number, dtype, device))
-    if sum(batch.num_samples for batch in batches) == 0:
+        batch = _copied(pair, number, dtype, device)
+        if batch.num_samples:
+            batches.append(batch)
+    if not batches:
         raise ValueError("data must hold at least one sample, got none")
     return batches
 

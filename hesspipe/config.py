@@ -226,7 +226,6 @@ class Config(Section):
 
     datasets: dict[Name, Data] = Field(min_length=1)
     experiments: dict[Name, Experiment] = Field(min_length=1)
-    random_matrices: dict[Name, RandomMatrixExperiment]
     spectrum: SpectrumSettings
     outliers: OutlierSettings
     directions: DirectionSettings
@@ -234,8 +233,10 @@ class Config(Section):
     lines: LineSettings | None = None
     planes: PlaneSettings | None = None
     figures: dict[Name, Figure]
-    tables: dict[Name, Table]
-    claims: dict[Name, Claim]
+    # Absent, there are none: a project of one's own need not name what is the paper's.
+    random_matrices: dict[Name, RandomMatrixExperiment] = Field(default_factory=dict)
+    tables: dict[Name, Table] = Field(default_factory=dict)
+    claims: dict[Name, Claim] = Field(default_factory=dict)
 
     def readers(self) -> Iterable[tuple[str, Any]]:
         """Every figure, table and claim, with its place in the file."""

@@ -80,8 +80,8 @@ class EigenpairSettings(Section):
 class MatrixFree(Section):
     """What is computed from products alone, where a network is too large for all eigenvalues.
 
-    Groups are parts of the network: from a name to patterns of names of parameters. Each has a
-    density of its own, besides that of the whole network.
+    Groups are parts of the network: from a name to patterns of names of parameters. Each has
+    densities of its own, of the matrices of `group_matrices`, besides those of the whole network.
     """
 
     steps: Literal["ends", "all"] | Annotated[list[Step], Distinct]
@@ -89,6 +89,7 @@ class MatrixFree(Section):
     dtype: Literal["float32", "float64"]
     batch_size: Annotated[int, Field(ge=1)] | None
     groups: dict[Name, Annotated[list[str], Field(min_length=1)]]
+    group_matrices: Annotated[list[Matrix], Distinct]
     density: DensitySettings
     eigenpairs: EigenpairSettings
 
@@ -96,3 +97,9 @@ class MatrixFree(Section):
     def all_groups(self) -> list[str]:
         """The whole network first, then its parts."""
         return [WHOLE_NETWORK, *self.groups]
+
+    @property
+    def densities(self) -> list[tuple[Matrix, str]]:
+        """Matrix and group of each density."""
+        whole = [(matrix, WHOLE_NETWORK) for matrix in self.matrices]
+        return whole + [(matrix, group) for matrix in self.group_matrices for group in self.groups]

@@ -74,6 +74,10 @@ def broken_gallery_entry(
         for group in entry.titles:
             if group not in known:
                 yield f"{key}.titles must be of {name}'s groups {known}, got {group!r}"
+            elif entry.matrix in experiment.matrix_free.matrices and (
+                (entry.matrix, group) not in experiment.matrix_free.densities
+            ):
+                yield f"{key} reads the {entry.matrix} of {group}, which {name} does not compute"
     if entry.kind in _ENDS and experiment.spectra is None and experiment.matrix_free is not None:
         for end in ("num_largest", "num_smallest"):
             limit = getattr(experiment.matrix_free.eigenpairs, end)

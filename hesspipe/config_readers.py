@@ -100,6 +100,15 @@ class BarriersTable(Section):
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
 
 
+class SharpnessTable(Section):
+    """The largest eigenvalues of the Hessian at the ends of both parts."""
+
+    kind: Literal["sharpness"]
+    experiment: str
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+    num_largest: int = Field(ge=1)
+
+
 class InertiaTable(_OverSeeds):
     """Signs of the eigenvalues of several experiments, for several seeds and matrices."""
 
@@ -185,6 +194,7 @@ Table = Annotated[
     OutlierCountsTable
     | InertiaTable
     | BarriersTable
+    | SharpnessTable
     | LawsTable
     | SpikesTable
     | SpikedSpectraTable

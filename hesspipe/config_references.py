@@ -24,7 +24,7 @@ _IMAGE_SIZES = {
 
 # Kinds of figures and tables that read a training that goes on from another one's end.
 CONTINUATION_READERS = (
-    "basins", "line", "plane", "barriers", "no_barrier", "second_end_is_better",
+    "basins", "line", "plane", "barriers", "sharpness", "no_barrier", "second_end_is_better",
 )  # fmt: skip
 
 
@@ -97,13 +97,15 @@ def _broken_digits(key: str, data: MNISTDigits) -> Iterable[str]:
 
 def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
     training = experiment.training
-    is_trained = training.algorithm != "saved"
-    if is_trained and training.checkpoint_every % training.record_every:
-        yield (
-            f"{key}.training.checkpoint_every must be a multiple of record_every "
-            f"({training.record_every}), got {training.checkpoint_every}"
-        )
-    which = f"0, every {training.checkpoint_every}, {training.num_steps}" if is_trained else "0"
+    if training.algorithm == "saved":
+        which = "0"
+    else:
+        which = f"0, every {training.checkpoint_every}, {training.num_steps}"
+        if training.checkpoint_every % training.record_every:
+            yield (
+                f"{key}.training.checkpoint_every must be a multiple of record_every "
+                f"({training.record_every}), got {training.checkpoint_every}"
+            )
     for part in ("spectra", "matrix_free"):
         for step in experiment.steps_of(getattr(experiment, part)):
             if step not in experiment.checkpoint_steps:
@@ -155,9 +157,15 @@ def _broken_start(key: str, experiment: Experiment, config: Config) -> Iterable[
         yield f"{key}.starts_from must be {_one_of(config.experiments)}, got {name!r}"
         return
     start = config.experiments[name]
+    if start.training.algorithm == "saved" or experiment.training.algorithm == "saved":
+        yield f"{key}.starts_from must join two trainings, got a saved state"
+        return
     for what in ("dataset", "model"):
         if getattr(start, what) != getattr(experiment, what):
             yield f"{key}.{what} must be that of {name}, from which it starts"
+    if start.training.algorithm == "saved" or experiment.training.algorithm == "saved":
+        yield f"{key}.starts_from must join experiments that are trained here, got {name!r}"
+        return
     if start.training.dtype != experiment.training.dtype:
         yield f"{key}.training.dtype must be that of {name}, from which it starts"
     for seed in experiment.seeds:
@@ -182,7 +190,11 @@ def _broken_continuation_reader(key: str, entry: Any, config: Config) -> Iterabl
     needed = {"line": "lines", "barriers": "lines", "plane": "planes"}.get(entry.kind)
     if needed is not None and getattr(config, needed) is None:
         yield f"{needed} must be there for {key}, got nothing"
-    seeds = config.experiments[entry.experiment].seeds
+    experiment = config.experiments[entry.experiment]
+    if entry.kind == "sharpness":
+        for name in (experiment.starts_from, entry.experiment):
+            yield from _broken_sharpness(key, entry, name, config)
+    seeds = experiment.seeds
     for name in ("seed", "other_seed", "seeds"):
         value = getattr(entry, name, [])
         for seed in [value] if isinstance(value, int) else value:
@@ -252,3 +264,16 @@ def _broken_sources(key: str, entry: Any, config: Config) -> Iterable[str]:
 
 def _one_of(names: Iterable[str]) -> str:
     return "one of " + ", ".join(sorted(names))
+
+
+def _broken_sharpness(key: str, entry: Any, name: str | None, config: Config) -> Iterable[str]:
+    part = config.experiments.get(name or "")
+    if part is None:
+        return  # said where it stands
+    if part.matrix_free is None:
+        yield f"experiments.{name}.matrix_free must be there for {key}, got nothing"
+    elif part.matrix_free.eigenpairs.num_largest < entry.num_largest:
+        yield (
+            f"{key}.num_largest must be at most that of {name}'s eigenpairs "
+            f"({part.matrix_free.eigenpairs.num_largest}), got {entry.num_largest}"
+        )

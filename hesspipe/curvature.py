@@ -35,11 +35,6 @@ def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
     ValueError
         If the model's outputs are not one vector per sample, or there is no model.
     """
-    if objective.is_from_function:
-        raise ValueError(
-            "G and R are defined by a network's outputs, which Objective.from_function does not "
-            "know; use matrix='hessian', or Objective with a model"
-        )
     with torch.no_grad():
         outputs = objective.outputs(objective.theta, batch.inputs)
     return outputs.requires_grad_()
@@ -123,8 +118,12 @@ def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tenso
             "use running statistics in batch normalization"
         )
     values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
+    size = values.abs().max()
+    neutral = output_curvatures(at_zero_outputs(objective), batch).abs().max()
+    if neutral > size:  # false also where the loss is not defined at zero
+        size = neutral
     # Rounding leaves curvatures of this size where there are none.
-    floor = values.shape[-1] * torch.finfo(values.dtype).eps * values.abs().max()
+    floor = values.shape[-1] * torch.finfo(values.dtype).eps * size
     signs = (values > floor).to(values) - (values < -floor).to(values)
     return vectors * values.abs().sqrt().unsqueeze(-2), signs
 

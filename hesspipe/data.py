@@ -43,13 +43,16 @@ class Dataset:
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Dataset:
         """Copy with floating numbers in another dtype, everything on another device."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
         return replace(
             self,
-            **{
-                name: value.to(device, dtype if value.is_floating_point() else value.dtype)
-                for name, value in tensors.items()
-            },
+            train_inputs=moved(self.train_inputs),
+            train_targets=moved(self.train_targets),
+            test_inputs=moved(self.test_inputs),
+            test_targets=moved(self.test_targets),
         )
 
 

@@ -22,10 +22,7 @@ _PER_ELEMENT = {
     "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div",
     "poisson_nll_loss", "soft_margin_loss",
 }  # fmt: skip
-_PER_SAMPLE = {
-    "MultiLabelSoftMarginLoss", "MultiLabelMarginLoss", "MultiMarginLoss",
-    "multilabel_soft_margin_loss", "multilabel_margin_loss", "multi_margin_loss",
-}  # fmt: skip
+_PER_SAMPLE = {"MultiLabelSoftMarginLoss", "multilabel_soft_margin_loss"}
 
 
 def in_dtype(loss_fn: LossFunction, dtype: torch.dtype, device: torch.device) -> LossFunction:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from hesspipe import columns
 from hesspipe.convolutions import matrix_by_convolutions
-from hesspipe.curvature import add_weight_decay
+from hesspipe.curvature import NotASumOverSamplesError, add_weight_decay
 from hesspipe.differentiability import differentiating
 from hesspipe.finiteness import require_finite_matrix
 from hesspipe.layers import matrix_by_layers
@@ -187,7 +187,11 @@ def _compute(
     if method in ("auto", "convolutions"):
         convolutions = patch_layers(objective)
         if convolutions is not None:
-            return matrix_by_convolutions(objective, convolutions, matrix), "convolutions"
+            try:
+                return matrix_by_convolutions(objective, convolutions, matrix), "convolutions"
+            except NotASumOverSamplesError:
+                if method == "convolutions":
+                    raise  # H has no such sum; differentiating the loss twice still gives it
     if method in _NEEDS:
         raise ValueError(
             f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"

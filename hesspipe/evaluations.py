@@ -154,7 +154,34 @@ def couples_samples(whole: Any, part: Any, dtype: torch.dtype) -> bool:
     )
 
 
-class PrecisionTracer(TorchFunctionMode):
+def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:
+    """Evaluate, and refuse operations that turn numbers of a type into less precise ones.
+
+    Parameters
+    ----------
+    evaluate : callable () -> Any
+    dtype : torch.dtype
+
+    Returns
+    -------
+    Any
+        The evaluation.
+
+    Raises
+    ------
+    ValueError
+    """
+    with _PrecisionTracer(dtype) as tracer:
+        evaluation = evaluate()
+    if tracer.found is not None:
+        raise ValueError(
+            f"model and loss_fn must compute in {dtype}, got {tracer.found}; remove the "
+            "conversion, or pass its dtype=... for all"
+        )
+    return evaluation
+
+
+class _PrecisionTracer(TorchFunctionMode):
     """Finds the first operation that turns numbers of a type into less precise ones."""
 
     def __init__(self, dtype: torch.dtype) -> None:

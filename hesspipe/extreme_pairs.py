@@ -36,6 +36,11 @@ def eigenpairs(
 ) -> Eigenpairs:
     """Compute extreme eigenpairs of H, G or R, or of any symmetric operator.
 
+    Every wanted eigenvalue is found, as often as it is there: what has converged is locked, and a
+    second search begins at a random vector orthogonal to it. It ends when it has converged to
+    nothing new, or when a missing eigenvector would have shown but for a random start that has a
+    probability below 1e-4 (in exact arithmetic; see `hesspipe.krylov`).
+
     Parameters
     ----------
     operator : Objective, or any object with `shape`, `dtype` and `@`
@@ -50,12 +55,12 @@ def eigenpairs(
         Products after which to give up.
     basis_size : int, optional
         Vectors of length P to hold. More of them need fewer products: by default
-        2 k + 20 of k wanted pairs, see benchmarks/eigenpairs.md.
+        2 k + 60 of k wanted pairs, see benchmarks/eigenpairs.md.
     seed : int
         Of the random start vectors.
     state : path, optional
         A safetensors file that the search is saved to at every restart, resumed from if it is
-        there, and deleted after success.
+        there, and deleted after success. Of several processes, each needs a path of its own.
     progress : bool
         Show a progress bar with the number of converged pairs.
 
@@ -84,7 +89,7 @@ def eigenpairs(
     product = symmetric_product(operator, matrix)
     _check_arguments(product, num_smallest, num_largest, tolerance, max_products)
     num_wanted = num_smallest + num_largest
-    capacity = min(product.dim, basis_size or 2 * num_wanted + 20)
+    capacity = min(product.dim, basis_size or 2 * num_wanted + 60)
     if capacity < min(product.dim, num_wanted + 2):
         raise ValueError(f"basis_size must be at least {num_wanted + 2}, got {basis_size}")
     basis = KrylovBasis(product, capacity, seed)

@@ -121,9 +121,13 @@ def _signed_product(gram: Tensor, signs: Tensor) -> Tensor:
     if info < 0:
         raise InconsistentMatrixError(f"dpstrf refused its argument {-info}")
     is_negative = signs.numpy()[pivots - 1] < 0
-    negative = np.asfortranarray(np.tril(lower)[is_negative, :rank])
+    negative = np.asfortranarray(lower[is_negative, :rank])
+    negative[np.flatnonzero(is_negative)[:, None] < np.arange(rank)] = 0  # what dpstrf left there
     below = np.asfortranarray(lower[rank:, :rank])
-    square = lower if rank == len(lower) else np.asfortranarray(lower[:rank, :rank])
+    packed = lower.reshape(-1, order="F")
+    for column in range(rank if len(below) else 0):  # drop the rows below, where they lie
+        packed[column * rank : (column + 1) * rank] = lower[:rank, column]
+    square = packed[: rank**2].reshape(rank, rank, order="F")
     product, info = dlauum(square, lower=1, overwrite_c=1)
     if len(below):
         product = dsyrk(1.0, below, beta=1.0, c=product, trans=1, lower=1, overwrite_c=1)

@@ -26,10 +26,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from hesspipe.curvature import at_zero_outputs, output_curvatures
-from hesspipe.layers import add_cross_block, sample_arrays
+from hesspipe.curvature import curvature_factors
+from hesspipe.layers import add_cross_block, extend, sample_arrays
 from hesspipe.linear_layers import LinearLayer, jacobian_rows, perturbed_outputs, zero_delta
 from hesspipe.objective import Batch, Objective
 
@@ -175,19 +177,46 @@ def _couple(
     if len(kept) == 0:
         return factors
     coupling, inner = to_largest[kept], inner[kept][:, kept]
-    stacked = torch.cat([coupling, inner / 2], 1).mT  # Y
-    triangle = torch.linalg.qr(stacked, mode="r").R
-    _, sizes, rotation = torch.linalg.svd(triangle)
-    is_coupled = sizes > torch.finfo(sizes.dtype).eps * len(sizes) * sizes.max()
+    coupling = coupling.unflatten(1, (largest.num_units, largest.num_inputs))
+    rotation, sizes = _decompose(coupling, inner)
     return replace(
         factors,
         kept=kept,
         places=_places(layers[:index] + layers[index + 1 :], kept),
-        coupling=coupling.unflatten(1, (largest.num_units, largest.num_inputs)),
+        coupling=coupling,
         inner=inner,
-        rotation=rotation[is_coupled].mT,
-        sizes=sizes[is_coupled],
+        rotation=rotation,
+        sizes=sizes,
     )
+
+
+def _decompose(coupling: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """W and Sigma of Y = [coupling; inner / 2] = U Sigma W^T, without what is rounding.
+
+    Columns of Y that share no row stay apart: one hidden layer of h units has h such groups.
+    """
+    is_joined = torch.cat([(coupling != 0).any(2), inner != 0], 1).to(torch.float64).cpu()
+    num_groups, group_of = connected_components(csr_array((is_joined @ is_joined.mT).numpy()))
+    groups = torch.from_numpy(group_of).to(coupling.device)
+    places, rotations, sizes = [], [], []
+    for group in range(num_groups):
+        columns = (groups == group).nonzero().flatten()
+        part, rest = coupling[columns], inner[columns] / 2
+        part, rest = part[:, part.any(0).any(1)], rest[:, rest.any(0)]
+        triangle = torch.linalg.qr(torch.cat([part.flatten(1), rest], 1).mT, mode="r").R
+        _, values, vectors = torch.linalg.svd(triangle, full_matrices=False)
+        places.append(columns.expand(len(values), -1))
+        rotations.append(vectors)
+        sizes.append(values)
+    every_size = torch.cat(sizes)
+    floor = torch.finfo(every_size.dtype).eps * len(every_size) * every_size.max()
+    rotation = coupling.new_zeros(len(every_size), len(coupling))
+    start = 0
+    for columns, vectors in zip(places, rotations, strict=True):
+        rotation[start : start + len(vectors)].scatter_(1, columns, vectors)
+        start += len(vectors)
+    is_coupled = every_size > floor
+    return rotation[is_coupled].mT, every_size[is_coupled]
 
 
 def _places(layers: list[LinearLayer], kept: Tensor) -> Tensor:
@@ -204,29 +233,18 @@ def _whiten(
     objective: Objective, layers: list[LinearLayer], batch: Batch
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """T_n (n, C, C), zero where there is no curvature, T_n^T df_n/dz (n, C, D), and a~_l."""
-    curvatures = output_curvatures(objective, batch)
-    values, vectors = torch.linalg.eigh(curvatures)
-    size = values.abs().max()
-    neutral = output_curvatures(at_zero_outputs(objective), batch).abs().max()
-    if neutral > size:  # false also where the loss is not defined at zero
-        size = neutral
-    floor = values.shape[-1] * torch.finfo(values.dtype).eps * size
-    if values.min() < -floor:
+    factors, signs = curvature_factors(objective, batch)
+    if (signs < 0).any():
         raise ValueError(
-            f"loss_fn must be convex in the outputs, got a curvature of {values.min():.2e}; use "
+            "loss_fn must be convex in the outputs, got one with a negative curvature; use "
             "method='columns' or 'layers'"
         )
-    factor = vectors * values.where(values > floor, 0.0).sqrt().unsqueeze(1)
+    factors = factors * signs.unsqueeze(1)
     delta = zero_delta(objective, layers, len(batch.inputs)).requires_grad_()
     calls: dict[str, list[Tensor]] = {}
     outputs = perturbed_outputs(objective, layers, batch.inputs, delta, calls)
-    entering = {
-        layer.name: torch.nn.functional.pad(
-            calls[layer.name][0].detach(), (0, layer.width - layer.num_inputs), value=1.0
-        )
-        for layer in layers
-    }
-    return factor, factor.mT @ jacobian_rows(outputs, delta), entering
+    entering = extend({name: inputs for name, (inputs,) in calls.items()}, layers)
+    return factors, factors.mT @ jacobian_rows(outputs, delta), entering
 
 
 def _reduce(inputs: Tensor) -> Tensor:

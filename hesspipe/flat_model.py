@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hesspipe.evaluations import preserved_random_state, refuse_random_modules
+from hesspipe.seeding import generator
 from hesspipe.structures import Fields, call_arguments
+
+# Of a step away from theta: small, so that it stays where the loss is defined.
+_RELATIVE_STEP = 1e-3
 
 
 class FlatModel:
@@ -39,6 +43,9 @@ class FlatModel:
         Of the parameters, in the order of `model.named_parameters()`.
     is_varied : Tensor of bool, shape (P,)
     buffers : dict of Tensor
+    originals : dict
+        Names of the varied parameters by the identity of the caller's tensors, which nothing
+        may depend on.
     draws_numbers : bool
         Set where an evaluation draws random numbers: their global state is then put back.
 
@@ -71,6 +78,11 @@ class FlatModel:
                 for shape, is_frozen in zip(self.shapes, self.is_frozen, strict=True)
             ]
         )
+        self.originals = {
+            id(value): name
+            for (name, value), is_frozen in zip(named.items(), self.is_frozen, strict=True)
+            if not is_frozen
+        }
         self.buffers = {name: self._cast(buffer) for name, buffer in model.named_buffers()}
 
     def __call__(self, theta: Tensor, inputs: Tensor | Fields) -> Any:
@@ -80,6 +92,17 @@ class FlatModel:
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         with guard, _twice_differentiable_kernels(self.device):
             return torch.func.functional_call(self.structure, state, args, kwargs)
+
+    def another_point(self) -> Tensor:
+        """A random point (P,) near theta in all directions that are varied.
+
+        There, weights that start at zero hide nothing, and no unit stands exactly on a kink.
+        """
+        noise = torch.randn(
+            len(self.theta), generator=generator(0, "another point"), dtype=torch.float64
+        ).to(self.theta)
+        size = self.theta.abs()
+        return self.theta + _RELATIVE_STEP * (size + (size.mean() or 1.0)) * noise * self.is_varied
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into named parameters, frozen ones held constant."""
@@ -118,7 +141,9 @@ class FunctionOfTheta(nn.Module):
         """The function's value, of shape (1, 1)."""
         value = self.function(self.theta)
         if not isinstance(value, Tensor) or value.numel() != 1:
-            what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)
+            what = (
+                f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            )
             raise ValueError(f"loss must return a scalar tensor, got {what}")
         return value.reshape(1, 1)
 
@@ -190,8 +215,8 @@ def _structure_of(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, memo)
     except Exception as error:
         raise ValueError(
-            f"model must allow copy.deepcopy, got {type(error).__name__}: {error}; use "
-            "Objective.from_function with a function of your own"
+            f"model must allow copy.deepcopy, got {type(error).__name__}: {error}; clear what it "
+            "stored when it was called, or use Objective.from_function"
         ) from error
 
 

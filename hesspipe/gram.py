@@ -12,6 +12,9 @@ from torch import Tensor
 
 from hesspipe.factors import Factors
 
+# Samples whose rows of A^T A are made at once.
+_BLOCK_SAMPLES = 32
+
 
 def gram_matrix(factors: Factors) -> tuple[Tensor, Tensor]:
     """Compute K = F^T F and the signs D.
@@ -26,26 +29,44 @@ def gram_matrix(factors: Factors) -> tuple[Tensor, Tensor]:
     num_samples, num_directions, _ = factors.whitened.shape
     num_own, num_coupled = num_samples * num_directions, len(factors.sizes)
     gram = factors.whitened.new_empty(factors.num_columns, factors.num_columns)
-    own = gram[:num_own, :num_own]
-    rows = _other_rows(factors)
     if num_own:
-        slopes = factors.whitened[:, :, factors.largest.units].flatten(0, 1)
-        inputs = factors.inputs[factors.largest.name]
-        own.addmm_(slopes, slopes.mT, beta=0)
-        by_sample = own.unflatten(0, (num_samples, num_directions))
-        by_sample = by_sample.unflatten(2, (num_samples, num_directions))
-        by_sample *= (inputs @ inputs.mT)[:, None, :, None]
-        own.addmm_(rows, rows.mT)
+        _fill_own(gram[:num_own, :num_own], factors)
     signs = gram.new_ones(factors.num_columns)
     if num_coupled:
         signs[num_own + num_coupled :] = -1
-        _fill_residual(gram, factors, rows)
+        _fill_residual(gram, factors)
     return gram, signs
 
 
-def _fill_residual(gram: Tensor, factors: Factors, rows: Tensor) -> None:
+def _fill_own(own: Tensor, factors: Factors) -> None:
+    """A^T A, a sum of elementwise products of the layers' own Gram matrices.
+
+    By blocks of samples, so that what is multiplied stays in the cache, and below the
+    diagonal only.
+    """
+    num_samples, num_directions, _ = factors.whitened.shape
+    pairs = [
+        (factors.whitened[:, :, layer.units].flatten(0, 1), factors.inputs[layer.name])
+        for layer in (factors.largest, *factors.others)
+    ]
+    for part in torch.arange(num_samples).split(_BLOCK_SAMPLES):
+        first, stop = int(part[0]), int(part[-1]) + 1
+        rows = slice(first * num_directions, stop * num_directions)
+        columns = slice(0, rows.stop)
+        block = own[rows, columns].zero_()
+        by_sample = block.unflatten(0, (-1, num_directions)).unflatten(2, (-1, num_directions))
+        for slopes, inputs in pairs:
+            products = (slopes[rows] @ slopes[columns].mT).view(by_sample.shape)
+            by_sample.addcmul_(products, (inputs[first:stop] @ inputs[:stop].mT)[:, None, :, None])
+        own[: rows.start, rows] = block[:, : rows.start].mT
+        square = own[rows, rows]
+        square.copy_(square.tril() + square.tril(-1).mT)
+
+
+def _fill_residual(gram: Tensor, factors: Factors) -> None:
     """Products of A, F+ and F- with F+ and F-."""
-    num_own, num_coupled = len(rows), len(factors.sizes)
+    num_coupled = len(factors.sizes)
+    num_own = len(gram) - 2 * num_coupled
     scales = factors.sizes.sqrt()
     # (E W S)^T (Y W S^-1), of which the largest layer has no part
     mixed = factors.rotation.mT @ factors.inner @ factors.rotation / 2
@@ -58,7 +79,7 @@ def _fill_residual(gram: Tensor, factors: Factors, rows: Tensor) -> None:
     gram[plus, minus] = (mixed - mixed.mT) / 2
     gram[minus, plus] = gram[plus, minus].mT
     if num_own:
-        with_unit = rows[:, factors.kept]  # A^T E
+        with_unit = _other_rows(factors)[:, factors.kept]  # A^T E
         with_coupling = _own_with_coupling(factors) + with_unit @ factors.inner / 2  # A^T Y
         with_unit = with_unit @ factors.rotation * scales
         with_coupling = with_coupling @ factors.rotation / scales
@@ -71,14 +92,14 @@ def _own_with_coupling(factors: Factors) -> Tensor:
     """A^T times the largest layer's part of Y, unit by unit: (N r, Q)."""
     inputs = factors.inputs[factors.largest.name]
     slopes = factors.whitened[:, :, factors.largest.units]
-    total = slopes.new_zeros(*slopes.shape[:2], len(factors.kept))
+    total = slopes.new_zeros(len(factors.kept), *slopes.shape[:2])
     is_coupled = (factors.coupling != 0).any(2)
     for unit in range(factors.largest.num_units):
         places = is_coupled[:, unit].nonzero().flatten()
         if len(places):
-            along = inputs @ factors.coupling[places, unit].mT
-            total[:, :, places] += slopes[:, :, unit, None] * along[:, None]
-    return total.flatten(0, 1)
+            along = factors.coupling[places, unit] @ inputs.mT
+            total[places] += slopes[:, :, unit] * along.unsqueeze(2)
+    return total.flatten(1).mT
 
 
 def _other_rows(factors: Factors) -> Tensor:

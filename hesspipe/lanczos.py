@@ -29,8 +29,6 @@ from hesspipe.operators import OPERATORS, CurvatureOperator
 # A vector that a pass shrinks by less than this is orthogonal to working precision.
 # Daniel, Gragg, Kaufman, Stewart (1976) take 1/sqrt(2).
 _ENOUGH = 0.5**0.5
-# Columns of the basis that stay in a core's cache between the two halves of a pass.
-_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,7 @@ def random_unit(
 def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]:
     """Take the part of a vector that is orthogonal to the rows of a basis.
 
-    At least two passes of classical Gram-Schmidt, and more until a pass leaves the norm as it
-    is. The subtraction of one pass and the projection of the next share one sweep over the
-    basis, which is read from memory three times for two passes, not four.
+    At least two passes of classical Gram-Schmidt, and more until a pass leaves the norm as it is.
 
     Parameters
     ----------
@@ -159,13 +155,12 @@ def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]
     """
     if len(basis) == 0:
         return vector, basis.new_zeros(0), float(vector.norm())
-    vector = vector.clone()
-    projection = basis @ vector
-    total = torch.zeros_like(projection)
+    total = basis.new_zeros(len(basis))
     before, num_passes = float(vector.norm()), 0
     while True:
+        projection = basis @ vector
+        vector = vector - basis.T @ projection
         total += projection
-        projection = _subtract_and_project(vector, basis, projection)
         num_passes += 1
         norm = float(vector.norm())
         if num_passes >= 2 and not norm < _ENOUGH * before:
@@ -173,19 +168,6 @@ def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]
         if norm == 0 or num_passes == 5:  # inside the span of the basis
             return vector, total, norm
         before = norm
-
-
-def _subtract_and_project(vector: Tensor, basis: Tensor, projection: Tensor) -> Tensor:
-    """Take projection on the basis out of the vector, in place; return the new projection."""
-    step = max(256, _CHUNK_BYTES // (len(basis) * basis.element_size()))
-    if vector.device.type != "cpu":
-        step = len(vector)
-    remaining = torch.zeros_like(projection)
-    for start in range(0, len(vector), step):
-        part, columns = vector[start : start + step], basis[:, start : start + step]
-        part.addmv_(columns.T, projection, alpha=-1)
-        remaining.addmv_(columns, part)
-    return remaining
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def sample_arrays(
         if matrix == "ggn":
             jacobian = jacobian_rows(outputs, delta)
             curvatures = jacobian.mT @ weights[part] @ jacobian
-            yield Samples(_extend(entering, layers), None, curvatures, {})
+            yield Samples(extend(entering, layers), None, curvatures, {})
             continue
         if matrix == "hessian":
             scalar = _loss_of_part(objective, batch, part, outputs)
@@ -111,16 +111,19 @@ def sample_arrays(
             if inputs.requires_grad
         }
         yield Samples(
-            _extend(entering, layers), slopes.detach(), jacobian_rows(slopes, delta), jacobians
+            extend(entering, layers), slopes.detach(), jacobian_rows(slopes, delta), jacobians
         )
 
 
 def _numbers_a_sample(layers: list[LinearLayer]) -> int:
-    """Numbers held at once for each sample: Q and the jacobians, then the factors of one block."""
+    """Numbers held at once for each sample: Q and the jacobians, then the factors of one block.
+
+    What enters the first layer depends on no pre-activation, so its width does not count.
+    """
     num_units = sum(layer.num_units for layer in layers)
-    num_rows = num_units + sum(layer.num_inputs for layer in layers)
-    widest = max(layer.width for layer in layers)
-    return num_rows * num_units + widest * max(widest, *(layer.num_units for layer in layers))
+    num_rows = num_units + sum(layer.num_inputs for layer in layers[1:])
+    pairs = (late.width * early.num_units for early, late in combinations(layers, 2))
+    return num_rows * num_units + max(pairs, default=0)
 
 
 def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tensor) -> Tensor:
@@ -135,8 +138,20 @@ def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tens
     return batch.share * objective.loss_fn(every_output, batch.targets)
 
 
-def _extend(entering: dict[str, Tensor], layers: list[LinearLayer]) -> dict[str, Tensor]:
-    """a~ from a: a column of ones where the layer has a bias."""
+def extend(entering: dict[str, Tensor], layers: list[LinearLayer]) -> dict[str, Tensor]:
+    """Make a~ from a: append a column of ones where the layer has a bias.
+
+    Parameters
+    ----------
+    entering : dict
+        By layer name, a_l (n, num_inputs).
+    layers : list of LinearLayer
+
+    Returns
+    -------
+    dict
+        By layer name, a~_l (n, width), detached.
+    """
     return {
         layer.name: nn.functional.pad(
             entering[layer.name].detach(), (0, layer.width - layer.num_inputs), value=1.0
@@ -178,7 +193,11 @@ def _add_own_block(total: Tensor, layer: LinearLayer, samples: Samples) -> None:
     inputs = samples.inputs[layer.name]
     i, j, unit_pairs = _symmetric_pairs(layer.num_units, inputs.device)
     a, b, input_pairs = _symmetric_pairs(layer.width, inputs.device)
-    packed = curvatures[:, i, j].mT @ (inputs[:, a] * inputs[:, b])
+    packed = inputs.new_zeros(len(i), len(a))
+    step = max(1, _SAMPLE_BYTES // ((len(i) + len(a)) * inputs.element_size()))
+    for part in torch.arange(len(inputs), device=inputs.device).split(step):
+        few = inputs[part]
+        packed.addmm_(curvatures[part][:, i, j].mT, few[:, a] * few[:, b])
     for unit in range(layer.num_units):
         rows = packed[unit_pairs[unit]][:, input_pairs.flatten()]
         _place(total, layer, unit, layer, rows.unflatten(1, input_pairs.shape).transpose(0, 1))

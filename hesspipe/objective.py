@@ -13,23 +13,22 @@ from torch import Tensor, nn
 
 from hesspipe.batches import Batch, read_batches
 from hesspipe.denominators import Denominator, LossFunction, in_dtype, known_denominator, reduction
-from hesspipe.differentiability import differentiating, refuse_wrong_second_derivatives
+from hesspipe.differentiability import differentiating, refuse_wrong_derivatives
 from hesspipe.evaluations import (
-    PrecisionTracer,
     couples_samples,
+    in_full_precision,
     preserved_random_state,
     refuse_changed_buffers,
     refuse_differences,
     require_finite_evaluation,
 )
 from hesspipe.flat_model import FlatModel, FunctionOfTheta
-from hesspipe.seeding import generator
-from hesspipe.structures import Fields, Layout, join_outputs
+from hesspipe.structures import Fields, Layout, join_outputs, map_tensors, named_tensors
 
 __all__ = ["Batch", "Objective"]
 
-# Of a step away from theta: small, so that it stays where the loss is defined.
-_RELATIVE_STEP = 1e-3
+# Samples on which operations are tried: what they do does not depend on the sample.
+_NUM_PROBES = 64
 
 
 class Objective:
@@ -83,8 +82,8 @@ class Objective:
     batches : list of Batch
     num_parameters, num_data : int
         P and N.
-    has_output_rows, couples_samples : bool
-        Whether the model returns a row for every sample, and whether it depends on the others.
+    couples_samples : bool
+        Whether a sample's outputs depend on the others of its batch.
 
     Raises
     ------
@@ -116,6 +115,8 @@ class Objective:
         weight_decay: float = 0.0,
         parameters: Sequence[str] | None = None,
     ) -> None:
+        if dtype not in (torch.float64, torch.float32):
+            raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
         self._flat = flat = FlatModel(model, dtype, parameters)
@@ -125,22 +126,19 @@ class Objective:
         self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
         self._whole_loss = in_dtype(loss_fn, dtype, self.device)
         self._layouts: dict[int, Layout] = {}
-        self.has_output_rows = True
+        self._without_rows = ""
         self.couples_samples = False
-        self.is_from_function = False
+        self._denominator = denominator
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
             before = torch.get_rng_state()
             self.num_data = sum(batch.num_samples for batch in batches)
             self.batches = self._weigh(batches, denominator)
-            self._try_another_point()
+            self._try_another_point(flat.another_point())
             flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
         self.loss_fn: Callable[[Tensor, Any], Tensor] = self._whole_loss
         if not all(layout.is_plain for layout in self._layouts.values()):
             self.loss_fn = partial(_loss_of_rows, self._whole_loss, self._layouts)
-        refuse_wrong_second_derivatives(
-            lambda theta: self.batch_loss(theta, self.batches[0]), self.theta
-        )
 
     @classmethod
     def from_function(
@@ -180,8 +178,16 @@ class Objective:
         objective = cls(
             FunctionOfTheta(loss, theta), _sum_of_outputs, (nothing, nothing), dtype=dtype
         )
-        objective.is_from_function = True
+        objective._without_rows = (
+            "G and R are defined by a network's outputs, which Objective.from_function does not "
+            "know; use the hessian, or Objective with a model"
+        )
         return objective
+
+    @property
+    def has_output_rows(self) -> bool:
+        """Whether the model returns a row for every sample; without, there is only a Hessian."""
+        return not self._without_rows
 
     @property
     def num_parameters(self) -> int:
@@ -204,8 +210,10 @@ class Objective:
         Raises
         ------
         ValueError
-            If the model does not return a row for every sample.
+            If the model does not return a row for every sample, or there is no model.
         """
+        if self._without_rows:
+            raise ValueError(self._without_rows)
         return join_outputs(self._flat(theta, inputs), len(inputs))[0]
 
     def loss(self, theta: Tensor) -> Tensor:
@@ -225,8 +233,14 @@ class Objective:
 
     def decay_diagonal(self, matrix: str) -> Tensor:
         """What weight decay adds to the diagonal of "hessian", "ggn" or "residual": (P,)."""
-        decay = 0.0 if matrix == "residual" else self.weight_decay
-        return decay * self.is_varied.to(self.dtype)
+        return self.is_varied.to(self.dtype) * (self.weight_decay if matrix != "residual" else 0.0)
+
+    def total_denominator(self) -> float | None:
+        """What the loss divides by over all the data; None for a sum."""
+        if reduction(self._whole_loss) == "sum":
+            return None
+        divide = self._denominator or known_denominator(self._whole_loss)
+        return sum(float(divide(self._flat(self.theta, b.inputs), b.targets)) for b in self.batches)
 
     def without_weight_decay(self) -> Objective:
         """The same objective with a weight decay of 0."""
@@ -251,11 +265,16 @@ class Objective:
         for number, batch in enumerate(batches):
             outputs = self._flat(self.theta, batch.inputs)
             weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
-            if not weights[-1] > 0:  # no valid label: 0/0 to the loss, no part of the whole
+            if not weights[-1] >= 0:
+                raise ValueError(
+                    f"denominator must be positive, got {weights[-1]} in batch {number}"
+                )
+            if weights[-1] == 0:  # no valid label: 0/0 to the loss, no part of the whole
                 continue
             loss = self._whole_loss(outputs, batch.targets)
             require_finite_evaluation(outputs, loss, self._flat.buffers, number)
-            self._refuse_differences((outputs, loss), self.theta, batch, number)
+            evaluate = partial(self._outputs_and_loss, self.theta, batch)
+            refuse_differences((outputs, loss), evaluate, number, self.dtype)
             self._record_layout(outputs, batch.num_samples)
         refuse_changed_buffers(self._flat.buffers, versions)
         total = 1.0 if is_whole else sum(weights)
@@ -267,50 +286,45 @@ class Objective:
             if weight > 0
         ]
 
-    def _refuse_differences(self, first: Any, theta: Tensor, batch: Batch, number: int) -> None:
-        """Evaluate once more."""
-
-        def evaluate() -> Any:
-            outputs = self._flat(theta, batch.inputs)
-            return outputs, self._whole_loss(outputs, batch.targets)
-
-        refuse_differences(first, evaluate, number, self.dtype)
+    def _outputs_and_loss(
+        self, theta: Tensor, batch: Batch, scale: float = 1.0
+    ) -> tuple[Any, Tensor]:
+        """What the model, times a number, and the loss return."""
+        outputs = self._flat(theta, batch.inputs)
+        if scale != 1:
+            outputs = map_tensors(lambda t: t * scale if t.is_floating_point() else t, outputs)
+        return outputs, self._whole_loss(outputs, batch.targets)
 
     def _record_layout(self, outputs: Any, num_samples: int) -> None:
         try:
             rows, layout = join_outputs(outputs, num_samples)
-        except ValueError:
-            self.has_output_rows = False
+        except ValueError as error:
+            self._without_rows = str(error)
             return
         if self._layouts.setdefault(rows.shape[1], layout) != layout:
-            self.has_output_rows = False  # vectors of one length that stand for different things
-
-    def _try_another_point(self) -> None:
-        """Evaluate a batch away from theta, where weights that start at zero hide nothing."""
-        batch, count = self.batches[0], self.batches[0].num_samples
-        noise = torch.randn(
-            self.num_parameters, generator=generator(0, "another point"), dtype=torch.float64
-        ).to(self.theta)
-        size = self.theta.abs()
-        theta = self.theta + _RELATIVE_STEP * (size + (size.mean() or 1.0)) * noise
-        with PrecisionTracer(self.dtype) as tracer:
-            outputs = self._flat(theta, batch.inputs)
-            loss = self._whole_loss(outputs, batch.targets)
-        if tracer.found is not None:
-            raise ValueError(
-                f"model and loss_fn must compute in {self.dtype}, got {tracer.found}; remove the "
-                "conversion, or pass its dtype=... for all"
+            self._without_rows = (
+                f"model outputs of one size must have one shape, got two of {rows.shape[1]} numbers"
             )
-        self._refuse_differences((outputs, loss), theta, batch, 0)
-        if count > 2:
-            part = self._flat(theta, batch.inputs[: max(2, count // 2)])
-            self.couples_samples = couples_samples(outputs, part, self.dtype)
+
+    def _try_another_point(self, theta: Tensor) -> None:
+        """Evaluate a batch away from theta, where weights that start at zero hide nothing."""
+        batch = self.batches[0].first(_NUM_PROBES)
+        evaluate = partial(self._outputs_and_loss, theta, batch)
+        found = in_full_precision(evaluate, self.dtype)
+        refuse_differences(found, evaluate, 0, self.dtype)
+        if batch.num_samples > 2:
+            part = self._flat(theta, batch.inputs[: max(2, batch.num_samples // 2)])
+            self.couples_samples = couples_samples(found[0], part, self.dtype)
         if self.couples_samples and len(self.batches) > 1:
             raise ValueError(
                 "model must treat each sample alone, got outputs of samples that depend on the "
                 "others of their batch, so that the loss depends on how the data are batched; "
                 "pass all the data as one batch, or use running statistics"
             )
+        sizes = [tensor.detach().abs().max() for _, tensor in named_tensors(found[0], "")]
+        scale = 1.0 / max(1.0, *map(float, sizes))  # so that a confident loss is not saturated
+        evaluate_at = partial(self._outputs_and_loss, batch=batch, scale=scale)
+        refuse_wrong_derivatives(evaluate_at, self._flat)
 
 
 def _loss_of_rows(

@@ -5,12 +5,14 @@ budget allows; the others' are built again for each block of vectors. Every prod
 whatever the batching, because each batch counts by the loss's own denominator.
 
 Over several processes (`torch.distributed`), each holds its part of the data; a product is the
-sum over processes, one all-reduce. See `hesspipe.distributed`.
+sum over processes, one all-reduce. See `hesspipe.processes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -18,13 +20,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from hesspipe.differentiability import differentiating
 from hesspipe.finiteness import require_finite_matrix
 from hesspipe.objective import Objective
+from hesspipe.processes import part_of_whole
 from hesspipe.products import BatchProduct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse.linalg import LinearOperator
+    from torch.distributed import ProcessGroup
 
 # Memory for the graphs that are kept, and for those of the vectors multiplied at once.
 BLOCK_BYTES = 2 * 2**30
@@ -40,7 +45,11 @@ class CurvatureOperator:
         Memory that kept graphs may take, and again what one block of vectors may take beyond
         one. The graphs of a batch must fit in any case: pass smaller batches if they do not.
     progress : bool
-        Show a progress bar over the vectors and batches of each product.
+        Show a progress bar over the batches of each product.
+    process_group : ProcessGroup, optional
+        Of `torch.distributed`: the objective then is this process's part of the data, and every
+        process must make the same products in the same order, which the methods of this package
+        do by themselves. `torch.distributed.group.WORLD` are all processes.
 
     Attributes
     ----------
@@ -49,7 +58,7 @@ class CurvatureOperator:
     dtype, device
         Of the objective.
     num_data : int
-        N.
+        N, over all processes.
 
     Raises
     ------
@@ -60,10 +69,17 @@ class CurvatureOperator:
     matrix: str
 
     def __init__(
-        self, objective: Objective, *, block_bytes: int = BLOCK_BYTES, progress: bool = False
+        self,
+        objective: Objective,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        progress: bool = False,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         if block_bytes < 0:
             raise ValueError(f"block_bytes must be at least 0, got {block_bytes}")
+        if process_group is not None:
+            objective = part_of_whole(objective, process_group)
         self.objective = objective
         self.shape = (objective.num_parameters, objective.num_parameters)
         self.dtype = objective.dtype
@@ -71,6 +87,7 @@ class CurvatureOperator:
         self.num_data = objective.num_data
         self._block_bytes = block_bytes
         self._progress = progress
+        self._process_group = process_group
         self._kept: dict[int, BatchProduct] = {}
         self._kept_bytes = 0
 
@@ -89,7 +106,7 @@ class CurvatureOperator:
         self._check(vectors)
         rows = vectors.detach().reshape(self.shape[0], -1).T.contiguous()
         total = self._multiply_rows(rows)
-        if not torch.isfinite(total.sum()):
+        if not math.isfinite(float(total.sum())):
             if not torch.isfinite(rows).all():
                 raise ValueError("vectors must be finite, got nan or inf")
             require_finite_matrix(self.objective, total, self.matrix)
@@ -123,33 +140,31 @@ class CurvatureOperator:
                 f"{vectors.dtype} on {vectors.device}"
             )
 
+    @differentiating()
     def _multiply_rows(self, rows: Tensor) -> Tensor:
         """Products of the vectors (K, P), summed over batches, with the weight decay's part."""
-        total = self.objective.decay_diagonal(self.matrix) * rows
-        label = f"{self.matrix} x {len(rows)}"
-        num_batches = len(self.objective.batches)
-        bar = tqdm(total=num_batches * len(rows), desc=label, disable=not self._progress)
-        with bar:
-            for product in self._batch_products():
-                step = product.num_at_once(self._block_bytes)
-                for start in range(0, len(rows), step):
-                    part = rows[start : start + step]
-                    total[start : start + step] += product(part)
-                    bar.update(len(part))
+        numbers: Iterable[int] = range(len(self.objective.batches))
+        if self._progress:
+            numbers = tqdm(numbers, desc=f"{self.matrix} x {len(rows)}", unit="batch")
+        total = functools.reduce(torch.add, (self._batch_rows(number, rows) for number in numbers))
+        if self._process_group is not None:
+            torch.distributed.all_reduce(total, group=self._process_group)
+        if self.objective.weight_decay:
+            total = total + self.objective.decay_diagonal(self.matrix) * rows
         return total
 
-    def _batch_products(self) -> Iterator[BatchProduct]:
-        """The batches' products; new ones are kept while memory lasts."""
-        for number, batch in enumerate(self.objective.batches):
-            if number in self._kept:
-                yield self._kept[number]
-                continue
-            product = BatchProduct(self.objective, self.matrix, batch)
+    def _batch_rows(self, number: int, rows: Tensor) -> Tensor:
+        """Products on one batch, as many vectors at once as memory allows."""
+        product = self._kept.get(number)
+        if product is None:
+            product = BatchProduct(self.objective, self.matrix, self.objective.batches[number])
             if self._kept_bytes + product.graph_bytes <= self._block_bytes:
                 self._kept[number] = product
                 self._kept_bytes += product.graph_bytes
-            yield product
-            del product  # before the next one's graph is built
+        step = product.num_at_once(self._block_bytes)
+        if len(rows) <= step:
+            return product(rows)
+        return torch.cat([product(part) for part in rows.split(step)])
 
 
 class HessianOperator(CurvatureOperator):

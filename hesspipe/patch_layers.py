@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,9 @@ class Evaluation:
     weights: dict[str, Tensor]
 
 
+Affine: TypeAlias = nn.Conv2d | nn.Linear
+
+
 class _NotApplicableError(Exception):
     """A layer is called twice, or on something else than one image or vector a sample."""
 
@@ -108,9 +112,7 @@ def patch_layers(objective: Objective) -> list[PatchLayer] | None:
         linear function of the pre-activations.
     """
     modules = {
-        name: module
-        for name, module in objective.model.named_modules()
-        if _is_supported_convolution(module) or type(module) is nn.Linear
+        name: module for name, module in objective.model.named_modules() if _is_affine(module)
     }
     if not owns_every_parameter(objective, modules):
         return None
@@ -148,20 +150,21 @@ def evaluate(objective: Objective, names: list[str], inputs: Tensor) -> Evaluati
     -------
     Evaluation
     """
-    modules = dict(objective.model.named_modules())
+    named = objective.model.named_modules()
+    modules = {name: module for name, module in named if _is_affine(module)}
     patches: dict[str, Tensor] = {}
     deltas: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
 
-    def multiply(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def multiply(name: str, module: Affine, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         expected_ndim = 4 if isinstance(module, nn.Conv2d) else 2
         if name in patches or args[0].ndim != expected_ndim or len(args[0]) != len(inputs):
             raise _NotApplicableError
         patches[name] = _patches(module, args[0])
-        weights[name] = module.weight.flatten(1)  # type: ignore[operator]
+        weights[name] = module.weight.flatten(1)
         product = weights[name].expand(len(inputs), -1, -1) @ patches[name]
         if module.bias is not None:
-            product = product + module.bias.unsqueeze(1)  # type: ignore[operator]
+            product = product + module.bias.unsqueeze(1)
         deltas[name] = torch.zeros_like(product, requires_grad=True)
         return (product + deltas[name]).view(output.shape)
 
@@ -185,11 +188,13 @@ def chunks(num_samples: int, step: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, num_samples, step))
 
 
-def _is_supported_convolution(module: nn.Module) -> bool:
-    return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
+def _is_affine(module: nn.Module) -> TypeGuard[Affine]:
+    if type(module) is nn.Conv2d:
+        return module.groups == 1 and module.padding_mode == "zeros"
+    return type(module) is nn.Linear
 
 
-def _patches(module: nn.Module, inputs: Tensor) -> Tensor:
+def _patches(module: Affine, inputs: Tensor) -> Tensor:
     """What the layer multiplies with its weight, of shape (n, K, S)."""
     if not isinstance(module, nn.Conv2d):
         return inputs.unsqueeze(2)
@@ -208,10 +213,10 @@ def _patches(module: nn.Module, inputs: Tensor) -> Tensor:
     return windows.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
 
 
-def _locate(objective: Objective, name: str, module: nn.Module, num_positions: int) -> PatchLayer:
+def _locate(objective: Objective, name: str, module: Affine, num_positions: int) -> PatchLayer:
     starts = first_entries(objective)
     prefix = f"{name}." if name else ""
-    weight: Tensor = module.weight  # type: ignore[assignment]
+    weight = module.weight
     return PatchLayer(
         name=name,
         num_units=len(weight),

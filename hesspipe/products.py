@@ -21,7 +21,6 @@ from torch import Tensor
 
 from hesspipe.batches import Batch
 from hesspipe.curvature import detached_outputs, output_slopes
-from hesspipe.differentiability import differentiating
 from hesspipe.objective import Objective
 
 # Several vectors at once are faster while their arrays stay in a CPU's cache. Measured on one
@@ -33,6 +32,8 @@ _MOST_AT_ONCE = 32
 
 class BatchProduct:
     """Products of one matrix with vectors on one batch, with the graphs kept.
+
+    To be built and called under `hesspipe.differentiability.differentiating`.
 
     Parameters
     ----------
@@ -47,14 +48,13 @@ class BatchProduct:
         Memory that the graphs hold.
     """
 
-    @differentiating()
     def __init__(self, objective: Objective, matrix: str, batch: Batch) -> None:
         self._theta = objective.theta.clone().requires_grad_()
+        self._on_cpu = self._theta.device.type == "cpu"
         build = self._link_ggn if matrix == "ggn" else self._link_second
         self._links = build(objective, matrix, batch)
         self.graph_bytes = _graph_bytes([values for values, _ in self._links])
 
-    @differentiating()
     def __call__(self, vectors: Tensor) -> Tensor:
         """Multiply the vectors, shape (K, P), all at once; the result has the same shape."""
         rows = vectors
@@ -64,8 +64,7 @@ class BatchProduct:
 
     def num_at_once(self, block_bytes: int) -> int:
         """How many vectors to multiply at once: what memory and cache allow."""
-        on_cpu = self._theta.device.type == "cpu"
-        budget = min(block_bytes, _CACHE_BYTES) if on_cpu else block_bytes
+        budget = min(block_bytes, _CACHE_BYTES) if self._on_cpu else block_bytes
         return max(1, min(_MOST_AT_ONCE, budget // max(1, self.graph_bytes)))
 
     def _link_second(

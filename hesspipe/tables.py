@@ -264,11 +264,12 @@ def read_spectra(paths: Sequence[str | Path]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        experiment, seed, num_classes, num_parameters, num_negative, step, matrix, rank,
+        experiment, seed, num_classes, num_parameters, num_negative, num_zero, step, matrix, rank,
         eigenvalue; in the order of the paths.
     """
     keys = (
-        "experiment", "seed", "num_classes", "num_parameters", "num_negative", "step", "matrix",
+        "experiment", "seed", "num_classes", "num_parameters", "num_negative", "num_zero", "step",
+        "matrix",
     )  # fmt: skip
     return pd.concat([_labeled(read_table(path, "spectrum"), keys) for path in paths])
 

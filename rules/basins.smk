@@ -96,6 +96,25 @@ rule tabulate_barriers:
         "../scripts/tabulate_barriers.py"
 
 
+rule tabulate_sharpness:
+    input:
+        pairs=lambda wildcards: both_ends(settings.tables[wildcards.table]),
+        code=code("tabulate_sharpness"),
+    output:
+        csv="tables/{table}.csv",
+    log:
+        "logs/tabulate_sharpness/{table}.log",
+    wildcard_constraints:
+        table=names_of(settings.tables, "sharpness"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(table="tables.{table}"),
+    script:
+        "../scripts/tabulate_sharpness.py"
+
+
 rule render_basins:
     input:
         histories=lambda wildcards: [

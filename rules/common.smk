@@ -154,14 +154,16 @@ def matrix_free_of(experiment, seed):
     plan = settings.experiments[experiment]
     if plan.matrix_free is None:
         return []
-    return expand(
-        [DENSITY, EIGENPAIRS],
-        experiment=experiment,
-        seed=seed,
-        step=plan.matrix_free_steps,
-        matrix=plan.matrix_free.matrices,
-        group=plan.matrix_free.all_groups,
-    )
+    common = {"experiment": experiment, "seed": seed}
+    return [
+        DENSITY.format(step=step, matrix=matrix, group=group, **common)
+        for step in plan.matrix_free_steps
+        for matrix, group in plan.matrix_free.densities
+    ] + [
+        EIGENPAIRS.format(step=step, matrix=matrix, **common)
+        for step in plan.matrix_free_steps
+        for matrix in plan.matrix_free.matrices
+    ]
 
 
 def all_spectra():
@@ -170,7 +172,7 @@ def all_spectra():
         path
         for name, plan in settings.experiments.items()
         for seed in plan.seeds
-        for path in dict.fromkeys(spectra_of(name, seed) + matrix_free_of(name, seed))
+        for path in spectra_of(name, seed) + matrix_free_of(name, seed)
     ]
 
 

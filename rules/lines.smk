@@ -61,3 +61,17 @@ def plane_of(entry, what):
         f"results/{entry.experiment}/seed{entry.seed}/"
         f"plane_to_seed{entry.other_seed}{what}.parquet"
     )
+
+
+def both_ends(entry):
+    """The largest eigenvalues of the Hessian at the ends of both parts, for each seed."""
+    return [
+        EIGENPAIRS.format(
+            experiment=experiment,
+            seed=seed,
+            step=settings.experiments[experiment].training.num_steps,
+            matrix="hessian",
+        )
+        for seed in entry.seeds
+        for experiment in both_parts(entry.experiment)
+    ]

@@ -31,8 +31,8 @@ def basins_config() -> dict[str, Any]:
         config["experiments"][name] = plan
     for section in ("figures", "tables"):
         for name, entry in full[section].items():
-            if "_basins_" in entry.get("experiment", ""):
-                config[section][name] = entry
+            if entry.get("experiment") in config["experiments"]:
+                config[section].setdefault(name, entry)
     config["tables"]["barriers_mnist"] |= {"seeds": [0]}
     config["lines"] = {"num_between": 2, "num_beyond": 1}
     return config
@@ -46,7 +46,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_embedded_twin_is_built(project: Path) -> None:
-    targets = ["figures/fig8_mnist.pdf", "figures/fig9_mnist.pdf", "tables/barriers_mnist.md"]
+    targets = [
+        "figures/fig8_mnist.pdf", "figures/fig9_mnist.pdf", "tables/barriers_mnist.md",
+        "tables/sharpness_mnist.csv",
+    ]  # fmt: skip
     snakemake(project, "--cores", "2", *targets)
     for path in targets:
         assert (project / path).stat().st_size > 0
@@ -61,6 +64,9 @@ def test_embedded_twin_is_built(project: Path) -> None:
     table = pd.read_csv(project / "tables/barriers_mnist.csv")
     assert list(table["loss"]) == ["train", "test"]
     assert list(table["to"]) == ["mnist_basins_sb seed 0"] * 2
+    sharpness = pd.read_csv(project / "tables/sharpness_mnist.csv")
+    assert list(sharpness["experiment"]) == ["mnist_basins_lb"] * 3 + ["mnist_basins_sb"] * 3
+    assert list(sharpness["order"]) == [1, 2, 3] * 2
     assert not planned(project, *targets)
 
 
@@ -108,7 +114,7 @@ def test_scaled_example_is_a_valid_overlay_with_names_of_its_own() -> None:
         scaled = config.experiments[f"cifar10_scaled_{part}"]
         paper = config.experiments[f"cifar10_basins_{part}"]
         assert scaled.model == paper.model
-        for name in ("batch_size", "step_size", "algorithm", "dtype"):
+        for name in ("batch_size", "algorithm", "dtype"):
             assert getattr(scaled.training, name) == getattr(paper.training, name)
 
 

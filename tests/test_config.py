@@ -44,6 +44,10 @@ experiments:
       checkpoint_every: 4, dtype: float64}
     spectra: {steps: ends, matrices: [hessian]}
   part_one: &part
+    matrix_free: {steps: [], matrices: [hessian], dtype: float32, batch_size: 4, groups: {},
+      group_matrices: [hessian],
+      density: {num_probes: 2, num_steps: 2, seed: 0}, eigenpairs: {num_smallest: 0,
+      num_largest: 3, tolerance: 0.001, max_products: 9, seed: 0}}
     dataset: photographs
     seeds: [0, 1]
     model: {kind: alexnet, channels: [2, 3, 3, 3, 2], kernel_sizes: [5, 3, 3, 3, 3],
@@ -74,6 +78,7 @@ tables:
   counts: {kind: outlier_counts, published: published.csv, experiments: [slow, noisy], seed: 0,
     step: 10}
   walls: {kind: barriers, experiment: part_two, seeds: [0, 1]}
+  curvature: {kind: sharpness, experiment: part_two, seeds: [0], num_largest: 3}
 claims:
   flat: {kind: flatness, section: "1", experiments: [slow], seed: 0, step: 10,
     max_magnitude: 0.1, min_share: 0.5}
@@ -398,6 +403,27 @@ def test_validate_config_wants_the_settings_of_what_is_read(section, readers):
     ]
 
 
+def test_validate_config_wants_the_eigenvalues_of_a_table_of_sharpness():
+    raw = edit(valid(), f"{PART}.matrix_free.eigenpairs.num_largest", 2)
+    del raw["experiments"]["part_one"]["matrix_free"]
+    assert message(raw).splitlines() == [
+        "some.yaml: experiments.part_one.matrix_free must be there for tables.curvature, "
+        "got nothing",
+        "some.yaml: tables.curvature.num_largest must be at most that of part_two's eigenpairs "
+        "(2), got 3",
+    ]
+
+
+@pytest.mark.parametrize("name", ["part_one", "part_two"])
+def test_validate_config_refuses_to_go_on_from_or_with_a_saved_state(name, tmp_path):
+    (tmp_path / "state.safetensors").touch()
+    saved = {"algorithm": "saved", "path": str(tmp_path / "state.safetensors")}
+    raw = edit(valid(), f"experiments.{name}.training", saved)
+    edit(raw, f"experiments.{name}.seeds", [0])
+    expected = f"some.yaml: {PART}.starts_from must join two trainings, got a saved state"
+    assert expected in message(raw).splitlines()
+
+
 def test_validate_config_refuses_an_alexnet_on_inputs_that_are_no_images():
     raw = edit(valid(), f"{SLOW}.model", valid()["experiments"]["part_one"]["model"])
     lines = message(raw).splitlines()
@@ -482,8 +508,10 @@ def test_validate_config_speaks_no_jargon_wherever_the_mistake_is(value):
 def test_validate_config_refuses_null_and_mapping_wherever_neither_belongs(value):
     for place in leaves(valid()):
         key = place.removeprefix(".")
-        if value is None and key.endswith((".starts_from", ".num_recorded")):
-            continue  # null is as good as leaving them out
+        if value is None and key.endswith(
+            (".starts_from", ".num_recorded", ".matrix_free.batch_size")
+        ):
+            continue  # there null has a meaning of its own
         assert f"some.yaml: {key} must be " in message(edit(valid(), key, value))
 
 

@@ -432,3 +432,8 @@ def test_loss_that_couples_samples_is_refused(matrix: str) -> None:
     objective = objective_on(build(), lambda outputs, _: outputs.var(0).sum())
     with pytest.raises(NotASumOverSamplesError, match="loss_fn must be a sum or mean over samples"):
         MATRICES[matrix](objective, "convolutions")
+
+
+def test_auto_takes_columns_where_the_loss_couples_samples() -> None:
+    objective = objective_on(build(), lambda outputs, _: outputs.var(0).sum())
+    assert exact_matrix(objective, "hessian").method == "columns"

@@ -136,6 +136,7 @@ def test_gaussian_clusters_gives_other_data_for_another_seed(small):
 
 
 def test_gaussian_clusters_touches_no_global_random_state():
+    # The legacy global state, to see that nobody touches it.
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     gaussian_clusters(**SMALL)
     assert torch.equal(torch.random.get_rng_state(), before[0])

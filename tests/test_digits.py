@@ -195,6 +195,7 @@ def test_mnist_digits_begins_a_larger_training_set_with_a_smaller_one(thousand):
 
 
 def test_mnist_digits_touches_no_global_random_state():
+    # The legacy global state, to see that nobody touches it.
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     mnist_digits(**EMBEDDED)
     assert torch.equal(torch.random.get_rng_state(), before[0])

@@ -222,7 +222,7 @@ def test_basis_that_does_not_fit_is_refused_with_the_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hesspipe.memory.available_bytes", lambda: 1000)
-    with pytest.raises(TooLargeError, match=r"a basis of 41 vectors of length P = 300"):
+    with pytest.raises(TooLargeError, match=r"a basis of 81 vectors of length P = 300"):
         eigenpairs(matrix_with(SPECTRA["bulk alone"].double()))
 
 

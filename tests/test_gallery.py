@@ -35,11 +35,17 @@ def curve(scale: float, **labels: Any) -> pd.DataFrame:
 
 
 def ordered_table() -> pd.DataFrame:
-    """Two steps, ranks out of order, an exact zero in the middle."""
-    eigenvalues = np.array([-2.0, -0.5, 0.0, 0.25, 1.0, 4.0])
+    """Two steps, ranks out of order, something in the middle that counts as zero."""
+    eigenvalues = np.array([-2.0, -0.5, 1e-17, 0.25, 1.0, 4.0])
     tables = [
         pd.DataFrame(
-            {"step": step, "num_negative": 2, "rank": range(6), "eigenvalue": step * eigenvalues}
+            {
+                "step": step,
+                "num_negative": 2,
+                "num_zero": 1,
+                "rank": range(6),
+                "eigenvalue": step * eigenvalues,
+            }
         )
         for step in (10, 20)
     ]
@@ -84,7 +90,7 @@ def test_ordered_figure_marks_every_eigenvalue_by_its_sign() -> None:
         assert positive.get_color() != negative.get_color()
         assert axes.get_yscale() == "log"
         assert axes.get_ylabel() == MAGNITUDE
-        assert axes.get_title("left") == f"step {step}: 6 eigenvalues, 2 negative"
+        assert axes.get_title("left") == f"step {step}: 6 eigenvalues, 2 negative, 1 zero"
     assert figure.axes[-1].get_xlabel() == "rank of the eigenvalue"
     assert size_of(figure) == [5.5, 4.8]
 
@@ -177,15 +183,25 @@ def test_over_training_figure_follows_each_order_through_the_steps() -> None:
     for order, line in enumerate(left.lines, start=1):
         assert list(line.get_xdata()) == [0, 4]
         np.testing.assert_allclose(line.get_ydata(), [3 / order, 15 / order])
-    for order, line in enumerate(right.lines[:3], start=1):
-        np.testing.assert_allclose(line.get_ydata(), [-1 / order, -5 / order])
+    for order, line in enumerate(right.lines, start=1):
+        np.testing.assert_allclose(line.get_ydata(), [1 / order, 5 / order])
     shades = [line.get_alpha() for line in left.lines]
     assert shades == sorted(shades, reverse=True)
     assert min(shades) > 0
-    assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
-    assert [axes.get_title("left") for axes in figure.axes] == ["the 3 largest", "the 3 smallest"]
+    assert {axes.get_yscale() for axes in figure.axes} == {"log"}
+    assert left.get_ylabel() == MAGNITUDE
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        "the 3 largest",
+        "the 3 most negative",
+    ]
     assert {axes.get_xlabel() for axes in figure.axes} == {"step of training"}
     assert size_of(figure) == [5.5, 2.8]
+
+
+def test_over_training_figure_leaves_out_what_is_not_negative() -> None:
+    table = ends_table()
+    figure = over_training_figure(table[table["matrix"] == "ggn"])
+    assert all(len(line.get_xdata()) == 0 for line in figure.axes[1].lines)
 
 
 def test_gallery_does_not_change_global_settings() -> None:

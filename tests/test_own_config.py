@@ -37,6 +37,7 @@ experiments:
       dtype: float32
       batch_size: 16
       groups: {embedding: ["embedding.*"]}
+      group_matrices: [hessian]
       density: {num_probes: 2, num_steps: 10, seed: 0}
       eigenpairs: {num_smallest: 2, num_largest: 5, tolerance: 1.0e-6, max_products: 100, seed: 0}
 spectrum: {zero_tolerance: 1.0}
@@ -52,8 +53,6 @@ figures:
     relative_width: 0.01, num_points: 100}
   parts: {kind: layers, experiment: saved, seed: 0, step: 0, matrix: hessian,
     titles: {network: Whole, embedding: Embedding}, relative_width: 0.01, num_points: 100}
-tables: {}
-claims: {}
 """
 ABSENT = object()
 TRAINED, SAVED = "experiments.trained", "experiments.saved"
@@ -95,6 +94,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
      "matrix_free.matrices leave it out"),
     ("figures.parts.titles.head", "Head", "figures.parts.titles must be of saved's groups "
      "['network', 'embedding'], got 'head'"),
+    (f"{FREE}.group_matrices", [], "figures.parts reads the hessian of embedding, which saved "
+     "does not compute"),
+    (f"{TRAINED}.starts_from", "saved", f"{TRAINED}.dataset must be that of saved, from which it "
+     f"starts\nsome.yaml: {TRAINED}.starts_from must join experiments that are trained here, got "
+     "'saved'"),
     ("figures.apart.num_largest", 6, "{0} must be at most that of saved's eigenpairs (5), got 6"),
     ("figures.smooth.relative_width", 0, "{0} must be greater than 0.0, got 0"),
 ]  # fmt: skip
@@ -144,6 +148,7 @@ def test_saved_state_has_one_checkpoint_and_its_results_stand_at_step_0() -> Non
     assert plan.ends is plan.matrix_free
     assert plan.matrix_free is not None
     assert plan.matrix_free.all_groups == ["network", "embedding"]
+    assert plan.matrix_free.densities == [("hessian", "network"), ("hessian", "embedding")]
 
 
 def test_ends_are_taken_from_the_whole_spectrum_where_it_is_known() -> None:

@@ -22,7 +22,7 @@ from hesspipe.tables import (
 REBUILD = "delete it and run the same command again to rebuild it"
 ABOUT = {
     "experiment": "slow", "num_classes": 3, "seed": 1, "step": 20, "matrix": "hessian",
-    "num_parameters": 3, "num_negative": 1,
+    "num_parameters": 3, "num_negative": 1, "num_zero": 0,
 }  # fmt: skip
 SPECTRUM = pd.DataFrame({"rank": [0, 1, 2], "eigenvalue": [-1e-3, 1 / 3, 2.0]})
 OUTLIERS = pd.DataFrame(
@@ -53,30 +53,16 @@ EIGENPAIRS = pd.DataFrame(
     }
 )
 DENSITY = pd.DataFrame({"probe": [0, 0, 1], "node": [-0.5, 1 / 3, 2.0], "weight": [0.75, 0.25, 1]})
-TABLES = {
-    "spectrum": SPECTRUM,
-    "outliers": OUTLIERS,
-    "history": HISTORY,
-    "eigenpairs": EIGENPAIRS,
-    "density": DENSITY,
-} | {
+BY_HAND = {"spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY, "eigenpairs": EIGENPAIRS,
+           "density": DENSITY}  # fmt: skip
+TABLES = BY_HAND | {
     kind: pd.DataFrame(
         {
             field.name: ["left", "right"] if field.type == "string" else [0, 1]
             for field in SCHEMAS[kind]
         }
     ).astype({field.name: "float64" for field in SCHEMAS[kind] if field.type == "double"})
-    for kind in (
-        "line",
-        "plane",
-        "plane_points",
-        "directions",
-        "samples",
-        "law",
-        "law_outliers",
-        "spikes",
-        "spiked_spectra",
-    )
+    for kind in SCHEMAS.keys() - BY_HAND.keys()
 }
 
 
@@ -232,6 +218,7 @@ def test_read_spectra_labels_each_eigenvalue_in_the_order_of_the_paths(tmp_path)
         "num_classes": [9] * 3 + [3] * 3,
         "num_parameters": [3] * 6,
         "num_negative": [1] * 6,
+        "num_zero": [0] * 6,
         "step": [20] * 3 + [0] * 3,
         "matrix": ["hessian"] * 6,
         "rank": [0, 1, 2] * 2,

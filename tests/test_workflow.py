@@ -64,6 +64,9 @@ def small_config() -> dict[str, Any]:
         entry |= {"experiments": [EXPERIMENTS[0]], "seeds": [0], "step": 20}
         if "labels" in entry:
             entry["labels"] = ["one"]
+    config["figures"]["gallery_overlay"] |= {"experiment": EXPERIMENTS[0], "step": 20}
+    for name in ("ordered", "outliers", "over_training"):  # the same tables; see test_gallery.py
+        del config["figures"][f"gallery_{name}"]
     for section in ("figures", "tables"):
         config[section]["decomposition"] |= {"experiment": EXPERIMENTS[0]}
         config[section]["directions"] |= {"experiments": [EXPERIMENTS[0]]}
@@ -171,7 +174,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_everything_is_built(finished: Path) -> None:
     for path in (
         "figures/fig1.pdf", "figures/fig1.png", "figures/fig2.pdf", "figures/fig2.png",
-        "figures/fig3.pdf", "figures/fig5.pdf", "tables/width.csv",
+        "figures/fig3.pdf", "figures/fig5.pdf", "figures/gallery_overlay.pdf", "tables/width.csv",
         "figures/fig10.pdf", "figures/theorem1.pdf", "figures/theorem2.png", "tables/theorem1.csv",
         "figures/decomposition.pdf", "tables/decomposition.csv", "tables/claims.md",
         "figures/directions.pdf", "tables/directions.html", "tables/claims.html",

@@ -20,12 +20,16 @@ from torch.utils.data import DataLoader, TensorDataset
 import hesspipe
 from hesspipe import columns
 from hesspipe.objective import Objective
+from hesspipe.spectra import matrix_spectrum
 
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0])
 MATRICES = {
-    "hessian": hesspipe.hessian_matrix,
-    "ggn": hesspipe.ggn_matrix,
-    "residual": hesspipe.residual_matrix,
+    "hessian": (hesspipe.hessian_matrix, lambda o, rows: (hesspipe.HessianOperator(o) @ rows.T).T),
+    "ggn": (hesspipe.ggn_matrix, lambda o, rows: (hesspipe.GGNOperator(o) @ rows.T).T),
+    "residual": (
+        hesspipe.residual_matrix,
+        lambda o, rows: (hesspipe.ResidualOperator(o) @ rows.T).T,
+    ),
 }
 
 
@@ -38,13 +42,13 @@ def ignoring(targets: Tensor) -> Tensor:
 def assert_right(objective: Objective, expected: dict[str, Tensor], factor: float = 50.0) -> None:
     """Matrices and products of all three, against the reference."""
     vectors = normal(3, objective.num_parameters, seed=9)
-    for name, matrix in MATRICES.items():
+    for name, (matrix, operator) in MATRICES.items():
         scale = max(float(value.norm()) for value in expected.values()) * EPS * factor
         worst = float((matrix(objective) - expected[name]).abs().max())
         assert worst <= scale, f"{name} differs by {worst:.1e}, allowed {scale:.1e}"
-        products = columns.multiply(objective, name, vectors)
-        error = float((products - vectors @ expected[name]).norm())
-        assert error <= scale * float(vectors.norm()), f"product with {name}: {error:.1e}"
+        for products in (columns.multiply(objective, name, vectors), operator(objective, vectors)):
+            error = float((products - vectors @ expected[name]).norm())
+            assert error <= scale * float(vectors.norm()), f"product with {name}: {error:.1e}"
 
 
 def reference(model: nn.Module, loss_fn: Any, inputs: Tensor, targets: Any) -> dict[str, Tensor]:
@@ -183,6 +187,8 @@ def test_each_eigenvalue_stands_once_and_at_its_end() -> None:
     result = hesspipe.spectrum(objective)
     assert_close(result.eigenvalues, expected)
     assert (result.num_negative, result.num_zero, result.num_positive) == (3, 0, 3)
+    pairs = hesspipe.eigenpairs(objective, num_smallest=2, num_largest=3)
+    assert_close(pairs.eigenvalues, expected[[0, 1, 3, 4, 5]], factor=1e-8 / EPS)
 
 
 def test_second_objective_of_one_model_has_the_same_matrix() -> None:
@@ -203,7 +209,7 @@ def test_signs_in_float32_are_refused() -> None:
         hesspipe.spectrum(objective)
     matrix = hesspipe.hessian_matrix(objective)
     with pytest.raises(ValueError, match=r"float64 for counts of signs, got torch.float32"):
-        hesspipe.spectra.matrix_spectrum(matrix, matrix="hessian", method="columns")
+        matrix_spectrum(matrix, matrix="hessian", method="columns")
 
 
 class Attention(nn.Module):
@@ -261,15 +267,19 @@ def test_padded_encoder_is_the_same_with_and_without_gradients() -> None:
 
 def test_frozen_and_unused_parameters_are_zero_rows() -> None:
     # Item 8: PyHessian and hessian-eigenthings crash.
-    model = network([4, 5, 3], "tanh")
-    model.unused = nn.Linear(2, 2)
-    model.forward = lambda inputs: model[3](model[2](model[1](model[0](inputs))))
-    model[1].bias.requires_grad_(False)
+    class Partly(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs: Tensor = self[2](self[1](self[0](inputs)))
+            return outputs
+
+    model = Partly(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Linear(2, 2)).double()
+    model[0].bias.requires_grad_(False)
     data = normal(8, 4), labels(8, 3)
     expected = reference(model, nn.CrossEntropyLoss(), *data)
+    assert all((matrix[-6:] == 0).all() for matrix in expected.values())  # 3, which is unused
+    assert all(matrix.any() for matrix in expected.values())
     for matrix in expected.values():
-        matrix[20:25] = matrix[:, 20:25] = 0  # 1.bias
-        assert (matrix[-6:] == 0).all()
+        matrix[20:25] = matrix[:, 20:25] = 0
     objective = Objective(model, nn.CrossEntropyLoss(), data)
     assert_right(objective, expected)
     assert hesspipe.spectrum(objective).num_zero >= 11
@@ -307,7 +317,16 @@ def test_layer_norm_is_right() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3)).double()
     data = normal(8, 4), labels(8, 3)
     expected = reference(model, nn.CrossEntropyLoss(), *data)
-    assert_right(Objective(model, nn.CrossEntropyLoss(), data), expected)
+    objective = Objective(model, nn.CrossEntropyLoss(), data)
+    assert_right(objective, expected)
+    # The reference differentiates twice, too; differences of the gradient do not.
+    vector, step = normal(objective.num_parameters), 1e-5
+    slopes = [
+        torch.autograd.functional.jacobian(objective.loss, objective.theta + sign * step * vector)
+        for sign in (1, -1)
+    ]
+    difference = (slopes[0] - slopes[1]) / (2 * step)
+    assert_close(expected["hessian"] @ vector, difference, factor=1e-8 / EPS)
 
 
 def test_model_that_works_in_place_on_its_inputs_does_not_change_the_data() -> None:
@@ -395,6 +414,12 @@ def test_function_of_theta_has_a_hessian_and_nothing_else() -> None:
     expected = reference_hessian(loss, theta.float())
     assert_close(hesspipe.hessian_matrix(objective), expected)
     assert_close(columns.multiply(objective, "hessian", normal(2, 6)), normal(2, 6) @ expected)
-    for matrix in (hesspipe.ggn_matrix, hesspipe.residual_matrix):
+    for compute in (
+        lambda: hesspipe.ggn_matrix(objective),
+        lambda: hesspipe.residual_matrix(objective),
+        lambda: hesspipe.GGNOperator(objective) @ theta,
+        lambda: hesspipe.ResidualOperator(objective) @ theta,
+        lambda: hesspipe.spectrum(objective, "ggn"),
+    ):
         with pytest.raises(ValueError, match="G and R are defined by a network's outputs"):
-            matrix(objective)
+            compute()

@@ -14,12 +14,12 @@ def ordered_figure(table: pd.DataFrame) -> Figure:
     """Draw the magnitude of every eigenvalue at its rank, one panel per step.
 
     On a logarithmic axis bulk and outliers can be seen at once, over all the decades that they
-    spread; exact zeros have no place on it.
+    spread. What counts as zero has no place on it, and leaves a gap.
 
     Parameters
     ----------
     table : DataFrame
-        step, num_negative, rank (0 = smallest), eigenvalue; of one matrix.
+        step, num_negative, num_zero, rank (0 = smallest), eigenvalue; of one matrix.
 
     Returns
     -------
@@ -33,22 +33,23 @@ def ordered_figure(table: pd.DataFrame) -> Figure:
         for axes, step in zip(rows, steps, strict=True):
             spectrum = table[table["step"] == step]
             draw_magnitudes(axes, spectrum)
-            negative = int(spectrum["num_negative"].iloc[0])
-            axes.set_title(
-                f"step {step:,}: {len(spectrum):,} eigenvalues, {negative:,} negative", loc="left"
-            )
+            negative, zero = (int(spectrum[key].iloc[0]) for key in ("num_negative", "num_zero"))
+            signs = f"{negative:,} negative, {zero:,} zero"
+            axes.set_title(f"step {step:,}: {len(spectrum):,} eigenvalues, {signs}", loc="left")
             axes.set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
-        rows[0].set_yscale("log", nonpositive="mask")
+        rows[0].set_yscale("log")
         rows[0].legend()
         rows[-1].set_xlabel("rank of the eigenvalue")
     return figure
 
 
 def draw_magnitudes(axes: Axes, spectrum: pd.DataFrame) -> None:
-    """Mark the magnitude of each eigenvalue, in one color for each sign."""
+    """Mark the magnitude of each eigenvalue that is not zero, in one color for each sign."""
+    is_negative = spectrum["rank"] < spectrum["num_negative"]
+    is_positive = spectrum["rank"] >= spectrum["num_negative"] + spectrum["num_zero"]
     for is_part, label, color in (
-        (spectrum["eigenvalue"] > 0, "positive", style.SIGN_COLORS["positive"]),
-        (spectrum["eigenvalue"] < 0, "negative", style.SIGN_COLORS["negative"]),
+        (is_positive, "positive", style.SIGN_COLORS["positive"]),
+        (is_negative, "negative", style.SIGN_COLORS["negative"]),
     ):
         axes.plot(
             spectrum["rank"][is_part],

@@ -15,38 +15,39 @@ def over_training_figure(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        step, end ("largest" or "smallest"), order (1 = most extreme), eigenvalue; of one
-        matrix at several steps.
+        step, end ("largest" or "smallest"), order (1 = most extreme), eigenvalue, uncertainty;
+        of one matrix at several steps. What may be zero is left out.
 
     Returns
     -------
     Figure
-        As wide as the text: the largest eigenvalues on a logarithmic axis, the smallest on a
-        linear one; lines grow lighter with their order.
+        As wide as the text: magnitudes of the largest and of the most negative eigenvalues on
+        logarithmic axes; lines grow lighter with their order.
     """
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
         left, right = figure.subplots(1, 2)
-        draw_lines(left, table[table["end"] == "largest"])
-        draw_lines(right, table[table["end"] == "smallest"])
-        left.set_yscale("log", nonpositive="clip")
-        right.axhline(0.0, color=style.NEUTRAL_COLOR, linewidth=0.6, zorder=0)
-        right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
-        left.set_ylabel(r"eigenvalue $\lambda$ (units of the loss)")
-        for axes, end in ((left, "largest"), (right, "smallest")):
-            num_lines = table.loc[table["end"] == end, "order"].max()
-            axes.set_title(f"the {num_lines} {end}", loc="left")
+        for axes, end, sign, title in (
+            (left, "largest", 1.0, "largest"),
+            (right, "smallest", -1.0, "most negative"),
+        ):
+            part = table[table["end"] == end]
+            draw_lines(axes, part, sign)
+            axes.set_yscale("log")
+            axes.set_title(f"the {part['order'].max()} {title}", loc="left")
             axes.set_xlabel("step of training")
+        left.set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
     return figure
 
 
-def draw_lines(axes: Axes, part: pd.DataFrame) -> None:
-    """Draw the eigenvalues of each order through the steps, the most extreme one darkest."""
+def draw_lines(axes: Axes, part: pd.DataFrame, sign: float) -> None:
+    """Draw the eigenvalues of each order that have this sign, the most extreme one darkest."""
     num_lines = part["order"].max()
     for order, line in part.sort_values("step").groupby("order"):
+        of_sign = line[sign * line["eigenvalue"] > line["uncertainty"]]
         axes.plot(
-            line["step"],
-            line["eigenvalue"],
+            of_sign["step"],
+            sign * of_sign["eigenvalue"],
             color=style.MATRIX_COLORS["hessian"],
             marker=".",
             markersize=3,

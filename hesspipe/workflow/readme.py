@@ -1,0 +1,95 @@
+"""Fill the README's tables from the results, so that no number there is copied by hand.
+
+<!-- table tables/width.csv: experiment, num_parameters as P, where matrix = hessian -->
+(filled in)
+<!-- end of table -->
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from tabulate import tabulate
+
+from hesspipe.files import write_text
+
+_BLOCK = re.compile(
+    r"(?P<first><!-- table (?P<path>\S+): (?P<columns>.+?)(?:, where (?P<column>\w+) = "
+    r"(?P<value>\w+))? -->\n).*?(?P<last><!-- end of table -->)",
+    re.DOTALL,
+)
+
+
+def fill_tables(text: str, root: Path) -> str:
+    """Fill every marked table of a Markdown text.
+
+    Parameters
+    ----------
+    text : str
+        With markers as in this module's example; `where` keeps some rows, `as` renames a column.
+    root : Path
+        What the tables' paths are relative to. A table is a CSV file or a JSON file of entries by
+        name.
+
+    Returns
+    -------
+    str
+        The text with its tables replaced: whole numbers in groups of three digits, other numbers
+        with three significant digits, a dash where there is none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a table has not been made.
+    ValueError
+        If a table has no such column.
+    """
+    return _BLOCK.sub(lambda match: _filled(match, root), text)
+
+
+def _filled(match: re.Match[str], root: Path) -> str:
+    path = root / match["path"]
+    if not path.exists():
+        raise FileNotFoundError(f"{match['path']} must exist to fill the README; run `make paper`")
+    table = _read(path)
+    chosen = dict(part.partition(" as ")[::2] for part in match["columns"].split(", "))
+    missing = set(chosen) - set(table.columns)
+    if missing:
+        raise ValueError(
+            f"{match['path']} must have the columns that the README shows, got none named "
+            f"{', '.join(sorted(missing))}; there are {', '.join(table.columns)}"
+        )
+    if match["column"]:
+        table = table[table[match["column"]].astype(str) == match["value"]]
+    shown = {
+        header or name.replace("_", " "): [_shown(value) for value in table[name]]
+        for name, header in chosen.items()
+    }
+    align = ["right" if is_numeric_dtype(table[name]) else "left" for name in chosen]
+    body = tabulate(shown, headers="keys", tablefmt="pipe", colalign=align, disable_numparse=True)
+    return f"{match['first']}{body}\n{match['last']}"
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix == ".json":
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return pd.DataFrame.from_dict(entries, orient="index").reset_index(names="name")
+    return pd.read_csv(path, dtype_backend="numpy_nullable")
+
+
+def _shown(value: Any) -> str:
+    if pd.isna(value):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
+    return str(value) if isinstance(value, (str, bool)) else f"{value:,}"
+
+
+if __name__ == "__main__":
+    readme = Path("README.md")
+    write_text(fill_tables(readme.read_text(encoding="utf-8"), Path()), readme)
