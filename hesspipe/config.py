@@ -228,7 +228,8 @@ class Config(Section):
     experiments: dict[Name, Experiment] = Field(min_length=1)
     spectrum: SpectrumSettings
     outliers: OutlierSettings
-    directions: DirectionSettings
+    # Needed by what compares eigenvectors with gradients.
+    directions: DirectionSettings | None = None
     # Needed by what reads a training that goes on from another one.
     lines: LineSettings | None = None
     planes: PlaneSettings | None = None

@@ -714,3 +714,14 @@ def test_validate_config_refuses_sources_of_another_kind() -> None:
         ConfigError, match=r"figures.bulk.sources must name one of example, got 'edge'"
     ):
         validate_config(raw)
+
+
+def test_validate_config_wants_the_settings_of_directions_where_they_are_read() -> None:
+    raw = yaml.safe_load(VALID)
+    del raw["directions"]
+    validate_config(raw)
+    raw["figures"]["what"] = {
+        "kind": "directions", "experiments": ["slow"], "labels": ["one"], "seed": 0,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"directions is missing, which figures\.what needs"):
+        validate_config(raw)
