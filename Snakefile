@@ -42,6 +42,7 @@ rule offline:
         outliers=outlier_tables(),
         claims=["claims.json", "tables/claims.md"] if settings.claims else [],
         metrics="metrics/outliers.json",
+        pages=rules.lay_out_tables.output,
 
 
 rule all:
@@ -50,4 +51,4 @@ rule all:
         rules.offline.input,
         figures=expand("figures/{figure}.pdf", figure=at_hand(settings.figures)),
         tables=expand("tables/{table}.csv", table=at_hand(settings.tables)),
-        pages=rules.lay_out_tables.output,
+        pages=rules.lay_out_downloaded_tables.output,

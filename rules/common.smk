@@ -269,3 +269,14 @@ def page_in_report(table):
         category="3. Tables",
         labels={"table": table},
     )
+
+
+def claims_page(claims, name, label):
+    """The page of verdicts, if there are any claims."""
+    page = report(
+        f"tables/{name}.html",
+        caption="../report/claims.rst",
+        category="1. Claims",
+        labels={"table": label},
+    )
+    return [page] if claims else []

@@ -23,7 +23,7 @@ def directions_of(entry):
 
 
 def tables_of_claim(claim):
-    """Every result that a claim reads; none where they need data that are not there."""
+    """Every result that a claim reads."""
     if hasattr(claim, "sources"):
         files = {
             "linear_model": ["law", "outliers"],
@@ -31,8 +31,6 @@ def tables_of_claim(claim):
             "spiked_spectra": ["spectra"],
         }[SOURCE_KINDS[claim.kind]]
         return expand(f"{SOURCE}/{{file}}.parquet", source=claim.sources, file=files)
-    if any(missing_files(data.folder) for data in downloads_of(claim)):
-        return []
     if claim.kind == "outliers_are_class_means":
         return directions_of(claim)
     if claim.kind in ("no_barrier", "second_end_is_better"):
@@ -56,3 +54,19 @@ def tables_of_claim(claim):
             matrix=getattr(claim, "matrices", ["hessian"]),
         )
     ] + outliers_of(claim, experiments_of(claim))
+
+
+def tables_of_claims(names):
+    """Every result that some claims read, each once."""
+    claims = [settings.claims[name] for name in names]
+    return sorted({path for claim in claims for path in tables_of_claim(claim)})
+
+
+# What is recorded for everyone must not depend on what one machine has at hand, so claims on
+# data to download are "not measured" among all, and on a machine with the data in files beside.
+DOWNLOADED_CLAIMS = sorted(
+    set(at_hand(settings.claims)) - set(offline(settings.claims))
+)
+DOWNLOADED_TABLES = sorted(
+    set(at_hand(settings.tables)) - set(offline(settings.tables))
+)

@@ -17,7 +17,9 @@ def check_claims(paths_to_tables: list[str], claims: dict[str, Any], path_to_cla
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
+        claims = snakemake.params.config["claims"]
         check_claims(
-            list(snakemake.input.tables), snakemake.params.config["claims"],
+            list(snakemake.input.tables),
+            {name: claims[name] for name in snakemake.params.names},
             snakemake.output.claims,
-        )  # fmt: skip
+        )
