@@ -124,8 +124,7 @@ class Objective:
         self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
         self._whole_loss = in_dtype(loss_fn, dtype, self.device)
         self._layouts: dict[int, Layout] = {}
-        self._without_rows = ""
-        self.couples_samples = False
+        self._without_rows, self.couples_samples = "", False
         self._denominator = denominator
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
@@ -234,14 +233,8 @@ class Objective:
 
     def decay_diagonal(self, matrix: str) -> Tensor:
         """What weight decay adds to the diagonal of "hessian", "ggn" or "residual": (P,)."""
-        return self.is_varied.to(self.dtype) * (self.weight_decay if matrix != "residual" else 0.0)
-
-    def total_denominator(self) -> float | None:
-        """What the loss divides by over all the data; None for a sum."""
-        if reduction(self._whole_loss) == "sum":
-            return None
-        divide = self._denominator or known_denominator(self._whole_loss)
-        return sum(float(divide(self._flat(self.theta, b.inputs), b.targets)) for b in self.batches)
+        decay = 0.0 if matrix == "residual" else self.weight_decay
+        return decay * self.is_varied.to(self.dtype)
 
     def without_weight_decay(self) -> Objective:
         """The same objective with a weight decay of 0."""
