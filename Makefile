@@ -6,10 +6,14 @@ CORES ?= all
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper test checks example docs adopt dvc.yaml benchmarks gallery constraints clean
+.PHONY: paper report test checks example docs adopt dvc.yaml benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
+
+# One HTML file with every figure, table and verdict, that works offline; after `make paper`.
+report: $(VENV)/.installed
+	snakemake --cores $(CORES) --report report.html
 
 test: $(VENV)/.installed checks
 	pytest -W error
@@ -56,7 +60,7 @@ benchmarks: .venv-benchmarks/.installed
 # The figures and tables that the README shows.
 gallery:
 	mkdir -p docs/gallery
-	cp figures/fig?.png figures/gallery_*.png docs/gallery/
+	cp figures/*.png docs/gallery/
 	$(VENV)/bin/python -m hesspipe.workflow.readme
 
 # After a change of pyproject.toml that needs new versions.

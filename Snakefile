@@ -11,6 +11,9 @@ min_version("9.18")
 configfile: "config.yaml"
 
 
+report: "report/workflow.rst"
+
+
 try:
     settings = validate_config(config)
 except ConfigError as error:
@@ -26,6 +29,7 @@ include: "rules/lines.smk"
 include: "rules/basins.smk"
 include: "rules/figures.smk"
 include: "rules/gallery.smk"
+include: "rules/sources.smk"
 include: "rules/theory.smk"
 include: "rules/report.smk"
 
@@ -36,8 +40,9 @@ rule offline:
         tables=expand("tables/{table}.csv", table=offline(settings.tables)),
         spectra=all_spectra(),
         outliers=outlier_tables(),
-        claims=["claims.json"] if settings.claims else [],
+        claims=["claims.json", "tables/claims.md"] if settings.claims else [],
         metrics="metrics/outliers.json",
+        pages=rules.lay_out_tables.output,
 
 
 rule all:
@@ -46,3 +51,4 @@ rule all:
         rules.offline.input,
         figures=expand("figures/{figure}.pdf", figure=at_hand(settings.figures)),
         tables=expand("tables/{table}.csv", table=at_hand(settings.tables)),
+        pages=rules.lay_out_downloaded_tables.output,

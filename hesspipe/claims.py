@@ -1,101 +1,83 @@
-"""Statements of the paper as checks on the tables.
+"""Statements of the paper as checks on the tables, and what each verdict rests on.
 
 Each check returns what was measured, the criterion, and a verdict: "holds", "holds in part",
-"does not hold". The criterion's numbers stand in config.yaml, written before the value.
+"does not hold", or "not measured" where its tables need data that are not at hand. The
+criterion's numbers stand in config.yaml, written before the value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hesspipe.claim_runs import Run, run_from_tables
+from hesspipe.landscape_claims import LANDSCAPE_CLAIMS
+from hesspipe.spectrum_claims import SPECTRUM_CLAIMS
+from hesspipe.theory_claims import THEORY_CLAIMS
 
-@dataclass(frozen=True)
-class Run:
-    """What is known of one experiment at one step.
+__all__ = ["Run", "check_claim", "check_claims", "claims_table", "run_from_tables"]
 
-    Attributes
-    ----------
-    name : str
-    num_classes : int
-    eigenvalues : ndarray, shape (P,)
-        Of the Hessian, ascending.
-    num_outliers : dict
-        By rule.
-    num_negative : int
-    """
-
-    name: str
-    num_classes: int
-    eigenvalues: NDArray[np.float64]
-    num_outliers: dict[str, int]
-    num_negative: int
-
-
-def run_from_tables(spectrum: pd.DataFrame, outliers: pd.DataFrame) -> Run:
-    """Build a run from its spectrum table (with provenance) and its outlier table."""
-    about = spectrum.attrs
-    here = outliers[(outliers["step"] == about["step"]) & (outliers["matrix"] == about["matrix"])]
-    return Run(
-        name=about["experiment"],
-        num_classes=about["num_classes"],
-        eigenvalues=spectrum["eigenvalue"].to_numpy(),
-        num_outliers=dict(zip(here["rule"], here["num_outliers"].astype(int), strict=True)),
-        num_negative=about["num_negative"],
-    )
+# The rule that makes a table of each kind, so that a verdict can be traced.
+_RULES = {
+    "spectrum": "extract_spectrum",
+    "outliers": "count_outliers",
+    "line": "evaluate_line",
+    "directions": "measure_directions",
+    "law": "compare_with_laws",
+    "law_outliers": "compare_with_laws",
+    "spikes": "sample_spikes",
+    "spiked_spectra": "sample_spectra",
+}
+# Which spectra the claims read that are not about the Hessian's alone.
+_MATRICES = {
+    "trivial_zeros": ["ggn"],
+    "residual_is_small": ["hessian", "residual"],
+    "residual_fades": ["hessian", "residual"],
+}
+# What a check is not told of its entry: it says where the tables are.
+_PLACES = ("seed", "seeds", "step")
 
 
 def check_claims(
-    spectra: Sequence[pd.DataFrame],
-    outliers: Sequence[pd.DataFrame],
-    claims: Mapping[str, Mapping[str, Any]],
+    tables: Sequence[pd.DataFrame], claims: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Check every claim of config.yaml.
 
     Parameters
     ----------
-    spectra, outliers : sequence of DataFrame
-        The tables that the claims read, with their provenance in `attrs`.
+    tables : sequence of DataFrame
+        All that the claims read, of any kind, as `hesspipe.tables.read_tables` gives them.
     claims : mapping
         config.yaml's section of that name.
 
     Returns
     -------
     dict
-        From the claim's name to what `check_claim` gives.
+        From the claim's name to what `check_claim` gives, with the rules and the files that
+        the verdict rests on.
     """
-    counts = {(table.attrs["experiment"], table.attrs["seed"]): table for table in outliers}
     verdicts = {}
     for name, claim in claims.items():
-        seeds = claim["seeds"] if "seeds" in claim else [claim["seed"]]
-        by_seed = {
-            seed: {
-                table.attrs["experiment"]: run_from_tables(
-                    table, counts[table.attrs["experiment"], seed]
-                )
-                for table in spectra
-                if (table.attrs["seed"], table.attrs["step"]) == (seed, claim["step"])
-            }
-            for seed in seeds
+        read = [table for table in tables if _is_read(table, claim)]
+        is_on_runs = claim["kind"] in SPECTRUM_CLAIMS
+        result = check_claim(_runs(read, claim) if is_on_runs else read, **claim)
+        verdicts[name] = result | {
+            "rules": sorted({_RULES[table.attrs["kind"]] for table in read}),
+            "files": sorted({table.attrs["path"] for table in read}),
         }
-        verdicts[name] = check_claim(by_seed if "seeds" in claim else by_seed[seeds[0]], **claim)
     return verdicts
 
 
-def check_claim(
-    runs: Mapping[Any, Any], *, kind: str, section: str, **settings: Any
-) -> dict[str, Any]:
+def check_claim(tables: Any, *, kind: str, section: str, **settings: Any) -> dict[str, Any]:
     """Check one statement of the paper.
 
     Parameters
     ----------
-    runs : mapping
-        From experiment name to its run; for a claim over several seeds, such a mapping for each.
+    tables : mapping or sequence
+        For a statement about runs, from experiment name to its run, or, over several seeds, such
+        a mapping for each; for others, the tables that it reads.
     kind, section, **settings
         The claim's entry in config.yaml.
 
@@ -104,180 +86,102 @@ def check_claim(
     dict
         statement, where, criterion, measured, verdict.
     """
-    statement, check = _CLAIMS[kind]
-    result = check(
-        runs, **{key: settings[key] for key in settings if key not in ("seed", "seeds", "step")}
+    statement, check = (SPECTRUM_CLAIMS | LANDSCAPE_CLAIMS | THEORY_CLAIMS)[kind]
+    about = {"statement": statement, "where": f"Section {section}"}
+    arguments = {key: settings[key] for key in settings if key not in _PLACES}
+    if not tables:
+        limits = ", ".join(f"{key} {value}" for key, value in arguments.items())
+        reason = "the data are not at hand, and nothing is downloaded without being asked"
+        return about | {
+            "criterion": limits,
+            "measured": {"reason": reason},
+            "verdict": "not measured",
+        }
+    return about | check(tables, **arguments)
+
+
+def claims_table(verdicts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Lay verdicts out as a table, a row each.
+
+    Parameters
+    ----------
+    verdicts : mapping
+        What `check_claims` gives.
+
+    Returns
+    -------
+    DataFrame
+        claim, statement, section, criterion, measured, verdict, rules, files; in the order of
+        the paper's sections.
+    """
+    table = pd.DataFrame(
+        [
+            {
+                "claim": name,
+                "statement": found["statement"],
+                "section": found["where"].removeprefix("Section "),
+                "criterion": found["criterion"],
+                "measured": "; ".join(
+                    f"{key.replace('_', ' ')} {_short(value)}"
+                    for key, value in found["measured"].items()
+                ),
+                "verdict": found["verdict"],
+                "rules": ", ".join(found["rules"]),
+                "files": " ".join(found["files"]),
+            }
+            for name, found in verdicts.items()
+        ]
     )
-    return {"statement": statement, "where": f"Section {section}", **result}
+    return table.sort_values("section", kind="stable", ignore_index=True)
 
 
-def _flatness(
-    runs: Mapping[str, Run], *, experiments: Sequence[str], max_magnitude: float, min_share: float
-) -> dict[str, Any]:
-    shares = {}
-    for name in experiments:
-        magnitudes = np.abs(runs[name].eigenvalues)
-        shares[name] = float(np.mean(magnitudes <= max_magnitude * magnitudes.max()))
-    return {
-        "criterion": f"in each run, at least {min_share:.0%} of the eigenvalues are at most "
-        f"{max_magnitude:g} times the largest in magnitude",
-        "measured": {
-            "smallest_share": min(shares.values()),
-            "median_share": float(np.median(list(shares.values()))),
-            "num_runs": len(shares),
-        },
-        "verdict": _verdict([share >= min_share for share in shares.values()]),
+def _short(value: Any) -> str:
+    """A number with four digits, also inside lists and mappings."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(_short(entry) for entry in value)
+    return str(value)
+
+
+def _is_read(table: pd.DataFrame, claim: Mapping[str, Any]) -> bool:
+    """Whether a claim reads a table: the one place where this is decided."""
+    about = table.attrs
+    if "sources" in claim:
+        return about.get("name") in claim["sources"]
+    experiments = claim.get("experiments") or [claim.get("experiment")]
+    if "groups" in claim:
+        experiments = [name for group in claim["groups"] for name in group]
+    seeds = claim["seeds"] if "seeds" in claim else [claim["seed"]]
+    if about.get("experiment") not in experiments or about.get("seed") not in seeds:
+        return False
+    kind = about["kind"]
+    if kind == "outliers":
+        return claim["kind"] in SPECTRUM_CLAIMS
+    if claim["kind"] == "outliers_are_class_means":
+        return bool(kind == "directions")
+    if claim["kind"] in ("no_barrier", "second_end_is_better"):
+        return bool(kind == "line")
+    if kind != "spectrum" or about["step"] != claim.get("step", about["step"]):
+        return False
+    wanted = _MATRICES.get(claim["kind"], ["hessian"])
+    return about["matrix"] in wanted
+
+
+def _runs(tables: Sequence[pd.DataFrame], claim: Mapping[str, Any]) -> dict[Any, Any]:
+    """By experiment, or, for a claim over several seeds, by seed and experiment."""
+    spectra = [table for table in tables if table.attrs["kind"] == "spectrum"]
+    counts = {
+        (table.attrs["experiment"], table.attrs["seed"]): table
+        for table in tables
+        if table.attrs["kind"] == "outliers"
     }
-
-
-def _counts_match(
-    runs: Mapping[str, Run],
-    *,
-    experiments: Sequence[str],
-    rule: str,
-    max_difference: int,
-    min_share: float,
-) -> dict[str, Any]:
-    differences = [runs[name].num_outliers[rule] - runs[name].num_classes for name in experiments]
-    is_match = [-max_difference <= difference <= 0 for difference in differences]
-    share = float(np.mean(is_match))
-    return {
-        "criterion": f"the {rule} rule finds k outliers, or up to {max_difference} fewer, in at "
-        f"least {min_share:.0%} of the runs",
-        "measured": {
-            "num_equal": sum(difference == 0 for difference in differences),
-            "num_within": sum(is_match),
-            "num_runs": len(differences),
-        },
-        "verdict": "holds" if share >= min_share else _verdict(is_match),
-    }
-
-
-def _counts_grow(
-    runs: Mapping[str, Run], *, groups: Sequence[Sequence[str]], rule: str
-) -> dict[str, Any]:
-    counts = [[runs[name].num_outliers[rule] for name in group] for group in groups]
-    return {
-        "criterion": f"within each group of runs, the count by the {rule} rule grows strictly "
-        "with the number of clusters",
-        "measured": {"counts": counts},
-        "verdict": _verdict([bool((np.diff(group) > 0).all()) for group in counts]),
-    }
-
-
-def _negative_part(
-    runs: Mapping[str, Run], *, experiments: Sequence[str], max_magnitude: float
-) -> dict[str, Any]:
-    ratios = {
-        name: float(-runs[name].eigenvalues[0] / runs[name].eigenvalues[-1])
-        if runs[name].eigenvalues[-1] > 0
-        else float("inf")
-        for name in experiments
-    }
-    is_met = [
-        runs[name].num_negative > 0 and ratio <= max_magnitude for name, ratio in ratios.items()
-    ]
-    return {
-        "criterion": "in each run there are negative eigenvalues, and the most negative is at most "
-        f"{max_magnitude:g} times the largest",
-        "measured": {
-            "smallest_ratio": min(ratios.values()),
-            "largest_ratio": max(ratios.values()),
-            "num_within": sum(is_met),
-            "num_runs": len(ratios),
-            "fewest_negative": min(runs[name].num_negative for name in experiments),
-        },
-        "verdict": _verdict(is_met),
-    }
-
-
-def _edge_unchanged(
-    runs: Mapping[int, Mapping[str, Run]],
-    *,
-    experiments: Sequence[str],
-    num_compared: int,
-    max_ratio: float,
-) -> dict[str, Any]:
-    ratios = {}
-    for seed, by_name in runs.items():
-        tops = np.stack([by_name[name].eigenvalues[-num_compared:] for name in experiments])
-        # Of each rank, the largest over the smallest; their geometric mean.
-        ratios[seed] = float(np.exp(np.mean(np.log(tops.max(0) / tops.min(0)))))
-    return {
-        "criterion": f"for each seed, the {num_compared} largest eigenvalues differ between the "
-        f"networks by a factor of at most {max_ratio:g}, in the geometric mean over the ranks",
-        "measured": {"factors": list(ratios.values()), "num_seeds": len(ratios)},
-        "verdict": _verdict([ratio <= max_ratio for ratio in ratios.values()]),
-    }
-
-
-def _share_unchanged(
-    runs: Mapping[int, Mapping[str, Run]], *, experiments: Sequence[str], max_ratio: float
-) -> dict[str, Any]:
-    shares = {
-        seed: [by_name[name].num_negative / len(by_name[name].eigenvalues) for name in experiments]
-        for seed, by_name in runs.items()
-    }
-    return {
-        "criterion": "for each seed, the largest share of negative eigenvalues is at most "
-        f"{max_ratio:g} times the smallest",
-        "measured": {"shares": list(shares.values()), "num_seeds": len(shares)},
-        "verdict": _verdict([max(values) <= max_ratio * min(values) for values in shares.values()]),
-    }
-
-
-def _first_is_larger(
-    runs: Mapping[int, Mapping[str, Run]], *, experiments: Sequence[str], num_compared: int
-) -> dict[str, Any]:
-    first, second = (
-        [by_name[name].eigenvalues[-num_compared:] for by_name in runs.values()]
-        for name in experiments
-    )
-    ratios = [one / other for one, other in zip(first, second, strict=True)]
-    return {
-        "criterion": f"for each seed, each of the {num_compared} largest eigenvalues of the first "
-        "network is larger than that of the second",
-        "measured": {
-            "ratios_of_the_largest": [float(ratio[-1]) for ratio in ratios],
-            "num_larger": [int((ratio > 1).sum()) for ratio in ratios],
-            "num_seeds": len(ratios),
-        },
-        "verdict": _verdict([bool((ratio > 1).all()) for ratio in ratios]),
-    }
-
-
-def _verdict(is_met: Sequence[bool]) -> str:
-    if all(is_met):
-        return "holds"
-    return "holds in part" if any(is_met) else "does not hold"
-
-
-_CLAIMS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
-    "flatness": (
-        "At the bottom, most eigenvalues of the Hessian are near zero, except for a small number "
-        "of larger ones.",
-        _flatness,
-    ),
-    "counts_match": (
-        "The number of large eigenvalues above the gap matches the number of classes.",
-        _counts_match,
-    ),
-    "counts_grow": ("More complex data produce more outliers.", _counts_grow),
-    "negative_part": (
-        "After training negative eigenvalues remain, orders of magnitude smaller than the large "
-        "positive ones.",
-        _negative_part,
-    ),
-    "edge_unchanged": (
-        "Increasing the size of the network does not change the right edge of the spectrum.",
-        _edge_unchanged,
-    ),
-    "share_unchanged": (
-        "The share of negative eigenvalues stays the same as the network grows.",
-        _share_unchanged,
-    ),
-    "first_is_larger": (
-        "The large batch method locates points with larger positive eigenvalues.",
-        _first_is_larger,
-    ),
-}
+    by_seed: dict[int, dict[str, Run]] = {}
+    for table in spectra:
+        name, seed = table.attrs["experiment"], table.attrs["seed"]
+        by_seed.setdefault(seed, {})[name] = run_from_tables(table, counts[name, seed])
+    if "seeds" in claim:
+        return {seed: by_seed[seed] for seed in claim["seeds"]}
+    return by_seed[claim["seed"]]

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from hesspipe.config_claims import Claim
 from hesspipe.config_messages import explain
 from hesspipe.config_own import DataFile, MatrixFree, OwnData, OwnModel, SavedState
-from hesspipe.config_readers import Claim, Figure, Table
+from hesspipe.config_readers import Figure, Table
 from hesspipe.config_references import broken_references
 from hesspipe.config_theory import RandomMatrixExperiment
 from hesspipe.config_types import (
@@ -208,6 +209,13 @@ class PlaneSettings(Section):
     margin: Share
 
 
+class DirectionSettings(Section):
+    """How eigenvectors are compared with gradients; see `hesspipe.output_directions`."""
+
+    num_beyond: int = Field(ge=1)
+    tolerance: Positive
+
+
 Data = Annotated[
     GaussianClusters | MNISTDigits | CIFAR10Images | OwnData | DataFile, Field(discriminator="kind")
 ]
@@ -220,6 +228,8 @@ class Config(Section):
     experiments: dict[Name, Experiment] = Field(min_length=1)
     spectrum: SpectrumSettings
     outliers: OutlierSettings
+    # Needed by what compares eigenvectors with gradients.
+    directions: DirectionSettings | None = None
     # Needed by what reads a training that goes on from another one.
     lines: LineSettings | None = None
     planes: PlaneSettings | None = None

@@ -19,10 +19,8 @@ from hesspipe.config_types import (
     Distinct,
     Matrix,
     OutlierRule,
-    Positive,
     Section,
     Seed,
-    Share,
     Step,
 )
 
@@ -153,77 +151,27 @@ class DecompositionTable(_Decomposition):
     """H = G + R at every step of one experiment, as numbers."""
 
 
-class _Claim(Section):
-    section: str
+class _Directions(Section):
+    kind: Literal["directions"]
+    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     seed: Seed
-    step: Step
-
-
-class FlatnessClaim(_Claim):
-    """Most eigenvalues lie near zero."""
-
-    kind: Literal["flatness"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    max_magnitude: Share
-    min_share: Share
-
-
-class CountsMatchClaim(_Claim):
-    """There are as many outliers as classes."""
-
-    kind: Literal["counts_match"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    rule: OutlierRule
-    max_difference: int = Field(ge=0)
-    min_share: Share
-
-
-class CountsGrowClaim(_Claim):
-    """Within a group of experiments, in the order given, the number of outliers grows."""
-
-    kind: Literal["counts_grow"]
-    groups: list[Annotated[list[str], Field(min_length=2)]] = Field(min_length=1)
-    rule: OutlierRule
 
     @property
-    def experiments(self) -> list[str]:
-        """Every experiment of every group."""
-        return [name for group in self.groups for name in group]
+    def steps(self) -> list[int]:
+        """None by name: the end of each training is looked at."""
+        return []
 
 
-class NegativePartClaim(_Claim):
-    """Negative eigenvalues remain, and are much smaller than the largest positive ones."""
+class DirectionsFigure(_Directions):
+    """Leading eigenvectors against class-mean gradients of the outputs, as curves."""
 
-    kind: Literal["negative_part"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    max_magnitude: Share
+    labels: Annotated[list[str], Distinct]
 
 
-class _ComparisonClaim(_OverSeeds):
-    section: str
-    experiments: Annotated[list[str], Distinct] = Field(min_length=2)
+class DirectionsTable(_Directions):
+    """The same, summarized in a row for each experiment."""
 
-
-class EdgeUnchangedClaim(_ComparisonClaim):
-    """The largest eigenvalues are the same in all experiments, up to a factor."""
-
-    kind: Literal["edge_unchanged"]
-    num_compared: int = Field(ge=1)
-    max_ratio: Positive
-
-
-class ShareUnchangedClaim(_ComparisonClaim):
-    """The share of negative eigenvalues is the same in all experiments, up to a factor."""
-
-    kind: Literal["share_unchanged"]
-    max_ratio: Positive
-
-
-class FirstIsLargerClaim(_ComparisonClaim):
-    """The first of two experiments has the larger outliers."""
-
-    kind: Literal["first_is_larger"]
-    num_compared: int = Field(ge=1)
+    rule: OutlierRule
 
 
 Figure = Annotated[
@@ -238,6 +186,7 @@ Figure = Annotated[
     | SpikesFigure
     | SpikedSpectraFigure
     | DecompositionFigure
+    | DirectionsFigure
     | GalleryFigure,
     Field(discriminator="kind"),
 ]
@@ -249,16 +198,7 @@ Table = Annotated[
     | LawsTable
     | SpikesTable
     | SpikedSpectraTable
-    | DecompositionTable,
-    Field(discriminator="kind"),
-]
-Claim = Annotated[
-    FlatnessClaim
-    | CountsMatchClaim
-    | CountsGrowClaim
-    | NegativePartClaim
-    | EdgeUnchangedClaim
-    | ShareUnchangedClaim
-    | FirstIsLargerClaim,
+    | DecompositionTable
+    | DirectionsTable,
     Field(discriminator="kind"),
 ]

@@ -23,7 +23,9 @@ _IMAGE_SIZES = {
 }  # height and width of the inputs of a kind of dataset
 
 # Kinds of figures and tables that read a training that goes on from another one's end.
-CONTINUATION_READERS = ("basins", "line", "plane", "barriers", "sharpness")
+CONTINUATION_READERS = (
+    "basins", "line", "plane", "barriers", "sharpness", "no_barrier", "second_end_is_better",
+)  # fmt: skip
 
 
 def broken_references(config: Config) -> Iterable[str]:
@@ -66,6 +68,8 @@ def broken_references(config: Config) -> Iterable[str]:
             yield from _broken_continuation_reader(key, entry, config)
             continue
         steps = entry.steps if hasattr(entry, "steps") else [entry.step]
+        if entry.kind in ("directions", "outliers_are_class_means") and not config.directions:
+            yield f"directions is missing, which {key} needs"
         if hasattr(entry, "labels") and len(entry.labels) != len(names):
             yield f"{key}.labels must be as many as the experiments, got {entry.labels}"
         rules = config.outliers.rules

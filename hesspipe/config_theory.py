@@ -106,4 +106,10 @@ SOURCE_KINDS = {
     "laws": "linear_model",
     "spikes": "spikes",
     "spiked_spectra": "spiked_spectra",
+    "plain_law": "linear_model",
+    "generalized_law": "linear_model",
+    "large_outlier": "linear_model",
+    "spike_positions": "spikes",
+    "spike_fluctuations": "spikes",
+    "spectrum_parts": "spiked_spectra",
 }

@@ -92,6 +92,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("cutoff", pa.float64(), "nats per squared unit of the parameters"),
         ]
     ),
+    "directions": pa.schema(
+        [
+            _field("order", pa.int64(), "1 = largest"),
+            _field("eigenvalue", pa.float64(), "nats per squared unit of the parameters"),
+            _field("own", pa.float64(), "squared cosine, 0 to 1"),
+            _field("every", pa.float64(), "squared cosine, 0 to 1"),
+            _field("shared", pa.float64(), "squared cosine, 0 to 1"),
+            _field("flat", pa.float64(), "squared cosine, 0 to 1"),
+        ]
+    ),
     "samples": pa.schema(
         [
             _field("curvature", pa.float64(), "nats per squared unit of the outputs"),
@@ -230,6 +240,22 @@ def read_result(path: str | Path, kinds: Sequence[str]) -> pd.DataFrame:
     if kind not in kinds:
         raise DamagedFileError(path, f"a table of kind {kind}, not {' or '.join(kinds)}")
     return read_table(path, kind)
+
+
+def read_tables(paths: Sequence[str | Path]) -> list[pd.DataFrame]:
+    """Read result tables of any kind, each with its `path` among the provenance."""
+    tables = []
+    for path in paths:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
+        try:
+            kind = json.loads((pq.read_schema(path).metadata or {})[b"hesspipe"])["kind"]
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise DamagedFileError(path, error) from None
+        table = read_table(path, kind)
+        table.attrs["path"] = str(path)
+        tables.append(table)
+    return tables
 
 
 def read_spectra(paths: Sequence[str | Path]) -> pd.DataFrame:

@@ -124,7 +124,7 @@ rule render_basins:
         code=code("render_basins"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("basins"),
     log:
         "logs/render_basins/{figure}.log",
     wildcard_constraints:
@@ -146,7 +146,7 @@ rule render_line:
         code=code("render_line"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("line"),
     log:
         "logs/render_line/{figure}.log",
     wildcard_constraints:
@@ -165,7 +165,7 @@ rule render_plane:
         code=code("render_plane"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("plane"),
     log:
         "logs/render_plane/{figure}.log",
     wildcard_constraints:

@@ -3,6 +3,7 @@
 import os
 
 from hesspipe.cifar10 import missing_files
+from hesspipe.config_theory import SOURCE_KINDS
 from hesspipe.workflow.closure import code_closure, own_code
 from hesspipe.workflow.devices import has_gpu
 
@@ -248,3 +249,34 @@ def ends_of_figure(figure):
     """The spectra or eigenpairs that a figure of the gallery reads."""
     plan = settings.experiments[settings.figures[figure].experiment]
     return of_figure(SPECTRUM if plan.spectra else EIGENPAIRS, figure)
+
+
+def figure_in_report(kind):
+    """The picture of a figure of one kind, with its caption for the report."""
+    return report(
+        "figures/{figure}.png",
+        caption=f"../report/{kind}.rst",
+        category="2. Figures",
+        labels={"figure": "{figure}"},
+    )
+
+
+def page_in_report(table):
+    """A table as a page, with its caption for the report."""
+    return report(
+        f"tables/{table}.html",
+        caption=f"../report/{settings.tables[table].kind}_table.rst",
+        category="3. Tables",
+        labels={"table": table},
+    )
+
+
+def claims_page(claims, name, label):
+    """The page of verdicts, if there are any claims."""
+    page = report(
+        f"tables/{name}.html",
+        caption="../report/claims.rst",
+        category="1. Claims",
+        labels={"table": label},
+    )
+    return [page] if claims else []

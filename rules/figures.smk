@@ -8,7 +8,7 @@ rule render_endpoints:
         code=code("render_endpoints"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("endpoints"),
     log:
         "logs/render_endpoints/{figure}.log",
     wildcard_constraints:
@@ -36,7 +36,7 @@ rule render_gaps:
         code=code("render_gaps"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("gaps"),
     log:
         "logs/render_gaps/{figure}.log",
     wildcard_constraints:
@@ -56,7 +56,7 @@ rule render_right_edge:
         code=code("render_right_edge"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("right_edge"),
     log:
         "logs/render_right_edge/{figure}.log",
     wildcard_constraints:
@@ -76,7 +76,7 @@ rule render_negative_part:
         code=code("render_negative_part"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("negative_part"),
     log:
         "logs/render_negative_part/{figure}.log",
     wildcard_constraints:

@@ -7,7 +7,7 @@ rule render_ordered:
         code=code("render_ordered"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("ordered"),
     log:
         "logs/render_ordered/{figure}.log",
     wildcard_constraints:
@@ -27,7 +27,7 @@ rule render_overlay:
         code=code("render_overlay"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("overlay"),
     log:
         "logs/render_overlay/{figure}.log",
     wildcard_constraints:
@@ -47,7 +47,7 @@ rule render_over_training:
         code=code("render_over_training"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("over_training"),
     log:
         "logs/render_over_training/{figure}.log",
     wildcard_constraints:
@@ -68,7 +68,7 @@ rule render_outliers:
         code=code("render_outliers"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("outliers"),
     log:
         "logs/render_outliers/{figure}.log",
     wildcard_constraints:
@@ -88,7 +88,7 @@ rule render_densities:
         code=code("render_densities"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("densities"),
     log:
         "logs/render_densities/{figure}.log",
     wildcard_constraints:
@@ -108,7 +108,7 @@ rule render_layers:
         code=code("render_layers"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("layers"),
     log:
         "logs/render_layers/{figure}.log",
     wildcard_constraints:

@@ -1,14 +1,3 @@
-"""What the paper argues with: linear models and random matrices."""
-
-SOURCE = "results/random_matrices/{source}"
-
-
-def sources_of(section, wildcards, file):
-    """A file of every entry of random_matrices that a figure or table reads."""
-    entry = getattr(settings, f"{section}s")[getattr(wildcards, section)]
-    return expand(f"{SOURCE}/{file}.parquet", source=entry.sources)
-
-
 rule extract_linear_model:
     input:
         code=code("extract_linear_model"),
@@ -101,7 +90,7 @@ rule render_bulks:
         code=code("render_bulks"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("bulks"),
     log:
         "logs/render_bulks/{figure}.log",
     wildcard_constraints:
@@ -121,7 +110,7 @@ rule render_spikes:
         code=code("render_spikes"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("spikes"),
     log:
         "logs/render_spikes/{figure}.log",
     wildcard_constraints:
@@ -141,7 +130,7 @@ rule render_spiked_spectra:
         code=code("render_spiked_spectra"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("spiked_spectra"),
     log:
         "logs/render_spiked_spectra/{figure}.log",
     wildcard_constraints:
@@ -226,7 +215,7 @@ rule render_decomposition:
         code=code("render_decomposition"),
     output:
         pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        png=figure_in_report("decomposition"),
     log:
         "logs/render_decomposition/{figure}.log",
     wildcard_constraints:
@@ -264,3 +253,72 @@ rule tabulate_decomposition:
         config=ConfigPart(table="tables.{table}"),
     script:
         "../scripts/tabulate_decomposition.py"
+
+
+rule measure_directions:
+    input:
+        dataset=dataset_of,
+        checkpoint=CHECKPOINT,
+        own=lambda wildcards: own_network(wildcards.experiment),
+        code=code("measure_directions"),
+    output:
+        table=DIRECTIONS,
+    log:
+        "logs/measure_directions/{experiment}_seed{seed}_step{step}.log",
+    benchmark:
+        "logs/measure_directions/{experiment}_seed{seed}_step{step}.tsv"
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    resources:
+        gpu=GPUS,
+    params:
+        config=ConfigPart(
+            model="experiments.{experiment}.model",
+            directions="directions",
+        ),
+    script:
+        "../scripts/measure_directions.py"
+
+
+rule render_directions:
+    input:
+        directions=lambda wildcards: directions_of(settings.figures[wildcards.figure]),
+        code=code("render_directions"),
+    output:
+        pdf="figures/{figure}.pdf",
+        png=figure_in_report("directions"),
+    log:
+        "logs/render_directions/{figure}.log",
+    wildcard_constraints:
+        figure=names_of(settings.figures, "directions"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(figure="figures.{figure}"),
+    script:
+        "../scripts/render_directions.py"
+
+
+rule tabulate_directions:
+    input:
+        directions=lambda wildcards: directions_of(settings.tables[wildcards.table]),
+        outliers=lambda wildcards: outliers_of(
+            settings.tables[wildcards.table],
+            settings.tables[wildcards.table].experiments,
+        ),
+        code=code("tabulate_directions"),
+    output:
+        csv="tables/{table}.csv",
+    log:
+        "logs/tabulate_directions/{table}.log",
+    wildcard_constraints:
+        table=names_of(settings.tables, "directions"),
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=ConfigPart(table="tables.{table}"),
+    script:
+        "../scripts/tabulate_directions.py"

@@ -183,7 +183,8 @@ def test_check_claim_leaves_out_runs_that_it_does_not_name():
 def spectrum_table(name: str, seed: int = 0, step: int = 100, largest: float = 1.0):
     table = pd.DataFrame({"rank": [0, 1], "eigenvalue": [-0.1, largest]})
     about = {"experiment": name, "seed": seed, "step": step, "matrix": "hessian"}
-    table.attrs = about | {"num_classes": 3, "num_negative": 1}
+    path = f"{name}/seed{seed}/step{step}_hessian.parquet"
+    table.attrs = about | {"num_classes": 3, "num_negative": 1, "kind": "spectrum", "path": path}
     return table
 
 
@@ -197,7 +198,8 @@ def outlier_table(name: str, seed: int = 0):
         (200, "hessian", "gap", 9),
     ]
     table = pd.DataFrame(rows, columns=["step", "matrix", "rule", "num_outliers"])
-    table.attrs = {"experiment": name, "seed": seed}
+    path = f"{name}/seed{seed}/outliers.parquet"
+    table.attrs = {"experiment": name, "seed": seed, "kind": "outliers", "path": path}
     return table
 
 
@@ -220,7 +222,7 @@ def test_check_claims_reads_the_tables_of_its_seed_and_step(seed, step, verdict)
     ]
     claim = {"kind": "negative_part", "section": "1", "experiments": ["a"], "max_magnitude": 0.1}
     outliers = [outlier_table("a", 0), outlier_table("a", 1)]
-    verdicts = check_claims(spectra, outliers, {"mine": claim | {"seed": seed, "step": step}})
+    verdicts = check_claims([*spectra, *outliers], {"mine": claim | {"seed": seed, "step": step}})
     assert verdicts["mine"]["verdict"] == verdict
 
 
@@ -238,12 +240,19 @@ def test_check_claims_keeps_every_claim_under_its_name():
     }
     names = ["a", "b"]
     verdicts = check_claims(
-        [spectrum_table(name) for name in names], [outlier_table(name) for name in names], claims
+        [make(name) for make in (spectrum_table, outlier_table) for name in names], claims
     )
     assert {name: result["verdict"] for name, result in verdicts.items()} == {
         "grow": "does not hold",
         "match": "holds",
     }
+    for result in verdicts.values():
+        assert result["rules"] == ["count_outliers", "extract_spectrum"]
+        assert result["files"] == sorted(
+            f"{name}/seed0/{file}.parquet"
+            for name in names
+            for file in ("outliers", "step100_hessian")
+        )
 
 
 def run_of(eigenvalues, num_negative=1):

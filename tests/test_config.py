@@ -63,6 +63,7 @@ random_matrices:
     num_repeats: 10, seed: 0}
 spectrum: {zero_tolerance: 1.0}
 outliers: {rules: [gap, ratio, elbow], num_candidates: 5}
+directions: {num_beyond: 2, tolerance: 0.001}
 lines: {num_between: 4, num_beyond: 2}
 planes: {num_points: 3, margin: 0.5}
 figures:
@@ -712,4 +713,15 @@ def test_validate_config_refuses_sources_of_another_kind() -> None:
     with pytest.raises(
         ConfigError, match=r"figures.bulk.sources must name one of example, got 'edge'"
     ):
+        validate_config(raw)
+
+
+def test_validate_config_wants_the_settings_of_directions_where_they_are_read() -> None:
+    raw = yaml.safe_load(VALID)
+    del raw["directions"]
+    validate_config(raw)
+    raw["figures"]["what"] = {
+        "kind": "directions", "experiments": ["slow"], "labels": ["one"], "seed": 0,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"directions is missing, which figures\.what needs"):
         validate_config(raw)

@@ -15,7 +15,8 @@ PACKAGE = Path(hesspipe.__file__).parent
 # The order in which the modules are read; each imports only from those above it.
 READING_ORDER = [
     "named_functions", "config_messages", "config_types", "config_theory", "config_own",
-    "config_own_references", "config_references", "config_gallery", "config_readers", "config",
+    "config_own_references", "config_references", "config_gallery", "config_readers",
+    "config_claims", "config",
     "seeding", "files", "digits", "cifar10", "data", "models", "own_networks", "memory",
     "structures", "batches", "denominators", "evaluations", "flat_model", "differentiability",
     "objective", "finiteness", "curvature", "products", "columns", "linear_layers", "layers",
@@ -27,7 +28,8 @@ READING_ORDER = [
     "law_tables", "linear_models", "spiked_samples", "linear_extraction", "matrix_free", "paths",
     "alignment", "barriers", "basins", "outliers", "outlier_table", "tables", "extremes",
     "sharpness",
-    "inertia_table", "decomposition", "claims",
+    "inertia_table", "decomposition", "output_directions", "direction_table",
+    "claim_runs", "spectrum_claims", "landscape_claims", "theory_claims", "claims", "pages",
     "figures", "workflow",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))

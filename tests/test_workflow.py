@@ -16,11 +16,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from report_in_browser import find_browser, open_report
 
 from hesspipe.tables import read_table
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = ["Snakefile", "rules", "scripts", "hesspipe", "profiles", "envs", "data"]
+SOURCES = ["Snakefile", "rules", "report", "scripts", "hesspipe", "profiles", "envs", "data"]
 EXPERIMENTS = ["clusters_gd_relu_k2_cov1", "clusters_sgd_relu_k3_cov1"]
 
 
@@ -66,9 +67,10 @@ def small_config() -> dict[str, Any]:
     config["figures"]["gallery_overlay"] |= {"experiment": EXPERIMENTS[0], "step": 20}
     for name in ("ordered", "outliers", "over_training"):  # the same tables; see test_gallery.py
         del config["figures"][f"gallery_{name}"]
-    for name in ("decomposition",):
-        for section in ("figures", "tables"):
-            config[section][name] |= {"experiment": EXPERIMENTS[0]}
+    for section in ("figures", "tables"):
+        config[section]["decomposition"] |= {"experiment": EXPERIMENTS[0]}
+        config[section]["directions"] |= {"experiments": [EXPERIMENTS[0]]}
+    config["figures"]["directions"]["labels"] = ["one"]
     for source in config["random_matrices"].values():
         small = {
             "linear_model": {"num_features": 12, "num_samples": 60, "num_groups": 20,
@@ -86,14 +88,25 @@ def small_config() -> dict[str, Any]:
                      "spiked_spectra_alpha2")
     }  # fmt: skip
     for name, claim in list(config["claims"].items()):
-        if "mnist_width10" in str(claim) or "mnist_lb" in str(claim):
+        is_on_images = any(part in str(claim) for part in ("mnist_", "cifar10_"))
+        if is_on_images and claim["kind"] != "outliers_are_class_means":
             del config["claims"][name]
-    for claim in config["claims"].values():
-        claim |= {"step": 20}
-        if "experiments" in claim:
-            claim["experiments"] = EXPERIMENTS
+        elif "sources" in claim:
+            present = [source for source in claim["sources"] if source in config["random_matrices"]]
+            claim["sources"] = present
+            if not present:
+                del config["claims"][name]
+        elif "groups" in claim:
+            claim |= {"step": 20, "groups": [EXPERIMENTS]}
+        elif claim["kind"] == "outliers_are_class_means":
+            claim |= {"experiments": EXPERIMENTS}
+        elif "experiment" in claim:
+            claim |= {"experiment": EXPERIMENTS[0]}
         else:
-            claim["groups"] = [EXPERIMENTS]
+            with_all_matrices = claim["kind"] in ("residual_is_small", "trivial_zeros")
+            claim |= {
+                "step": 20, "experiments": EXPERIMENTS[:1] if with_all_matrices else EXPERIMENTS,
+            }  # fmt: skip
     return config
 
 
@@ -163,7 +176,8 @@ def test_everything_is_built(finished: Path) -> None:
         "figures/fig1.pdf", "figures/fig1.png", "figures/fig2.pdf", "figures/fig2.png",
         "figures/fig3.pdf", "figures/fig5.pdf", "figures/gallery_overlay.pdf", "tables/width.csv",
         "figures/fig10.pdf", "figures/theorem1.pdf", "figures/theorem2.png", "tables/theorem1.csv",
-        "figures/decomposition.pdf", "tables/decomposition.csv",
+        "figures/decomposition.pdf", "tables/decomposition.csv", "tables/claims.md",
+        "figures/directions.pdf", "tables/directions.html", "tables/claims.html",
         "tables/table1.csv", "tables/table1.md", "tables/table1.tex", "claims.json",
         "metrics/outliers.json",
     ):  # fmt: skip
@@ -173,6 +187,23 @@ def test_everything_is_built(finished: Path) -> None:
     assert not (finished / ".hesspipe/training").exists() or not any(
         (finished / ".hesspipe/training").iterdir()
     )
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no chromium is installed to open it with")
+def test_report_opens_offline_with_every_figure_and_no_error(finished: Path) -> None:
+    snakemake(finished, "--cores", "1", "--report", "report.html")
+    seen = open_report(str(find_browser()), finished / "report.html")
+    assert not seen["errors"]
+    assert not [line for line in seen["console"] if "ERROR" in line.split("CONSOLE")[0]]
+    config = small_config()
+    results = seen["results"]
+    for figure in config["figures"]:
+        assert results[f"2. Figures: {figure}"] == {"kind": "figure", "width": 1100}, figure
+    pages = [f"3. Tables: {table}" for table in config["tables"]]
+    for page in [*pages, "1. Claims: every statement, with its verdict"]:
+        assert results[page]["kind"] == "page", page
+        assert results[page]["size"] > 1000, page
+    assert len(results) == len(config["figures"]) + len(pages) + 1
 
 
 def test_sum_of_ggn_and_residual_spectra_is_that_of_the_hessian(finished: Path) -> None:
