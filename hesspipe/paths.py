@@ -150,7 +150,7 @@ def plane_grid(points: Sequence[tuple[float, float]], num_points: int, margin: f
     num_points : int
         Grid points in each direction.
     margin : float
-        Room on each side, as a share of the points' extent in that direction.
+        Room on each side, as a share of the points' larger extent.
 
     Returns
     -------
@@ -159,7 +159,8 @@ def plane_grid(points: Sequence[tuple[float, float]], num_points: int, margin: f
     """
     places = torch.tensor(points, dtype=torch.float64)
     low, high = places.amin(0), places.amax(0)
-    low, high = low - margin * (high - low), high + margin * (high - low)
+    room = margin * (high - low).max()
+    low, high = low - room, high + room
     steps = torch.linspace(0, 1, num_points, dtype=torch.float64)
     return torch.cartesian_prod(*(low + steps[:, None] * (high - low)).unbind(1))
 

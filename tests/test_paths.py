@@ -113,8 +113,8 @@ def test_plane_refuses_three_points_of_one_line():
 def test_plane_grid_covers_the_points_with_room():
     grid = plane_grid([(0.0, 0.0), (4.0, 0.0), (1.0, 2.0)], num_points=5, margin=0.25)
     assert grid.shape == (25, 2)
-    assert grid.amin(0).tolist() == [-1.0, -0.5]
-    assert grid.amax(0).tolist() == [5.0, 2.5]
+    assert grid.amin(0).tolist() == [-1.0, -1.0]
+    assert grid.amax(0).tolist() == [5.0, 3.0]
     assert grid[:5, 0].unique().tolist() == [-1.0]
 
 

@@ -73,7 +73,8 @@ def draw_points(axes: Axes, points: pd.DataFrame) -> None:
     path = points[points["point"] == "path"].sort_values("step", kind="stable")
     axes.plot(
         path["second"], path["first"], color="white", marker=".", markersize=3,
-        label="path of training, projected", path_effects=[withStroke(linewidth=2.2)],
+        label="path of training, projected",
+        path_effects=[withStroke(linewidth=2.2, foreground="black")],
     )  # fmt: skip
     for number, (name, label) in enumerate(_LABELS.items()):
         place = points[points["point"] == name]
