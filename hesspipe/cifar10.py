@@ -110,7 +110,10 @@ def download_cifar10(
             address, checksum, Path(address).name, Path(folder), progressbar=True
         )
     except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else "unknown"
+        status = "unknown"
+        if error.response is not None:
+            status = str(error.response.status_code)
+            error.response.close()  # its connection would stay open as long as the error
         raise _not_downloaded(folder, f"{address} answers with status {status}") from None
     except requests.RequestException as error:
         reason = f"{address} cannot be reached, {type(error).__name__}"

@@ -165,9 +165,6 @@ def _broken_start(key: str, experiment: Experiment, config: Config) -> Iterable[
     for what in ("dataset", "model"):
         if getattr(start, what) != getattr(experiment, what):
             yield f"{key}.{what} must be that of {name}, from which it starts"
-    if start.training.algorithm == "saved" or experiment.training.algorithm == "saved":
-        yield f"{key}.starts_from must join experiments that are trained here, got {name!r}"
-        return
     if start.training.dtype != experiment.training.dtype:
         yield f"{key}.training.dtype must be that of {name}, from which it starts"
     for seed in experiment.seeds:

@@ -16,6 +16,7 @@ import copy
 import torch
 from torch import Tensor
 
+from hesspipe.memory import require
 from hesspipe.objective import Batch, Objective
 
 
@@ -83,11 +84,18 @@ def output_curvatures(objective: Objective, batch: Batch) -> Tensor:
     ------
     NotASumOverSamplesError
         If the loss couples samples.
+    TooLargeError
+        If the result does not fit into memory.
     """
     outputs = detached_outputs(objective, batch)
     loss = batch.share * objective.loss_fn(outputs, batch.targets)
     (slopes,) = torch.autograd.grad(loss, outputs, create_graph=True)
     num_samples, num_outputs = outputs.shape
+    require(
+        num_samples * num_outputs**2 * outputs.element_size(),
+        f"the curvature of the loss in {num_outputs:,} outputs of {num_samples:,} samples",
+        "use hesspipe.GGNOperator or smaller batches",
+    )
     curvatures = outputs.new_zeros(num_samples, num_outputs, num_outputs)
     if not slopes.requires_grad:  # a loss linear in the outputs
         return curvatures

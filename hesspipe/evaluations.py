@@ -130,7 +130,7 @@ def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int])
             )
 
 
-def couples_samples(whole: Any, part: Any, dtype: torch.dtype) -> bool:
+def couples_samples(whole: Any, part: Any, dtype: torch.dtype, num_batches: int) -> bool:
     """Whether a model's outputs for some samples depend on the others of their batch.
 
     Parameters
@@ -138,20 +138,33 @@ def couples_samples(whole: Any, part: Any, dtype: torch.dtype) -> bool:
     whole, part : nested tensors
         Outputs of a batch, and of its first samples alone.
     dtype : torch.dtype
+    num_batches : int
 
     Returns
     -------
     bool
         Outputs without a row per sample, or padded to the batch's longest, are not compared.
+
+    Raises
+    ------
+    ValueError
+        If they do, and there are several batches: the loss depends on how they were made.
     """
     pairs = zip(named_tensors(whole, ""), named_tensors(part, ""), strict=False)
-    return any(
+    is_coupled = any(
         one.ndim > 0
         and one.shape[1:] == other.shape[1:]
         and len(other) < len(one)
         and not _is_same(one[: len(other)], other, dtype)
         for (_, one), (_, other) in pairs
     )
+    if is_coupled and num_batches > 1:
+        raise ValueError(
+            "model must treat each sample alone, got outputs of samples that depend on the others "
+            "of their batch, so that the loss depends on how the data are batched; pass all the "
+            "data as one batch, or use running statistics"
+        )
+    return is_coupled
 
 
 def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:

@@ -41,6 +41,10 @@ def eigenpairs(
     nothing new, or when a missing eigenvector would have shown but for a random start that has a
     probability below 1e-4 (in exact arithmetic; see `hesspipe.krylov`).
 
+    The number of products grows with the square root of the spectrum's spread divided by the
+    distances at its end. Where eigenvalues crowd, as at the zeros of a singular G, no method that
+    only multiplies gets far: ask `hesspipe.density` for counts there.
+
     Parameters
     ----------
     operator : Objective, or any object with `shape`, `dtype` and `@`

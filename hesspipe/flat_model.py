@@ -57,6 +57,8 @@ class FlatModel:
     def __init__(
         self, model: nn.Module, dtype: torch.dtype, patterns: Sequence[str] | None
     ) -> None:
+        if dtype not in (torch.float64, torch.float32):
+            raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
         model = _unwrapped(model)
         refuse_random_modules(model)
         _require_usable(model)
@@ -133,6 +135,11 @@ class FunctionOfTheta(nn.Module):
         super().__init__()
         self.function = function
         self.theta = nn.Parameter(theta.detach().clone())
+
+    @staticmethod
+    def sum_of_outputs(outputs: Tensor, _: Tensor) -> Tensor:
+        """The loss that goes with it."""
+        return outputs.sum()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FunctionOfTheta:
         return self  # copying what the function holds is not ours to do

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from hesspipe.diagonal_blocks import DiagonalBlock
 from hesspipe.extraction import load_objective
 from hesspipe.extreme_pairs import eigenpairs
+from hesspipe.files import digest
 from hesspipe.operators import OPERATORS
 from hesspipe.spectral_density import density
 
@@ -33,8 +37,10 @@ def density_table(
     matrix : {"hessian", "ggn", "residual"}
     patterns : list of str or None
         Names of the block's parameters, with wildcards; None is the whole network.
-    model, settings : dict
-        The experiment's `model` and `matrix_free` in config.yaml.
+    model : dict
+        The experiment's `model` in config.yaml.
+    settings : dict
+        dtype, batch_size and density of its `matrix_free`.
 
     Returns
     -------
@@ -76,18 +82,22 @@ def eigenpairs_table(
     matrix: str,
     model: dict[str, Any],
     settings: dict[str, Any],
-    path_to_state: str | Path,
+    own_code: Sequence[str | Path] = (),
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Compute the extreme eigenvalues of H, G or R with the norms of their true residuals.
+
+    An unfinished search is kept below .hesspipe; a job that was killed goes on from there.
 
     Parameters
     ----------
     path_to_dataset, path_to_checkpoint : path
     matrix : {"hessian", "ggn", "residual"}
-    model, settings : dict
-        The experiment's `model` and `matrix_free` in config.yaml.
-    path_to_state : path
-        Where an unfinished search is kept; a killed job goes on from there.
+    model : dict
+        The experiment's `model` in config.yaml.
+    settings : dict
+        dtype, batch_size and eigenpairs of its `matrix_free`.
+    own_code : sequence of path
+        Files behind functions of one's own: an unfinished search of others is not gone on with.
 
     Returns
     -------
@@ -100,7 +110,11 @@ def eigenpairs_table(
         path_to_dataset, path_to_checkpoint, model, **_precision(settings)
     )
     wanted = settings["eigenpairs"]
-    Path(path_to_state).parent.mkdir(parents=True, exist_ok=True)
+    files = [path_to_dataset, path_to_checkpoint, *own_code]
+    specification = [matrix, model, settings, [digest(path) for path in files]]
+    name = hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()[:16]
+    path_to_state = Path(".hesspipe", "eigenpairs", f"{name}.safetensors")
+    path_to_state.parent.mkdir(parents=True, exist_ok=True)
     operator = OPERATORS[matrix](objective)
     found = eigenpairs(operator, progress=True, state=path_to_state, **wanted)
     size, num_smallest = objective.num_parameters, wanted["num_smallest"]

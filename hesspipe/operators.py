@@ -104,13 +104,14 @@ class CurvatureOperator:
             product: NDArray[Any] = (self @ given.to(self.device, self.dtype)).cpu().numpy()
             return product
         self._check(vectors)
-        rows = vectors.detach().reshape(self.shape[0], -1).T.contiguous()
+        is_one = vectors.ndim == 1
+        rows = vectors.detach().unsqueeze(0) if is_one else vectors.detach().T.contiguous()
         total = self._multiply_rows(rows)
         if not math.isfinite(float(total.sum())):
             if not torch.isfinite(rows).all():
                 raise ValueError("vectors must be finite, got nan or inf")
             require_finite_matrix(self.objective, total, self.matrix)
-        return total.T.reshape(vectors.shape)
+        return total[0] if is_one else total.T
 
     def to_scipy(self) -> LinearOperator[Any]:
         """Give the operator to SciPy's solvers, e.g. `scipy.sparse.linalg.eigsh`."""

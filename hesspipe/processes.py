@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hesspipe.denominators import known_denominator, reduction
 from hesspipe.objective import Objective
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def part_of_whole(objective: Objective, process_group: ProcessGroup) -> Objectiv
         In every process, if one has other parameters or another weight decay than the first.
     """
     _require_same(objective, process_group)
-    own = objective.total_denominator()
+    own = total_denominator(objective)
     sums = torch.tensor(
         [own or 0.0, objective.num_data], dtype=torch.float64, device=objective.device
     )
@@ -55,6 +56,26 @@ def part_of_whole(objective: Objective, process_group: ProcessGroup) -> Objectiv
     part.num_data = int(sums[1])
     part.batches = [replace(batch, share=factor * batch.share) for batch in objective.batches]
     return part
+
+
+def total_denominator(objective: Objective) -> float | None:
+    """What an objective's loss divides by over all its data; None for a sum.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not one of torch's own, and the objective was built without `denominator`.
+    """
+    loss_fn = objective._whole_loss
+    if reduction(loss_fn) == "sum":
+        return None
+    divide = objective._denominator or known_denominator(loss_fn)
+    total = 0.0
+    with torch.no_grad():
+        for batch in objective.batches:
+            outputs = objective._flat(objective.theta, batch.inputs)
+            total += float(divide(outputs, batch.targets))
+    return total
 
 
 def _require_same(objective: Objective, process_group: ProcessGroup) -> None:

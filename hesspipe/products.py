@@ -95,7 +95,8 @@ class BatchProduct:
 
 def batch_loss(objective: Objective, theta: Tensor, batch: Batch) -> Tensor:
     """One batch's part of L(theta): a scalar."""
-    return batch.share * objective.batch_loss(theta, batch)
+    loss = objective.batch_loss(theta, batch)
+    return loss if batch.share == 1 else batch.share * loss
 
 
 def linearized_loss(objective: Objective, theta: Tensor, batch: Batch) -> Tensor:

@@ -44,6 +44,8 @@ class Density:
     matrix : str
         "hessian", "ggn", "residual", or "operator" for one of the caller's.
     num_products : int
+    eps : float
+        Of the dtype that the products were computed in.
     """
 
     nodes: Tensor
@@ -51,6 +53,7 @@ class Density:
     dim: int
     matrix: str
     num_products: int
+    eps: float = torch.finfo(torch.float64).eps
 
     def evaluate(self, grid: Tensor, width: float) -> tuple[Tensor, Tensor]:
         """Smooth the density by a Gaussian.
@@ -94,9 +97,22 @@ class Density:
         -------
         mean, standard_error : float
             Over the probes.
+
+        Raises
+        ------
+        ValueError
+            If a threshold is as near to a node as eigenvalues are known, P eps max |node|: on
+            which side they are is then noise, as those of zeros are at a threshold of 0.
         """
         if not low < high:
             raise ValueError(f"low must be below high, got {low} and {high}")
+        resolution = self.dim * self.eps * float(self.nodes.abs().max())
+        for threshold in (low, high):
+            if (((self.nodes - threshold).abs() <= resolution) & (self.weights > 0)).any():
+                raise ValueError(
+                    f"thresholds must be apart from eigenvalues, got {threshold} with a node "
+                    f"within the rounding of {resolution:.1e}; take one farther away, or float64"
+                )
         is_inside = (self.nodes > low) & (self.nodes <= high)
         mean, error = _summarize(self.dim * (self.weights * is_inside).sum(1))
         return float(mean), float(error)
@@ -194,7 +210,8 @@ def density(
         nodes[probe] = found[-1]
         nodes[probe, : len(found)] = found
         weights[probe, : len(found)] = shares
-    return Density(nodes, weights, product.dim, product.name, num_products)
+    eps = torch.finfo(product.dtype).eps
+    return Density(nodes, weights, product.dim, product.name, num_products, eps)
 
 
 def _quadrature(product: SymmetricProduct, start: Tensor, steps: Any) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,10 @@ rule estimate_density:
     params:
         config=ConfigPart(
             model="experiments.{experiment}.model",
-            matrix_free="experiments.{experiment}.matrix_free",
+            dtype="experiments.{experiment}.matrix_free.dtype",
+            batch_size="experiments.{experiment}.matrix_free.batch_size",
+            groups="experiments.{experiment}.matrix_free.groups",
+            density="experiments.{experiment}.matrix_free.density",
         ),
     script:
         "../scripts/estimate_density.py"
@@ -76,7 +79,9 @@ rule find_eigenpairs:
     params:
         config=ConfigPart(
             model="experiments.{experiment}.model",
-            matrix_free="experiments.{experiment}.matrix_free",
+            dtype="experiments.{experiment}.matrix_free.dtype",
+            batch_size="experiments.{experiment}.matrix_free.batch_size",
+            eigenpairs="experiments.{experiment}.matrix_free.eigenpairs",
         ),
     script:
         "../scripts/find_eigenpairs.py"

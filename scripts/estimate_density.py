@@ -15,11 +15,10 @@ def estimate_density(
     matrix: str, config: dict[str, Any],
 ) -> None:  # fmt: skip
     """Load network and data, estimate, write."""
-    patterns = config["matrix_free"]["groups"].get(group)
+    patterns = config["groups"].get(group)
     table, provenance = density_table(
-        path_to_dataset, path_to_checkpoint, matrix, patterns, config["model"],
-        config["matrix_free"],
-    )  # fmt: skip
+        path_to_dataset, path_to_checkpoint, matrix, patterns, config["model"], config
+    )
     write_table(table, path_to_table, "density", provenance | {"group": group})
 
 

@@ -11,21 +11,22 @@ if TYPE_CHECKING:
 
 
 def find_eigenpairs(
-    paths_to_network: tuple[str, str], path_to_table: str, matrix: str, config: dict[str, Any]
-) -> None:
+    paths_to_network: list[str], path_to_table: str, matrix: str, config: dict[str, Any],
+    own_code: list[str],
+) -> None:  # fmt: skip
     """Load network and data, search, write; a killed search goes on."""
     table, provenance = eigenpairs_table(
-        *paths_to_network, matrix, config["model"], config["matrix_free"],
-        f".hesspipe/eigenpairs/{path_to_table}.safetensors",
-    )  # fmt: skip
+        *paths_to_network, matrix, config["model"], config, own_code
+    )
     write_table(table, path_to_table, "eigenpairs", provenance)
 
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
         find_eigenpairs(
-            (snakemake.input.dataset, snakemake.input.checkpoint),
+            [snakemake.input.dataset, snakemake.input.checkpoint],
             snakemake.output.table,
             snakemake.wildcards.matrix,
             snakemake.params.config,
+            list(snakemake.input.own),
         )

@@ -99,7 +99,7 @@ def test_density_is_stored_as_it_is(tmp_path: Path) -> None:
 
 
 def test_eigenpairs_are_the_ends_of_the_exact_spectrum() -> None:
-    table, about = eigenpairs_table(*NETWORK, "hessian", MODEL, SETTINGS, "state.safetensors")
+    table, about = eigenpairs_table(*NETWORK, "hessian", MODEL, SETTINGS)
     exact, _ = spectrum_table(*NETWORK, "hessian", MODEL, zero_tolerance=1.0)
     expected = exact.set_index("rank").loc[table["rank"], "eigenvalue"].to_numpy()
     largest = np.abs(expected).max()
@@ -107,11 +107,36 @@ def test_eigenpairs_are_the_ends_of_the_exact_spectrum() -> None:
     assert table["residual_norm"].max() <= 1e-9 * largest
     assert table["end"].value_counts().to_dict() == {"largest": 8, "smallest": 3}
     assert about["num_products"] > 0
-    assert not Path("state.safetensors").exists()
+    assert not list(Path(".hesspipe/eigenpairs").iterdir())
+
+
+def test_unfinished_search_is_known_by_all_that_decides_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states: list[Path] = []
+
+    def stop(*_: Any, state: Path, **__: Any) -> None:
+        states.append(state)
+        raise InterruptedError
+
+    monkeypatch.setattr("hesspipe.matrix_free.eigenpairs", stop)
+
+    def search(matrix: str = "hessian", **changes: Any) -> None:
+        with pytest.raises(InterruptedError):
+            eigenpairs_table(*NETWORK, matrix, MODEL, SETTINGS | changes, ["my_free_nets.py"])
+
+    search()
+    search()
+    assert states[0] == states[1]
+    search("ggn")
+    search(batch_size=5)
+    Path("my_free_nets.py").write_text(NETS + "# edited\n")
+    search()
+    assert len(set(states)) == 4
 
 
 def test_outliers_are_the_same_from_the_ends_as_from_all_eigenvalues() -> None:
-    ends, about = eigenpairs_table(*NETWORK, "hessian", MODEL, SETTINGS, "state.safetensors")
+    ends, about = eigenpairs_table(*NETWORK, "hessian", MODEL, SETTINGS)
     whole, about_whole = spectrum_table(*NETWORK, "hessian", MODEL, zero_tolerance=1.0)
     ends.attrs, whole.attrs = about, about_whole
     rules = ["gap", "ratio", "elbow"]

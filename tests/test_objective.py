@@ -515,3 +515,16 @@ def test_first_samples_of_a_batch_are_taken_with_their_targets() -> None:
     assert part.share == 0.5
     for whole in (Batch(normal(6, 4), normal(2), 1.0), Batch(normal(6, 4), None, 1.0)):
         assert whole.first(2) is whole
+
+
+def test_curvature_of_many_outputs_is_refused_with_the_numbers() -> None:
+    # A million outputs a sample; products with G need no such array.
+    model = nn.Conv1d(1, 2, 1, bias=False).double()
+    inputs = normal(1, 1, 500_000)
+    objective = Objective(model, nn.MSELoss(), (inputs, torch.zeros(1, 2, 500_000)))
+    with pytest.raises(
+        TooLargeError, match=r"1,000,000 outputs of 1 samples needs 7,450.6 GiB.*GGN"
+    ):
+        hesspipe.ggn_matrix(objective)
+    expected = torch.eye(2, dtype=torch.float64) * inputs.square().mean()
+    assert_close(hesspipe.GGNOperator(objective) @ torch.eye(2, dtype=torch.float64), expected)

@@ -96,9 +96,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
      "['network', 'embedding'], got 'head'"),
     (f"{FREE}.group_matrices", [], "figures.parts reads the hessian of embedding, which saved "
      "does not compute"),
-    (f"{TRAINED}.starts_from", "saved", f"{TRAINED}.dataset must be that of saved, from which it "
-     f"starts\nsome.yaml: {TRAINED}.starts_from must join experiments that are trained here, got "
-     "'saved'"),
+    (f"{TRAINED}.starts_from", "saved", "{0} must join two trainings, got a saved state"),
     ("figures.apart.num_largest", 6, "{0} must be at most that of saved's eigenpairs (5), got 6"),
     ("figures.smooth.relative_width", 0, "{0} must be greater than 0.0, got 0"),
 ]  # fmt: skip

@@ -212,6 +212,19 @@ def test_signs_in_float32_are_refused() -> None:
         matrix_spectrum(matrix, matrix="hessian", method="columns")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_counts_at_a_threshold_within_rounding_are_refused(dtype: torch.dtype) -> None:
+    # All but 3 eigenvalues are zero, and stand on either side of 0 by their rounding.
+    data = normal(8, 4), normal(8, 3)
+    model = nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 3, bias=False))
+    objective = Objective(model, nn.MSELoss(), data, dtype=dtype, parameters=["1.*"])
+    found = hesspipe.density(objective, num_probes=3, num_steps=3)
+    with pytest.raises(ValueError, match=r"thresholds must be apart from eigenvalues, got 0.0"):
+        found.count(low=0.0)
+    mean, standard_error = found.count(low=1e-3)
+    assert abs(mean - 3) <= 4 * standard_error + 1e-3
+
+
 class Attention(nn.Module):
     """One head of fused attention over 3 places, as called by users of torch 2."""
 
