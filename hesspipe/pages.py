@@ -15,7 +15,7 @@ _STYLE = """
 body { font: 14px/1.4 sans-serif; margin: 1em; color: #222; background: #fff; }
 table { border-collapse: collapse; }
 th, td { padding: 0.3em 0.6em; border-bottom: 1px solid #ddd; text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; max-width: 30em; overflow-wrap: break-word; }
 th { position: sticky; top: 0; background: #fff; }
 """
 
@@ -44,7 +44,9 @@ def table_page(table: pd.DataFrame) -> str:
     for column in table.select_dtypes("float"):
         styler = styler.format("{:.5g}", subset=[column], na_rep="")
     if "verdict" in table:
-        styler = styler.map(lambda value: f"background: {_COLORS[value]}", subset=["verdict"])
+        styler = styler.map(
+            lambda value: f"background: {_COLORS[value]}; white-space: nowrap", subset=["verdict"]
+        )
     # Pandas names a table at random unless told how: equal tables are equal bytes.
     body = styler.set_uuid("table").to_html()
     return (

@@ -263,9 +263,10 @@ def test_reordered_keys_rerun_nothing(project: Path) -> None:
         (
             "hesspipe/outliers.py",
             {"count_outliers", "summarize_outliers", "tabulate_outliers", "check_claims",
-             "render_gaps"},
+             "tabulate_claims", "lay_out_tables", "render_gaps", "render_decomposition",
+             "tabulate_decomposition", "tabulate_directions"},
         ),
-        ("hesspipe/claims.py", {"check_claims"}),
+        ("hesspipe/claims.py", {"check_claims", "tabulate_claims", "lay_out_tables"}),
     ],
 )  # fmt: skip
 def test_edited_module_reruns_what_imports_it(project: Path, module: str, rules: set[str]) -> None:
