@@ -1,6 +1,6 @@
 """The same transformer from Python alone, untrained: its density and largest eigenvalues.
 
-python examples/transformer/spectrum.py     (about three minutes on two cores)
+python examples/transformer/spectrum.py     (minutes on two cores)
 """
 
 import torch

@@ -51,7 +51,7 @@ def draw_density(axes: Axes, curve: pd.DataFrame, color: str) -> None:
 
 
 def finish_density_axes(axes: Axes, table: pd.DataFrame) -> None:
-    """Mark how high one eigenvalue alone would stand, and end the axis a decade below."""
+    """Mark how high one eigenvalue alone would stand, and leave a decade to both sides."""
     single = float(table["one_eigenvalue"].min())
     axes.axhline(
         single,
@@ -62,4 +62,4 @@ def finish_density_axes(axes: Axes, table: pd.DataFrame) -> None:
         label="peak of a single eigenvalue",
     )
     axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(bottom=single / 10)
+    axes.set_ylim(single / 10, 10 * float(table["density"].max()))
