@@ -23,8 +23,7 @@ from tqdm import tqdm
 from hesspipe.curvature import add_weight_decay, at_zero_outputs, curvature_factors
 from hesspipe.differentiability import differentiating
 from hesspipe.objective import Objective
-from hesspipe.products import BatchProduct
-from hesspipe.products import pull_back as pull_back  # for hesspipe.tangents
+from hesspipe.products import BatchProduct, pull_back
 from hesspipe.structures import Fields
 
 # Blocks of 16 to 64 vectors are fastest on CPUs: larger ones fall out of the cache.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hesspipe.columns import pull_back
+from hesspipe.products import pull_back
 
 # Numbers that one pass should move: more leave the cache, fewer leave the cores idle.
 _PASS_NUMBERS = 2**21
