@@ -30,14 +30,15 @@ def spiked_spectra_figure(
     Figure
     """
     with style.context():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 2.4))
+        figure = Figure(figsize=(style.TEXT_WIDTH, 2.6))
         panels = figure.subplots(1, len(spectra), squeeze=False)[0]
         for axes, spectrum in zip(panels, spectra, strict=True):
             name = spectrum.attrs["name"]
             draw_spectrum(axes, spectrum, table[table["name"] == name], num_bins)
             axes.set_xlabel(r"eigenvalue $\lambda$")
         panels[0].set_ylabel("number of eigenvalues")
-        panels[0].legend()
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=len(names))
     return figure
 
 
