@@ -49,7 +49,7 @@ def test_fill_tables_replaces_what_was_there_and_nothing_else(root: Path) -> Non
 
 def test_fill_tables_reads_entries_by_name(root: Path) -> None:
     filled = fill_tables(marked("name, verdict", path="claims.json"), root)
-    assert "| first  | holds     |" in filled
+    assert "| first | holds |" in filled
 
 
 def test_missing_table_and_unknown_column_are_told(root: Path) -> None:

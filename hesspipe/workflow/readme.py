@@ -72,6 +72,8 @@ def _filled(match: re.Match[str], root: Path) -> str:
     }
     align = ["right" if is_numeric_dtype(table[name]) else "left" for name in chosen]
     body = tabulate(shown, headers="keys", tablefmt="pipe", colalign=align, disable_numparse=True)
+    # Without padding, so that a longer cell changes one line and not all.
+    body = re.sub(" {2,}", " ", re.sub("-{4,}", "---", body))
     return f"{match['first']}{body}\n{match['last']}"
 
 
