@@ -76,4 +76,4 @@ $(VENV)/.installed: pyproject.toml envs/constraints.txt
 	touch $@
 
 clean:
-	rm -rf .hesspipe .snakemake logs results figures tables metrics claims.json
+	rm -rf .hesspipe .snakemake logs results figures tables metrics claims.json report.html docs/_build
