@@ -142,6 +142,7 @@ def operators(model: nn.Module, batches: Batches, matrix: str) -> dict[str, obje
 def multiply(operator: object, vector: Tensor) -> Tensor:
     """One product, by whichever interface."""
     if not isinstance(operator, pyhessian.hessian):
+        # Each library has a class of its own for operators.
         product: Tensor = operator @ vector  # type: ignore[operator]
         return product
     parts = vector.split([parameter.numel() for parameter in operator.params])

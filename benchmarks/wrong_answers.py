@@ -262,6 +262,7 @@ class SquareWithConstantSlope(torch.autograd.Function):
 
 def square_with_constant_slope(values: Tensor) -> Tensor:
     """As a function."""
+    # torch leaves `apply` without types.
     result: Tensor = SquareWithConstantSlope.apply(values)  # type: ignore[no-untyped-call]
     return result
 
@@ -494,7 +495,7 @@ def verdicts() -> dict[str, dict[str, Verdict]]:
             torch.manual_seed(0)
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                    warnings.simplefilter("ignore")  # deprecations in the other libraries
                     special = SPECIAL.get(row)
                     verdict = special(name) if special else judge(multiply, QUESTIONS[row]())
             except Exception as error:

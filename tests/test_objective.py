@@ -299,6 +299,7 @@ def test_sequence_of_outputs_a_sample_is_right(matrix: str) -> None:
             model, loss_fn, list(zip(inputs.split(2), targets.split(2), strict=True))
         )
         mean = copy.deepcopy(loss_fn).double()
+        # B023: the function is called before the loop goes on.
         expected = reference_matrices(
             model,
             lambda model: model(inputs),
