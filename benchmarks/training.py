@@ -1,6 +1,7 @@
 """Time training by hesspipe against a plain torch loop: same model, same batches.
 
-Claim: `hesspipe.training.train` adds nothing to a hand-written loop of forward, backward and update
+Claim: `hesspipe.networks.training.train` adds nothing to a hand-written loop of forward, backward
+and update
 but the records and checkpoints that it is asked for. Both train the bare AlexNet on random images
 of CIFAR-10's size, in turns, from the same point in the same order of batches, with records and
 checkpoints at the first and last step alone, which the plain loop makes, too; the parameters that
@@ -21,10 +22,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hesspipe.data import Dataset
-from hesspipe.models import alexnet, initialize_scaled
+from hesspipe.data.dataset import Dataset
+from hesspipe.networks.architectures import alexnet, initialize_scaled
+from hesspipe.networks.training import Schedule, train
 from hesspipe.seeding import generator
-from hesspipe.training import Schedule, train
 
 _NUM_SAMPLES = 2000
 _STEP_SIZE = 0.01

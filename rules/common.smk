@@ -2,8 +2,8 @@
 
 import os
 
-from hesspipe.cifar10 import missing_files
-from hesspipe.config_theory import SOURCE_KINDS
+from hesspipe.data.cifar10 import missing_files
+from hesspipe.config.theory import SOURCE_KINDS
 from hesspipe.workflow.closure import code_closure, own_code
 from hesspipe.workflow.devices import has_gpu
 

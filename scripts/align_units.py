@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.basins import align_checkpoint
+from hesspipe.experiments.lines import align_checkpoint
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.claims import check_claims as check
-from hesspipe.tables import read_tables, write_json
+from hesspipe.claims.check import check_claims as check
+from hesspipe.tables.store import read_tables, write_json
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.law_comparison import compare_with_laws as compare
-from hesspipe.tables import read_table, write_table
+from hesspipe.experiments.laws import compare_with_laws as compare
+from hesspipe.tables.store import read_table, write_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

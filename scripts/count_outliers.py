@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hesspipe.outlier_table import count_by_rules
-from hesspipe.tables import read_result, write_table
+from hesspipe.tables.outliers import count_by_rules
+from hesspipe.tables.store import read_result, write_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

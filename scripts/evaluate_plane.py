@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.basins import plane_tables
-from hesspipe.tables import write_table
+from hesspipe.experiments.lines import plane_tables
+from hesspipe.tables.store import write_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

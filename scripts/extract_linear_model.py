@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.linear_extraction import linear_model_tables
-from hesspipe.tables import write_table
+from hesspipe.experiments.linear_extraction import linear_model_tables
+from hesspipe.tables.store import write_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.matrix_free import eigenpairs_table
-from hesspipe.tables import write_table
+from hesspipe.experiments.matrix_free import eigenpairs_table
+from hesspipe.tables.store import write_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

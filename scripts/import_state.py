@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe import saved_states
+from hesspipe.experiments import saved_states
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

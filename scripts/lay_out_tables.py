@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hesspipe.files import write_text
-from hesspipe.pages import table_page
+from hesspipe.tables.formats import table_page
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

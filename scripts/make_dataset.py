@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe import data
+from hesspipe.data import dataset as data
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe import own_networks
-from hesspipe.data import write_dataset
+from hesspipe.data.dataset import write_dataset
+from hesspipe.networks import build as own_networks
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

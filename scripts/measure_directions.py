@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.output_directions import directions_table
-from hesspipe.tables import write_table
+from hesspipe.experiments.directions import directions_table
+from hesspipe.tables.store import write_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from hesspipe.figures import style
 from hesspipe.figures.basins import basins_figure
-from hesspipe.tables import read_parts
+from hesspipe.tables.store import read_parts
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

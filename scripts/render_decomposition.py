@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.decomposition import decomposition_table
 from hesspipe.figures import style
 from hesspipe.figures.decomposition import decomposition_figure
-from hesspipe.tables import read_table
+from hesspipe.tables.decomposition import decomposition_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

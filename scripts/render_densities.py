@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from hesspipe.figures import style
 from hesspipe.figures.densities import densities_figure
-from hesspipe.smoothing import smooth_densities
-from hesspipe.tables import read_table
+from hesspipe.tables.densities import smooth_densities
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from hesspipe.figures import style
 from hesspipe.figures.directions import directions_figure
-from hesspipe.tables import read_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

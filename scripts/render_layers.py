@@ -6,8 +6,8 @@ import pandas as pd
 
 from hesspipe.figures import style
 from hesspipe.figures.layers import layers_figure
-from hesspipe.smoothing import smooth_densities
-from hesspipe.tables import read_table
+from hesspipe.tables.densities import smooth_densities
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from hesspipe.figures import style
 from hesspipe.figures.line import line_figure
-from hesspipe.tables import read_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from hesspipe.figures import style
 from hesspipe.figures.negative_part import negative_part_figure
-from hesspipe.tables import read_spectra
+from hesspipe.tables.store import read_spectra
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from hesspipe.figures import style
 from hesspipe.figures.ordered import ordered_figure
-from hesspipe.tables import read_spectra
+from hesspipe.tables.store import read_spectra
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from hesspipe.figures import style
 from hesspipe.figures.spiked_spectra import spiked_spectra_figure
-from hesspipe.law_tables import spiked_spectra_table
-from hesspipe.tables import read_table
+from hesspipe.tables.laws import spiked_spectra_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from hesspipe.figures import style
 from hesspipe.figures.spikes import spikes_figure
-from hesspipe.law_tables import fluctuation_table, spike_table
-from hesspipe.tables import read_table
+from hesspipe.tables.laws import fluctuation_table, spike_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

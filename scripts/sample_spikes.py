@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.spiked_samples import sample_largest
-from hesspipe.tables import write_table
+from hesspipe.random_matrices.sampling import sample_largest
+from hesspipe.tables.store import write_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

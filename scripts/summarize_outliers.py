@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from hesspipe.outlier_table import final_counts
-from hesspipe.tables import read_table, write_json
+from hesspipe.tables.outliers import final_counts
+from hesspipe.tables.store import read_table, write_json
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from hesspipe import barriers
 from hesspipe.files import write_text
-from hesspipe.tables import read_table
+from hesspipe.landscape import barriers
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

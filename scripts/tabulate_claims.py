@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hesspipe.claims import claims_table
+from hesspipe.claims.check import claims_table
 from hesspipe.files import write_text
 from hesspipe.workflow.jobs import logged
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.decomposition import decomposition_table
 from hesspipe.files import write_text
-from hesspipe.tables import read_table
+from hesspipe.tables.decomposition import decomposition_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

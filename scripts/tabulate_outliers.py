@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hesspipe import outlier_table
 from hesspipe.files import write_text
-from hesspipe.tables import read_table
+from hesspipe.tables import outliers as outlier_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

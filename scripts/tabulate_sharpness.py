@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from hesspipe.files import write_text
-from hesspipe.sharpness import sharpness_table
-from hesspipe.tables import read_table
+from hesspipe.tables.sharpness import sharpness_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from hesspipe.files import write_text
-from hesspipe.law_tables import spiked_spectra_table
-from hesspipe.tables import read_table
+from hesspipe.tables.laws import spiked_spectra_table
+from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ def test_reference_names_everything_that_is_public() -> None:
 def test_entries_of_the_pipeline_page_are_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hesspipe.config import validate_config
+    from hesspipe.config.schema import validate_config
 
     text = (REPOSITORY / "docs/pipeline.md").read_text(encoding="utf-8")
     functions, stored, matrix_free = (

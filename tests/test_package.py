@@ -12,65 +12,14 @@ import pytest
 import hesspipe
 
 PACKAGE = Path(hesspipe.__file__).parent
-# The order in which the modules are read; each imports only from those above it.
-READING_ORDER = [
-    "named_functions", "config_messages", "config_types", "config_theory", "config_own",
-    "config_own_references", "config_references", "config_gallery", "config_readers",
-    "config_claims", "config",
-    "seeding", "files", "digits", "cifar10", "data", "models", "own_networks", "memory",
-    "structures", "batches", "denominators", "evaluations", "flat_model", "differentiability",
-    "objective", "finiteness", "curvature", "products", "columns", "linear_layers", "layers",
-    "patch_layers", "tangents", "convolutions", "dense", "factors", "gram", "factored", "spectra",
-    "processes", "operators", "lanczos", "krylov", "ritz_pairs", "search_state", "pair_search",
-    "extreme_pairs", "spectral_density", "norms", "diagonal_blocks", "smoothing", "scores",
-    "training", "runs", "saved_states", "extraction", "marchenko_pastur", "spiked_models",
-    "tracy_widom", "generalized_law", "law_outliers", "random_matrices", "law_comparison",
-    "law_tables", "linear_models", "spiked_samples", "linear_extraction", "matrix_free", "paths",
-    "alignment", "barriers", "basins", "outliers", "outlier_table", "tables", "extremes",
-    "sharpness",
-    "inertia_table", "decomposition", "output_directions", "direction_table",
-    "claim_runs", "spectrum_claims", "landscape_claims", "theory_claims", "claims", "pages",
-    "figures", "workflow",
-]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
-
-
-def place(path: Path) -> str:
-    """First part of a module's name below the package."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-def imported(path: Path) -> set[str]:
-    """Modules of the package that a file imports, wherever in it but for types alone."""
-    names, tree = set(), ast.parse(path.read_text())
-    for block in [node for node in ast.walk(tree) if isinstance(node, ast.If)]:
-        if "TYPE_CHECKING" in ast.unparse(block.test):
-            block.body = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hesspipe"):
-            parts = node.module.split(".")
-            names.update(parts[1:2] or {alias.name for alias in node.names})
-    return names
-
-
-def test_reading_order_lists_every_module() -> None:
-    found = {place(path) for path in MODULES} - {"__init__"}
-    assert found == set(READING_ORDER)
-
-
-@pytest.mark.parametrize("name", READING_ORDER)
-def test_module_imports_only_from_those_above_it(name: str) -> None:
-    above = set(READING_ORDER[: READING_ORDER.index(name) + 1])
-    for path in MODULES:
-        if place(path) == name:
-            assert imported(path) <= above, path
 
 
 def test_public_names_are_the_documented_ones() -> None:
     for name in hesspipe.__all__:
         assert getattr(hesspipe, name).__doc__
     assert set(hesspipe.__all__) <= set(dir(hesspipe))
-    with pytest.raises(AttributeError, match="no attribute 'hessian'"):
+    with pytest.raises(AttributeError, match="No hesspipe attribute hessian"):
         _ = hesspipe.hessian
 
 

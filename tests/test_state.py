@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import labels, normal
+from problems import labels, normal
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import hesspipe
-from hesspipe.objective import Objective
+from hesspipe.objective.objective import Objective
 
 
 def model() -> nn.Module:

@@ -31,7 +31,7 @@ def bulks_figure(
     spectra : sequence of DataFrame
         rank, eigenvalue.
     laws, outliers : sequence of DataFrame
-        What `hesspipe.law_comparison.compare_with_laws` gives, with its summary in `attrs`.
+        What `hesspipe.experiments.laws.compare_with_laws` gives, with its summary in `attrs`.
     num_columns, num_bins : int
 
     Returns

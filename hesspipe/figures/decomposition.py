@@ -15,7 +15,7 @@ def decomposition_figure(table: pd.DataFrame, num_classes: int) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        What `hesspipe.decomposition.decomposition_table` gives.
+        What `hesspipe.tables.decomposition.decomposition_table` gives.
     num_classes : int
         The count that the paper expects.
 

@@ -16,7 +16,7 @@ def densities_figure(table: pd.DataFrame) -> Figure:
     ----------
     table : DataFrame
         matrix, value, density, standard_error, one_eigenvalue; see
-        `hesspipe.smoothing.smooth_density`.
+        `hesspipe.tables.densities.smooth_density`.
 
     Returns
     -------

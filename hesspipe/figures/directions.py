@@ -25,7 +25,7 @@ def directions_figure(tables: Sequence[pd.DataFrame], labels: Sequence[str]) -> 
     Parameters
     ----------
     tables : sequence of DataFrame
-        Tables of `hesspipe.output_directions.directions_table`, with provenance in `attrs`.
+        Tables of `hesspipe.experiments.directions.directions_table`, with provenance in `attrs`.
     labels : sequence of str
         One for each table.
 

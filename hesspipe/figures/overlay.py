@@ -17,7 +17,7 @@ def overlay_figure(table: pd.DataFrame) -> Figure:
     ----------
     table : DataFrame
         matrix, end ("largest" or "smallest"), order (1 = most extreme), eigenvalue, uncertainty;
-        see `hesspipe.extremes.extreme_eigenvalues`. What may be zero is left out.
+        see `hesspipe.tables.extremes.extreme_eigenvalues`. What may be zero is left out.
 
     Returns
     -------

@@ -22,7 +22,7 @@ def spiked_spectra_figure(
     spectra : sequence of DataFrame
         repeat, rank, eigenvalue, with the model's name in `attrs`.
     table : DataFrame
-        What `hesspipe.law_tables.spiked_spectra_table` gives.
+        What `hesspipe.tables.laws.spiked_spectra_table` gives.
     num_bins : int
 
     Returns

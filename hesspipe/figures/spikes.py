@@ -18,9 +18,9 @@ def spikes_figure(
     Parameters
     ----------
     table : DataFrame
-        What `hesspipe.law_tables.spike_table` gives.
+        What `hesspipe.tables.laws.spike_table` gives.
     fluctuations : DataFrame
-        What `hesspipe.law_tables.fluctuation_table` gives.
+        What `hesspipe.tables.laws.fluctuation_table` gives.
     below, above : float
         The strengths of the two distributions.
 

@@ -1,0 +1,249 @@
+"""Exact Hessian, generalized Gauss-Newton and residual matrices of an objective.
+
+Each comes from its own formula, in the notation of the paper's Equation 4:
+
+    H = d2L/dtheta2,   G = sum_n J_n^T S_n J_n,   R = sum_n sum_c e_nc d2f_c/dtheta2
+
+so that H = G + R is a test of all three. Three methods give the same numbers:
+
+    layers          products of per-sample blocks (`hesspipe.curvature.linear`), where all
+    parameters sit
+                    in Linear layers that are used once each
+    convolutions    products of patches and passes between layers
+    (`hesspipe.curvature.convolutional`),
+                    where they sit in Conv2d and Linear layers of a piecewise linear network
+    columns         differentiation, column by column (`hesspipe.curvature.columns`), for any
+    network
+
+"convolutions" assembles H as G + R, where the sum tests nothing. There, as everywhere, H is
+compared with a product of its own formula, which differentiates the loss twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hesspipe.curvature import columns
+from hesspipe.curvature.convolutional import matrix_by_convolutions
+from hesspipe.curvature.linear import matrix_by_layers
+from hesspipe.curvature.linear_layers import linear_layers
+from hesspipe.curvature.loss_derivatives import NotASumOverSamplesError, add_weight_decay
+from hesspipe.curvature.patch_layers import patch_layers
+from hesspipe.hardware import require
+from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.finiteness import require_finite_matrix
+from hesspipe.objective.objective import Objective
+
+MatrixName = Literal["hessian", "ggn", "residual"]
+Method = Literal["auto", "layers", "convolutions", "columns"]
+
+_BY_COLUMNS: dict[str, Callable[..., Tensor]] = {
+    "hessian": columns.hessian_by_columns,
+    "ggn": columns.ggn_by_columns,
+    "residual": columns.residual_by_columns,
+}
+
+_NEEDS = {
+    "layers": "every parameter in a Linear layer that is used once, on one vector per sample",
+    "convolutions": (
+        "a piecewise linear network with every parameter in a Conv2d (one group, zero padding) "
+        "or Linear layer that is used once, on one image or vector per sample"
+    ),
+}
+
+
+class InconsistentMatrixError(ArithmeticError):
+    """A result failed its own check: wrong derivatives, or a defect of hesspipe."""
+
+
+def hessian_matrix(
+    objective: Objective, method: Method = "auto", *, progress: bool = False
+) -> Tensor:
+    """Compute the exact Hessian H of the objective at its parameters.
+
+    Parameters
+    ----------
+    objective : Objective
+    method : {"auto", "layers", "convolutions", "columns"}
+        "auto" takes the first of the others that the network's structure allows.
+    progress : bool
+        Show a progress bar, for "columns".
+
+    Returns
+    -------
+    Tensor, shape (P, P)
+        Rows and columns in the order of `objective.theta`, in its dtype.
+
+    Raises
+    ------
+    TooLargeError
+        Before allocating, if the matrix does not fit into memory.
+    ValueError
+        If a method is asked for that the network does not allow, or if an entry is not finite.
+    InconsistentMatrixError
+        If the matrix or its transpose disagrees with a product computed without it.
+
+    References
+    ----------
+    Sagun, Evci, Guney, Dauphin, Bottou (2017), Equation 4.
+
+    Examples
+    --------
+    For one Linear layer and the squared error, H is the inputs' second moment:
+
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> hessian_matrix(objective)
+    tensor([[10.,  4.],
+            [ 4.,  2.]], dtype=torch.float64)
+    """
+    return exact_matrix(objective, "hessian", method, progress=progress).values
+
+
+def ggn_matrix(objective: Objective, method: Method = "auto", *, progress: bool = False) -> Tensor:
+    """Compute the exact generalized Gauss-Newton matrix G, the first term of Equation 4.
+
+    Parameters, Returns and Raises as for `hessian_matrix`.
+    """
+    return exact_matrix(objective, "ggn", method, progress=progress).values
+
+
+def residual_matrix(
+    objective: Objective, method: Method = "auto", *, progress: bool = False
+) -> Tensor:
+    """Compute the exact residual R, the second term of Equation 4; never as H - G.
+
+    Parameters, Returns and Raises as for `hessian_matrix`.
+    """
+    return exact_matrix(objective, "residual", method, progress=progress).values
+
+
+@dataclass(frozen=True)
+class ExactMatrix:
+    """A matrix, and what is known of how it was computed.
+
+    Attributes
+    ----------
+    values : Tensor, shape (P, P)
+    method : str
+        "layers", "convolutions" or "columns".
+    rounding : float
+        Estimate of the largest eigenvalue of the matrix's rounding errors: the loss's own
+        rounding on top of eps * ||values||; see `hesspipe.curvature.columns.rounding_scale`.
+    """
+
+    values: Tensor
+    method: str
+    rounding: float
+
+
+@differentiating()
+def exact_matrix(
+    objective: Objective,
+    matrix: MatrixName,
+    method: Method = "auto",
+    *,
+    extra_bytes: int = 0,
+    progress: bool = False,
+) -> ExactMatrix:
+    """Compute H, G or R, check it, and say which method did it.
+
+    Parameters
+    ----------
+    objective : Objective
+    matrix : {"hessian", "ggn", "residual"}
+    method : {"auto", "layers", "convolutions", "columns"}
+    extra_bytes : int
+        What the caller will need on top of the matrix, for the forecast.
+    progress : bool
+
+    Returns
+    -------
+    ExactMatrix
+    """
+    if matrix not in _BY_COLUMNS:
+        raise ValueError(f"matrix must be one of {sorted(_BY_COLUMNS)}, got {matrix!r}")
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    _forecast(objective, matrix, extra_bytes)
+    values, taken = _compute(objective, matrix, method, progress)
+    if taken != "columns":
+        add_weight_decay(objective, matrix, values)
+    require_finite_matrix(objective, values, matrix)
+    rounding = _check_products(objective, values, matrix)
+    return ExactMatrix(values, taken, rounding)
+
+
+def _compute(
+    objective: Objective, matrix: str, method: Method, progress: bool
+) -> tuple[Tensor, str]:
+    """The matrix, and the method that was taken: the first that applies, of those allowed."""
+    if method in ("auto", "layers"):
+        layers = linear_layers(objective)
+        if layers is not None:
+            return matrix_by_layers(objective, layers, matrix), "layers"
+    if method in ("auto", "convolutions"):
+        convolutions = patch_layers(objective)
+        if convolutions is not None:
+            try:
+                return matrix_by_convolutions(objective, convolutions, matrix), "convolutions"
+            except NotASumOverSamplesError:
+                if method == "convolutions":
+                    raise  # H has no such sum; differentiating the loss twice still gives it
+    if method in _NEEDS:
+        raise ValueError(
+            f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"
+        )
+    return _BY_COLUMNS[matrix](objective, progress=progress), "columns"
+
+
+def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:
+    size = objective.num_parameters
+    num_bytes = size**2 * objective.theta.element_size()
+    # The largest layer's block in packed form, and per-sample arrays up to their budget.
+    work_bytes = num_bytes // 4 + min(num_bytes, 2**30)
+    require(
+        num_bytes + work_bytes + extra_bytes,
+        f"the {matrix} of P = {size:,} parameters ({num_bytes / 2**30:,.1f} GiB) with work space",
+        "use hesspipe.eigenpairs or hesspipe.density, which form no matrix, or a machine with more "
+        "memory",
+    )
+
+
+def rounding_size(objective: Objective, matrix: str) -> float:
+    """Estimate the largest eigenvalue of a matrix's rounding errors; see `ExactMatrix`."""
+    vector = _probe(objective)
+    scale = columns.rounding_scale(objective, matrix, vector)
+    # The largest errors seen were 3 eps ||M_0 v|| / ||v||.
+    return 10 * torch.finfo(objective.dtype).eps * scale / float(vector.norm())
+
+
+def _probe(objective: Objective) -> Tensor:
+    """A fixed random vector (P,)."""
+    generator = torch.Generator().manual_seed(0)
+    size = objective.num_parameters
+    return torch.randn(size, generator=generator, dtype=torch.float64).to(objective.theta)
+
+
+def _check_products(objective: Objective, values: Tensor, matrix: str) -> float:
+    """Compare M v and M^T v with a product that forms no matrix; return the rounding."""
+    vector = _probe(objective)
+    expected = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
+    rounding = rounding_size(objective, matrix)
+    eps = torch.finfo(values.dtype).eps
+    # Each product is good to a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
+    tolerance = (1e3 * eps * float(values.norm()) + 100 * rounding) * float(vector.norm())
+    for product in (values @ vector, values.mT @ vector):
+        error = float((product - expected).norm())
+        if not error <= tolerance:
+            raise InconsistentMatrixError(
+                f"the {matrix} disagrees with a product computed without it by {error:.1e} "
+                f"(allowed {tolerance:.1e}); an operation of the network may have a wrong second "
+                "derivative. Please report it with the network"
+            )
+    return rounding

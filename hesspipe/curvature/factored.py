@@ -1,0 +1,176 @@
+"""The exact spectrum without the matrix, where it is a product of thin factors.
+
+M = F D F^T with F of M columns and D = diag(+-1) (see `hesspipe.curvature.factors`) has the same
+non-zero
+eigenvalues as L^T D L, where K = F^T F = L L^T is a pivoted Cholesky factorization: K may be
+singular. Its cost depends on the number of columns, N (C - 1) + 2 P_2 with P_2 the parameters
+outside the largest layer, and not on P.
+
+K is compared with products of M and of the network's Jacobian that use no formula for layers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.linalg.blas import dsyrk
+from scipy.linalg.lapack import dlauum, dpstrf
+from torch import Tensor
+
+from hesspipe.curvature import columns
+from hesspipe.curvature.dense import InconsistentMatrixError, MatrixName, rounding_size
+from hesspipe.curvature.factors import Factors, factorize, is_piecewise_linear
+from hesspipe.curvature.gram import gram_matrix
+from hesspipe.curvature.linear_layers import linear_layers
+from hesspipe.hardware import require
+from hesspipe.objective.objective import Objective
+
+# A formed matrix costs an eigensolver of P; this way costs one of the number of columns, and
+# about a third more for K, its factorization and the product.
+_OVERHEAD = 1.1
+
+
+def find_factors(objective: Objective, matrix: MatrixName) -> Factors | None:
+    """Compute the factors of H, G or R, where the network has them.
+
+    G of every network of Linear layers has them, if the loss is convex in the outputs; H and R
+    only if the network is piecewise linear.
+
+    Returns
+    -------
+    Factors, or None
+    """
+    layers = linear_layers(objective)
+    if layers is None or (matrix != "ggn" and not is_piecewise_linear(objective, layers)):
+        return None
+    return factorize(objective, layers, matrix)
+
+
+def is_cheaper(factors: Factors) -> bool:
+    """Whether the factors have fewer columns than the matrix has rows that are not zero."""
+    return _OVERHEAD * factors.num_columns < factors.num_rows
+
+
+def factored_eigenvalues(objective: Objective, factors: Factors, matrix: MatrixName) -> Tensor:
+    """Compute all P eigenvalues of H, G or R from its factors.
+
+    Parameters
+    ----------
+    objective : Objective
+    factors : Factors
+        Of this matrix.
+    matrix : {"hessian", "ggn", "residual"}
+
+    Returns
+    -------
+    Tensor, shape (P,)
+        float64, ascending, on the CPU. Eigenvalues that are zero because there are fewer
+        columns than parameters are exactly zero.
+
+    Raises
+    ------
+    TooLargeError
+        Before allocating, if the Gram matrix does not fit into memory.
+    InconsistentMatrixError
+        If the Gram matrix disagrees with products that do not use it, or the eigenvalues with
+        its traces.
+    """
+    size = factors.num_columns
+    if size == 0:  # the residual of a linear network
+        return torch.zeros(objective.num_parameters, dtype=torch.float64)
+    require(
+        # K and the eigensolver's copy; then A^T in the other layers, and the coupling.
+        (2 * size**2 + factors.coupling.numel() + size * _num_other(factors)) * 8,
+        f"the spectrum of the {matrix} from {size:,} columns",
+        "use fewer samples or a machine with more memory",
+    )
+    gram, signs = gram_matrix(factors)
+    _check_gram(objective, factors, gram, signs, matrix)
+    trace, squares = map(float, _moments(gram, signs))
+    nonzero = torch.linalg.eigvalsh(_signed_product(gram.cpu(), signs.cpu()), UPLO="U")
+    slack = 10 * torch.finfo(torch.float64).eps * size * squares**0.5
+    for what, found, expected, allowed in (
+        ("trace", float(nonzero.sum()), trace, slack * size**0.5),
+        ("Frobenius norm", float(nonzero.norm()), squares**0.5, slack),
+    ):
+        if not abs(found - expected) <= allowed:
+            raise InconsistentMatrixError(
+                f"the eigenvalues of the {matrix} give a {what} of {found:.17g}, its factors "
+                f"{expected:.17g}; the factorization failed"
+            )
+    eigenvalues = torch.zeros(objective.num_parameters, dtype=torch.float64)
+    eigenvalues[: len(nonzero)] = nonzero
+    return eigenvalues.sort().values
+
+
+def _num_other(factors: Factors) -> int:
+    return sum(layer.num_units * layer.width for layer in factors.others)
+
+
+def _moments(gram: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    """tr(D K) and tr(D K D K), the sums of the eigenvalues and of their squares."""
+    squares = torch.stack([row.square() @ signs for row in gram])
+    return signs @ gram.diagonal(), signs @ squares
+
+
+def _signed_product(gram: Tensor, signs: Tensor) -> Tensor:
+    """L^T D L with K = L L^T; the upper triangle of a row-major matrix. Overwrites K."""
+    # Row-major and symmetric: its transpose is the column-major matrix that LAPACK overwrites.
+    values = gram.numpy().T
+    tolerance = 4 * np.finfo(np.float64).eps * float(gram.diagonal().max())
+    lower, pivots, rank, info = dpstrf(values, tol=tolerance, lower=1, overwrite_a=1)
+    if info < 0:
+        raise InconsistentMatrixError(f"dpstrf refused its argument {-info}")
+    is_negative = signs.numpy()[pivots - 1] < 0
+    negative = np.asfortranarray(lower[is_negative, :rank])
+    negative[np.flatnonzero(is_negative)[:, None] < np.arange(rank)] = 0  # what dpstrf left there
+    below = np.asfortranarray(lower[rank:, :rank])
+    packed = lower.reshape(-1, order="F")
+    for column in range(rank if len(below) else 0):  # drop the rows below, where they lie
+        packed[column * rank : (column + 1) * rank] = lower[:rank, column]
+    square = packed[: rank**2].reshape(rank, rank, order="F")
+    product, info = dlauum(square, lower=1, overwrite_c=1)
+    if len(below):
+        product = dsyrk(1.0, below, beta=1.0, c=product, trans=1, lower=1, overwrite_c=1)
+    if len(negative):
+        product = dsyrk(-2.0, negative, beta=1.0, c=product, trans=1, lower=1, overwrite_c=1)
+    return torch.from_numpy(product.T)
+
+
+def _check_gram(
+    objective: Objective, factors: Factors, gram: Tensor, signs: Tensor, matrix: MatrixName
+) -> None:
+    """Compare K with products by differentiation, at a random point of the factors' span.
+
+    For v = A u + E W t, which is F w with w = (u, S^-1 t / sqrt 2, -S^-1 t / sqrt 2), the norms of
+    v and M v and the form v^T M v follow from K w alone.
+    """
+    num_samples, num_directions, _ = factors.whitened.shape
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(len(gram), generator=generator, dtype=torch.float64).to(gram)
+    vector = torch.zeros_like(objective.theta)
+    num_own = num_samples * num_directions
+    if num_own:
+        by_sample = weights[:num_own].view(num_samples, num_directions, 1)
+        cotangents = (factors.directions @ by_sample).squeeze(2)
+        vector += columns.combine_gradients(objective, cotangents)
+    if len(factors.sizes):
+        # S on both, so that no column of F gets a huge weight.
+        units = weights[num_own : num_own + len(factors.sizes)] * factors.sizes.sqrt()
+        vector[factors.places] += factors.rotation @ units
+        units = units / (2 * factors.sizes).sqrt()
+        weights[num_own:] = torch.cat([units, -units])
+    product = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
+    image = signs * (gram @ weights)
+    eps, size, norm = torch.finfo(torch.float64).eps, gram.norm(), vector.norm()
+    noise = eps * size + rounding_size(objective, matrix)  # of M, as an eigenvalue
+    for what, found, expected, scale in (
+        ("v.v", weights @ (signs * image), norm**2, eps * size * weights.norm() ** 2),
+        ("v.Mv", image @ (signs * image), vector @ product, noise * norm**2),
+        ("Mv.Mv", image @ (gram @ image), product @ product, noise * (size + noise) * norm**2),
+    ):
+        if not (found - expected).abs() <= 1e3 * scale:
+            raise InconsistentMatrixError(
+                f"the factors of the {matrix} give {what} = {found:.17g}, differentiation "
+                f"{expected:.17g}; please report it with the network"
+            )

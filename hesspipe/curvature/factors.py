@@ -1,0 +1,276 @@
+"""H, G and R of networks of Linear layers as products of thin factors.
+
+For a network of Linear layers, with S_n = T_n T_n^T (T_n of shape C x r; r = C - 1 for softmax),
+
+    G = A A^T,             A = [J_n^T T_n], one column for each sample n and direction c of T_n
+
+A column of A is a sum of outer products, layer by layer: (B_l[n,c,:]) x a~_l[n,:] with
+B_l = T_n^T df_n/dz_l. So (A^T A)[(n,c),(m,c')] = sum_l (a~_l[n].a~_l[m]) (B_l[n,c].B_l[m,c'])
+needs no column of A.
+
+If the network is piecewise linear, R has no block of a layer with itself. Let L be the largest
+layer and E the unit vectors of all other parameters; then, with the blocks of R as
+Y = [R_(L,other); R_(other,other)/2] = U Sigma W^T,
+
+    R = Y E^T + E Y^T = F+ F+^T - F- F-^T,      F+- = (Y W S^-1 +- E W S) / sqrt 2,   S^2 = Sigma
+
+Any W and S would do; these make the two parts of each column equally large, without which F+ and
+F- nearly cancel and eigenvalues near zero lose digits. Columns with Sigma_q = 0 are left out. In
+H = F D F^T with F = [A, F+, F-] and D = diag(1, 1, -1), P appears nowhere: inputs of the largest
+layer that are zero in every sample are dropped, and more inputs than samples are rotated into as
+many as samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from hesspipe.curvature.linear import add_cross_block, extend, sample_arrays
+from hesspipe.curvature.linear_layers import (
+    LinearLayer,
+    jacobian_rows,
+    perturbed_outputs,
+    zero_delta,
+)
+from hesspipe.curvature.loss_derivatives import curvature_factors
+from hesspipe.objective.objective import Batch, Objective
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What the Gram matrix of F = [A, F+, F-] is made of, N samples, P_2 other parameters.
+
+    Attributes
+    ----------
+    directions : Tensor, shape (N, C, r)
+        T_n; r is 0 where there is no A.
+    whitened : Tensor, shape (N, r, D)
+        T_n^T df_n/dz over all pre-activations.
+    inputs : dict
+        By layer name, a~_l (N, width); the largest layer's reduced.
+    largest : LinearLayer
+        With its reduced inputs and no bias of its own.
+    others : list of LinearLayer
+        The other layers, placed one after the other in P_2.
+    kept, places : Tensor, shape (Q,)
+        Where Y_q is not zero, in P_2 and in theta; empty where there is no R.
+    coupling : Tensor, shape (Q, units, inputs)
+        Y's rows in the largest layer, transposed.
+    inner : Tensor, shape (Q, Q)
+        R_(other,other) at the kept places.
+    rotation : Tensor, shape (Q, Q')
+        The columns of W with a Sigma above rounding.
+    sizes : Tensor, shape (Q',)
+        Their Sigma.
+    num_rows : int
+        Rows of the matrix that are not zero because an input is zero in every sample.
+    """
+
+    directions: Tensor
+    whitened: Tensor
+    inputs: dict[str, Tensor]
+    largest: LinearLayer
+    others: list[LinearLayer]
+    kept: Tensor
+    places: Tensor
+    coupling: Tensor
+    inner: Tensor
+    rotation: Tensor
+    sizes: Tensor
+    num_rows: int
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of F."""
+        return self.whitened.shape[0] * self.whitened.shape[1] + 2 * len(self.sizes)
+
+
+def is_piecewise_linear(objective: Objective, layers: list[LinearLayer]) -> bool:
+    """Whether R has no second derivative in the pre-activations, at any sample."""
+    return all(
+        not samples.curvatures.any()
+        for batch in objective.batches
+        for samples in sample_arrays(objective, layers, batch, "residual")
+    )
+
+
+def factorize(objective: Objective, layers: list[LinearLayer], matrix: str) -> Factors:
+    """Compute the factors of H, G or R.
+
+    Parameters
+    ----------
+    objective : Objective
+        With a loss that is convex in the outputs, for H and G.
+    layers : list of LinearLayer
+        In the order in which they are called; piecewise linear between them, for H and R.
+    matrix : str
+        "hessian", "ggn" or "residual".
+
+    Returns
+    -------
+    Factors
+
+    Raises
+    ------
+    ValueError
+        If a curvature S_n has a negative eigenvalue.
+    """
+    parts = [_whiten(objective, layers, batch) for batch in objective.batches]
+    directions = torch.cat([part for part, _, _ in parts])
+    is_used = directions.abs().amax((0, 1)) > (torch.inf if matrix == "residual" else 0.0)
+    whitened = torch.cat([part for _, part, _ in parts])[:, is_used]
+    inputs = {
+        layer.name: torch.cat([entering[layer.name] for *_, entering in parts]) for layer in layers
+    }
+    num_rows = sum(layer.num_units * int(inputs[layer.name].any(0).sum()) for layer in layers)
+    index = max(range(len(layers)), key=lambda number: _size(layers[number]))
+    is_first = index == 0
+    reduced = _reduce(inputs[layers[index].name]) if is_first else inputs[layers[index].name]
+    largest = replace(layers[index], num_inputs=reduced.shape[1], weight=0, bias=None)
+    others = _place_in_turn(layers[:index] + layers[index + 1 :])
+    inputs[largest.name] = reduced
+    none = is_used.new_empty(0, dtype=torch.long)
+    factors = Factors(
+        directions=directions[:, :, is_used],
+        whitened=whitened,
+        inputs=inputs,
+        largest=largest,
+        others=others,
+        kept=none,
+        places=none,
+        coupling=whitened.new_empty(0, largest.num_units, largest.num_inputs),
+        inner=whitened.new_empty(0, 0),
+        rotation=whitened.new_empty(0, 0),
+        sizes=whitened.new_empty(0),
+        num_rows=num_rows,
+    )
+    return factors if matrix == "ggn" else _couple(objective, layers, index, factors)
+
+
+def _couple(
+    objective: Objective, layers: list[LinearLayer], index: int, factors: Factors
+) -> Factors:
+    """Add Y to the factors: the blocks of R between different layers."""
+    largest, others = factors.largest, factors.others
+    size = sum(map(_size, others))
+    to_largest = factors.whitened.new_zeros(size, largest.num_units * largest.num_inputs)
+    from_largest = to_largest.new_zeros(to_largest.shape[::-1] if index else (0, 0))
+    inner = to_largest.new_zeros(size, size)
+    start = 0
+    for batch in objective.batches:
+        for samples in sample_arrays(objective, layers, batch, "residual"):
+            part = slice(start, start + len(samples.curvatures))
+            start = part.stop
+            inputs = samples.inputs | {largest.name: factors.inputs[largest.name][part]}
+            chunk = replace(samples, inputs=inputs)
+            for number, layer in enumerate(others):
+                if number >= index:
+                    add_cross_block(to_largest, layer, largest, chunk)
+                else:
+                    add_cross_block(from_largest, largest, layer, chunk)
+                for late in others[number + 1 :]:
+                    add_cross_block(inner, late, layer, chunk)
+    if index:
+        to_largest += from_largest.mT
+    inner = inner + inner.mT
+    kept = (to_largest.any(1) | inner.any(1)).nonzero().flatten()
+    if len(kept) == 0:
+        return factors
+    coupling, inner = to_largest[kept], inner[kept][:, kept]
+    coupling = coupling.unflatten(1, (largest.num_units, largest.num_inputs))
+    rotation, sizes = _decompose(coupling, inner)
+    return replace(
+        factors,
+        kept=kept,
+        places=_places(layers[:index] + layers[index + 1 :], kept),
+        coupling=coupling,
+        inner=inner,
+        rotation=rotation,
+        sizes=sizes,
+    )
+
+
+def _decompose(coupling: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """W and Sigma of Y = [coupling; inner / 2] = U Sigma W^T, without what is rounding.
+
+    Columns of Y that share no row stay apart: one hidden layer of h units has h such groups.
+    """
+    is_joined = torch.cat([(coupling != 0).any(2), inner != 0], 1).to(torch.float64).cpu()
+    num_groups, group_of = connected_components(csr_array((is_joined @ is_joined.mT).numpy()))
+    groups = torch.from_numpy(group_of).to(coupling.device)
+    places, rotations, sizes = [], [], []
+    for group in range(num_groups):
+        columns = (groups == group).nonzero().flatten()
+        part, rest = coupling[columns], inner[columns] / 2
+        part, rest = part[:, part.any(0).any(1)], rest[:, rest.any(0)]
+        triangle = torch.linalg.qr(torch.cat([part.flatten(1), rest], 1).mT, mode="r").R
+        _, values, vectors = torch.linalg.svd(triangle, full_matrices=False)
+        places.append(columns.expand(len(values), -1))
+        rotations.append(vectors)
+        sizes.append(values)
+    every_size = torch.cat(sizes)
+    floor = torch.finfo(every_size.dtype).eps * len(every_size) * every_size.max()
+    rotation = coupling.new_zeros(len(every_size), len(coupling))
+    start = 0
+    for columns, vectors in zip(places, rotations, strict=True):
+        rotation[start : start + len(vectors)].scatter_(1, columns, vectors)
+        start += len(vectors)
+    is_coupled = every_size > floor
+    return rotation[is_coupled].mT, every_size[is_coupled]
+
+
+def _places(layers: list[LinearLayer], kept: Tensor) -> Tensor:
+    """Places in theta of some of the parameters of layers that stand one after the other."""
+    ranges = []
+    for layer in layers:
+        ranges.append(torch.arange(layer.num_units * layer.num_inputs) + layer.weight)
+        if layer.bias is not None:
+            ranges.append(torch.arange(layer.num_units) + layer.bias)
+    return torch.cat(ranges).to(kept.device)[kept] if ranges else kept
+
+
+def _whiten(
+    objective: Objective, layers: list[LinearLayer], batch: Batch
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """T_n (n, C, C), zero where there is no curvature, T_n^T df_n/dz (n, C, D), and a~_l."""
+    factors, signs = curvature_factors(objective, batch)
+    if (signs < 0).any():
+        raise ValueError(
+            "loss_fn must be convex in the outputs, got one with a negative curvature; use "
+            "method='columns' or 'layers'"
+        )
+    factors = factors * signs.unsqueeze(1)
+    delta = zero_delta(objective, layers, len(batch.inputs)).requires_grad_()
+    calls: dict[str, list[Tensor]] = {}
+    outputs = perturbed_outputs(objective, layers, batch.inputs, delta, calls)
+    entering = extend({name: inputs for name, (inputs,) in calls.items()}, layers)
+    return factors, factors.mT @ jacobian_rows(outputs, delta), entering
+
+
+def _reduce(inputs: Tensor) -> Tensor:
+    """Inputs (N, width) with the same products: no zero columns, at most N columns."""
+    inputs = inputs[:, inputs.any(0)]
+    if inputs.shape[1] <= len(inputs):
+        return inputs
+    triangle: Tensor = torch.linalg.qr(inputs.mT, mode="r").R
+    return triangle.mT
+
+
+def _place_in_turn(layers: list[LinearLayer]) -> list[LinearLayer]:
+    placed, start = [], 0
+    for layer in layers:
+        weights = layer.num_units * layer.num_inputs
+        bias = None if layer.bias is None else start + weights
+        placed.append(replace(layer, weight=start, bias=bias))
+        start += _size(layer)
+    return placed
+
+
+def _size(layer: LinearLayer) -> int:
+    """Parameters of a layer."""
+    return layer.num_units * layer.width

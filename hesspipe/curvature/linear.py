@@ -1,0 +1,259 @@
+"""Exact matrices for networks of Linear layers, assembled from per-sample blocks.
+
+With z_l = W_l a_l + b_l, where a_l is what enters layer l and a~_l = [a_l; 1], let delta_l be
+a perturbation added to z_l. For one sample, d_l = dL/dz_l and Q = d2L/dz dz are a small
+vector and a small matrix over all pre-activations, and each block of the Hessian is a
+contraction over samples, one large matrix product:
+
+    H[(l,i,a), (m,j,b)] = sum_n  Q_n[(l,i),(m,j)] a~_l[a] a~_m[b]
+                               + d_l[i] (d a_l[a] / d z_m[j]) a~_m[b]     if m feeds l, a no bias
+
+    G: Q = (df/dz)^T S (df/dz), no second term
+    R: Q = sum_c e_c d2f_c/dz dz, with the second term
+
+The block of a layer with itself is symmetric in (i, j) and in (a, b) separately, so a quarter
+of it is computed. All sums carry the 1/N of the loss inside d, Q, S and e.
+
+Cost: O(N P^2) multiply-adds as matrix products, and D backward passes for D pre-activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, product
+
+import torch
+from torch import Tensor, nn
+
+from hesspipe.curvature.linear_layers import (
+    LinearLayer,
+    jacobian_rows,
+    perturbed_outputs,
+    zero_delta,
+)
+from hesspipe.curvature.loss_derivatives import output_curvatures, output_slopes
+from hesspipe.objective.objective import Batch, Objective
+
+# Largest set of per-sample arrays at once, in bytes.
+_SAMPLE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Per-sample arrays of one chunk of n samples, over D pre-activations.
+
+    By layer name, inputs holds a~_l (n, width), and jacobians d a_l / d z (n, num_inputs, D)
+    where a_l depends on a pre-activation. slopes is d (n, D), or None where there is no second
+    term; curvatures is Q (n, D, D).
+    """
+
+    inputs: dict[str, Tensor]
+    slopes: Tensor | None
+    curvatures: Tensor
+    jacobians: dict[str, Tensor]
+
+
+def matrix_by_layers(objective: Objective, layers: list[LinearLayer], matrix: str) -> Tensor:
+    """Compute H, G or R of a network of Linear layers, each from its own formula.
+
+    Parameters
+    ----------
+    objective : Objective
+    layers : list of LinearLayer
+        From `hesspipe.curvature.linear_layers.linear_layers`.
+    matrix : str
+        "hessian", "ggn" or "residual".
+
+    Returns
+    -------
+    Tensor, shape (P, P)
+        In the objective's dtype; exactly symmetric.
+    """
+    total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
+    for batch in objective.batches:
+        for samples in sample_arrays(objective, layers, batch, matrix):
+            for layer in layers:
+                _add_own_block(total, layer, samples)
+            for early, late in combinations(layers, 2):
+                add_cross_block(total, late, early, samples)
+    for early, late in combinations(layers, 2):
+        for rows, columns in product(_spans(late), _spans(early)):
+            total[columns, rows] = total[rows, columns].mT
+    return total
+
+
+def sample_arrays(
+    objective: Objective, layers: list[LinearLayer], batch: Batch, matrix: str
+) -> Iterator[Samples]:
+    """Chunks of samples whose arrays fit into the budget."""
+    step = max(1, _SAMPLE_BYTES // (_numbers_a_sample(layers) * objective.theta.element_size()))
+    weights = (output_curvatures if matrix == "ggn" else output_slopes)(objective, batch)
+    for start in range(0, len(batch.inputs), step):
+        part = slice(start, start + step)
+        delta = zero_delta(objective, layers, len(batch.inputs[part])).requires_grad_()
+        calls: dict[str, list[Tensor]] = {}
+        outputs = perturbed_outputs(objective, layers, batch.inputs[part], delta, calls)
+        entering = {name: inputs for name, (inputs,) in calls.items()}
+        if matrix == "ggn":
+            jacobian = jacobian_rows(outputs, delta)
+            curvatures = jacobian.mT @ weights[part] @ jacobian
+            yield Samples(extend(entering, layers), None, curvatures, {})
+            continue
+        if matrix == "hessian":
+            scalar = _loss_of_part(objective, batch, part, outputs)
+        else:
+            scalar = (weights[part] * outputs).sum()
+        (slopes,) = torch.autograd.grad(scalar, delta, create_graph=True)
+        jacobians = {
+            name: jacobian_rows(inputs, delta)
+            for name, inputs in entering.items()
+            if inputs.requires_grad
+        }
+        yield Samples(
+            extend(entering, layers), slopes.detach(), jacobian_rows(slopes, delta), jacobians
+        )
+
+
+def _numbers_a_sample(layers: list[LinearLayer]) -> int:
+    """Numbers held at once for each sample: Q and the jacobians, then the factors of one block.
+
+    What enters the first layer depends on no pre-activation, so its width does not count.
+    """
+    num_units = sum(layer.num_units for layer in layers)
+    num_rows = num_units + sum(layer.num_inputs for layer in layers[1:])
+    pairs = (late.width * early.num_units for early, late in combinations(layers, 2))
+    return num_rows * num_units + max(pairs, default=0)
+
+
+def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tensor) -> Tensor:
+    """The batch's share of L as a function of the outputs of some of its samples.
+
+    The other samples are held constant rather than left out: the loss then divides by its
+    own denominator, whatever that is.
+    """
+    with torch.no_grad():
+        every_output = objective.outputs(objective.theta, batch.inputs)
+    every_output[part] = outputs
+    return batch.share * objective.loss_fn(every_output, batch.targets)
+
+
+def extend(entering: dict[str, Tensor], layers: list[LinearLayer]) -> dict[str, Tensor]:
+    """Make a~ from a: append a column of ones where the layer has a bias.
+
+    Parameters
+    ----------
+    entering : dict
+        By layer name, a_l (n, num_inputs).
+    layers : list of LinearLayer
+
+    Returns
+    -------
+    dict
+        By layer name, a~_l (n, width), detached.
+    """
+    return {
+        layer.name: nn.functional.pad(
+            entering[layer.name].detach(), (0, layer.width - layer.num_inputs), value=1.0
+        )
+        for layer in layers
+    }
+
+
+def _spans(layer: LinearLayer) -> list[slice]:
+    """The layer's places in theta: its weight, its bias."""
+    spans = [slice(layer.weight, layer.weight + layer.num_units * layer.num_inputs)]
+    if layer.bias is not None:
+        spans.append(slice(layer.bias, layer.bias + layer.num_units))
+    return spans
+
+
+def _place(total: Tensor, late: LinearLayer, unit: int, early: LinearLayer, block: Tensor) -> None:
+    """Add a block (width of late, units of early, width of early) to the rows of one unit."""
+    start = late.weight + unit * late.num_inputs
+    rows = slice(start, start + late.num_inputs)
+    columns = slice(early.weight, early.weight + early.num_units * early.num_inputs)
+    shape = (early.num_units, early.num_inputs)
+    total[rows, columns].unflatten(1, shape).add_(block[: late.num_inputs, :, : early.num_inputs])
+    if early.bias is not None:
+        bias_columns = slice(early.bias, early.bias + early.num_units)
+        total[rows, bias_columns] += block[: late.num_inputs, :, -1]
+    if late.bias is not None:
+        row = total[late.bias + unit]
+        row[columns].unflatten(0, shape).add_(block[-1, :, : early.num_inputs])
+        if early.bias is not None:
+            row[bias_columns] += block[-1, :, -1]
+
+
+def _add_own_block(total: Tensor, layer: LinearLayer, samples: Samples) -> None:
+    """Add Q[i, j] a~[a] a~[b], computed for i >= j and a >= b."""
+    curvatures = samples.curvatures[:, layer.units, layer.units]
+    if not curvatures.any():  # the residual of a piecewise linear network
+        return
+    inputs = samples.inputs[layer.name]
+    i, j, unit_pairs = _symmetric_pairs(layer.num_units, inputs.device)
+    a, b, input_pairs = _symmetric_pairs(layer.width, inputs.device)
+    packed = inputs.new_zeros(len(i), len(a))
+    step = max(1, _SAMPLE_BYTES // ((len(i) + len(a)) * inputs.element_size()))
+    for part in torch.arange(len(inputs), device=inputs.device).split(step):
+        few = inputs[part]
+        packed.addmm_(curvatures[part][:, i, j].mT, few[:, a] * few[:, b])
+    for unit in range(layer.num_units):
+        rows = packed[unit_pairs[unit]][:, input_pairs.flatten()]
+        _place(total, layer, unit, layer, rows.unflatten(1, input_pairs.shape).transpose(0, 1))
+
+
+def _symmetric_pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Row and column of each entry of a lower triangle, and the (size, size) map back."""
+    rows, columns = torch.tril_indices(size, size, device=device)
+    positions = rows.new_empty(size, size)
+    positions[rows, columns] = positions[columns, rows] = torch.arange(len(rows), device=device)
+    return rows, columns, positions
+
+
+def add_cross_block(total: Tensor, late: LinearLayer, early: LinearLayer, samples: Samples) -> None:
+    """Add the block of two layers to the rows of the late one, a unit i at a time.
+
+    (Q[i, j] a~_late[a] + d[i] da_late[a]/dz_early[j]) a~_early[b]
+
+    Parameters
+    ----------
+    total : Tensor
+        Its rows hold the late layer's parameters and its columns the early one's, at the places
+        that the layers name.
+    late, early : LinearLayer
+        The early one is called first.
+    samples : Samples
+    """
+    late_inputs, early_inputs = samples.inputs[late.name], samples.inputs[early.name]
+    if not samples.curvatures[:, late.units, early.units].any():
+        _add_coupling(total, late, early, samples)
+        return
+    jacobian = samples.jacobians.get(late.name)
+    for unit in range(late.num_units):
+        position = late.first_unit + unit
+        curvatures = samples.curvatures[:, position, early.units]
+        factors = late_inputs.unsqueeze(2) * curvatures.unsqueeze(1)
+        if jacobian is not None and samples.slopes is not None:
+            slope = samples.slopes[:, position, None, None]
+            factors[:, : jacobian.shape[1]] += slope * jacobian[:, :, early.units]
+        block = factors.flatten(1).mT @ early_inputs
+        _place(total, late, unit, early, block.unflatten(0, factors.shape[1:]))
+
+
+def _add_coupling(total: Tensor, late: LinearLayer, early: LinearLayer, samples: Samples) -> None:
+    """Add the second term alone, for the pairs of an input and a unit that it couples.
+
+    Between neighboring layers with an elementwise activation these are a pair for each unit.
+    """
+    jacobian = samples.jacobians.get(late.name)
+    if jacobian is None or samples.slopes is None:
+        return
+    between = jacobian[:, :, early.units]
+    entering, units = between.any(0).nonzero(as_tuple=True)
+    selected, early_inputs = between[:, entering, units], samples.inputs[early.name]
+    for unit in range(late.num_units):
+        block = total.new_zeros(late.width, early.num_units, early_inputs.shape[1])
+        slopes = samples.slopes[:, late.first_unit + unit, None]
+        block[entering, units] = (slopes * selected).mT @ early_inputs
+        _place(total, late, unit, early, block)

@@ -1,0 +1,222 @@
+"""The Hessian, Gauss-Newton and residual matrices as operators: products without the matrix.
+
+The graphs behind a product are built at the first one and kept, as many batches' as a memory
+budget allows; the others' are built again for each block of vectors. Every product is exact
+whatever the batching, because each batch counts by the loss's own denominator.
+
+Over several processes (`torch.distributed`), each holds its part of the data; a product is the
+sum over processes, one all-reduce. See `hesspipe.objective.distributed`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hesspipe.curvature.products import BatchProduct
+from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.distributed import part_of_whole
+from hesspipe.objective.finiteness import require_finite_matrix
+from hesspipe.objective.objective import Objective
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse.linalg import LinearOperator
+    from torch.distributed import ProcessGroup
+
+# Memory for the graphs that are kept, and for those of the vectors multiplied at once.
+BLOCK_BYTES = 2 * 2**30
+
+
+class CurvatureOperator:
+    """A symmetric matrix of an objective, known by its products: what the three share.
+
+    Parameters
+    ----------
+    objective : Objective
+    block_bytes : int
+        Memory that kept graphs may take, and again what one block of vectors may take beyond
+        one. The graphs of a batch must fit in any case: pass smaller batches if they do not.
+    progress : bool
+        Show a progress bar over the batches of each product.
+    process_group : ProcessGroup, optional
+        Of `torch.distributed`: the objective then is this process's part of the data, and every
+        process must make the same products in the same order, which the methods of this package
+        do by themselves. `torch.distributed.group.WORLD` are all processes.
+
+    Attributes
+    ----------
+    shape : tuple
+        (P, P); rows and columns in the order of `objective.theta`.
+    dtype, device
+        Of the objective.
+    num_data : int
+        N, over all processes.
+
+    Raises
+    ------
+    ValueError
+        From a product: if the vectors do not fit or the product is not finite.
+    """
+
+    matrix: str
+
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        progress: bool = False,
+        process_group: ProcessGroup | None = None,
+    ) -> None:
+        if block_bytes < 0:
+            raise ValueError(f"block_bytes must be at least 0, got {block_bytes}")
+        if process_group is not None:
+            objective = part_of_whole(objective, process_group)
+        self.objective = objective
+        self.shape = (objective.num_parameters, objective.num_parameters)
+        self.dtype = objective.dtype
+        self.device = objective.theta.device
+        self.num_data = objective.num_data
+        self._block_bytes = block_bytes
+        self._progress = progress
+        self._process_group = process_group
+        self._kept: dict[int, BatchProduct] = {}
+        self._kept_bytes = 0
+
+    @overload
+    def __matmul__(self, vectors: Tensor) -> Tensor: ...
+
+    @overload
+    def __matmul__(self, vectors: NDArray[Any]) -> NDArray[Any]: ...
+
+    def __matmul__(self, vectors: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
+        """Multiply vectors (P,) or (P, K), of torch or NumPy; the result is of the same kind."""
+        if isinstance(vectors, np.ndarray):
+            given = torch.from_numpy(np.ascontiguousarray(vectors))
+            product: NDArray[Any] = (self @ given.to(self.device, self.dtype)).cpu().numpy()
+            return product
+        self._check(vectors)
+        is_one = vectors.ndim == 1
+        rows = vectors.detach().unsqueeze(0) if is_one else vectors.detach().T.contiguous()
+        total = self._multiply_rows(rows)
+        if not math.isfinite(float(total.sum())):
+            if not torch.isfinite(rows).all():
+                raise ValueError("vectors must be finite, got nan or inf")
+            require_finite_matrix(self.objective, total, self.matrix)
+        return total[0] if is_one else total.T
+
+    def to_scipy(self) -> LinearOperator[Any]:
+        """Give the operator to SciPy's solvers, e.g. `scipy.sparse.linalg.eigsh`."""
+        from scipy.sparse.linalg import LinearOperator
+
+        def multiply(vectors: NDArray[Any]) -> NDArray[Any]:
+            return self @ vectors
+
+        return LinearOperator(
+            self.shape,
+            matvec=multiply,
+            matmat=multiply,
+            rmatvec=multiply,
+            rmatmat=multiply,
+            dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
+        )
+
+    def _check(self, vectors: Tensor) -> None:
+        if vectors.ndim not in (1, 2) or len(vectors) != self.shape[0]:
+            size = self.shape[0]
+            raise ValueError(
+                f"vectors must have shape ({size},) or ({size}, K), got {tuple(vectors.shape)}"
+            )
+        if vectors.dtype != self.dtype or vectors.device != self.device:
+            raise ValueError(
+                f"vectors must be {self.dtype} on {self.device}, as the objective, got "
+                f"{vectors.dtype} on {vectors.device}"
+            )
+
+    @differentiating()
+    def _multiply_rows(self, rows: Tensor) -> Tensor:
+        """Products of the vectors (K, P), summed over batches, with the weight decay's part."""
+        numbers: Iterable[int] = range(len(self.objective.batches))
+        if self._progress:
+            numbers = tqdm(numbers, desc=f"{self.matrix} x {len(rows)}", unit="batch")
+        total = functools.reduce(torch.add, (self._batch_rows(number, rows) for number in numbers))
+        if self._process_group is not None:
+            torch.distributed.all_reduce(total, group=self._process_group)
+        if self.objective.weight_decay:
+            total = total + self.objective.decay_diagonal(self.matrix) * rows
+        return total
+
+    def _batch_rows(self, number: int, rows: Tensor) -> Tensor:
+        """Products on one batch, as many vectors at once as memory allows."""
+        product = self._kept.get(number)
+        if product is None:
+            product = BatchProduct(self.objective, self.matrix, self.objective.batches[number])
+            if self._kept_bytes + product.graph_bytes <= self._block_bytes:
+                self._kept[number] = product
+                self._kept_bytes += product.graph_bytes
+        step = product.num_at_once(self._block_bytes)
+        if len(rows) <= step:
+            return product(rows)
+        return torch.cat([product(part) for part in rows.split(step)])
+
+
+class HessianOperator(CurvatureOperator):
+    """The Hessian H = d2L/dtheta2 as a symmetric operator; see `CurvatureOperator`.
+
+    Examples
+    --------
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> HessianOperator(objective) @ torch.eye(2, dtype=torch.float64)
+    tensor([[10.,  4.],
+            [ 4.,  2.]], dtype=torch.float64)
+    """
+
+    matrix = "hessian"
+
+
+class GGNOperator(CurvatureOperator):
+    """The generalized Gauss-Newton matrix G = sum_n J_n^T S_n J_n; see `CurvatureOperator`.
+
+    Examples
+    --------
+    It is the Hessian of a network that is linear in its parameters:
+
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> GGNOperator(objective) @ torch.ones(2, dtype=torch.float64)
+    tensor([14.,  6.], dtype=torch.float64)
+    """
+
+    matrix = "ggn"
+
+
+class ResidualOperator(CurvatureOperator):
+    """The residual R = sum_n sum_c e_nc d2f_c/dtheta2, never as H - G; see `CurvatureOperator`.
+
+    Examples
+    --------
+    It is zero for a network that is linear in its parameters:
+
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> ResidualOperator(objective) @ torch.ones(2, dtype=torch.float64)
+    tensor([0., 0.], dtype=torch.float64)
+    """
+
+    matrix = "residual"
+
+
+OPERATORS: dict[str, type[CurvatureOperator]] = {
+    "hessian": HessianOperator,
+    "ggn": GGNOperator,
+    "residual": ResidualOperator,
+}

@@ -1,0 +1,1 @@
+"""Datasets: clusters, MNIST, CIFAR-10, and the user's own."""

@@ -1,0 +1,1 @@
+"""What one job of the pipeline computes, from files to a table."""

@@ -1,0 +1,1 @@
+"""The loss between solutions: lines, planes, alignment and barriers."""

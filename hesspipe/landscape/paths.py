@@ -1,0 +1,215 @@
+"""Straight lines and planes through points of parameter space, and the loss on them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hesspipe.data.dataset import Dataset
+from hesspipe.networks.evaluation import loss_and_accuracy
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The plane through three points, with coordinates of its own.
+
+    Attributes
+    ----------
+    origin : Tensor, shape (P,), float64
+        The first point.
+    axes : Tensor, shape (P, 2), float64
+        Orthonormal columns; the second point lies on the first axis, on its positive side, and
+        the third on the positive side of the second axis.
+    """
+
+    origin: Tensor
+    axes: Tensor
+
+    def point(self, first: float, second: float) -> Tensor:
+        """Give the point with these two coordinates, shape (P,)."""
+        return self.origin + self.axes @ self.axes.new_tensor([first, second])
+
+    def project(self, theta: Tensor) -> tuple[float, float, float]:
+        """Give a point's two coordinates in the plane and its distance from the plane."""
+        offset = theta.double() - self.origin
+        first, second = (self.axes.mT @ offset).tolist()
+        distance = (offset - self.axes @ (self.axes.mT @ offset)).norm().item()
+        return first, second, distance
+
+
+def parameter_vector(model: nn.Module) -> Tensor:
+    """Give a model's parameters as one vector, shape (P,), float64.
+
+    In the order of `model.named_parameters()`, each row-major.
+    """
+    return torch.cat([value.detach().double().reshape(-1) for value in model.parameters()])
+
+
+def line_coefficients(num_between: int, num_beyond: int) -> list[float]:
+    """Give evenly spaced coefficients of a line, 0 and 1 exactly among them.
+
+    Parameters
+    ----------
+    num_between : int
+        Intervals between 0 and 1.
+    num_beyond : int
+        Intervals past each end.
+
+    Examples
+    --------
+    >>> line_coefficients(num_between=4, num_beyond=1)
+    [-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
+    """
+    return [place / num_between for place in range(-num_beyond, num_between + num_beyond + 1)]
+
+
+def evaluate_line(
+    model: nn.Module,
+    data: Dataset,
+    first: Tensor,
+    second: Tensor,
+    coefficients: Sequence[float],
+    *,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Evaluate a network on the straight line through two points.
+
+    A point is computed in float64 and then rounded to the model's dtype, so that coefficients 0
+    and 1 give the two points themselves.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Not changed; gives architecture, dtype and device.
+    data : Dataset
+        In the model's dtype, on its device.
+    first, second : Tensor, shape (P,)
+        Where the coefficient is 0 and 1.
+    coefficients : sequence of float
+        Of (1 - coefficient) first + coefficient second.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        coefficient, train_loss, train_accuracy, test_loss, test_accuracy; losses in nats.
+
+    Raises
+    ------
+    ArithmeticError
+        If a loss is not finite, with the coefficient.
+    """
+    network, rows = copy.deepcopy(model), []
+    first, second = first.double(), second.double()
+    for coefficient in tqdm(coefficients, desc="line", unit="point", disable=not progress):
+        _put(network, (1 - coefficient) * first + coefficient * second)
+        train = loss_and_accuracy(network, data.train_inputs, data.train_targets)
+        test = loss_and_accuracy(network, data.test_inputs, data.test_targets)
+        _check_finite(train[0] + test[0], f"coefficient {coefficient}")
+        rows.append((coefficient, *train, *test))
+    columns = ["coefficient", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def plane_through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
+    """Lay a plane through three points.
+
+    Parameters
+    ----------
+    first, second, third : Tensor, shape (P,)
+
+    Raises
+    ------
+    ValueError
+        If the points lie on one line.
+    """
+    first = first.double()
+    columns = torch.stack([second.double() - first, third.double() - first], 1)
+    axes, triangle = torch.linalg.qr(columns)
+    signs = triangle.diagonal().sign()
+    if triangle.diagonal().abs().min() <= 1e-12 * columns.norm():
+        raise ValueError("the three points of a plane must not lie on one line, got ones that do")
+    return Plane(first, axes * signs)
+
+
+def plane_grid(points: Sequence[tuple[float, float]], num_points: int, margin: float) -> Tensor:
+    """Lay a grid over points of a plane and some room around them.
+
+    Parameters
+    ----------
+    points : sequence of (float, float)
+        What the grid must cover.
+    num_points : int
+        Grid points in each direction.
+    margin : float
+        Room on each side, as a share of the points' larger extent.
+
+    Returns
+    -------
+    Tensor, shape (num_points**2, 2), float64
+        Coordinates, the second of which changes first.
+    """
+    places = torch.tensor(points, dtype=torch.float64)
+    low, high = places.amin(0), places.amax(0)
+    room = margin * (high - low).max()
+    low, high = low - room, high + room
+    steps = torch.linspace(0, 1, num_points, dtype=torch.float64)
+    return torch.cartesian_prod(*(low + steps[:, None] * (high - low)).unbind(1))
+
+
+def evaluate_plane(
+    model: nn.Module, data: Dataset, plane: Plane, grid: Tensor, *, progress: bool = False
+) -> pd.DataFrame:
+    """Evaluate a network's training loss at points of a plane.
+
+    Parameters
+    ----------
+    model, data
+        See `evaluate_line`.
+    plane : Plane
+    grid : Tensor, shape (n, 2)
+        Coordinates in the plane.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        first, second (the coordinates, in units of the parameters), train_loss (nats).
+
+    Raises
+    ------
+    ArithmeticError
+        If a loss is not finite, with the point.
+    """
+    network, rows = copy.deepcopy(model), []
+    for first, second in tqdm(grid.tolist(), desc="plane", unit="point", disable=not progress):
+        _put(network, plane.point(first, second))
+        loss, _ = loss_and_accuracy(network, data.train_inputs, data.train_targets)
+        _check_finite(loss, f"the point ({first:.4g}, {second:.4g})")
+        rows.append((first, second, loss))
+    return pd.DataFrame(rows, columns=["first", "second", "train_loss"])
+
+
+def _put(network: nn.Module, theta: Tensor) -> None:
+    """Fill a network's parameters from a vector, rounding to their dtype."""
+    parameters = list(network.parameters())
+    parts = theta.split([parameter.numel() for parameter in parameters])
+    with torch.no_grad():
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+
+def _check_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise ArithmeticError(
+            f"the loss must be finite, got {loss} at {where}; evaluate less far from the solutions"
+        )

@@ -1,0 +1,1 @@
+"""Numerical linear algebra on symmetric operators, matrix-free."""

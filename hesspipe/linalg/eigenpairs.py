@@ -1,0 +1,136 @@
+"""Extreme eigenpairs of a symmetric operator: both ends, each as often as it is there.
+
+Thick-restart Lanczos with full reorthogonalization. It needs a fifth to a half of LOBPCG's products
+and about as many as ARPACK, which makes sure of no multiplicities (benchmarks/eigenpairs.md).
+`hesspipe.linalg.thick_restart` says when a search is over, and why nothing is missing then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from hesspipe.linalg.krylov import KrylovBasis
+from hesspipe.linalg.lanczos import SymmetricProduct, symmetric_product
+from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
+from hesspipe.linalg.ritz import NotConvergedError as NotConvergedError
+from hesspipe.linalg.search_state import SearchState
+from hesspipe.linalg.thick_restart import PairSearch
+
+
+def eigenpairs(
+    operator: Any,
+    matrix: str = "hessian",
+    num_smallest: int = 0,
+    num_largest: int = 10,
+    *,
+    tolerance: float = 1e-8,
+    max_products: int = 10_000,
+    basis_size: int | None = None,
+    seed: int = 0,
+    state: str | Path | None = None,
+    progress: bool = False,
+) -> Eigenpairs:
+    """Compute extreme eigenpairs of H, G or R, or of any symmetric operator.
+
+    Every wanted eigenvalue is found, as often as it is there: what has converged is locked, and a
+    second search begins at a random vector orthogonal to it. It ends when it has converged to
+    nothing new, or when a missing eigenvector would have shown but for a random start that has a
+    probability below 1e-4 (in exact arithmetic; see `hesspipe.linalg.krylov`).
+
+    The number of products grows with the square root of the spectrum's spread divided by the
+    distances at its end. Where eigenvalues crowd, as at the zeros of a singular G, no method that
+    only multiplies gets far: ask `hesspipe.density` for counts there.
+
+    Parameters
+    ----------
+    operator : Objective, or any object with `shape`, `dtype` and `@`
+        See `hesspipe.linalg.lanczos.symmetric_product`.
+    matrix : {"hessian", "ggn", "residual"}
+        Which matrix of an objective.
+    num_smallest, num_largest : int
+        How many pairs of each end, smallest meaning most negative. Together 1 to P.
+    tolerance : float
+        Residual norms end below tolerance * max|eigenvalue|, at least 10 eps of the dtype.
+    max_products : int
+        Products after which to give up.
+    basis_size : int, optional
+        Vectors of length P to hold. More of them need fewer products: by default
+        2 k + 60 of k wanted pairs, see benchmarks/eigenpairs.md.
+    seed : int
+        Of the random start vectors.
+    state : path, optional
+        A safetensors file that the search is saved to at every restart, resumed from if it is
+        there, and deleted after success. Of several processes, each needs a path of its own.
+    progress : bool
+        Show a progress bar with the number of converged pairs.
+
+    Returns
+    -------
+    Eigenpairs
+
+    Raises
+    ------
+    NotConvergedError
+        With the pairs that did converge.
+    ValueError
+        If the arguments do not fit, or the state is that of another problem.
+    TooLargeError
+        Before allocating, if the basis does not fit into memory.
+
+    Examples
+    --------
+    A double eigenvalue is found twice:
+
+    >>> matrix = torch.diag(torch.tensor([-2.0, 0.0, 1.0, 5.0, 5.0], dtype=torch.float64))
+    >>> found = eigenpairs(matrix, num_smallest=1, num_largest=2)
+    >>> [round(float(value), 10) for value in found.eigenvalues]
+    [-2.0, 5.0, 5.0]
+    """
+    product = symmetric_product(operator, matrix)
+    _check_arguments(product, num_smallest, num_largest, tolerance, max_products)
+    num_wanted = num_smallest + num_largest
+    capacity = min(product.dim, basis_size or 2 * num_wanted + 60)
+    if capacity < min(product.dim, num_wanted + 2):
+        raise ValueError(f"basis_size must be at least {num_wanted + 2}, got {basis_size}")
+    basis = KrylovBasis(product, capacity, seed)
+    search = PairSearch(basis, num_smallest, num_largest, tolerance, max_products)
+    if state is not None:
+        settings = {
+            "num_smallest": num_smallest,
+            "num_largest": num_largest,
+            "tolerance": tolerance,
+        }
+        search.state = SearchState(state, basis, settings)
+        search.state.load()
+    with tqdm(total=num_wanted, desc=f"eigenpairs, {product.name}", disable=not progress) as bar:
+        found = search.run(bar)
+    if state is not None:
+        Path(state).unlink(missing_ok=True)
+    return found
+
+
+def _check_arguments(
+    product: SymmetricProduct,
+    num_smallest: int,
+    num_largest: int,
+    tolerance: float,
+    max_products: int,
+) -> None:
+    for name, number in (("num_smallest", num_smallest), ("num_largest", num_largest)):
+        if number < 0:
+            raise ValueError(f"{name} must be at least 0, got {number}")
+    total = num_smallest + num_largest
+    if not 1 <= total <= product.dim:
+        raise ValueError(f"num_smallest + num_largest must be 1 to P = {product.dim}, got {total}")
+    least = 10 * torch.finfo(product.dtype).eps
+    if not tolerance >= least:
+        raise ValueError(
+            f"tolerance must be at least {least:.0e} in {product.dtype}, got {tolerance:.0e}; "
+            "ask for less or compute in float64"
+        )
+    if max_products < 1:
+        raise ValueError(f"max_products must be at least 1, got {max_products}")

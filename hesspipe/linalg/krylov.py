@@ -1,0 +1,245 @@
+"""A Krylov basis that is extended, restarted with Ritz vectors, deflated and saved.
+
+The basis V has orthonormal rows, of which the first `num_locked` are held as known eigenvectors.
+The rest is a Krylov space of the operator, projected off the locked ones:
+
+    A V^T = V^T T + beta r e_last^T
+
+T is computed as V A V^T entry by entry during the orthogonalization, so that it is the
+Rayleigh-Ritz matrix whatever vector the basis is continued with. A thick restart keeps some Ritz
+vectors and the residual direction r, which leaves the relation true with a smaller V.
+
+An eigenvector u orthogonal to the locked ones, with an eigenvalue l beyond all Ritz values, cannot
+hide: the relation gives its components x = V u from that on the random start vector, x_0,
+
+    x_next = (l x_last - T[:, last] . x) / beta,
+
+and |x| <= 1. So |x_0| is at most 1 / |x / x_0|, which shrinks with every step; for a larger l it
+shrinks faster. A random start in P dimensions has |x_0| < d / sqrt(P) with a probability
+below d. `watch` follows this bound for given l.
+
+References
+----------
+Wu, Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hesspipe.hardware import require
+from hesspipe.linalg.lanczos import SymmetricProduct, breakdown, orthogonalize, random_unit
+from hesspipe.seeding import generator
+
+# Columns that a restart rotates at once: its work space beside the basis.
+_COLUMNS_AT_ONCE = 2**16
+# Bound on a start's component below which no random start falls.
+_SURELY_SEEN = 1e-30
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Ritz pairs of the part of the basis that is not locked.
+
+    Attributes
+    ----------
+    values : array, shape (k,)
+        Ascending.
+    coefficients : array, shape (k, k)
+        Of the Ritz vectors, as columns, on that part of the basis.
+    rests : array, shape (k,)
+        |A y - value y|, up to what the locked vectors' own residuals add.
+    """
+
+    values: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    rests: NDArray[np.float64]
+
+
+class KrylovBasis:
+    """See the module.
+
+    Parameters
+    ----------
+    product : SymmetricProduct
+    capacity : int
+        Most vectors to hold, at most P.
+    seed : int
+        Of the random start vectors.
+
+    Attributes
+    ----------
+    vectors : Tensor, shape (capacity + 1, P)
+        Row `size` is the one to be multiplied next.
+    size, num_locked : int
+    num_steps : int
+        Products since the last restart or random vector.
+    num_products, num_starts : int
+        Products made, and random vectors drawn.
+    watched, hidden : array, shape (w,)
+        Values l, and for each the most that an eigenvector can have in common with the random
+        start of this search if its eigenvalue is l or lies beyond.
+    beta : float
+        Norm of the last product's part outside the basis; 0 in an invariant space.
+    scale : float
+        Largest absolute Ritz value seen: the norm of the operator, from below.
+    """
+
+    def __init__(self, product: SymmetricProduct, capacity: int, seed: int) -> None:
+        element_bytes = torch.finfo(product.dtype).bits // 8
+        num_bytes = (capacity + 1) * product.dim * element_bytes
+        if product.device.type == "cpu":
+            require(
+                num_bytes,
+                f"a basis of {capacity + 1} vectors of length P = {product.dim:,}",
+                "ask for fewer eigenpairs, or pass a smaller basis_size",
+            )
+        self.product, self.capacity, self.seed = product, capacity, seed
+        self.vectors = torch.zeros(
+            capacity + 1, product.dim, dtype=product.dtype, device=product.device
+        )
+        self.projected = np.zeros((capacity, capacity))
+        self.size = self.num_locked = self.num_steps = self.num_products = self.num_starts = 0
+        self.beta = self.scale = 0.0
+        self.watched = np.zeros(0)
+        self._components = np.zeros((0, capacity + 1))
+        self.hidden, self._rests = np.zeros(0), np.zeros(0)
+        self._draw()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further vector has a place, or exists."""
+        return self.size == self.capacity
+
+    @property
+    def spans_everything(self) -> bool:
+        """Whether the basis is one of the whole space."""
+        return self.size == self.product.dim
+
+    def extend(self) -> None:
+        """Multiply the next vector and orthogonalize the product: one step of Lanczos."""
+        size = self.size
+        image = self.product.multiply(self.vectors[size])
+        norm = float(image.norm())
+        if not np.isfinite(norm):
+            raise ValueError(f"a product with the {self.product.name} must be finite, got {norm}")
+        vector, coefficients, self.beta = orthogonalize(image, self.vectors[: size + 1])
+        self.projected[: size + 1, size] = coefficients.double().cpu().numpy()
+        self.projected[size, : size + 1] = self.projected[: size + 1, size]
+        self.size += 1
+        self.num_steps += 1
+        self.num_products += 1
+        if self.spans_everything:
+            self.beta = 0.0
+        elif self.beta <= breakdown(max(norm, np.abs(self.projected).max()), self.product):
+            self.beta = 0.0  # an invariant space: go on in its complement
+            self._draw()
+        else:
+            self.vectors[self.size] = vector / self.beta
+            self._follow()
+
+    def watch(self, points: NDArray[np.float64]) -> None:
+        """Follow the bound on what can hide at these values; see the module."""
+        self.watched = points
+        self._components = np.zeros((len(points), self.capacity + 1))
+        self._components[:, self.size] = 1.0
+        self.hidden = np.ones(len(points))
+
+    def _follow(self) -> None:
+        part = slice(self.num_locked, self.size)
+        known, last = self._components[:, part], self.size - 1
+        new = self.watched * self._components[:, last] - known @ self.projected[part, last]
+        # Long after a bound is small enough it would overflow: it stays.
+        new = np.where(self.hidden > _SURELY_SEEN, new / self.beta, 0.0)
+        self._components[:, self.size] = new
+        norms = np.linalg.norm(self._components[:, self.num_locked : self.size + 1], axis=1)
+        self.hidden = np.minimum(self.hidden, 1 / np.maximum(norms, 1.0))
+
+    def ritz(self) -> Ritz:
+        """Solve the projected problem."""
+        part = slice(self.num_locked, self.size)
+        values, coefficients = np.linalg.eigh(self.projected[part, part])
+        self.scale = max(self.scale, float(np.abs(values).max()))
+        if self.num_steps == 0 and len(self._rests) == len(values):  # just restarted
+            return Ritz(values, coefficients, self._rests)
+        return Ritz(values, coefficients, np.abs(self.beta * coefficients[-1]))
+
+    def restart(self, ritz: Ritz, kept: NDArray[np.int64]) -> None:
+        """Keep some Ritz vectors, and the residual direction to go on with."""
+        # A u = l u gives (l - value) <u, y> = beta c_last <u, r>: no cancellation.
+        gaps = self.watched[:, None] - ritz.values[kept]
+        following = self._components[:, [self.size]]
+        components = following * self.beta * ritz.coefficients[-1, kept] / gaps
+        self._rotate(ritz.coefficients[:, kept], ritz.values[kept])
+        self._components[:, self.num_locked : self.size] = components
+        self._components[:, [self.size]] = following
+        self._rests = ritz.rests[kept]
+
+    def lock(self, ritz: Ritz, kept: NDArray[np.int64]) -> None:
+        """Keep some Ritz vectors as eigenvectors; go on in a random direction."""
+        self._rotate(ritz.coefficients[:, kept], ritz.values[kept])
+        self.num_locked = self.size
+        self.beta = 0.0
+        self._draw()
+
+    def unlock(self) -> None:
+        """Search the whole basis again."""
+        self.num_locked = 0
+        self.watch(np.zeros(0))
+
+    def begin_with(self, rows: Tensor, values: NDArray[np.float64], vector: Tensor) -> None:
+        """Begin anew with a few Ritz vectors, and what a vector adds to them."""
+        self.size, self.num_locked, self.num_steps = len(rows), 0, 0
+        self.watch(np.zeros(0))
+        self.vectors[: self.size] = rows
+        self.projected[:] = 0.0
+        np.fill_diagonal(self.projected[: self.size, : self.size], values)
+        rest, _, norm = orthogonalize(vector, self.vectors[: self.size])
+        self.vectors[self.size] = rest / norm
+
+    def _draw(self) -> None:
+        random = generator(self.seed, f"Krylov start {self.num_starts}")
+        self.vectors[self.size] = random_unit(self.product, random, self.vectors[: self.size])
+        self.num_starts += 1
+        self.num_steps = 0
+
+    def _rotate(self, coefficients: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+        """Replace the part that is not locked by combinations of it, the next vector behind."""
+        old, new = self.size, self.num_locked + len(values)
+        rotation = torch.from_numpy(coefficients.T.copy()).to(self.vectors)
+        for columns in self.vectors.split(_COLUMNS_AT_ONCE, dim=1):
+            columns[self.num_locked : new] = rotation @ columns[self.num_locked : old]
+            columns[new] = columns[old]
+        locked = self.projected.diagonal()[: self.num_locked].copy()
+        self.projected[:] = 0.0
+        np.fill_diagonal(self.projected[:new, :new], np.concatenate([locked, values]))
+        self.size = new
+        self.num_steps = 0
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """What a later process needs to go on: tensors, and numbers as text."""
+        tensors = {
+            "vectors": self.vectors[: self.size + 1],
+            "projected": torch.from_numpy(self.projected[: self.size, : self.size].copy()),
+            "watched": torch.from_numpy(self.watched),
+            "components": torch.from_numpy(self._components),
+            "hidden": torch.from_numpy(self.hidden),
+            "beta_scale": torch.tensor([self.beta, self.scale], dtype=torch.float64),
+        }
+        names = ("size", "num_locked", "num_steps", "num_products", "num_starts")
+        return tensors, {name: str(int(getattr(self, name))) for name in names}
+
+    def load(self, tensors: dict[str, Tensor], numbers: dict[str, str]) -> None:
+        """Take over a saved state."""
+        for name in ("size", "num_locked", "num_steps", "num_products", "num_starts"):
+            setattr(self, name, int(numbers[name]))
+        self.watched, self.hidden = tensors["watched"].numpy(), tensors["hidden"].numpy()
+        self._components = tensors["components"].numpy()
+        self.beta, self.scale = tensors["beta_scale"].tolist()
+        self.vectors[: self.size + 1] = tensors["vectors"].to(self.vectors)
+        self.projected[: self.size, : self.size] = tensors["projected"].numpy()

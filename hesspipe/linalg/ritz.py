@@ -1,0 +1,99 @@
+"""Eigenpairs as results: with true residuals, from products made for them alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hesspipe.linalg.lanczos import SymmetricProduct
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Extreme eigenvalues and eigenvectors of a symmetric matrix.
+
+    Attributes
+    ----------
+    eigenvalues : Tensor, shape (k,)
+        float64, ascending, on the CPU: first the num_smallest, then the num_largest.
+    eigenvectors : Tensor, shape (P, k)
+        Orthonormal columns, in the operator's dtype and on its device.
+    residual_norms : Tensor, shape (k,)
+        |A v - lambda v|, from products made for this alone. An eigenvalue of A lies within it.
+    num_products : int
+        Products with A, those for the residuals included.
+    matrix : str
+        "hessian", "ggn", "residual", or "operator" for one of the caller's.
+    num_smallest, num_largest : int
+    """
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+    residual_norms: Tensor
+    num_products: int
+    matrix: str
+    num_smallest: int
+    num_largest: int
+
+
+class NotConvergedError(ArithmeticError):
+    """The eigenpairs did not all converge; `converged` holds those that did."""
+
+    def __init__(self, message: str, converged: Eigenpairs) -> None:
+        super().__init__(message)
+        self.converged = converged
+
+
+def true_pairs(
+    product: SymmetricProduct, rows: Tensor, num_smallest: int, num_products: int
+) -> tuple[Eigenpairs, Tensor]:
+    """Compute the Ritz pairs of a few vectors, and their residuals, with fresh products.
+
+    Parameters
+    ----------
+    product : SymmetricProduct
+    rows : Tensor, shape (k, P)
+        Nearly orthonormal.
+    num_smallest : int
+        How many of them belong to the lower end.
+    num_products : int
+        Products made before.
+
+    Returns
+    -------
+    Eigenpairs
+    residuals : Tensor, shape (P, k)
+        A v - lambda v.
+    """
+    orthonormal = torch.linalg.qr(rows.T).Q
+    images = torch.zeros_like(orthonormal)
+    for column, vector in enumerate(orthonormal.T):
+        images[:, column] = product.multiply(vector.contiguous())
+    values, rotation = torch.linalg.eigh((orthonormal.T @ images).double().cpu())
+    vectors = orthonormal @ rotation.to(orthonormal)
+    residuals = images @ rotation.to(orthonormal) - vectors * values.to(vectors)
+    pairs = Eigenpairs(
+        eigenvalues=values,
+        eigenvectors=vectors,
+        residual_norms=residuals.norm(dim=0).double().cpu(),
+        num_products=num_products + len(rows),
+        matrix=product.name,
+        num_smallest=num_smallest,
+        num_largest=len(rows) - num_smallest,
+    )
+    return pairs, residuals
+
+
+def subset(pairs: Eigenpairs, is_chosen: Tensor) -> Eigenpairs:
+    """Some of the pairs, in the same order; is_chosen has shape (k,)."""
+    num_smallest = int(is_chosen[: pairs.num_smallest].sum())
+    return replace(
+        pairs,
+        eigenvalues=pairs.eigenvalues[is_chosen],
+        eigenvectors=pairs.eigenvectors[:, is_chosen.to(pairs.eigenvectors.device)],
+        residual_norms=pairs.residual_norms[is_chosen],
+        num_smallest=num_smallest,
+        num_largest=int(is_chosen.sum()) - num_smallest,
+    )

@@ -1,0 +1,1 @@
+"""Networks: architectures, checkpoints, evaluation and training."""

@@ -1,0 +1,142 @@
+"""The data, read once: batches of any sizes, copied to where and how they are computed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesspipe.hardware import require
+from hesspipe.objective.pytrees import Fields, map_tensors, named_tensors
+
+# Data are counted against the memory that is left each time this many bytes were read.
+_BYTES_BETWEEN_FORECASTS = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Part of the data; `share` times the loss of a batch adds up to L over the batches.
+
+    Attributes
+    ----------
+    inputs : Tensor or Fields
+        `len()` is the number of samples, and a slice takes some of them, from either.
+    targets : Any
+        As the loss takes them.
+    share : float
+    """
+
+    inputs: Any
+    targets: Any
+    share: float
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of the batch."""
+        return len(self.inputs)
+
+    def first(self, count: int) -> Batch:
+        """The first samples; all of them where targets have no row for every sample."""
+        tensors = [tensor for _, tensor in named_tensors(self.targets, "")]
+        has_rows = all(tensor.ndim and len(tensor) == self.num_samples for tensor in tensors)
+        if count >= self.num_samples or not tensors or not has_rows:
+            return self
+        targets = map_tensors(lambda tensor: tensor[:count], self.targets)
+        return replace(self, inputs=self.inputs[:count], targets=targets)
+
+
+def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Batch]:
+    """Read all batches, once, and copy them.
+
+    Read once and kept, so that every pass sees the same data, even of a loader that shuffles
+    or augments; copied, so that they stay what they were if the caller's tensors change.
+
+    Parameters
+    ----------
+    data : (inputs, targets), or an iterable of such pairs
+        Inputs are a tensor, a dictionary (for `model(**inputs)`), or a tuple or list (for
+        `model(*inputs)`); targets a tensor, or whatever the loss takes. A pair of two tuples is
+        read as two batches: write one batch of tuples as `[(inputs, targets)]`.
+    dtype : torch.dtype
+        Of the floating-point tensors.
+    device : torch.device
+
+    Returns
+    -------
+    list of Batch
+        With a share of 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no sample, a batch is no pair, or inputs or targets are not finite. Minus
+        infinity is allowed among inputs of several tensors, where it masks attention.
+    TooLargeError
+        If the data do not fit into memory.
+    """
+    pairs: Iterable[Any] = [data] if _is_one_batch(data) else data
+    batches: list[Batch] = []
+    num_bytes = num_unchecked = 0
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(
+                f"each batch must be a pair (inputs, targets), got {type(pair).__name__} as "
+                f"batch {number}"
+            )
+        size = _num_bytes(pair, dtype)
+        num_unchecked += size
+        if device.type == "cpu" and num_unchecked >= _BYTES_BETWEEN_FORECASTS:
+            require(
+                num_unchecked,
+                f"batch {number} of the data, after {num_bytes / 2**30:,.1f} GiB were read,",
+                "use fewer samples, dtype=torch.float32 or a machine with more memory",
+            )
+            num_unchecked = 0
+        num_bytes += size
+        batch = _copied(pair, number, dtype, device)
+        if batch.num_samples:
+            batches.append(batch)
+    if not batches:
+        raise ValueError("data must hold at least one sample, got none")
+    return batches
+
+
+def _is_one_batch(data: Any) -> bool:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    inputs, targets = data
+    if isinstance(inputs, (Tensor, Mapping)):
+        return True
+    return isinstance(inputs, (tuple, list)) and isinstance(targets, (Tensor, Mapping))
+
+
+def _num_bytes(pair: Any, dtype: torch.dtype) -> int:
+    return sum(
+        tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else tensor.itemsize)
+        for _, tensor in named_tensors(pair, "")
+    )
+
+
+def _copied(pair: Any, number: int, dtype: torch.dtype, device: torch.device) -> Batch:
+    def copied(tensor: Tensor) -> Tensor:
+        kind = dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.detach().to(device, kind, copy=True)
+
+    inputs, targets = (map_tensors(copied, part) for part in pair)
+    is_single = isinstance(inputs, Tensor)
+    for place, tensor in named_tensors(inputs, "inputs"):
+        _require_finite(tensor, place, number, is_mask_allowed=not is_single)
+    for place, tensor in named_tensors(targets, "targets"):
+        _require_finite(tensor, place, number, is_mask_allowed=False)
+    return Batch(inputs if is_single else Fields(inputs), targets, 1.0)
+
+
+def _require_finite(tensor: Tensor, name: str, number: int, *, is_mask_allowed: bool) -> None:
+    if not tensor.is_floating_point():
+        return
+    is_good = torch.isfinite(tensor) | (tensor.isneginf() if is_mask_allowed else False)
+    if not is_good.all():
+        raise ValueError(f"{name} must be finite, got nan or inf in batch {number}")

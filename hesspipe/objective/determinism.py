@@ -1,0 +1,260 @@
+"""What is asked of evaluations: finite, in full precision, each sample alone, always the same.
+
+A spectrum belongs to one function of theta. Modules that are random or couple samples are known
+by type. Everything else is tried: the outputs are computed twice with different random numbers,
+and where they differ the operation that drew the numbers, or the buffer that changed, is named.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hesspipe.objective.pytrees import named_tensors
+
+
+@contextmanager
+def preserved_random_state(device: torch.device) -> Iterator[None]:
+    """Leave the global random states (torch, NumPy, Python) as they were found."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002 (the caller's state)
+
+
+def require_finite_evaluation(
+    outputs: Any, loss: Any, buffers: dict[str, Tensor], number: int
+) -> None:
+    """Refuse outputs that are not finite, and a loss that is no finite scalar.
+
+    Parameters
+    ----------
+    outputs : nested tensors
+    loss : Any
+        What the loss function returned.
+    buffers : dict of Tensor
+        Named as a possible cause.
+    number : int
+        Of the batch.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, tensor in named_tensors(outputs, "outputs"):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            bad = [key for key, value in buffers.items() if value.isnan().any()]
+            hint = f"; nan stands in the buffers {', '.join(bad)}" if bad else ""
+            raise ValueError(f"model {name} must be finite, got nan or inf in batch {number}{hint}")
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.is_floating_point():
+        what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"loss_fn must return a scalar tensor, got {what}; use reduction='mean' or 'sum'"
+        )
+    if not torch.isfinite(loss):
+        raise ValueError(f"the loss must be finite, got {float(loss)} in batch {number}")
+
+
+def refuse_random_modules(model: nn.Module) -> None:
+    """Refuse dropout and batch normalization in training mode, which are known by type."""
+    for name, module in model.named_modules():
+        is_dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if module.training and (is_dropout or is_batch_norm):
+            raise ValueError(
+                f"model must be deterministic, got {name} ({type(module).__name__}) in training "
+                "mode; call model.eval() first"
+            )
+        if is_batch_norm and module.running_mean is None:
+            raise ValueError(
+                f"model must treat each sample alone, got {name} ({type(module).__name__}) "
+                "without running statistics; build it with track_running_stats=True"
+            )
+
+
+def refuse_differences(
+    first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype
+) -> None:
+    """Refuse a model or loss of which two evaluations differ by more than rounding.
+
+    Parameters
+    ----------
+    first : (outputs, loss)
+        Of one batch.
+    evaluate : callable () -> (outputs, loss)
+        Evaluates the same once more.
+    number : int
+        Of the batch.
+    dtype : torch.dtype
+
+    Raises
+    ------
+    ValueError
+    """
+    second = evaluate()
+    for (name, one), (_, other) in zip(_named(first), _named(second), strict=True):
+        if _is_same(one, other, dtype):
+            continue
+        tracer = _RandomnessTracer()
+        with tracer:
+            evaluate()
+        cause = (
+            f"{tracer.name} draws random numbers"
+            if tracer.name
+            else "something in it is random or changes from call to call"
+        )
+        raise ValueError(
+            f"model and loss_fn must be deterministic, got {name} that differs between two "
+            f"evaluations of batch {number}: {cause}; call model.eval(), or make it depend on "
+            "`self.training`"
+        )
+
+
+def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int]) -> None:
+    """Refuse a model that writes into its buffers when it is evaluated."""
+    for name, buffer in buffers.items():
+        if buffer._version != versions[name]:
+            raise ValueError(
+                f"model must not change when it is evaluated, got a change of its buffer {name}; "
+                "call model.eval() first"
+            )
+
+
+def couples_samples(whole: Any, part: Any, dtype: torch.dtype, num_batches: int) -> bool:
+    """Whether a model's outputs for some samples depend on the others of their batch.
+
+    Parameters
+    ----------
+    whole, part : nested tensors
+        Outputs of a batch, and of its first samples alone.
+    dtype : torch.dtype
+    num_batches : int
+
+    Returns
+    -------
+    bool
+        Outputs without a row per sample, or padded to the batch's longest, are not compared.
+
+    Raises
+    ------
+    ValueError
+        If they do, and there are several batches: the loss depends on how they were made.
+    """
+    pairs = zip(named_tensors(whole, ""), named_tensors(part, ""), strict=False)
+    is_coupled = any(
+        one.ndim > 0
+        and one.shape[1:] == other.shape[1:]
+        and len(other) < len(one)
+        and not _is_same(one[: len(other)], other, dtype)
+        for (_, one), (_, other) in pairs
+    )
+    if is_coupled and num_batches > 1:
+        raise ValueError(
+            "model must treat each sample alone, got outputs of samples that depend on the others "
+            "of their batch, so that the loss depends on how the data are batched; pass all the "
+            "data as one batch, or use running statistics"
+        )
+    return is_coupled
+
+
+def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:
+    """Evaluate, and refuse operations that turn numbers of a type into less precise ones.
+
+    Parameters
+    ----------
+    evaluate : callable () -> Any
+    dtype : torch.dtype
+
+    Returns
+    -------
+    Any
+        The evaluation.
+
+    Raises
+    ------
+    ValueError
+    """
+    with _PrecisionTracer(dtype) as tracer:
+        evaluation = evaluate()
+    if tracer.found is not None:
+        raise ValueError(
+            f"model and loss_fn must compute in {dtype}, got {tracer.found}; remove the "
+            "conversion, or pass its dtype=... for all"
+        )
+    return evaluation
+
+
+class _PrecisionTracer(TorchFunctionMode):
+    """Finds the first operation that turns numbers of a type into less precise ones."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.found: str | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (
+            self.found is None
+            and isinstance(result, Tensor)
+            and result.is_floating_point()
+            and torch.finfo(result.dtype).eps > torch.finfo(self.dtype).eps
+            and any(isinstance(arg, Tensor) and arg.dtype == self.dtype for arg in args)
+        ):
+            self.found = f"{_name_of(func)}, which returns {result.dtype}"
+        return result
+
+
+class _RandomnessTracer(TorchFunctionMode):
+    """Finds the first operation that draws random numbers of the global generator."""
+
+    name: str | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = _random_states(args)
+        result = func(*args, **(kwargs or {}))
+        if self.name is None and any(
+            not torch.equal(one, other)
+            for one, other in zip(before, _random_states(args), strict=True)
+        ):
+            self.name = _name_of(func)
+        return result
+
+
+def _named(evaluation: Any) -> list[tuple[str, Tensor]]:
+    outputs, loss = evaluation
+    return [("the loss", loss), *named_tensors(outputs, "outputs")]
+
+
+def _random_states(args: Any) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if any(isinstance(arg, Tensor) and arg.is_cuda for arg in args):
+        states.append(torch.cuda.get_rng_state())
+    return states
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__qualname__", None) or getattr(function, "__name__", function))
+
+
+def _is_same(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    """Equal up to rounding, as sums on a GPU may be in another order."""
+    if one.shape != other.shape:
+        return False
+    if not one.is_floating_point():
+        return bool(torch.equal(one, other))
+    if one.numel() == 0:
+        return True
+    size = one.detach().abs().nan_to_num(posinf=0.0).max()  # a scale; no result is changed
+    tolerance = 1e3 * torch.finfo(dtype).eps * float(size)
+    return bool(torch.allclose(one, other, rtol=0.0, atol=tolerance, equal_nan=True))

@@ -1,0 +1,266 @@
+"""Whether a loss has the derivatives that are taken of it, and which operation has none.
+
+torch says so itself for its own operations. A gradient that lacks a part (something was detached)
+is not the derivative of the loss, and its own derivative is no Hessian. A user's own
+`torch.autograd.Function` may be wrong without a word: what its backward method computes outside
+of autograd is a constant to the second derivative. Both are compared with differences.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.nn import functional
+
+from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.pytrees import named_tensors
+from hesspipe.seeding import generator
+
+# Relative difference from central differences that a right derivative may have; one that lacks
+# a term differs by the size of the term.
+_DIFFERENCE_TOLERANCE = 1e-3
+# Of a directional derivative, relative to its usual size |gradient| / sqrt(P): wide, as kinks near
+# by move a difference a little, and a gradient that lacks a part differs by about that part.
+_GRADIENT_TOLERANCE = {torch.float64: 1e-2, torch.float32: 1e-1}
+# Operations of torch 2.13 with wrong second derivatives, by the names of their graph nodes.
+_KNOWN_WRONG = {"WeightNormInterfaceBackward0": "torch.nn.utils.parametrizations.weight_norm"}
+# Steps of differences of the gradient in float64: so small that hardly a unit meets its kink.
+_SMALL_STEPS = (1e-8, 1e-9)
+# Of the size of the outputs and the loss over |theta|^2.
+_FLOOR = {torch.float64: 1e-6, torch.float32: 1e-2}
+# An asymmetry is a mistake where it is this much of the product, and this many times its rounding.
+_ASYMMETRY, _ASYMMETRY_ROUNDINGS = 1e-4, 1e4
+# Rounding of a loss summed over many samples, in units of eps.
+_LOSS_ROUNDING = 50
+
+
+class NotTwiceDifferentiableError(ValueError):
+    """An operation of the model or loss has no second derivative; the message names it."""
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Record gradients in full precision whatever the caller's modes, and name what has no second.
+
+    Raises
+    ------
+    NotTwiceDifferentiableError
+    """
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for device_type in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+            yield
+    except RuntimeError as error:
+        message = str(error)
+        found = re.search(r"derivative for '?([\w:.]+)'? is not implemented", message)
+        if found is None and "differentiate twice" not in message:
+            raise
+        raise NotTwiceDifferentiableError(
+            "the model and the loss must be twice differentiable, got "
+            f"{found[1] if found else 'an operation'} without a second derivative (torch says: "
+            f"{message.splitlines()[0]}); write it with other operations of torch"
+        ) from error
+
+
+def refuse_wrong_derivatives(
+    evaluate: Callable[[Tensor], tuple[Any, Tensor]], model: FlatModel
+) -> None:
+    """Compare first derivatives with differences, and second ones where they may be wrong.
+
+    All is done at a point near theta: exactly at theta, a unit with zero weights may stand on a
+    kink, where a difference is no derivative. In float32 rounding hides what is small.
+
+    Parameters
+    ----------
+    evaluate : callable (theta) -> (outputs, loss)
+    model : FlatModel
+
+    Raises
+    ------
+    NotTwiceDifferentiableError
+        If a `torch.autograd.Function` in the loss has no or a wrong second derivative.
+    ValueError
+        If the loss does not depend on theta, or not through theta alone, or if its gradient
+        is not its derivative.
+    """
+    theta = model.another_point()
+    point = theta.clone().requires_grad_()
+    outputs, value = evaluate(point)
+    if value.grad_fn is None:
+        raise ValueError(
+            "the loss must depend on the parameters, got one without a gradient; the model may "
+            "detach its outputs or be evaluated under torch.no_grad()"
+        )
+    names, leaves, operations = _contents(value.grad_fn)
+    for leaf in leaves:
+        if id(leaf) in model.originals:
+            raise ValueError(
+                f"model and loss_fn must use parameters as the model's own, got "
+                f"{model.originals[id(leaf)]} used in another way, which would be a constant here: "
+                "a closure over the model, or a list of parameters; for a penalty on the "
+                "parameters use weight_decay, or Objective.from_function"
+            )
+    # What the loss is rounded to: small losses are differences of numbers like the outputs.
+    size = max(float(tensor.detach().abs().max()) for _, tensor in named_tensors(outputs, ""))
+    size += abs(float(value.detach()))
+    numbers = torch.randn(2, len(theta), generator=generator(0, "differences"), dtype=torch.float64)
+    direction, other = functional.normalize(numbers.to(theta) * model.is_varied, dim=1)
+
+    def loss(theta: Tensor) -> Tensor:
+        return evaluate(theta)[1]
+
+    own = f" with the torch.autograd.Function {', '.join(names)}" if names else ""
+    wrong = [name for operation, name in _KNOWN_WRONG.items() if operation in operations]
+    known = f" with {', '.join(wrong)}, whose second derivative torch has wrong" if wrong else ""
+    try:
+        (gradient,) = torch.autograd.grad(value, point)
+        _check_gradient(loss, theta, gradient, direction, size, own)
+        products = _products(loss, theta, torch.stack([direction, other, direction + other]))
+        # Curvatures as small as this beside what they could be are rounding.
+        floor = _FLOOR[theta.dtype] * size / max(1.0, float(theta @ theta))
+        _check_symmetry(products, direction, other, floor, own or known)
+        if names or theta.dtype == torch.float64:
+            _check_second_derivative(loss, theta, direction, products[0], floor, own or known)
+    except RuntimeError as error:
+        if not own:
+            raise  # an operation of torch: named by `differentiating`
+        raise NotTwiceDifferentiableError(
+            f"the model and the loss must be twice differentiable, got an error{own} (torch says: "
+            f"{error}); use differentiable operations, and no once_differentiable"
+        ) from error
+
+
+def _check_gradient(
+    loss: Callable[[Tensor], Tensor],
+    theta: Tensor,
+    gradient: Tensor,
+    direction: Tensor,
+    size: float,
+    own: str,
+) -> None:
+    """Compare <gradient, direction> with differences of the loss.
+
+    They must differ by more than rounding, and two differences of different steps must agree
+    with each other better than with the gradient: only then is the gradient wrong.
+    """
+    expected = float(gradient @ direction)
+    usual = float(gradient.norm()) / math.sqrt(len(theta))
+    rounding = _LOSS_ROUNDING * float(torch.finfo(theta.dtype).eps) * size
+    slopes, errors = [], []
+    for factor in (1.0, 0.1):
+        step = factor * _step(theta)
+        with torch.no_grad():
+            ahead, behind = (float(loss(theta + sign * step * direction)) for sign in (1, -1))
+        slopes.append((ahead - behind) / (2 * step))
+        errors.append(abs(slopes[-1] - expected) - rounding / step)
+    error = min(errors)
+    if error > _GRADIENT_TOLERANCE[theta.dtype] * usual and abs(slopes[0] - slopes[1]) < error:
+        raise NotTwiceDifferentiableError(
+            "the gradient must be the derivative of the loss, got a slope that differs from "
+            f"differences of the loss by {error:.1e}{own}, beside a usual size of {usual:.1e}; "
+            "where something is detached or computed under torch.no_grad() there is no Hessian: "
+            "freeze the parameters behind it by requires_grad_(False)"
+        )
+
+
+def _products(loss: Callable[[Tensor], Tensor], theta: Tensor, vectors: Tensor) -> Tensor:
+    """Products of the Hessian with vectors (K, P), one after the other."""
+    point = theta.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True)
+    if not gradient.requires_grad:
+        return torch.zeros_like(vectors)
+    rows = [
+        torch.autograd.grad(gradient, point, vector, retain_graph=True, materialize_grads=True)[0]
+        for vector in vectors
+    ]
+    return torch.stack(rows)
+
+
+def _check_symmetry(products: Tensor, one: Tensor, other: Tensor, floor: float, own: str) -> None:
+    """Compare <other, H one> with <one, H other>.
+
+    Their rounding is estimated by that of H (one + other) = H one + H other.
+    """
+    asymmetry = float((products[0] @ other - products[1] @ one).abs())
+    size = float(products[:2].norm()) / math.sqrt(len(one))
+    rounding = float((products[0] + products[1] - products[2]).norm()) / math.sqrt(len(one))
+    floor *= 1e-4 / math.sqrt(len(one))
+    if asymmetry > max(_ASYMMETRY * size, _ASYMMETRY_ROUNDINGS * rounding, floor):
+        raise NotTwiceDifferentiableError(
+            f"the second derivative must be symmetric, got a difference of {asymmetry:.1e} beside "
+            f"a size of {size:.1e}{own}; write the operation with elementary ones"
+        )
+
+
+def _check_second_derivative(
+    loss: Callable[[Tensor], Tensor],
+    theta: Tensor,
+    direction: Tensor,
+    product: Tensor,
+    floor: float,
+    own: str,
+) -> None:
+    """Compare a product with differences of the gradient, which must agree with each other."""
+    steps = _SMALL_STEPS if theta.dtype == torch.float64 else (_step(theta), 0.1 * _step(theta))
+    scale = max(1.0, float(theta.norm())) if theta.dtype == torch.float64 else 1.0
+    differences = [_difference(loss, theta, direction, step * scale) for step in steps]
+    error = min(float((product - difference).norm()) for difference in differences)
+    spread = float((differences[0] - differences[1]).norm())
+    size = max(float(difference.norm()) for difference in differences)
+    if error > max(_tolerance(theta.dtype) * size, floor) and spread < 0.5 * error:
+        raise NotTwiceDifferentiableError(
+            "the second derivative must agree with differences of the gradient, got a difference "
+            f"of {error:.1e} beside a size of {size:.1e}{own}; a backward method must compute the "
+            "derivative, from ctx.saved_tensors and with differentiable operations"
+        )
+
+
+def _difference(
+    loss: Callable[[Tensor], Tensor], theta: Tensor, vector: Tensor, step: float
+) -> Tensor:
+    """Central difference of the gradient."""
+    gradients = []
+    for sign in (1, -1):
+        point = (theta + sign * step * vector).requires_grad_()
+        gradients.append(torch.autograd.grad(loss(point), point)[0])
+    difference: Tensor = (gradients[0] - gradients[1]) / (2 * step)
+    return difference
+
+
+def _step(theta: Tensor) -> float:
+    """The best one of central differences, whose error is about eps^(2/3)."""
+    return math.cbrt(torch.finfo(theta.dtype).eps) * max(1.0, float(theta.norm()))
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return max(_DIFFERENCE_TOLERANCE, 10 * math.sqrt(torch.finfo(dtype).eps))
+
+
+def _contents(root: torch.autograd.graph.Node) -> tuple[list[str], list[Tensor], set[str]]:
+    """Names of the `torch.autograd.Function`s in a graph, its leaves, and all nodes' names."""
+    names: set[str] = set()
+    operations: set[str] = set()
+    leaves: list[Tensor] = []
+    seen, waiting = {root}, [root]
+    while waiting:
+        node = waiting.pop()
+        operations.add(node.name())
+        if isinstance(node, BackwardCFunction):
+            names.add(type(node).__name__.removesuffix("Backward"))
+        if hasattr(node, "variable"):  # AccumulateGrad
+            leaves.append(node.variable)
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return sorted(names), leaves, operations

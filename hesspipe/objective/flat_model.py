@@ -1,0 +1,243 @@
+"""A model as a function of its parameters, which are never touched.
+
+Its structure is copied, not its numbers, and kernels without a second derivative are kept out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
+from hesspipe.objective.pytrees import Fields, call_arguments
+from hesspipe.seeding import generator
+
+# Of a step away from theta: small, so that it stays where the loss is defined.
+_RELATIVE_STEP = 1e-3
+
+
+class FlatModel:
+    """A model as a function of one flat vector of all its parameters.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its structure is copied, so that its training mode, hooks and attributes may change.
+    dtype : torch.dtype
+        Parameters and buffers are copied in it.
+    patterns : sequence of str, optional
+        Names of the parameters that are varied, with the wildcards of `fnmatch`.
+
+    Attributes
+    ----------
+    theta : Tensor, shape (P,)
+    names, shapes, is_frozen : list
+        Of the parameters, in the order of `model.named_parameters()`.
+    is_varied : Tensor of bool, shape (P,)
+    buffers : dict of Tensor
+    originals : dict
+        Names of the varied parameters by the identity of the caller's tensors, which nothing
+        may depend on.
+    draws_numbers : bool
+        Set where an evaluation draws random numbers: their global state is then put back.
+
+    Raises
+    ------
+    ValueError
+    """
+
+    def __init__(
+        self, model: nn.Module, dtype: torch.dtype, patterns: Sequence[str] | None
+    ) -> None:
+        if dtype not in (torch.float64, torch.float32):
+            raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
+        model = _unwrapped(model)
+        refuse_random_modules(model)
+        _require_usable(model)
+        named = dict(model.named_parameters())
+        self.structure, self.dtype = _structure_of(model), dtype
+        self.draws_numbers = False
+        self.names, self.shapes = list(named), [value.shape for value in named.values()]
+        self.device = next(iter(named.values())).device
+        chosen = _chosen(self.names, patterns)
+        self.is_frozen = [
+            not (value.requires_grad and name in chosen) for name, value in named.items()
+        ]
+        if all(self.is_frozen):
+            raise ValueError("at least one parameter must be varied, got only frozen ones")
+        self.theta = torch.cat([self._cast(value).reshape(-1) for value in named.values()])
+        self.is_varied = torch.cat(
+            [
+                torch.full((shape.numel(),), not is_frozen, device=self.device)
+                for shape, is_frozen in zip(self.shapes, self.is_frozen, strict=True)
+            ]
+        )
+        self.originals = {
+            id(value): name
+            for (name, value), is_frozen in zip(named.items(), self.is_frozen, strict=True)
+            if not is_frozen
+        }
+        self.buffers = {name: self._cast(buffer) for name, buffer in model.named_buffers()}
+
+    def __call__(self, theta: Tensor, inputs: Tensor | Fields) -> Any:
+        """What the model returns."""
+        state = self.buffers | self.unflatten(theta)
+        args, kwargs = call_arguments(inputs)
+        guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
+        with guard, _twice_differentiable_kernels(self.device):
+            return torch.func.functional_call(self.structure, state, args, kwargs)
+
+    def another_point(self) -> Tensor:
+        """A random point (P,) near theta in all directions that are varied.
+
+        There, weights that start at zero hide nothing, and no unit stands exactly on a kink.
+        """
+        noise = torch.randn(
+            len(self.theta), generator=generator(0, "another point"), dtype=torch.float64
+        ).to(self.theta)
+        size = self.theta.abs()
+        return self.theta + _RELATIVE_STEP * (size + (size.mean() or 1.0)) * noise * self.is_varied
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Split a flat vector into named parameters, frozen ones held constant."""
+        sizes = [shape.numel() for shape in self.shapes]
+        parts = zip(self.names, theta.split(sizes), self.shapes, self.is_frozen, strict=True)
+        return {
+            name: (part.detach() if is_frozen else part).view(shape)
+            for name, part, shape, is_frozen in parts
+        }
+
+    def name_of(self, index: int) -> str:
+        """Name the parameter that holds entry `index` of theta."""
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if index < shape.numel():
+                return name
+            index -= shape.numel()
+        raise IndexError(f"theta has {len(self.theta)} entries")
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.detach().to(self.device, dtype, copy=True)
+
+
+class FunctionOfTheta(nn.Module):
+    """A model whose only output is a function of its only parameter."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], theta: Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.theta = nn.Parameter(theta.detach().clone())
+
+    @staticmethod
+    def sum_of_outputs(outputs: Tensor, _: Tensor) -> Tensor:
+        """The loss that goes with it."""
+        return outputs.sum()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionOfTheta:
+        return self  # copying what the function holds is not ours to do
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The function's value, of shape (1, 1)."""
+        value = self.function(self.theta)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            what = (
+                f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            )
+            raise ValueError(f"loss must return a scalar tensor, got {what}")
+        return value.reshape(1, 1)
+
+
+def _chosen(names: list[str], patterns: Sequence[str] | None) -> set[str]:
+    """The names that a pattern matches; each pattern must match one."""
+    if patterns is None:
+        return set(names)
+    if isinstance(patterns, str):
+        raise ValueError(f"parameters must be a list of patterns, got the string {patterns!r}")
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            raise ValueError(
+                f"parameters must match the model's, got {pattern!r}; it has {', '.join(names)}"
+            )
+        chosen.update(matches)
+    return chosen
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, of one that is compiled or wrapped for several devices."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):  # torch.compile
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def _require_usable(model: nn.Module) -> None:
+    """Refuse a model that is no real function of finite parameters on one device.
+
+    Raises
+    ------
+    ValueError
+    """
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod"):
+            raise ValueError(
+                f"model must not hold compiled modules, got {name}: second derivatives of "
+                "compiled code can be wrong; pass the model as it was before torch.compile"
+            )
+    for name, value in parameters.items():
+        if value.is_complex():
+            raise ValueError(f"parameters must be real, got {name} of {value.dtype}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"parameters must be finite, got nan or inf in {name}")
+    devices = {value.device for value in parameters.values()}
+    if len(devices) > 1:
+        raise ValueError(f"model must be on one device, got {sorted(map(str, devices))}")
+
+
+def _structure_of(model: nn.Module) -> nn.Module:
+    """Copy a model's modules; parameters, buffers and other tensors stay the same objects."""
+    memo: dict[int, Any] = {
+        id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())
+    }
+    for module in model.modules():
+        memo.update(
+            {id(value): value for value in vars(module).values() if isinstance(value, Tensor)}
+        )
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ValueError(
+            f"model must allow copy.deepcopy, got {type(error).__name__}: {error}; clear what it "
+            "stored when it was called, or use Objective.from_function"
+        ) from error
+
+
+@contextmanager
+def _twice_differentiable_kernels(device: torch.device) -> Iterator[None]:
+    """Keep out fused attention, the fused encoder layer and automatic low precision.
+
+    The first has no second derivative; the second is taken without gradients alone, where it
+    gives other numbers for padded tokens. All are global settings, and put back.
+    """
+    is_fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(is_fused)

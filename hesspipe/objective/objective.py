@@ -1,0 +1,327 @@
+"""L(theta): a model, a loss and data as one function of one flat parameter vector."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hesspipe.objective.batches import Batch, read_batches
+from hesspipe.objective.determinism import (
+    couples_samples,
+    in_full_precision,
+    preserved_random_state,
+    refuse_changed_buffers,
+    refuse_differences,
+    require_finite_evaluation,
+)
+from hesspipe.objective.differentiability import differentiating, refuse_wrong_derivatives
+from hesspipe.objective.flat_model import FlatModel, FunctionOfTheta
+from hesspipe.objective.pytrees import Fields, Layout, join_outputs, map_tensors, named_tensors
+from hesspipe.objective.reductions import (
+    Denominator,
+    LossFunction,
+    in_dtype,
+    known_denominator,
+    reduction,
+)
+
+__all__ = ["Batch", "Objective"]
+
+# Samples on which operations are tried: what they do does not depend on the sample.
+_NUM_PROBES = 8
+
+
+class Objective:
+    """The loss over all the data as a function of one flat parameter vector.
+
+    ``L(theta) = loss_fn(f(theta; x), y) + (weight_decay / 2) |theta|^2`` for one batch. Over
+    several batches it is what one batch of all the data would give: each batch counts by the
+    denominator that the loss itself divides by (samples, their class weights, valid labels,
+    elements), not by its place in a list.
+
+    Everything is read once and copied, here: the data, and the model but for its parameters'
+    memory. So every later pass sees the same function, whatever happens to the loader, the
+    tensors or the model's mode, and the model is never changed. Attention is computed by the
+    plain "math" kernel, the only one that has second derivatives.
+
+    Parameters
+    ----------
+    model : nn.Module
+        f; in evaluation mode if it has dropout or batch normalization. It may return a tensor,
+        or nested dictionaries, tuples and lists of tensors.
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+        l; a sum or mean over samples.
+    data : (inputs, targets), or an iterable of such batches
+        Read once; see `hesspipe.objective.batches.read_batches`. Inputs that are a dictionary are
+        given to the model as `model(**inputs)`, a tuple or list as `model(*inputs)`.
+    denominator : callable (outputs, targets) -> float, optional
+        What a mean loss divides by on a batch. Known for torch's own losses; needed for any
+        other loss on more than one batch, where `reduction="sum"` is 1.
+    dtype : torch.dtype
+        Everything is computed in it. float64, because the counts of zero and negative
+        eigenvalues mean nothing in float32.
+    weight_decay : float
+        Of the parameters that are varied. Its curvature, weight_decay on their diagonal, is
+        part of H and of G, because it is convex and R is what may be indefinite.
+    parameters : sequence of str, optional
+        Names of the parameters that are varied, with the wildcards of `fnmatch`
+        ("layers.0.*"); the others are held constant. All that require a gradient by default.
+
+    Attributes
+    ----------
+    theta : Tensor, shape (P,)
+        The model's parameters, in the order of `model.named_parameters()`, each row-major. A
+        parameter that several modules share stands there once.
+    names, shapes, is_frozen : list
+        Of the parameters, in the same order. Frozen ones (`requires_grad` false, or not among
+        `parameters`) stay part of theta, so their rows in every matrix are zero.
+    is_varied : Tensor of bool, shape (P,)
+        The entries of theta that are not frozen.
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+        The loss as a function of outputs as `outputs` gives them, one vector per sample.
+    batches : list of Batch
+    num_parameters, num_data : int
+        P and N.
+    couples_samples : bool
+        Whether a sample's outputs depend on the others of its batch.
+
+    Raises
+    ------
+    ValueError
+        If two evaluations differ, if numbers are not finite or lose precision, if there is no
+        data or no parameter, or if the loss's denominator is unknown and needed.
+    TooLargeError
+        If the data do not fit into memory.
+
+    Examples
+    --------
+    >>> model = nn.Linear(3, 2)
+    >>> data = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
+    >>> Objective(model, nn.CrossEntropyLoss(), data).num_parameters
+    8
+    >>> Objective(model, nn.CrossEntropyLoss(), data, parameters=["b*"]).is_varied.sum()
+    tensor(2)
+    """
+
+    @differentiating()
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        data: Any,
+        *,
+        denominator: Denominator | None = None,
+        dtype: torch.dtype = torch.float64,
+        weight_decay: float = 0.0,
+        parameters: Sequence[str] | None = None,
+    ) -> None:
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
+        self._flat = flat = FlatModel(model, dtype, parameters)
+        self.model, self.dtype, self.weight_decay = flat.structure, dtype, weight_decay
+        self.theta, self.device = flat.theta, flat.device
+        self.names, self.shapes = flat.names, flat.shapes
+        self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
+        self._whole_loss = in_dtype(loss_fn, dtype, self.device)
+        self._layouts: dict[int, Layout] = {}
+        self._without_rows, self.couples_samples = "", False
+        self._denominator = denominator
+        with preserved_random_state(self.device):
+            batches = read_batches(data, dtype, self.device)
+            before = torch.get_rng_state()
+            self.num_data = sum(batch.num_samples for batch in batches)
+            self.batches = self._weigh(batches, denominator)
+            self._try_another_point(flat.another_point())
+            flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
+        self.loss_fn: Callable[[Tensor, Any], Tensor] = self._whole_loss
+        if not all(layout.is_plain for layout in self._layouts.values()):
+            self.loss_fn = partial(_loss_of_rows, self._whole_loss, self._layouts)
+
+    @classmethod
+    def from_function(
+        cls,
+        loss: Callable[[Tensor], Tensor],
+        theta: Tensor,
+        *,
+        dtype: torch.dtype = torch.float64,
+    ) -> Objective:
+        """Make an objective of a plain function of theta, for those without a model.
+
+        It has a Hessian only: G and R are defined by a network's outputs.
+
+        Parameters
+        ----------
+        loss : callable (theta) -> scalar Tensor
+        theta : Tensor, shape (P,)
+        dtype : torch.dtype
+
+        Returns
+        -------
+        Objective
+            With num_data 1.
+
+        Examples
+        --------
+        >>> objective = Objective.from_function(lambda theta: theta.square().sum(), torch.ones(3))
+        >>> objective.loss(objective.theta)
+        tensor(3., dtype=torch.float64)
+        """
+        if theta.ndim != 1 or not theta.is_floating_point():
+            raise ValueError(
+                "theta must be a vector of floating point, got "
+                f"shape {tuple(theta.shape)} of {theta.dtype}"
+            )
+        nothing = torch.zeros(1, 0)
+        objective = cls(
+            FunctionOfTheta(loss, theta),
+            FunctionOfTheta.sum_of_outputs,
+            (nothing, nothing),
+            dtype=dtype,
+        )
+        objective._without_rows = (
+            "G and R are defined by a network's outputs, which Objective.from_function does not "
+            "know; use the hessian, or Objective with a model"
+        )
+        return objective
+
+    @property
+    def has_output_rows(self) -> bool:
+        """Whether the model returns a row for every sample; without, there is only a Hessian."""
+        return not self._without_rows
+
+    @property
+    def num_parameters(self) -> int:
+        """P, the length of theta."""
+        return len(self.theta)
+
+    def outputs(self, theta: Tensor, inputs: Tensor | Fields) -> Tensor:
+        """Evaluate f(theta; x), one vector per sample.
+
+        Parameters
+        ----------
+        theta : Tensor, shape (P,)
+        inputs : Tensor, shape (n, ...), or Fields
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            All that the model returns for a sample, row-major, one tensor after the other.
+
+        Raises
+        ------
+        ValueError
+            If the model does not return a row for every sample, or there is no model.
+        """
+        if self._without_rows:
+            raise ValueError(self._without_rows)
+        return join_outputs(self._flat(theta, inputs), len(inputs))[0]
+
+    def loss(self, theta: Tensor) -> Tensor:
+        """Evaluate L(theta) over all the data, weight decay included: a scalar."""
+        total = torch.stack(
+            [batch.share * self.batch_loss(theta, batch) for batch in self.batches]
+        ).sum()
+        if self.weight_decay:
+            total = total + self.weight_decay / 2 * theta[self.is_varied].square().sum()
+        return total
+
+    def batch_loss(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Evaluate loss_fn on one batch, without its share and weight decay: a scalar."""
+        if self.has_output_rows:
+            return self.loss_fn(self.outputs(theta, batch.inputs), batch.targets)
+        return self._whole_loss(self._flat(theta, batch.inputs), batch.targets)
+
+    def decay_diagonal(self, matrix: str) -> Tensor:
+        """What weight decay adds to the diagonal of "hessian", "ggn" or "residual": (P,)."""
+        decay = 0.0 if matrix == "residual" else self.weight_decay
+        return decay * self.is_varied.to(self.dtype)
+
+    def without_weight_decay(self) -> Objective:
+        """The same objective with a weight decay of 0."""
+        plain = copy.copy(self)
+        plain.weight_decay = 0.0
+        return plain
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Split a flat vector into named parameters, frozen ones held constant."""
+        return self._flat.unflatten(theta)
+
+    def name_of(self, index: int) -> str:
+        """Name the parameter that holds entry `index` of theta."""
+        return self._flat.name_of(index)
+
+    def _weigh(self, batches: list[Batch], denominator: Denominator | None) -> list[Batch]:
+        """Give each batch its share of the denominator of all the data; evaluate all twice."""
+        is_whole = reduction(self._whole_loss) == "sum" or len(batches) == 1
+        divide = None if is_whole else denominator or known_denominator(self._whole_loss)
+        versions = {name: buffer._version for name, buffer in self._flat.buffers.items()}
+        weights = []
+        for number, batch in enumerate(batches):
+            outputs = self._flat(self.theta, batch.inputs)
+            weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
+            if not weights[-1] >= 0:
+                raise ValueError(
+                    f"denominator must be positive, got {weights[-1]} in batch {number}"
+                )
+            if weights[-1] == 0:  # no valid label: 0/0 to the loss, no part of the whole
+                continue
+            loss = self._whole_loss(outputs, batch.targets)
+            require_finite_evaluation(outputs, loss, self._flat.buffers, number)
+            evaluate = partial(self._outputs_and_loss, self.theta, batch)
+            refuse_differences((outputs, loss), evaluate, number, self.dtype)
+            self._record_layout(outputs, batch.num_samples)
+        refuse_changed_buffers(self._flat.buffers, versions)
+        total = 1.0 if is_whole else sum(weights)
+        if total <= 0:
+            raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
+        return [
+            replace(batch, share=weight / total)
+            for batch, weight in zip(batches, weights, strict=True)
+            if weight > 0
+        ]
+
+    def _outputs_and_loss(
+        self, theta: Tensor, batch: Batch, scale: float = 1.0
+    ) -> tuple[Any, Tensor]:
+        """What the model, times a number, and the loss return."""
+        outputs = self._flat(theta, batch.inputs)
+        if scale != 1:
+            outputs = map_tensors(lambda t: t * scale if t.is_floating_point() else t, outputs)
+        return outputs, self._whole_loss(outputs, batch.targets)
+
+    def _record_layout(self, outputs: Any, num_samples: int) -> None:
+        try:
+            rows, layout = join_outputs(outputs, num_samples)
+        except ValueError as error:
+            self._without_rows = str(error)
+            return
+        if self._layouts.setdefault(rows.shape[1], layout) != layout:
+            self._without_rows = (
+                f"model outputs of one size must have one shape, got two of {rows.shape[1]} numbers"
+            )
+
+    def _try_another_point(self, theta: Tensor) -> None:
+        """Evaluate a batch away from theta, where weights that start at zero hide nothing."""
+        batch = self.batches[0].first(_NUM_PROBES)
+        evaluate = partial(self._outputs_and_loss, theta, batch)
+        found = in_full_precision(evaluate, self.dtype)
+        refuse_differences(found, evaluate, 0, self.dtype)
+        if batch.num_samples > 2:
+            part = self._flat(theta, batch.inputs[: max(2, batch.num_samples // 2)])
+            self.couples_samples = couples_samples(found[0], part, self.dtype, len(self.batches))
+        sizes = [tensor.detach().abs().max() for _, tensor in named_tensors(found[0], "")]
+        scale = 1.0 / max(1.0, *map(float, sizes))  # so that a confident loss is not saturated
+        evaluate_at = partial(self._outputs_and_loss, batch=batch, scale=scale)
+        refuse_wrong_derivatives(evaluate_at, self._flat)
+
+
+def _loss_of_rows(
+    loss_fn: LossFunction, layouts: dict[int, Layout], rows: Tensor, targets: Any
+) -> Tensor:
+    return loss_fn(layouts[rows.shape[1]].split(rows), targets)

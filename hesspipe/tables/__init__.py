@@ -1,0 +1,1 @@
+"""Result tables: their schemas, their files, and what is computed from them."""

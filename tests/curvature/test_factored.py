@@ -1,0 +1,224 @@
+"""Spectra without the matrix, against the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from problems import EPS, labels, network, normal
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+
+import hesspipe
+from hesspipe.curvature import columns, factored
+from hesspipe.curvature import linear as layers
+from hesspipe.curvature.dense import InconsistentMatrixError
+from hesspipe.hardware import TooLargeError
+from hesspipe.objective.objective import Objective
+
+MATRICES = ["hessian", "ggn", "residual"]
+
+
+def assert_spectrum_is_that_of_the_matrix(objective: Objective, matrix: str) -> None:
+    values = getattr(hesspipe, f"{matrix}_matrix")(objective, "columns")
+    expected = torch.linalg.eigvalsh(values)
+    found = hesspipe.spectrum(objective, matrix, "factored")
+    assert found.method == "factored"
+    # All P of them, zeros included.
+    assert (found.eigenvalues - expected).abs().max() <= 50 * EPS * expected.abs().max()
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize(
+    "widths", [[8, 4, 3], [8, 1, 2], [12, 6, 4], [30, 4, 7], [9, 5, 4, 3], [4, 3, 12, 3],
+     [6, 3, 3, 3, 2]],
+)  # fmt: skip
+@pytest.mark.parametrize("num_samples", [1, 3, 12])
+def test_spectrum_equals_that_of_the_matrix(
+    matrix: str, widths: list[int], num_samples: int
+) -> None:
+    data = normal(num_samples, widths[0]), labels(num_samples, widths[-1])
+    objective = Objective(network(widths), nn.CrossEntropyLoss(), data)
+    assert_spectrum_is_that_of_the_matrix(objective, matrix)
+
+
+def with_zero_inputs(inputs: Tensor) -> Tensor:
+    return inputs * (torch.arange(inputs.shape[1]) % 3 > 0)
+
+
+def with_duplicates(inputs: Tensor) -> Tensor:
+    return inputs[torch.arange(len(inputs)) // 2]
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("change", [with_zero_inputs, with_duplicates, torch.zeros_like])
+def test_degenerate_inputs_change_nothing(matrix: str, change: Callable[[Tensor], Tensor]) -> None:
+    data = change(normal(8, 9)), labels(8, 3)
+    objective = Objective(network([9, 5, 3]), nn.CrossEntropyLoss(), data)
+    assert_spectrum_is_that_of_the_matrix(objective, matrix)
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_dead_units_change_nothing(matrix: str) -> None:
+    model = network([9, 5, 4, 3])
+    with torch.no_grad():
+        model[1].bias[1:3] = -100.0
+        model[3].bias[0] = -100.0
+    objective = Objective(model, nn.CrossEntropyLoss(), (normal(8, 9), labels(8, 3)))
+    assert_spectrum_is_that_of_the_matrix(objective, matrix)
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_batches_class_weights_and_layers_without_bias_change_nothing(matrix: str) -> None:
+    model = nn.Sequential(nn.Linear(9, 5, bias=False), nn.LeakyReLU(), nn.Linear(5, 3)).double()
+    loss_fn = nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 3.0]))
+    batches = zip(normal(8, 9).split([3, 3, 2]), labels(8, 3).split([3, 3, 2]), strict=True)
+    assert_spectrum_is_that_of_the_matrix(Objective(model, loss_fn, batches), matrix)
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_confident_network_is_solved_to_its_own_rounding(matrix: str) -> None:
+    inputs = normal(12, 40)
+    model = network([40, 15, 3])
+    with torch.no_grad():
+        model[3].weight *= 1e3
+    objective = Objective(model, nn.CrossEntropyLoss(), (inputs, model(inputs).argmax(1)))
+    assert objective.loss(objective.theta) < 1e-3
+    found = hesspipe.spectrum(objective, matrix, "factored")
+    values = getattr(hesspipe, f"{matrix}_matrix")(objective, "columns")
+    expected = torch.linalg.eigvalsh(values)
+    difference = (found.eigenvalues - expected).abs().max()
+    assert difference <= 50 * EPS * expected.abs().max() + 10 * found.tolerance
+
+
+def test_regression_has_factors_too() -> None:
+    objective = Objective(network([9, 5, 3]), nn.MSELoss(), (normal(6, 9), normal(6, 3, seed=4)))
+    for matrix in MATRICES:
+        assert_spectrum_is_that_of_the_matrix(objective, matrix)
+
+
+def test_linear_network_has_no_residual() -> None:
+    objective = Objective(network([9, 3]), nn.CrossEntropyLoss(), (normal(6, 9), labels(6, 3)))
+    found = hesspipe.spectrum(objective, "residual", "factored")
+    assert (found.eigenvalues == 0).all()
+    assert found.num_zero == objective.num_parameters
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_spectrum_scales_with_the_loss(scale: float) -> None:
+    data = normal(8, 9), labels(8, 3)
+    unit = Objective(network([9, 5, 3]), nn.CrossEntropyLoss(), data)
+    scaled = Objective(
+        unit.model,
+        lambda outputs, targets: scale * nn.functional.cross_entropy(outputs, targets),
+        data,
+    )
+    expected = hesspipe.spectrum(unit, "hessian", "factored")
+    found = hesspipe.spectrum(scaled, "hessian", "factored")
+    difference = found.eigenvalues / scale - expected.eigenvalues
+    assert difference.abs().max() <= 50 * EPS * expected.eigenvalues.abs().max()
+    assert (found.num_negative, found.num_zero) == (expected.num_negative, expected.num_zero)
+
+
+def test_memory_budget_does_not_change_the_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = normal(8, 9), labels(8, 3)
+    objective = Objective(network([9, 5, 4, 3]), nn.CrossEntropyLoss(), data)
+    monkeypatch.setattr(layers, "_SAMPLE_BYTES", 1)
+    assert_spectrum_is_that_of_the_matrix(objective, "hessian")
+
+
+@pytest.mark.parametrize("hidden", [2, 5, 9])
+def test_one_hidden_layer_has_at_most_h_times_c_minus_1_negative_eigenvalues(hidden: int) -> None:
+    # R is the direct sum over units of [[0, B^T], [B, 0]] with B of rank C - 1.
+    data = normal(60, 20), labels(60, 4)
+    objective = Objective(network([20, hidden, 4]), nn.CrossEntropyLoss(), data)
+    residual = hesspipe.spectrum(objective, "residual", "factored")
+    hessian = hesspipe.spectrum(objective, "hessian", "factored")
+    assert residual.num_negative == residual.num_positive == hidden * (4 - 1)
+    assert 0 < hessian.num_negative <= hidden * (4 - 1)
+
+
+def test_auto_takes_the_cheaper_way() -> None:
+    few, many = ((normal(n, 40), labels(n, 3)) for n in (10, 300))
+    model = network([40, 6, 3])
+    assert hesspipe.spectrum(Objective(model, nn.CrossEntropyLoss(), few)).method == "factored"
+    assert hesspipe.spectrum(Objective(model, nn.CrossEntropyLoss(), many)).method == "layers"
+
+
+def test_inputs_that_are_zero_in_every_sample_do_not_count_as_rows() -> None:
+    inputs = normal(30, 400)
+    inputs[:, 5:] = 0
+    objective = Objective(network([400, 6, 3]), nn.CrossEntropyLoss(), (inputs, labels(30, 3)))
+    assert hesspipe.spectrum(objective).method == "layers"
+
+
+@pytest.mark.parametrize("activation", ["tanh"])
+def test_smooth_network_has_factors_for_its_ggn_alone(activation: str) -> None:
+    objective = Objective(
+        network([9, 5, 3], activation), nn.CrossEntropyLoss(), (normal(6, 9), labels(6, 3))
+    )
+    assert_spectrum_is_that_of_the_matrix(objective, "ggn")
+    for matrix in ("hessian", "residual"):
+        with pytest.raises(ValueError, match="needs a network of Linear layers, piecewise linear"):
+            hesspipe.spectrum(objective, matrix, "factored")
+        assert hesspipe.spectrum(objective, matrix).method == "layers"
+
+
+def test_loss_that_is_not_convex_is_refused() -> None:
+    objective = Objective(
+        network([9, 5, 3]),
+        lambda outputs, _: -outputs.square().sum(1).mean(),
+        (normal(6, 9), labels(6, 3)),
+    )
+    with pytest.raises(
+        ValueError, match="loss_fn must be convex in the outputs, got one with a negative"
+    ):
+        hesspipe.spectrum(objective, "ggn", "factored")
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, -1), (-1, 0), (-1, -1), (-1, 20)])
+def test_wrong_gram_matrix_is_noticed(
+    place: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = normal(8, 12), labels(8, 3)
+    objective = Objective(network([12, 5, 4, 3]), nn.CrossEntropyLoss(), data)
+    compute = factored.gram_matrix
+
+    def wrong(*arguments: Any) -> tuple[Tensor, Tensor]:
+        gram, signs = compute(*arguments)
+        gram[place] += 1e-6 * gram.norm()
+        return gram, signs
+
+    monkeypatch.setattr(factored, "gram_matrix", wrong)
+    with pytest.raises(InconsistentMatrixError, match="please report it with the network"):
+        hesspipe.spectrum(objective, "hessian", "factored")
+
+
+def test_gram_matrix_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = Objective(
+        network([40, 6, 3]), nn.CrossEntropyLoss(), (normal(10, 40), labels(10, 3))
+    )
+    monkeypatch.setattr("hesspipe.hardware.available_bytes", lambda: 1000)
+    with pytest.raises(TooLargeError, match=r"the spectrum of the hessian from \d+ columns needs"):
+        hesspipe.spectrum(objective)
+
+
+def test_largest_eigenvalues_are_those_of_a_matrix_free_solver() -> None:
+    data = normal(20, 300), labels(20, 6)
+    objective = Objective(network([300, 12, 8, 6], std=0.2), nn.CrossEntropyLoss(), data)
+    size = objective.num_parameters
+
+    def multiply(vector: np.ndarray) -> np.ndarray:
+        product = columns.multiply(objective, "hessian", torch.from_numpy(vector).view(1, -1))
+        return product[0].numpy()
+
+    operator = LinearOperator((size, size), matvec=multiply, dtype=np.float64)
+    start = normal(size).numpy()
+    found = hesspipe.spectrum(objective)
+    assert found.method == "factored"
+    for which, part in (("LA", slice(-3, None)), ("SA", slice(3))):
+        expected = eigsh(operator, 3, which=which, v0=start, return_eigenvectors=False)
+        assert np.abs(np.sort(expected) - found.eigenvalues[part].numpy()).max() < 1e-10

@@ -1,0 +1,129 @@
+"""Spectra against matrices of known eigenvalues, and their counts of signs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from problems import EPS, assert_close, labels, network, normal
+from torch import Tensor, nn
+
+import hesspipe
+from hesspipe.curvature import spectra
+from hesspipe.curvature.dense import InconsistentMatrixError
+from hesspipe.curvature.spectra import matrix_spectrum
+from hesspipe.objective.objective import Objective
+
+
+def with_eigenvalues(eigenvalues: Tensor) -> Tensor:
+    """A symmetric matrix with a prescribed spectrum."""
+    basis, _ = torch.linalg.qr(normal(len(eigenvalues), len(eigenvalues)))
+    product = basis * eigenvalues @ basis.T
+    return torch.tril(product) + torch.tril(product, -1).T
+
+
+def test_spectrum_finds_prescribed_eigenvalues_and_their_signs() -> None:
+    eigenvalues = torch.cat([torch.tensor([-3.0, -0.5]), torch.zeros(7), normal(5).abs() + 0.1])
+    eigenvalues = eigenvalues.double().sort().values
+    found = matrix_spectrum(with_eigenvalues(eigenvalues), matrix="test", method="given")
+    assert (found.eigenvalues - eigenvalues).abs().max() <= 20 * EPS * eigenvalues.abs().max()
+    assert (found.num_negative, found.num_zero, found.num_positive) == (2, 7, 5)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_counts_of_signs_do_not_depend_on_the_scale(scale: float) -> None:
+    eigenvalues = torch.tensor([-1.0, -1e-6, 0, 0, 0, 1e-6, 1.0], dtype=torch.float64) * scale
+    found = matrix_spectrum(with_eigenvalues(eigenvalues), matrix="test", method="given")
+    assert (found.num_negative, found.num_zero, found.num_positive) == (2, 3, 2)
+    assert found.tolerance == pytest.approx(EPS * 7 * scale, rel=1e-9)
+
+
+def test_tolerance_decides_what_is_zero() -> None:
+    values = torch.diag(torch.tensor([-1.0, 1e-3, 1.0], dtype=torch.float64))
+    loose = matrix_spectrum(values, matrix="test", method="given", zero_tolerance=1e-2 / EPS / 3)
+    strict = matrix_spectrum(values, matrix="test", method="given")
+    assert (loose.num_zero, strict.num_zero) == (1, 0)
+
+
+def test_zero_rows_give_exact_zeros() -> None:
+    values = torch.zeros(6, 6, dtype=torch.float64)
+    values[1:4, 1:4] = with_eigenvalues(torch.tensor([-2.0, 1.0, 5.0], dtype=torch.float64))
+    found = matrix_spectrum(values, matrix="test", method="given")
+    assert (found.eigenvalues == 0).sum() == 3
+    expected = torch.tensor([-2.0, 0.0, 0.0, 0.0, 1.0, 5.0], dtype=torch.float64)
+    assert_close(found.eigenvalues, expected)
+
+
+def test_zero_matrix_has_only_zeros() -> None:
+    found = matrix_spectrum(torch.zeros(4, 4, dtype=torch.float64), matrix="test", method="given")
+    assert (found.num_negative, found.num_zero, found.num_positive) == (0, 4, 0)
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "ggn", "residual"])
+def test_spectrum_is_that_of_the_matrix(
+    matrix: str, make_objective: Callable[..., Objective]
+) -> None:
+    objective = make_objective([6, 8, 7, 4], num_samples=30)
+    found = hesspipe.spectrum(objective, matrix)
+    values = getattr(hesspipe, f"{matrix}_matrix")(objective, "columns")
+    expected = torch.from_numpy(np.linalg.eigvalsh(values.numpy()))
+    assert_close(found.eigenvalues, expected)
+    assert (found.eigenvalues.diff() >= 0).all()
+    assert (found.matrix, found.method) == (matrix, "factored" if matrix == "ggn" else "layers")
+    assert found.num_negative + found.num_zero + found.num_positive == objective.num_parameters
+
+
+def test_inertia_of_the_residual_of_one_hidden_relu_layer_is_balanced() -> None:
+    # R couples w_j only with column j of W_2: eigenvalues come in pairs +-, C-1 for each unit
+    model = network([8, 4, 3])
+    objective = Objective(model, nn.CrossEntropyLoss(), (normal(40, 8), labels(40, 3)))
+    found = hesspipe.spectrum(objective, "residual")
+    assert found.num_negative == found.num_positive == 4 * (3 - 1)
+    assert_close(found.eigenvalues, -found.eigenvalues.flip(0))
+
+
+def test_asymmetric_matrix_is_refused() -> None:
+    values = with_eigenvalues(torch.ones(5, dtype=torch.float64))
+    values[0, 4] += 1e-6
+    with pytest.raises(ValueError, match="test must be symmetric"):
+        matrix_spectrum(values, matrix="test", method="given")
+
+
+def test_failed_eigensolver_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = with_eigenvalues(torch.arange(1.0, 6.0, dtype=torch.float64))
+    solve = torch.linalg.eigvalsh
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: solve(matrix) * 1.001)
+    with pytest.raises(InconsistentMatrixError, match=r"give a trace of .* the matrix 15"):
+        matrix_spectrum(values, matrix="test", method="given")
+
+
+def test_float32_objective_is_refused(make_objective: Callable[..., Objective]) -> None:
+    objective = make_objective()
+    single = Objective(
+        objective.model,
+        nn.CrossEntropyLoss(),
+        (objective.batches[0].inputs, objective.batches[0].targets),
+        dtype=torch.float32,
+    )
+    with pytest.raises(ValueError, match=r"needs dtype float64 .* got torch.float32"):
+        hesspipe.spectrum(single)
+
+
+def test_spectrum_forecasts_the_solver_as_well(
+    monkeypatch: pytest.MonkeyPatch, make_objective: Callable[..., Objective]
+) -> None:
+    objective = make_objective()
+    matrix_bytes = objective.num_parameters**2 * 8
+    # Room for the matrix and its work space, but not for the eigensolver's copy.
+    monkeypatch.setattr("hesspipe.hardware.available_bytes", lambda: int(2.5 * matrix_bytes))
+    assert len(hesspipe.hessian_matrix(objective)) == objective.num_parameters
+    with pytest.raises(MemoryError, match="the hessian of P = 55 parameters"):
+        hesspipe.spectrum(objective)
+
+
+def test_zero_tolerance_has_one_default() -> None:
+    default = inspect.signature(spectra.spectrum).parameters["zero_tolerance"].default
+    assert default == spectra.ZERO_TOLERANCE

@@ -1,0 +1,118 @@
+"""Class-mean gradients against a loop over samples, and overlaps where they are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from problems import assert_close, labels, network, normal
+from torch import nn
+
+from hesspipe.curvature.dense import ggn_matrix
+from hesspipe.experiments.directions import (
+    class_mean_gradients,
+    direction_groups,
+    squared_overlaps,
+)
+from hesspipe.objective.objective import Objective
+from hesspipe.tables.directions import summarize_directions
+
+
+def test_class_mean_gradients_are_those_of_a_loop_also_over_batches() -> None:
+    model, inputs, targets = network([4, 5, 3]), normal(12, 4), labels(12, 3)
+    objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets))
+    found = class_mean_gradients(objective)
+    for label in range(3):
+        rows = []
+        for sample in inputs[targets == label]:
+            output = model(sample[None])[0]
+            rows.append(
+                torch.stack(
+                    [
+                        torch.cat(
+                            [
+                                gradient.flatten()
+                                for gradient in torch.autograd.grad(
+                                    value, list(model.parameters()), retain_graph=True
+                                )
+                            ]
+                        )
+                        for value in output
+                    ]
+                )
+            )
+        assert_close(found[label], torch.stack(rows).mean(0))
+    batches = [(inputs[:5], targets[:5]), (inputs[5:], targets[5:])]
+    split = class_mean_gradients(Objective(model, nn.CrossEntropyLoss(), batches))
+    assert_close(split, found)
+
+
+def test_class_without_samples_is_refused() -> None:
+    data = normal(4, 4), torch.tensor([0, 0, 1, 1])
+    objective = Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), data)
+    with pytest.raises(ValueError, match="each class must have at least one sample"):
+        class_mean_gradients(objective)
+
+
+def test_ggn_of_equal_samples_in_each_class_lies_in_the_span_of_every_output() -> None:
+    # With one gradient a class the mean is the thing itself, and nothing is left outside.
+    inputs = normal(3, 4).repeat(4, 1)
+    targets = torch.arange(3).repeat(4)
+    objective = Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), (inputs, targets))
+    groups = direction_groups(class_mean_gradients(objective))
+    values, vectors = torch.linalg.eigh(ggn_matrix(objective))
+    num_positive = int((values > 1e-10 * values[-1]).sum())
+    overlaps, rank = squared_overlaps(vectors[:, -num_positive:], groups["every"])
+    assert rank == 3 * 2 >= num_positive
+    assert overlaps.numpy() == pytest.approx(np.ones(num_positive), abs=1e-10)
+
+
+def test_linear_model_with_equal_inputs_has_no_curvature_along_the_flat_direction() -> None:
+    # All samples share one gradient for each output, of which softmax leaves one direction flat.
+    inputs, targets = normal(1, 4).repeat(6, 1), torch.arange(3).repeat(2)
+    objective = Objective(network([4, 3]), nn.CrossEntropyLoss(), (inputs, targets))
+    groups = direction_groups(class_mean_gradients(objective))
+    matrix = ggn_matrix(objective)
+    flat = groups["flat"][0] / groups["flat"][0].norm()
+    scale = float(torch.linalg.matrix_norm(matrix, ord=2))
+    assert float(flat @ matrix @ flat) <= 1e-14 * scale
+    values, vectors = torch.linalg.eigh(matrix)
+    assert int((values > 1e-10 * scale).sum()) == 2  # k - 1
+    overlaps, rank = squared_overlaps(vectors[:, -2:], groups["shared"])
+    assert rank == 2
+    assert overlaps.numpy() == pytest.approx(np.ones(2), abs=1e-10)
+
+
+def test_squared_overlaps_count_dependent_directions_once() -> None:
+    directions = torch.tensor(
+        [[3.0, 0, 0, 0], [0, 1e-3, 0, 0], [3.0, 1e-3, 0, 0]], dtype=torch.float64
+    )
+    vectors = torch.tensor([[0.6, 0], [0, 0], [0.8, 0], [0, 1]], dtype=torch.float64)
+    overlaps, rank = squared_overlaps(vectors, directions)
+    assert rank == 2
+    assert overlaps.tolist() == pytest.approx([0.36, 0.0], abs=1e-15)
+
+
+def test_overlap_of_a_random_vector_is_rank_over_dimension() -> None:
+    directions, vectors = normal(6, 60, seed=3), normal(60, 400, seed=4)
+    overlaps, rank = squared_overlaps(vectors / vectors.norm(dim=0), directions)
+    assert rank == 6
+    assert float(overlaps.mean()) == pytest.approx(0.1, abs=4 * float(overlaps.std()) / 20)
+
+
+def test_summary_takes_the_first_the_last_and_those_after() -> None:
+    table = pd.DataFrame({"order": [1, 2, 3, 4], "own": [0.9, 0.7, 0.5, 0.1]})
+    table.attrs = {
+        "experiment": "a", "seed": 0, "step": 9, "num_parameters": 30, "num_classes": 3,
+        "ranks": {"own": 3},
+    }  # fmt: skip
+    counts = pd.DataFrame(
+        [(9, "hessian", "gap", 7), (9, "hessian", "ratio", 2), (9, "ggn", "ratio", 5),
+         (0, "hessian", "ratio", 6)],
+        columns=["step", "matrix", "rule", "num_outliers"],
+    )  # fmt: skip
+    (row,) = summarize_directions([table], [counts], "ratio").to_dict("records")
+    assert row["num_outliers"] == 2
+    assert row["own_chance"] == 0.1
+    assert (row["own_first"], row["own_last"], row["own_after"]) == (0.8, 0.5, 0.1)

@@ -1,0 +1,186 @@
+"""Two parts of one training, the line between their ends, and what is read from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional
+
+from hesspipe.data.dataset import make_dataset, read_dataset, write_dataset
+from hesspipe.experiments.lines import align_checkpoint, line_table, load_solution, plane_tables
+from hesspipe.experiments.training import TrainingRun
+from hesspipe.files import DamagedFileError, read_tensors, write_tensors
+from hesspipe.landscape.alignment import permute_units
+from hesspipe.landscape.paths import parameter_vector
+from hesspipe.tables.store import read_parts, write_table
+
+DATASET = {"kind": "mnist_digits", "source": "embedded", "folder": None, "num_train": 60, "seed": 0}
+MODEL = {
+    "kind": "alexnet", "channels": [3, 4, 5, 4, 3], "kernel_sizes": [5, 3, 3, 3, 3],
+    "first_stride": 2, "pool_after": [1, 2, 5], "initial_gain": 2.0,
+}  # fmt: skip
+TRAINING = {
+    "algorithm": "sgd", "batch_size": 30, "step_size": 0.05, "num_steps": 12, "record_every": 3,
+    "checkpoint_every": 6, "num_recorded": 50, "dtype": "float32",
+}  # fmt: skip
+LINES = {"num_between": 4, "num_beyond": 2}
+PATHS = [f"step{step}.safetensors" for step in (0, 6, 12)]
+
+
+def run(part: str, seed: int, start: Path | None = None, **changes: Any) -> pd.DataFrame:
+    """Train one part into a folder of its own, and write its history."""
+    trained = TrainingRun(
+        "data.safetensors", part, seed, MODEL, TRAINING | changes, path_to_start=start
+    )
+    history, folder = trained.train(progress=False), Path(f"{part}{seed}")
+    trained.collect_checkpoints([folder / path for path in PATHS])
+    write_table(history, folder / "history.parquet", "history", trained.provenance)
+    return history
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both parts of a training for two seeds."""
+    folder = tmp_path_factory.mktemp("basins")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_dataset(make_dataset(**DATASET), "data.safetensors")
+        for seed in (0, 1):
+            run("lb", seed)
+            run("sb", seed, Path(f"lb{seed}/step12.safetensors"), batch_size=4)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def test_part_two_starts_at_the_end_of_part_one_to_the_last_bit() -> None:
+    end, _ = read_tensors("lb0/step12.safetensors")
+    start, about = read_tensors("sb0/step0.safetensors")
+    assert all(torch.equal(start[name], end[name]) for name in end)
+    assert start.keys() == end.keys()
+    assert '"starts_from": {"experiment": "lb", "step": 12}' in about["provenance"]
+    histories = [pd.read_parquet(f"{part}0/history.parquet") for part in ("lb", "sb")]
+    pd.testing.assert_series_equal(
+        histories[0].iloc[-1].drop("step"), histories[1].iloc[0].drop("step"),
+        check_names=False, check_exact=True,
+    )  # fmt: skip
+
+
+def test_parts_of_one_seed_see_batches_in_orders_of_their_own() -> None:
+    # A continuation with the batches and steps of Part I would else repeat Part I's.
+    first, _ = read_tensors("lb0/step12.safetensors")
+    again = run("again", 0, Path("lb0/step0.safetensors"))
+    found, _ = read_tensors("again0/step12.safetensors")
+    assert len(again) == 5
+    assert not all(torch.equal(found[name], first[name]) for name in first)
+
+
+def test_unfinished_state_belongs_to_one_starting_point() -> None:
+    runs = [
+        TrainingRun("data.safetensors", "sb", 0, MODEL, TRAINING, path_to_start=start)
+        for start in (None, Path("lb0/step6.safetensors"), Path("lb0/step12.safetensors"))
+    ]
+    assert len({trained.path_to_state for trained in runs}) == 3
+
+
+def test_start_without_provenance_is_refused() -> None:
+    tensors, _ = read_tensors("lb0/step12.safetensors")
+    write_tensors(tensors, "bare.safetensors", {})
+    bare = TrainingRun(
+        "data.safetensors", "sb", 0, MODEL, TRAINING, path_to_start="bare.safetensors"
+    )
+    with pytest.raises(DamagedFileError, match=r"bare.safetensors .*no provenance"):
+        bare.train(progress=False)
+
+
+def test_line_meets_the_last_records_of_both_histories_to_the_last_bit() -> None:
+    ends = "lb0/step12.safetensors", "sb0/step12.safetensors"
+    table, about = line_table("data.safetensors", *ends, MODEL, LINES)
+    assert list(table["coefficient"]) == [-0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
+    for part, place in (("lb", 0.0), ("sb", 1.0)):
+        record = pd.read_parquet(f"{part}0/history.parquet").iloc[-1]
+        found = table[table["coefficient"] == place].iloc[0]
+        for column in table.columns.drop("coefficient"):
+            assert found[column] == record[column], (part, column)
+    assert about["first"] == {"experiment": "lb", "seed": 0, "step": 12}
+    assert about["second"] == {"experiment": "sb", "seed": 0, "step": 12}
+    write_table(table, "line.parquet", "line", about)
+
+
+def test_align_checkpoint_gives_the_same_function_nearer_to_the_reference() -> None:
+    align_checkpoint(
+        "data.safetensors", "sb0/step12.safetensors", "sb1/step12.safetensors", MODEL,
+        "aligned.safetensors",
+    )  # fmt: skip
+    dataset = read_dataset("data.safetensors")
+    reference, other, aligned = (
+        load_solution(dataset, path, MODEL)
+        for path in ("sb0/step12.safetensors", "sb1/step12.safetensors", "aligned.safetensors")
+    )
+    assert aligned.end == {"experiment": "sb", "seed": 1, "step": 12, "aligned_to": 0}
+    inputs = dataset.test_inputs[:50].float()
+    expected = other.network(inputs)
+    eps = torch.finfo(torch.float32).eps
+    assert (aligned.network(inputs) - expected).abs().max() < 50 * eps * expected.abs().max()
+    vectors = [parameter_vector(end.network) for end in (reference, other, aligned)]
+    assert (vectors[2] - vectors[0]).norm() < (vectors[1] - vectors[0]).norm()
+    assert torch.equal(vectors[2].sort().values, vectors[1].sort().values)
+
+
+def test_align_checkpoint_finds_a_permuted_checkpoint_again() -> None:
+    dataset = read_dataset("data.safetensors")
+    original = load_solution(dataset, "sb0/step12.safetensors", MODEL)
+    random = np.random.default_rng(0)
+    orders = [random.permutation(size) for size in MODEL["channels"]]
+    _, about = read_tensors("sb0/step12.safetensors")
+    tensors = permute_units(original.network, orders).state_dict()
+    write_tensors(tensors, "permuted.safetensors", about)
+    paths = "sb0/step12.safetensors", "permuted.safetensors", MODEL, "again.safetensors"
+    align_checkpoint("data.safetensors", *paths)
+    again = load_solution(dataset, "again.safetensors", MODEL)
+    assert torch.equal(parameter_vector(again.network), parameter_vector(original.network))
+
+
+def test_plane_holds_the_three_ends_at_the_losses_of_their_records() -> None:
+    parts = [[f"{part}0/{path}" for path in PATHS] for part in ("lb", "sb")]
+    grid, points, about = plane_tables(
+        "data.safetensors", parts, "sb1/step12.safetensors", MODEL, {"num_points": 3, "margin": 0.0}
+    )
+    assert list(points["point"]) == ["path"] * 6 + ["large batch", "small batch", "other seed"]
+    assert list(points["step"]) == [0, 6, 12, 12, 18, 24, 12, 24, 24]
+    ends = points.tail(3).set_index("point")
+    length = ends["first"].abs().max()
+    assert (ends["distance"] < 1e-12 * length).all()
+    assert tuple(ends.loc["large batch", ["first", "second"]]) == (0.0, 0.0)
+    assert ends.loc["small batch", "first"] > 0
+    assert points["distance"][0] > 0.1 * length  # the initial point is off the plane
+    # The grid's corners, in coordinates of our own: along, and what is left across.
+    dataset = read_dataset("data.safetensors")
+    paths = ["lb0/step12.safetensors", "sb0/step12.safetensors", "sb1/step12.safetensors"]
+    solutions = [load_solution(dataset, path, MODEL) for path in paths]
+    origin, second, third = (parameter_vector(solution.network) for solution in solutions)
+    along = (second - origin) / (second - origin).norm()
+    across = (third - origin) - ((third - origin) @ along) * along
+    across /= across.norm()
+    network, inputs = solutions[0].network, dataset.train_inputs[:50].float()
+    assert len(grid) == 9
+    for row in grid.iloc[[0, 2, 6, 8]].itertuples():
+        theta = (origin + row.first * along + row.second * across).float()
+        torch.nn.utils.vector_to_parameters(theta, network.parameters())
+        loss = functional.cross_entropy(network(inputs), dataset.train_targets[:50]).item()
+        assert row.train_loss == pytest.approx(loss, rel=1e-5)  # float32
+    assert about["third"] == {"experiment": "sb", "seed": 1, "step": 12}
+
+
+def test_read_parts_counts_the_steps_on() -> None:
+    table = read_parts(["lb0/history.parquet", "sb0/history.parquet"])
+    assert list(table["step"]) == [0, 3, 6, 9, 12, 12, 15, 18, 21, 24]
+    assert list(table["part"]) == [1] * 5 + [2] * 5

@@ -1,0 +1,114 @@
+"""From a configured experiment to checkpoints and spectra, through files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import hesspipe
+from hesspipe.data.dataset import make_dataset, read_dataset, write_dataset
+from hesspipe.experiments.spectra import spectrum_table
+from hesspipe.experiments.training import TrainingRun
+from hesspipe.files import DamagedFileError, read_tensors, write_tensors
+from hesspipe.networks.architectures import build_model
+from hesspipe.seeding import generator
+
+DATASET = {
+    "kind": "gaussian_clusters",
+    "num_clusters": 3,
+    "cluster_std": 1.0,
+    "num_features": 5,
+    "center_low": -10.0,
+    "center_high": 10.0,
+    "num_train": 40,
+    "num_test": 20,
+    "seed": 0,
+}
+MODEL = {"kind": "mlp", "hidden_widths": [4], "activation": "relu", "initial_std": 0.5}
+TRAINING = {
+    "algorithm": "sgd",
+    "batch_size": 10,
+    "step_size": 0.1,
+    "num_steps": 20,
+    "record_every": 5,
+    "checkpoint_every": 10,
+    "dtype": "float64",
+}
+
+
+@pytest.fixture
+def path_to_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_dataset(make_dataset(**DATASET), "dataset.safetensors")
+    return Path("dataset.safetensors")
+
+
+def run(path_to_dataset: Path, seed: int = 0, **changes: Any) -> TrainingRun:
+    return TrainingRun(path_to_dataset, "example", seed, MODEL, TRAINING | changes)
+
+
+def test_run_leaves_its_checkpoints_and_no_state(path_to_dataset: Path) -> None:
+    trained = run(path_to_dataset)
+    trained.train(progress=False)
+    assert trained.path_to_state.is_dir()
+    trained.collect_checkpoints(["out/step0.safetensors", "out/step20.safetensors"])
+    assert not trained.path_to_state.exists()
+    first, _ = read_tensors("out/step0.safetensors")
+    expected = build_model(
+        trained.dataset.train_inputs, 3, generator(0, "initial parameters"), **MODEL
+    )
+    assert all(torch.equal(first[name], tensor) for name, tensor in expected.state_dict().items())
+
+
+@pytest.mark.parametrize("change", [{"step_size": 0.2}, {"num_steps": 30}, {"batch_size": 5}])
+def test_unfinished_state_belongs_to_one_specification(
+    path_to_dataset: Path, change: dict[str, Any]
+) -> None:
+    assert run(path_to_dataset, **change).path_to_state != run(path_to_dataset).path_to_state
+    assert run(path_to_dataset, seed=1).path_to_state != run(path_to_dataset).path_to_state
+    assert run(path_to_dataset).path_to_state == run(path_to_dataset).path_to_state
+
+
+def test_changed_data_have_a_state_of_their_own(path_to_dataset: Path) -> None:
+    before = run(path_to_dataset).path_to_state
+    write_dataset(make_dataset(**DATASET | {"seed": 1}), path_to_dataset)
+    assert run(path_to_dataset).path_to_state != before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_spectrum_table_is_the_spectrum_at_the_checkpoint(
+    path_to_dataset: Path, dtype: str
+) -> None:
+    trained = run(path_to_dataset, dtype=dtype)
+    trained.train(progress=False)
+    trained.collect_checkpoints(["out/step20.safetensors"])
+    table, about = spectrum_table(
+        path_to_dataset, "out/step20.safetensors", "hessian", MODEL, zero_tolerance=1.0
+    )
+    data = read_dataset(path_to_dataset)
+    model = build_model(data.train_inputs, 3, generator(0, "initial parameters"), **MODEL)
+    model.load_state_dict(read_tensors("out/step20.safetensors")[0])
+    objective = hesspipe.Objective(
+        model, nn.CrossEntropyLoss(), (data.train_inputs, data.train_targets)
+    )
+    values = hesspipe.hessian_matrix(objective, "columns")
+    expected = torch.linalg.eigvalsh(values)
+    difference = torch.tensor(table["eigenvalue"].to_list(), dtype=torch.float64) - expected
+    assert difference.abs().max() < 1e-13 * expected.abs().max()
+    assert list(table["rank"]) == list(range(len(expected)))
+    assert (about["step"], about["matrix"], about["method"]) == (20, "hessian", "layers")
+    assert about["num_negative"] + about["num_zero"] + about["num_positive"] == len(expected)
+    assert about["dataset"] == DATASET
+    assert about["training"]["dtype"] == dtype
+
+
+def test_checkpoint_without_provenance_is_refused(path_to_dataset: Path) -> None:
+    data = run(path_to_dataset).dataset
+    model = build_model(data.train_inputs, 3, generator(0, "initial parameters"), **MODEL)
+    write_tensors(model.state_dict(), "bare.safetensors", {})
+    with pytest.raises(DamagedFileError, match=r"bare.safetensors .*no provenance.*delete it"):
+        spectrum_table(path_to_dataset, "bare.safetensors", "hessian", MODEL, zero_tolerance=1.0)

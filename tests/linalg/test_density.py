@@ -1,0 +1,148 @@
+"""Stochastic Lanczos quadrature against exact counts, moments and densities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from problems import EPS, matrix_with, normal
+
+import hesspipe
+from hesspipe.hardware import TooLargeError
+from hesspipe.linalg.density import Density, density
+from hesspipe.objective.objective import Objective
+
+VALUES = torch.cat([torch.linspace(-1, 1, 180), torch.linspace(5, 20, 20)]).double()
+
+
+def test_weights_are_shares_that_add_up_to_one() -> None:
+    found = density(matrix_with(VALUES), num_probes=4, num_steps=30)
+    assert found.nodes.shape == found.weights.shape == (4, 30)
+    assert found.dim == 200
+    assert found.num_products == 120
+    assert (found.weights.sum(1) - 1).abs().max() <= 30 * EPS
+    assert (found.weights >= 0).all()
+    assert (found.nodes.diff() >= 0).all()
+
+
+def test_density_of_few_distinct_eigenvalues_is_exact_in_as_many_steps() -> None:
+    values = torch.tensor([-2.0, 0.0, 1.0, 7.0], dtype=torch.float64).repeat_interleave(15)
+    found = density(matrix_with(values), num_probes=3, num_steps=20)
+    for nodes, weights in zip(found.nodes, found.weights, strict=True):
+        # Rounding in an invariant space gives further nodes, but no weight.
+        for value in (-2.0, 0.0, 1.0, 7.0):
+            near = (nodes - value).abs() <= 1e3 * EPS * 7
+            assert 0.05 < float(weights[near].sum()) < 0.5
+        far = torch.stack([(nodes - v).abs() > 1e3 * EPS * 7 for v in (-2, 0, 1, 7)]).all(0)
+        assert float(weights[far].sum()) <= 1e4 * EPS
+
+
+@pytest.mark.parametrize("power", [0, 1, 2, 3, 9])
+def test_moments_are_those_of_the_start_vectors(power: int) -> None:
+    """A Gauss quadrature of k nodes is exact up to the power 2 k - 1."""
+    from hesspipe.linalg.lanczos import random_unit, symmetric_product
+    from hesspipe.seeding import generator
+
+    matrix = matrix_with(VALUES)
+    found = density(matrix, num_probes=2, num_steps=5, seed=3)
+    product = symmetric_product(matrix)
+    expected = []
+    for probe in range(2):
+        start = random_unit(product, generator(3, f"density probe {probe}"))
+        expected.append(200 * float(start @ torch.linalg.matrix_power(matrix, power) @ start))
+    mean, error = found.moment(power)
+    assert abs(mean - sum(expected) / 2) <= 100 * EPS * 200 * 20.0**power
+    assert abs(error - abs(expected[0] - expected[1]) / 2) <= 100 * EPS * 200 * 20.0**power
+
+
+def test_counts_are_within_their_standard_errors() -> None:
+    matrix = matrix_with(VALUES)
+    found = density(matrix, num_probes=40, num_steps=40)
+    for low, high, expected in (
+        (3.0, math.inf, 20), (-math.inf, 3.0, 180), (-5.0, 3.0, 180), (3.0, 12.5, 10),
+    ):  # fmt: skip
+        mean, error = found.count(low, high)
+        assert 0 < error < 0.1 * expected
+        assert abs(mean - expected) <= 4 * error
+    assert found.count() == pytest.approx((200.0, 0.0), abs=1e-10)
+
+
+def test_standard_errors_are_the_spread_of_the_means() -> None:
+    """Over repetitions, errors divided by standard errors have variance 1."""
+    matrix = matrix_with(VALUES)
+    scores = []
+    for seed in range(60):
+        mean, error = density(matrix, num_probes=10, num_steps=25, seed=seed).count(3.0)
+        scores.append((mean - 20) / error)
+    squares = torch.tensor(scores).square()
+    # Student's t with 9 degrees of freedom: variance 9/7.
+    assert abs(squares.mean() - 9 / 7) <= 4 * squares.std() / math.sqrt(60)
+
+
+def test_smoothed_density_is_that_of_the_eigenvalues() -> None:
+    width, grid = 0.5, torch.linspace(-4, 24, 1401, dtype=torch.float64)
+    mean, error = density(matrix_with(VALUES), num_probes=40, num_steps=60).evaluate(grid, width)
+    kernel = torch.exp(-0.5 * ((grid.unsqueeze(1) - VALUES) / width).square())
+    expected = kernel.mean(1) / (width * math.sqrt(2 * math.pi))
+    is_seen = expected > 1e-3 * expected.max()
+    assert ((mean - expected).abs() <= 5 * error)[is_seen].all()
+    assert error.max() < 0.1 * expected.max()
+    assert abs(float(torch.trapezoid(mean, grid)) - 1) <= 1e-6
+
+
+def test_more_probes_only_add_rows() -> None:
+    matrix = matrix_with(VALUES)
+    few, many = (density(matrix, num_probes=count, num_steps=10) for count in (2, 3))
+    assert torch.equal(few.nodes, many.nodes[:2])
+    assert not torch.equal(many.nodes[1], many.nodes[2])
+    other = density(matrix, num_probes=2, num_steps=10, seed=1)
+    assert not torch.equal(few.nodes, other.nodes)
+
+
+def test_all_steps_find_the_spectrum_of_an_objective(
+    make_objective: Callable[..., Objective],
+) -> None:
+    objective = make_objective([3, 4, 3], "tanh", num_samples=30)
+    expected = torch.linalg.eigvalsh(hesspipe.hessian_matrix(objective))
+    found = density(objective, num_probes=1, num_steps=objective.num_parameters)
+    assert found.matrix == "hessian"
+    scale = float(expected.abs().max())
+    # The null space is one node; the other eigenvalues are simple.
+    for value in expected[expected.abs() > 1e-6 * scale]:
+        assert (found.nodes - value).abs().min() <= 1e3 * EPS * scale
+
+
+def test_one_probe_has_no_standard_error() -> None:
+    found = density(torch.eye(3), num_probes=1, num_steps=1)
+    assert math.isnan(found.count(0.0)[1])
+    assert found.evaluate(torch.zeros(2), 1.0)[1].isnan().all()
+
+
+def test_bad_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = torch.eye(10, dtype=torch.float64)
+    found = density(matrix, num_steps=1)
+    with pytest.raises(ValueError, match="num_probes must be at least 1, got 0"):
+        density(matrix, num_probes=0)
+    with pytest.raises(ValueError, match="num_steps must be 1 to P = 10, got 80"):
+        density(matrix)
+    for width in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="width must be positive and finite"):
+            found.evaluate(torch.zeros(1), width)
+    with pytest.raises(ValueError, match=r"grid must be a vector, got shape \(1, 1\)"):
+        found.evaluate(torch.zeros(1, 1), 1.0)
+    with pytest.raises(ValueError, match="low must be below high, got 2"):
+        found.count(2.0, 1.0)
+    with pytest.raises(ValueError, match="power must be at least 0"):
+        found.moment(-1)
+    monkeypatch.setattr("hesspipe.hardware.available_bytes", lambda: 100)
+    with pytest.raises(TooLargeError, match="a Lanczos basis of 3 vectors of length P = 10"):
+        density(matrix, num_steps=3)
+
+
+def test_progress_shows_the_probes(capsys: pytest.CaptureFixture[str]) -> None:
+    found = density(matrix_with(normal(20)), num_probes=2, num_steps=4, progress=True)
+    assert isinstance(found, Density)
+    shown = capsys.readouterr().err
+    assert "density, probe 2/2: 100%" in shown

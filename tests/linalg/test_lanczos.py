@@ -1,0 +1,132 @@
+"""Lanczos against its defining identities, on matrices with prescribed spectra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from problems import EPS, matrix_with, normal
+from scipy.sparse.linalg import aslinearoperator
+
+from hesspipe.curvature.operators import HessianOperator
+from hesspipe.linalg.lanczos import (
+    orthogonalize,
+    random_unit,
+    symmetric_product,
+    tridiagonalize,
+)
+from hesspipe.objective.objective import Objective
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_steps", [1, 2, 30, 60])
+def test_tridiagonalize_fulfills_the_lanczos_relation(dtype: torch.dtype, num_steps: int) -> None:
+    values = torch.cat([torch.linspace(-1, 1, 55), 10.0 ** torch.arange(5)]).double()
+    matrix = matrix_with(values, dtype)
+    found = tridiagonalize(matrix, normal(60).to(dtype), num_steps)
+    eps, norm = torch.finfo(dtype).eps, float(values.abs().max())
+    size = len(found.diagonal)
+    assert size == num_steps
+    overlap = found.basis @ found.basis.T
+    assert (overlap - torch.eye(size)).abs().max() <= 10 * eps
+    relation = matrix @ found.basis.T - found.basis.T @ found.matrix
+    relation[:, -1] -= found.residual_norm * found.residual
+    assert relation.abs().max() <= 20 * eps * norm
+    assert (found.basis @ found.residual).abs().max() <= 10 * eps
+    assert (found.off_diagonal > 0).all()
+
+
+def test_each_outlier_is_found_once_in_float32() -> None:
+    """The guard: with one pass instead of two, 76 are found; without any, 98 of another 10."""
+    bulk = torch.linspace(-1e-3, 1e-3, 390)
+    values = torch.cat([bulk, torch.logspace(0, 3, 10)]).double()
+    found = tridiagonalize(matrix_with(values, torch.float32), normal(400).float(), 150)
+    ritz = torch.linalg.eigvalsh(found.matrix.double())
+    assert int((ritz > 0.5).sum()) == 10
+    assert (ritz[-10:] - values[-10:]).abs().max() <= 10 * torch.finfo(torch.float32).eps * 1e3
+
+
+@pytest.mark.parametrize("num_distinct", [1, 3, 7])
+def test_invariant_space_ends_the_process_with_exact_eigenvalues(num_distinct: int) -> None:
+    distinct = torch.arange(1, num_distinct + 1, dtype=torch.float64)
+    matrix = torch.diag(distinct.repeat(20))
+    found = tridiagonalize(matrix, normal(len(matrix)), len(matrix))
+    assert found.residual_norm == 0
+    assert len(found.diagonal) == num_distinct
+    ritz = torch.linalg.eigvalsh(found.matrix)
+    assert (ritz - distinct).abs().max() <= 20 * EPS * num_distinct
+
+
+def test_eigenvectors_do_not_depend_on_the_scale() -> None:
+    matrix = matrix_with(torch.linspace(-1, 3, 40, dtype=torch.float64))
+    small = tridiagonalize(1e-9 * matrix, normal(40), 20)
+    large = tridiagonalize(matrix, 1e5 * normal(40), 20)
+    assert (small.diagonal - 1e-9 * large.diagonal).abs().max() <= 1e3 * EPS * 3e-9
+
+
+def test_orthogonalize_takes_twice_what_once_leaves() -> None:
+    basis = torch.linalg.qr(normal(3000, 12, seed=2)).Q.T.contiguous()
+    inside, outside = basis.T @ normal(12), normal(3000, seed=3)
+    outside -= basis.T @ (basis @ outside)
+    vector = inside + 1e-12 * outside / outside.norm()
+    found, coefficients, norm = orthogonalize(vector, basis)
+    assert (basis @ found).norm() <= 10 * EPS * norm
+    assert abs(norm - 1e-12) <= 1e-2 * 1e-12
+    assert (coefficients - basis @ vector).norm() <= 10 * EPS * vector.norm()
+    assert torch.equal(vector, inside + 1e-12 * outside / outside.norm())  # not changed
+
+
+def test_orthogonalize_against_nothing_is_the_vector() -> None:
+    vector = normal(5)
+    found, coefficients, norm = orthogonalize(vector, vector.new_zeros(0, 5))
+    assert torch.equal(found, vector)
+    assert len(coefficients) == 0
+    assert norm == float(vector.norm())
+
+
+def test_symmetric_product_takes_what_others_call_an_operator(make_objective: object) -> None:
+    matrix = matrix_with(torch.linspace(-1, 3, 30, dtype=torch.float64))
+    vector = normal(30)
+    for operator in (matrix, matrix.numpy(), aslinearoperator(matrix.numpy())):
+        product = symmetric_product(operator)
+        assert (product.dim, product.dtype, product.name) == (30, torch.float64, "operator")
+        assert (product.multiply(vector) - matrix @ vector).norm() <= 20 * EPS * 3 * vector.norm()
+    assert callable(make_objective)
+    objective: Objective = make_objective()
+    for operator in (objective, HessianOperator(objective)):
+        assert symmetric_product(operator).name == "hessian"
+    assert symmetric_product(objective, "ggn").name == "ggn"
+    with pytest.raises(ValueError, match="matrix must be one of"):
+        symmetric_product(objective, "fisher")
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (torch.ones(3, 2), r"operator must be square, got shape \(3, 2\)"),
+        (np.triu(np.ones((5, 5))), "operator must be symmetric, got a bilinear form"),
+        (torch.eye(3, dtype=torch.int64), "operator must be real and of floating point"),
+        (torch.full((3, 3), torch.nan), "operator must be symmetric"),
+    ],
+    ids=["square", "symmetric", "real", "finite"],
+)
+def test_symmetric_product_refuses_what_is_not_one(operator: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        symmetric_product(operator)
+
+
+def test_tridiagonalize_refuses_bad_arguments() -> None:
+    matrix = torch.eye(3)
+    for num_steps in (0, 4):
+        with pytest.raises(ValueError, match=f"num_steps must be 1 to P = 3, got {num_steps}"):
+            tridiagonalize(matrix, torch.ones(3), num_steps)
+    with pytest.raises(ValueError, match="start must be finite and not zero"):
+        tridiagonalize(matrix, torch.zeros(3), 1)
+
+
+def test_random_unit_is_orthogonal_to_the_basis() -> None:
+    product = symmetric_product(torch.eye(50, dtype=torch.float64))
+    basis = torch.linalg.qr(normal(50, 49)).Q.T.contiguous()
+    unit = random_unit(product, torch.Generator().manual_seed(0), basis)
+    assert abs(float(unit.norm()) - 1) <= 4 * EPS
+    assert (basis @ unit).abs().max() <= 10 * EPS

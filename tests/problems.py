@@ -1,0 +1,48 @@
+"""Small networks, data, matrices and tolerances that several test modules share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hesspipe.networks.architectures import initialize_normal, mlp
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers of a generator of their own."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def labels(num_samples: int, num_classes: int, seed: int = 1) -> Tensor:
+    """Random class labels."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(num_classes, (num_samples,), generator=generator)
+
+
+def network(widths: list[int], activation: str = "relu", std: float = 0.6) -> nn.Sequential:
+    """A fully connected network at a random point in general position."""
+    model = mlp(
+        num_inputs=widths[0],
+        hidden_widths=widths[1:-1],
+        num_outputs=widths[-1],
+        activation=activation,
+    ).double()
+    initialize_normal(model, std, torch.Generator().manual_seed(2))
+    return model
+
+
+def assert_close(found: Tensor, expected: Tensor, factor: float = 50.0) -> None:
+    """Equal up to factor * eps * ||expected||, entry by entry."""
+    tolerance = factor * EPS * float(expected.norm())
+    worst = float((found - expected).abs().max())
+    assert worst <= tolerance, f"differs by {worst:.2e}, allowed {tolerance:.2e}"
+
+
+def matrix_with(eigenvalues: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A symmetric matrix with the given eigenvalues, in general position."""
+    size = len(eigenvalues)
+    basis = torch.linalg.qr(normal(size, size, seed=11)).Q
+    lower = ((basis * eigenvalues) @ basis.T).tril()
+    return (lower + lower.tril(-1).T).to(dtype)

@@ -1,0 +1,92 @@
+"""A smoothed density is the sum of Gaussians that it says it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm, sem
+
+from hesspipe.tables.densities import read_density, smooth_densities
+
+ABOUT = {"experiment": "mine", "seed": 0, "step": 5, "matrix": "ggn", "group": "network"}
+
+
+def table(nodes: Any, weights: Any, num_parameters: int = 50, **labels: Any) -> pd.DataFrame:
+    nodes, weights = np.array(nodes), np.array(weights)
+    rows = pd.DataFrame(
+        {
+            "probe": np.repeat(np.arange(len(nodes)), nodes.shape[1]),
+            "node": nodes.ravel(), "weight": weights.ravel(),
+        }
+    )  # fmt: skip
+    rows.attrs = ABOUT | {"num_parameters": num_parameters} | labels
+    return rows
+
+
+NODES = [[0.0, 1.0, 4.0], [-1.0, 1.5, 3.0], [0.5, 1.0, 2.0]]
+WEIGHTS = [[0.5, 0.25, 0.25], [0.2, 0.3, 0.5], [0.6, 0.2, 0.2]]
+
+
+def test_smoothed_density_is_the_sum_of_its_gaussians() -> None:
+    curve = smooth_densities([table(NODES, WEIGHTS)], 0.02, 400)
+    width = 0.02 * 5.0  # the nodes lie in [-1, 4]
+    values = curve["value"].to_numpy()
+    assert (values[0], values[-1]) == (-1.0 - 5 * width, 4.0 + 5 * width)
+    by_probe = np.array(
+        [
+            norm.pdf(values[:, None], nodes, width) @ weights
+            for nodes, weights in zip(NODES, WEIGHTS, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(curve["density"], by_probe.mean(0), rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(curve["standard_error"], sem(by_probe), rtol=1e-10, atol=1e-300)
+    assert np.trapezoid(curve["density"], values) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_one_eigenvalue_is_the_peak_of_a_share_of_one() -> None:
+    # All of 40 eigenvalues lie at 0 but one, which lies at 10.
+    nodes, weights = [[0.0, 10.0]] * 2, [[39 / 40, 1 / 40]] * 2
+    curve = smooth_densities([table(nodes, weights, 40)], 0.01, 100_001)
+    at_ten = curve.loc[(curve["value"] - 10.0).abs().idxmin()]
+    assert at_ten["density"] == pytest.approx(at_ten["one_eigenvalue"], rel=1e-6)
+    assert at_ten["standard_error"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_several_densities_share_their_grid_and_keep_their_labels() -> None:
+    tables = [
+        table(NODES, WEIGHTS, group="head"),
+        table([[20.0, 30.0]] * 2, [[0.5, 0.5]] * 2, 7, matrix="hessian"),
+    ]
+    curves = smooth_densities(tables, 0.1, 50)
+    first, second = curves.iloc[:50], curves.iloc[50:]
+    np.testing.assert_array_equal(first["value"], second["value"])
+    assert (first["value"].min(), first["value"].max()) == (-1.0 - 15.5, 30.0 + 15.5)
+    assert set(first["group"]) == {"head"}
+    assert (set(second["matrix"]), set(second["num_parameters"])) == ({"hessian"}, {7})
+
+
+def test_read_density_does_not_depend_on_the_order_of_the_rows() -> None:
+    rows = table(NODES, WEIGHTS)
+    mixed = rows.sample(frac=1.0, random_state=0)
+    mixed.attrs = rows.attrs
+    assert (read_density(mixed).nodes == read_density(rows).nodes).all()
+    assert (read_density(mixed).weights == read_density(rows).weights).all()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "relative_width", "num_points", "message"),
+    [
+        (NODES, 0.0, 10, "relative_width must be in"),
+        (NODES, 1.5, 10, "relative_width must be in"),
+        (NODES, 0.1, 1, "num_points must be at least 2"),
+        ([[2.0, 2.0, 2.0]] * 3, 0.1, 10, "two different nodes to be drawn, got only 2.0"),
+    ],
+)
+def test_smooth_densities_refuses_what_cannot_be_drawn(
+    nodes: Any, relative_width: float, num_points: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        smooth_densities([table(nodes, WEIGHTS)], relative_width, num_points)

@@ -1,0 +1,208 @@
+"""A script's closure holds every module that it runs and no other."""
+
+from pathlib import Path
+
+import pytest
+
+from hesspipe.workflow.closure import code_closure, own_code
+
+REPOSITORY = Path(__file__).parents[2]
+TREE = {
+    "hesspipe/__init__.py": "from hesspipe import lazy\n",
+    "hesspipe/lazy.py": "",
+    "hesspipe/files.py": "import os\n",
+    "hesspipe/models.py": "from hesspipe.files import digest, write\n",
+    "hesspipe/training.py": "import torch\nimport hesspipe.models as models\n",
+    "hesspipe/inner.py": "def run():\n    from hesspipe.files import digest\n",
+    "hesspipe/hinted.py": "if TYPE_CHECKING:\n    from hesspipe import models\n",
+    "hesspipe/hen.py": "from hesspipe.egg import lay\n",
+    "hesspipe/egg.py": "from hesspipe.hen import hatch\n",
+    "hesspipe/figures/__init__.py": "from hesspipe import training\n",
+    "hesspipe/figures/style.py": "from hesspipe.files import write\n",
+    "other/__init__.py": "",
+    "other/models.py": "from hesspipe import hen\n",
+}
+# The lines of a script, and the modules behind them; hesspipe/__init__.py is always one.
+CLOSURES = {
+    "": [],
+    "import os, json\nfrom pathlib import Path": [],
+    "from hesspipe.files import digest": ["files"],
+    "import hesspipe.files": ["files"],
+    "import hesspipe.files as anything": ["files"],
+    "from hesspipe import files": ["files"],
+    "from hesspipe import files as f, inner": ["files", "inner"],
+    "import json, hesspipe.files": ["files"],
+    "from hesspipe.training import train": ["files", "models", "training"],
+    "def main():\n    from hesspipe.models import mlp": ["files", "models"],
+    "if True:\n    import hesspipe.files": ["files"],
+    "try:\n    import hesspipe.files\nexcept ImportError:\n    pass": ["files"],
+    "from hesspipe.inner import run": ["files", "inner"],
+    "from hesspipe.hinted import T": ["files", "hinted", "models"],
+    "from hesspipe.hen import hatch": ["egg", "hen"],
+    "from hesspipe.figures import style": [
+        "figures/__init__",
+        "figures/style",
+        "files",
+        "models",
+        "training",
+    ],
+    "import hesspipe.figures.style": [
+        "figures/__init__",
+        "figures/style",
+        "files",
+        "models",
+        "training",
+    ],
+    "from other.models import mlp\nimport hesspipe_files, files": [],
+    "text = 'from hesspipe.files import digest'  # import hesspipe.files": [],
+}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name, text in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "scripts").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("source", "modules"), CLOSURES.items())
+def test_code_closure_follows_every_import_and_nothing_else(tree, source, modules):
+    (tree / "scripts" / "run.py").write_text(source)
+    expected = ["__init__", *modules] if modules else []
+    assert code_closure("scripts/run.py", tree) == [
+        "scripts/run.py",
+        *(f"hesspipe/{name}.py" for name in expected),
+    ]
+
+
+def test_code_closure_reads_the_current_folder_if_none_is_given(tree, monkeypatch):
+    (tree / "scripts" / "run.py").write_text("import hesspipe.models")
+    monkeypatch.chdir(tree)
+    expected = ["__init__.py", "files.py", "models.py"]
+    assert code_closure("scripts/run.py")[1:] == [f"hesspipe/{name}" for name in expected]
+
+
+@pytest.mark.parametrize(
+    "source", ["import hesspipe", "from hesspipe import spectrum", "from . import files"]
+)
+def test_code_closure_refuses_an_import_that_does_not_name_its_module(tree, source):
+    (tree / "scripts" / "run.py").write_text(f"import os\n{source}\n")
+    with pytest.raises(ValueError, match=r"scripts/run.py, line 2: write '.*' as 'from hesspipe"):
+        code_closure("scripts/run.py", tree)
+
+
+def test_code_closure_executes_nothing(tree):
+    (tree / "hesspipe" / "files.py").write_text("raise SystemExit('executed')\n")
+    (tree / "scripts" / "run.py").write_text("import hesspipe.files\nraise SystemExit('executed')")
+    assert "hesspipe/files.py" in code_closure("scripts/run.py", tree)
+
+
+SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("script", "runs", "does_not_run"),
+    [
+        (
+            "render_endpoints",
+            ["figures/endpoints", "tables/store"],
+            ["curvature/linear", "networks/training", "figures/gaps"],
+        ),
+        (
+            "render_gaps",
+            ["figures/gaps", "tables/store"],
+            ["figures/endpoints", "outliers", "curvature/spectra"],
+        ),
+        (
+            "train",
+            ["experiments/training", "networks/training", "networks/architectures", "data/dataset"],
+            ["curvature/linear", "curvature/spectra", "outliers"],
+        ),
+        (
+            "extract_spectrum",
+            ["curvature/linear", "curvature/spectra", "curvature/dense", "networks/training"],
+            ["outliers", "claims/check"],
+        ),
+        (
+            "count_outliers",
+            ["outliers", "tables/outliers"],
+            ["curvature/linear", "networks/training", "claims/check"],
+        ),
+        ("check_claims", ["claims/check"], ["outliers", "tables/outliers", "networks/training"]),
+        (
+            "make_dataset",
+            ["data/dataset", "data/mnist", "seeding"],
+            ["networks/architectures", "networks/training", "tables/store"],
+        ),
+    ],
+)
+def test_code_closure_of_a_script_stops_at_what_it_runs(script, runs, does_not_run):
+    closure = code_closure(f"scripts/{script}.py", REPOSITORY)
+    assert [
+        name for name in does_not_run if not (REPOSITORY / f"hesspipe/{name}.py").exists()
+    ] == []
+    assert [name for name in runs if f"hesspipe/{name}.py" not in closure] == []
+    assert [name for name in does_not_run if f"hesspipe/{name}.py" in closure] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_code_closure_leaves_out_how_the_configuration_is_checked(script):
+    # The workflow checks config.yaml; no result depends on how its messages are worded.
+    closure = code_closure(f"scripts/{script}.py", REPOSITORY)
+    assert not [path for path in closure if path.startswith("hesspipe/config/")]
+
+
+OWN = {
+    "nets/__init__.py": "",
+    "nets/build.py": "import torch\nfrom .blocks import Block\nfrom ..single import x\n",
+    "nets/blocks.py": "from . import constants\nfrom nets.deep.inner import y\n",
+    "nets/constants.py": "",
+    "nets/deep/__init__.py": "",
+    "nets/deep/inner.py": "from ..constants import z\n",
+    "nets/unused.py": "",
+    "single.py": "def late():\n    import late_module\n",
+    "late_module.py": "import nets.build\n",
+    "other.py": "",
+}
+# What runs whenever nets.blocks is imported.
+NETS = ["nets/__init__.py", "nets/blocks.py", "nets/constants.py", "nets/deep/__init__.py"]
+
+
+@pytest.fixture
+def own(tmp_path):
+    for name, text in OWN.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["other:f"], ["other.py"]),
+        (["torch.nn:CrossEntropyLoss", "absent:f"], []),
+        (
+            ["nets.deep.inner:y"],
+            [
+                "nets/__init__.py",
+                "nets/constants.py",
+                "nets/deep/__init__.py",
+                "nets/deep/inner.py",
+            ],
+        ),
+        (["nets.blocks:Block"], [*NETS, "nets/deep/inner.py"]),
+        (
+            ["single:late", "nets.build:f"],
+            ["late_module.py", *NETS, "nets/build.py", "nets/deep/inner.py", "single.py"],
+        ),
+    ],
+)
+def test_own_code_follows_what_lies_beside_a_function(own, names, files):
+    assert own_code(names, own) == sorted(files)
+
+
+def test_own_code_executes_nothing(own):
+    (own / "other.py").write_text("raise SystemExit('executed')\n")
+    assert own_code(["other:f"], own) == ["other.py"]
