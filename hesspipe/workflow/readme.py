@@ -20,7 +20,7 @@ from hesspipe.files import write_text
 
 _BLOCK = re.compile(
     r"(?P<first><!-- table (?P<path>\S+): (?P<columns>.+?)(?:, where (?P<column>\w+) = "
-    r"(?P<value>\w+))? -->\n).*?(?P<last><!-- end of table -->)",
+    r"(?P<value>\w+(?:\|\w+)*))? -->\n).*?(?P<last><!-- end of table -->)",
     re.DOTALL,
 )
 
@@ -31,7 +31,8 @@ def fill_tables(text: str, root: Path) -> str:
     Parameters
     ----------
     text : str
-        With markers as in this module's example; `where` keeps some rows, `as` renames a column.
+        With markers as in this module's example; `where` keeps the rows whose value is one of those
+        separated by "|", in that order; `as` renames a column.
     root : Path
         What the tables' paths are relative to. A table is a CSV file or a JSON file of entries by
         name.
@@ -47,7 +48,7 @@ def fill_tables(text: str, root: Path) -> str:
     FileNotFoundError
         If a table has not been made.
     ValueError
-        If a table has no such column.
+        If a table lacks a column or a value that a marker names.
     """
     return _BLOCK.sub(lambda match: _filled(match, root), text)
 
@@ -65,7 +66,7 @@ def _filled(match: re.Match[str], root: Path) -> str:
             f"{', '.join(sorted(missing))}; there are {', '.join(table.columns)}"
         )
     if match["column"]:
-        table = table[table[match["column"]].astype(str) == match["value"]]
+        table = _rows(table, match["column"], match["value"].split("|"), match["path"])
     shown = {
         header or name.replace("_", " "): [_shown(value) for value in table[name]]
         for name, header in chosen.items()
@@ -75,6 +76,17 @@ def _filled(match: re.Match[str], root: Path) -> str:
     # Without padding, so that a longer cell changes one line and not all.
     body = re.sub(" {2,}", " ", re.sub("-{4,}", "---", body))
     return f"{match['first']}{body}\n{match['last']}"
+
+
+def _rows(table: pd.DataFrame, column: str, values: list[str], path: str) -> pd.DataFrame:
+    found = table[column].astype(str)
+    absent = set(values) - set(found)
+    if absent:
+        raise ValueError(
+            f"the column {column} of {path} must contain {', '.join(values)}, got no "
+            f"{', '.join(sorted(absent))}"
+        )
+    return pd.concat([table[found == value] for value in values])
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -39,6 +39,15 @@ def test_fill_tables_keeps_the_rows_that_are_asked_for(root: Path) -> None:
     assert "–" not in filled
 
 
+def test_fill_tables_keeps_several_rows_in_the_order_of_the_marker(root: Path) -> None:
+    filled = fill_tables(marked("kind, where kind = b|a"), root)
+    assert [line[2] for line in filled.splitlines()[4:-2]] == ["b", "a"]
+    with pytest.raises(
+        ValueError, match=r"the column kind of table\.csv must contain a, c, got no c"
+    ):
+        fill_tables(marked("kind, where kind = a|c"), root)
+
+
 def test_fill_tables_replaces_what_was_there_and_nothing_else(root: Path) -> None:
     once = fill_tables(marked("kind"), root)
     assert fill_tables(marked("kind", "| old |\n"), root) == once
