@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from hesspipe.figures import style
 from hesspipe.figures.outliers import outliers_figure
 from hesspipe.tables.extremes import extreme_eigenvalues
-from hesspipe.tables.store import read_cutoffs, read_result
+from hesspipe.tables.store import read_cutoffs, read_either
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def render_outliers(
     path_to_pdf: str, path_to_png: str,
 ) -> None:  # fmt: skip
     """Read the tables, draw, write."""
-    table = read_result(path_to_ends, ["spectrum", "eigenpairs"])
+    table = read_either(path_to_ends, ["spectrum", "eigenpairs"])
     counts = read_cutoffs(path_to_outliers, config["step"], config["matrix"])
     figure = outliers_figure(extreme_eigenvalues([table], config["num_largest"], 0), counts)
     style.save(figure, path_to_pdf, path_to_png)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from hesspipe.figures import style
 from hesspipe.figures.over_training import over_training_figure
 from hesspipe.tables.extremes import extreme_eigenvalues
-from hesspipe.tables.store import read_result
+from hesspipe.tables.store import read_either
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def render_over_training(
     paths_to_ends: list[str], config: dict[str, Any], path_to_pdf: str, path_to_png: str
 ) -> None:
     """Read the tables, draw, write."""
-    tables = [read_result(path, ["spectrum", "eigenpairs"]) for path in paths_to_ends]
+    tables = [read_either(path, ["spectrum", "eigenpairs"]) for path in paths_to_ends]
     ends = extreme_eigenvalues(tables, config["num_largest"], config["num_smallest"])
     style.save(over_training_figure(ends), path_to_pdf, path_to_png)
 

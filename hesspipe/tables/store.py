@@ -1,9 +1,9 @@
-"""Result tables: Parquet files with checked columns, units and provenance.
+"""Results: tables in Parquet files with checked columns, units and provenance.
 
 Only this module writes or reads them. The provenance holds what decides the numbers and
 nothing that changes from run to run (no wall times, no dates), so that equal results are
 equal bytes: what depends on them then need not run again. Wall time and peak memory are in
-Snakemake's benchmark files, beside the results.
+Snakemake's benchmark files.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,137 +21,112 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hesspipe.files import DamagedFileError, atomic_path, write_text
+from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
 
 
-def _field(name: str, dtype: pa.DataType, unit: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, dtype, nullable=nullable, metadata={"unit": unit})
+@dataclass(frozen=True)
+class Result:
+    """A table and its provenance.
 
+    Attributes
+    ----------
+    kind : str
+        A key of `hesspipe.tables.schemas.SCHEMAS`.
+    table : DataFrame
+        With exactly the columns of its kind.
+    provenance : mapping
+        What decided the numbers, JSON-like; of a result that was read, also the versions of the
+        packages that computed them.
+    """
 
-SCHEMAS: dict[str, pa.Schema] = {
-    "history": pa.schema(
-        [
-            _field("step", pa.int64(), "updates"),
-            _field("train_loss", pa.float64(), "nats, mean over samples"),
-            _field("train_accuracy", pa.float64(), "share of samples, 0 to 1", nullable=True),
-            _field("test_loss", pa.float64(), "nats, mean over samples", nullable=True),
-            _field("test_accuracy", pa.float64(), "share of samples, 0 to 1", nullable=True),
-            _field("gradient_norm", pa.float64(), "nats per unit of the parameters"),
-        ]
-    ),
-    "line": pa.schema(
-        [
-            _field("coefficient", pa.float64(), "0 = first point, 1 = second point"),
-            _field("train_loss", pa.float64(), "nats, mean over samples"),
-            _field("train_accuracy", pa.float64(), "share of samples, 0 to 1"),
-            _field("test_loss", pa.float64(), "nats, mean over samples"),
-            _field("test_accuracy", pa.float64(), "share of samples, 0 to 1"),
-        ]
-    ),
-    "plane": pa.schema(
-        [
-            _field("first", pa.float64(), "units of the parameters"),
-            _field("second", pa.float64(), "units of the parameters"),
-            _field("train_loss", pa.float64(), "nats, mean over samples"),
-        ]
-    ),
-    "plane_points": pa.schema(
-        [
-            _field("point", pa.string(), "large batch, small batch, other seed or path"),
-            _field("step", pa.int64(), "updates since the start of Part I"),
-            _field("first", pa.float64(), "units of the parameters"),
-            _field("second", pa.float64(), "units of the parameters"),
-            _field("distance", pa.float64(), "from the plane, units of the parameters"),
-        ]
-    ),
-    "spectrum": pa.schema(
-        [
-            _field("rank", pa.int64(), "0 = smallest"),
-            _field("eigenvalue", pa.float64(), "nats per squared unit of the parameters"),
-        ]
-    ),
-    "eigenpairs": pa.schema(
-        [
-            _field("end", pa.string(), "smallest or largest"),
-            _field("rank", pa.int64(), "0 = smallest"),
-            _field("eigenvalue", pa.float64(), "of the loss, per squared unit of the parameters"),
-            _field("residual_norm", pa.float64(), "|A v - eigenvalue v| of the unit vector v"),
-        ]
-    ),
-    "density": pa.schema(
-        [
-            _field("probe", pa.int64(), "0 = first"),
-            _field("node", pa.float64(), "of the loss, per squared unit of the parameters"),
-            _field("weight", pa.float64(), "share of the spectrum; of a probe they add up to 1"),
-        ]
-    ),
-    "outliers": pa.schema(
-        [
-            _field("step", pa.int64(), "updates"),
-            _field("matrix", pa.string(), "hessian, ggn or residual"),
-            _field("rule", pa.string(), "gap, ratio or elbow"),
-            _field("num_outliers", pa.int64(), "eigenvalues above the cutoff"),
-            _field("cutoff", pa.float64(), "nats per squared unit of the parameters"),
-        ]
-    ),
-    "directions": pa.schema(
-        [
-            _field("order", pa.int64(), "1 = largest"),
-            _field("eigenvalue", pa.float64(), "nats per squared unit of the parameters"),
-            _field("own", pa.float64(), "squared cosine, 0 to 1"),
-            _field("every", pa.float64(), "squared cosine, 0 to 1"),
-            _field("shared", pa.float64(), "squared cosine, 0 to 1"),
-            _field("flat", pa.float64(), "squared cosine, 0 to 1"),
-        ]
-    ),
-    "samples": pa.schema(
-        [
-            _field("curvature", pa.float64(), "nats per squared unit of the outputs"),
-            _field("along_data", pa.float64(), "units of the inputs"),
-            _field("along_weights", pa.float64(), "units of the inputs"),
-        ]
-    ),
-    "law": pa.schema(
-        [
-            _field("position", pa.float64(), "nats per squared unit of the parameters"),
-            _field("density", pa.float64(), "inverse unit of the position"),
-            _field("cdf", pa.float64(), "share of the eigenvalues, 0 to 1"),
-            _field("plain_density", pa.float64(), "inverse unit of the position"),
-            _field("plain_cdf", pa.float64(), "share of the eigenvalues, 0 to 1"),
-        ]
-    ),
-    "law_outliers": pa.schema(
-        [
-            _field("side", pa.string(), "left or right of the bulk"),
-            _field("predicted", pa.float64(), "nats per squared unit of the parameters"),
-            _field("measured", pa.float64(), "nats per squared unit of the parameters"),
-        ]
-    ),
-    "spikes": pa.schema(
-        [
-            _field("num_parameters", pa.int64(), "P"),
-            _field("num_samples", pa.int64(), "N"),
-            _field("strength", pa.float64(), "population eigenvalue, the others are 1"),
-            _field("repeat", pa.int64(), "0 = first"),
-            _field("eigenvalue", pa.float64(), "the largest of the sample covariance"),
-            _field("overlap", pa.float64(), "squared cosine with the population's direction"),
-        ]
-    ),
-    "spiked_spectra": pa.schema(
-        [
-            _field("repeat", pa.int64(), "0 = first"),
-            _field("rank", pa.int64(), "0 = smallest"),
-            _field("eigenvalue", pa.float64(), "of the sample covariance"),
-        ]
-    ),
-}
+    kind: str
+    table: pd.DataFrame
+    provenance: Mapping[str, Any]
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what computes the numbers, for the provenance."""
+    """Versions of the packages that decide the numbers, for the provenance."""
     names = ("hesspipe", "numpy", "scikit-learn", "scipy", "torch")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names
     }
+
+
+def write_result(result: Result, path: str | Path) -> None:
+    """Write a result as Parquet, atomically.
+
+    Parameters
+    ----------
+    result : Result
+        Its provenance is stored with the kind and the present package versions.
+    path : str or Path
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown, a column is missing, unknown, of another type or has a missing
+        value, or the provenance lacks what readers of this kind need.
+    """
+    kind, table = result.kind, result.table
+    if kind not in SCHEMAS:
+        raise ValueError(f"kind must be one of {sorted(SCHEMAS)}, got {kind!r}")
+    schema = SCHEMAS[kind]
+    if list(table.columns) != schema.names:
+        raise ValueError(
+            f"a {kind} table must have the columns {schema.names}, got {list(table.columns)}"
+        )
+    missing = [key for key in REQUIRED_PROVENANCE.get(kind, ()) if key not in result.provenance]
+    if missing:
+        raise ValueError(
+            f"the provenance of a {kind} table must have {', '.join(missing)}, got "
+            f"{', '.join(sorted(result.provenance))}"
+        )
+    provenance = {**result.provenance, "kind": kind, "versions": package_versions()}
+    metadata = {"hesspipe": json.dumps(provenance, sort_keys=True)}
+    try:
+        content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise ValueError(f"the columns of a {kind} table must fit its schema: {error}") from None
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            content.replace_schema_metadata(metadata),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+        )
+
+
+def read_result(path: str | Path, kind: str | Sequence[str] | None = None) -> Result:
+    """Read a result and check its columns.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : str, sequence of str or None
+        Which kind it must be, or one of which; None is any.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is truncated, not a result, of another kind, or has other columns.
+    FileNotFoundError
+        If it does not exist.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
+    kinds = sorted(SCHEMAS) if kind is None else [kind] if isinstance(kind, str) else list(kind)
+    try:
+        content = pq.read_table(path, page_checksum_verification=True)
+        provenance = json.loads((content.schema.metadata or {})[b"hesspipe"])
+        found = provenance.pop("kind")
+        if found not in kinds:
+            raise ValueError(f"a {found} table, not {' or '.join(kinds)}")
+        if not content.schema.equals(SCHEMAS[found]):
+            columns = ", ".join(f"{field.name}: {field.type}" for field in content.schema)
+            raise ValueError(f"its columns are {columns}, not those of a {found} table")
+        return Result(found, content.to_pandas(), provenance)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise DamagedFileError(path, error) from None
 
 
 def write_table(
@@ -223,7 +199,7 @@ def read_table(path: str | Path, kind: str) -> pd.DataFrame:
     return table
 
 
-def read_result(path: str | Path, kinds: Sequence[str]) -> pd.DataFrame:
+def read_either(path: str | Path, kinds: Sequence[str]) -> pd.DataFrame:
     """Read a result table that may be of several kinds; which it is stands in its provenance.
 
     Raises

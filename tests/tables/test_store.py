@@ -12,7 +12,7 @@ from hesspipe.files import DamagedFileError
 from hesspipe.tables.store import (
     SCHEMAS,
     read_outliers,
-    read_result,
+    read_either,
     read_spectra,
     read_table,
     write_json,
@@ -259,24 +259,24 @@ def test_write_json_keeps_the_order_and_every_digit(tmp_path):
     assert text.endswith("}\n")
 
 
-def test_read_result_reads_each_of_the_kinds_that_it_may_be(tmp_path):
+def test_read_either_reads_each_of_the_kinds_that_it_may_be(tmp_path):
     for kind in ("spectrum", "eigenpairs"):
         write_table(TABLES[kind], tmp_path / f"{kind}.parquet", kind, ABOUT)
-        table = read_result(tmp_path / f"{kind}.parquet", ["spectrum", "eigenpairs"])
+        table = read_either(tmp_path / f"{kind}.parquet", ["spectrum", "eigenpairs"])
         pd.testing.assert_frame_equal(table, TABLES[kind])
         assert table.attrs["kind"] == kind
 
 
-def test_read_result_refuses_another_kind_and_a_damaged_file(tmp_path):
+def test_read_either_refuses_another_kind_and_a_damaged_file(tmp_path):
     path = tmp_path / "table.parquet"
     write_table(OUTLIERS, path, "outliers", ABOUT)
     with pytest.raises(DamagedFileError, match="of kind outliers, not spectrum or eigenpairs"):
-        read_result(path, ["spectrum", "eigenpairs"])
+        read_either(path, ["spectrum", "eigenpairs"])
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DamagedFileError, match=REBUILD):
-        read_result(path, ["outliers"])
+        read_either(path, ["outliers"])
     with pytest.raises(FileNotFoundError, match="build it with: snakemake"):
-        read_result(tmp_path / "absent.parquet", ["outliers"])
+        read_either(tmp_path / "absent.parquet", ["outliers"])
 
 
 def test_history_may_lack_what_does_not_exist(tmp_path):
