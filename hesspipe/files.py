@@ -15,18 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hesspipe.errors import DamagedFileError
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class DamagedFileError(ValueError):
-    """A result that cannot be read; the message names it and says what to do."""
-
-    def __init__(self, path: str | Path, reason: object) -> None:
-        super().__init__(
-            f"{path} is damaged or incomplete ({reason}); delete it and run the same command "
-            "again to rebuild it"
-        )
 
 
 @contextlib.contextmanager

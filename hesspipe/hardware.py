@@ -6,11 +6,9 @@ from pathlib import Path
 
 import psutil
 
+from hesspipe.errors import TooLargeError
+
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-
-
-class TooLargeError(MemoryError):
-    """More memory is needed than there is; the message has both numbers and a way out."""
 
 
 def available_bytes() -> int:

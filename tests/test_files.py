@@ -10,14 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hesspipe.files import (
-    DamagedFileError,
-    atomic_path,
-    digest,
-    read_tensors,
-    write_tensors,
-    write_text,
-)
+from hesspipe.errors import DamagedFileError
+from hesspipe.files import atomic_path, digest, read_tensors, write_tensors, write_text
 
 TENSORS = {
     "weight": torch.arange(6, dtype=torch.float64).reshape(2, 3),

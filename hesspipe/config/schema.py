@@ -33,10 +33,7 @@ from hesspipe.config.types import (
     Share,
     Step,
 )
-
-
-class ConfigError(ValueError):
-    """One or more mistakes in the configuration, one line each."""
+from hesspipe.errors import ConfigError
 
 
 class GaussianClusters(Section):

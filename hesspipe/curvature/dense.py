@@ -32,8 +32,9 @@ from hesspipe.curvature import columns
 from hesspipe.curvature.convolutional import matrix_by_convolutions
 from hesspipe.curvature.linear import matrix_by_layers
 from hesspipe.curvature.linear_layers import linear_layers
-from hesspipe.curvature.loss_derivatives import NotASumOverSamplesError, add_weight_decay
+from hesspipe.curvature.loss_derivatives import add_weight_decay
 from hesspipe.curvature.patch_layers import patch_layers
+from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.finiteness import require_finite_matrix
@@ -55,10 +56,6 @@ _NEEDS = {
         "or Linear layer that is used once, on one image or vector per sample"
     ),
 }
-
-
-class InconsistentMatrixError(ArithmeticError):
-    """A result failed its own check: wrong derivatives, or a defect of hesspipe."""
 
 
 def hessian_matrix(

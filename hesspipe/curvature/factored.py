@@ -18,10 +18,11 @@ from scipy.linalg.lapack import dlauum, dpstrf
 from torch import Tensor
 
 from hesspipe.curvature import columns
-from hesspipe.curvature.dense import InconsistentMatrixError, MatrixName, rounding_size
+from hesspipe.curvature.dense import MatrixName, rounding_size
 from hesspipe.curvature.factors import Factors, factorize, is_piecewise_linear
 from hesspipe.curvature.gram import gram_matrix
 from hesspipe.curvature.linear_layers import linear_layers
+from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import require
 from hesspipe.objective.objective import Objective
 

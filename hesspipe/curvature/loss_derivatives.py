@@ -16,12 +16,9 @@ import copy
 import torch
 from torch import Tensor
 
+from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.objective import Batch, Objective
-
-
-class NotASumOverSamplesError(ValueError):
-    """The loss couples samples, so that no Gauss-Newton matrix of the usual form exists."""
 
 
 def detached_outputs(objective: Objective, batch: Batch) -> Tensor:

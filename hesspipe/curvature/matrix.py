@@ -1,6 +1,6 @@
 """The three curvature matrices, by name.
 
-    H = d2L/dtheta2,   G = sum_n J_n^T S_n J_n,   R = sum_n sum_c e_nc d2f_c/dtheta2,   H = G + R
+H = d2L/dtheta2,   G = sum_n J_n^T S_n J_n,   R = sum_n sum_c e_nc d2f_c/dtheta2,   H = G + R
 """
 
 from __future__ import annotations

@@ -8,14 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hesspipe.curvature.dense import (
-    InconsistentMatrixError,
-    MatrixName,
-    exact_matrix,
-    rounding_size,
-)
+from hesspipe.curvature.dense import MatrixName, exact_matrix, rounding_size
 from hesspipe.curvature.factored import factored_eigenvalues, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
+from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import require
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hesspipe.errors import CIFAR10FileError
 from hesspipe.files import atomic_path
 
 # The dataset's home page, and the checksum that it publishes.
@@ -25,14 +26,6 @@ TEST_FILES = ("test_batch.bin",)
 NUM_CLASSES = 10
 _IMAGE_SHAPE = (3, 32, 32)
 _RECORD_BYTES = 1 + 3 * 32 * 32
-_WAY_OUT = "replace it by CIFAR-10's own file, or delete it and set source: download"
-
-
-class CIFAR10FileError(ValueError):
-    """A file that is not CIFAR-10's binary layout; the message names it and the way out."""
-
-    def __init__(self, path: str | Path, reason: object) -> None:
-        super().__init__(f"{path} is not CIFAR-10's binary layout ({reason}); {_WAY_OUT}")
 
 
 class Images(NamedTuple):

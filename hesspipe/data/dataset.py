@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hesspipe.data.cifar10 import NUM_CLASSES, download_cifar10, read_cifar10
 from hesspipe.data.mnist import download_digits, embedded_digits, read_digits
-from hesspipe.files import DamagedFileError, read_tensors, write_tensors
+from hesspipe.errors import DamagedFileError
+from hesspipe.files import read_tensors, write_tensors
 from hesspipe.seeding import derive_seed, generator
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hesspipe.errors import DigitsFileError
+
 # The origin of the files serves them no more; both of these mirrors give its bytes.
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -35,14 +37,6 @@ CHECKSUMS = {
 }
 _SIZE = 28  # pixels of an image's side
 _UNSIGNED_BYTE = 8  # the idx format's code of this type of entries
-_WAY_OUT = "replace it by MNIST's own file, or delete it and set source: download"
-
-
-class DigitsFileError(ValueError):
-    """A file of digits that is not what its name says; the message names it and the way out."""
-
-    def __init__(self, path: str | Path, reason: object) -> None:
-        super().__init__(f"{path} is not MNIST's ({reason}); {_WAY_OUT}")
 
 
 class Digits(NamedTuple):

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from hesspipe.data.dataset import Dataset, read_dataset
-from hesspipe.files import DamagedFileError, write_tensors
+from hesspipe.errors import DamagedFileError
+from hesspipe.files import write_tensors
 from hesspipe.landscape.alignment import align_units
 from hesspipe.landscape.paths import (
     evaluate_line,

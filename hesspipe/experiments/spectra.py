@@ -12,7 +12,7 @@ import torch
 from hesspipe.curvature.dense import MatrixName
 from hesspipe.curvature.spectra import spectrum
 from hesspipe.data.dataset import read_dataset
-from hesspipe.files import DamagedFileError
+from hesspipe.errors import DamagedFileError
 from hesspipe.networks.build import build_loss, build_network
 from hesspipe.networks.training import load_checkpoint, pick_device
 from hesspipe.objective.objective import Objective

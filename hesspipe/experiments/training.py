@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 
 from hesspipe.data.dataset import Dataset, read_dataset
-from hesspipe.files import DamagedFileError, atomic_path, digest, read_tensors
+from hesspipe.errors import DamagedFileError
+from hesspipe.files import atomic_path, digest, read_tensors
 from hesspipe.networks.build import build_loss, build_network, refuse_random_training
 from hesspipe.networks.training import (
     Schedule,

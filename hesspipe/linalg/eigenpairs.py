@@ -16,7 +16,6 @@ from tqdm import tqdm
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.lanczos import SymmetricProduct, symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
-from hesspipe.linalg.ritz import NotConvergedError as NotConvergedError
 from hesspipe.linalg.search_state import SearchState
 from hesspipe.linalg.thick_restart import PairSearch
 

@@ -38,14 +38,6 @@ class Eigenpairs:
     num_largest: int
 
 
-class NotConvergedError(ArithmeticError):
-    """The eigenpairs did not all converge; `converged` holds those that did."""
-
-    def __init__(self, message: str, converged: Eigenpairs) -> None:
-        super().__init__(message)
-        self.converged = converged
-
-
 def true_pairs(
     product: SymmetricProduct, rows: Tensor, num_smallest: int, num_products: int
 ) -> tuple[Eigenpairs, Tensor]:

@@ -26,8 +26,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from hesspipe.errors import NotConvergedError
 from hesspipe.linalg.krylov import KrylovBasis, Ritz
-from hesspipe.linalg.ritz import Eigenpairs, NotConvergedError, subset, true_pairs
+from hesspipe.linalg.ritz import Eigenpairs, subset, true_pairs
 from hesspipe.linalg.search_state import SearchState
 
 # Probability that a random start hides a wanted eigenvalue from the second criterion.

@@ -23,16 +23,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hesspipe.data.dataset import Dataset
-from hesspipe.files import DamagedFileError, atomic_path, read_tensors, write_tensors
+from hesspipe.errors import DamagedFileError, DivergedError
+from hesspipe.files import atomic_path, read_tensors, write_tensors
 from hesspipe.networks.evaluation import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
 
 Row = dict[Any, Any]
-
-
-class DivergedError(ArithmeticError):
-    """The loss or a parameter is no longer finite; the message says where and what to change."""
 
 
 @dataclass(frozen=True)

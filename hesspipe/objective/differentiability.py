@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.nn import functional
 
+from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.pytrees import named_tensors
 from hesspipe.seeding import generator
@@ -39,10 +40,6 @@ _FLOOR = {torch.float64: 1e-6, torch.float32: 1e-2}
 _ASYMMETRY, _ASYMMETRY_ROUNDINGS = 1e-4, 1e4
 # Rounding of a loss summed over many samples, in units of eps.
 _LOSS_ROUNDING = 50
-
-
-class NotTwiceDifferentiableError(ValueError):
-    """An operation of the model or loss has no second derivative; the message names it."""
 
 
 @contextmanager

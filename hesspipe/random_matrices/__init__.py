@@ -3,7 +3,7 @@
 In all of it alpha = P / N, the paper's convention: P parameters (rows), N samples (columns).
 """
 
-from hesspipe.random_matrices.generalized import GeneralizedLaw, NoSolutionError
+from hesspipe.random_matrices.generalized import GeneralizedLaw
 from hesspipe.random_matrices.law_outliers import outlier_positions
 from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
 from hesspipe.random_matrices.spiked import (
@@ -20,7 +20,6 @@ from hesspipe.random_matrices.tracy_widom import tracy_widom_cdf
 __all__ = [
     "GeneralizedLaw",
     "MarchenkoPastur",
-    "NoSolutionError",
     "SpectrumPicture",
     "edge_scaling",
     "eigenvector_overlap",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hesspipe.errors import NoSolutionError
+
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
@@ -30,10 +32,6 @@ _NUM_NODES = 40
 _EDGE_DENSITY = 1e-5
 _LOWEST = 1e-7
 _BLOCK = 2_000_000  # complex numbers at a time, 32 MB
-
-
-class NoSolutionError(RuntimeError):
-    """The fixed-point equation was not solved to its tolerance."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hesspipe.files import DamagedFileError, atomic_path, write_text
+from hesspipe.errors import DamagedFileError
+from hesspipe.files import atomic_path, write_text
 from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hesspipe.config.schema import Config, ConfigError, validate_config
+from hesspipe.config.schema import Config, validate_config
+from hesspipe.errors import ConfigError
 
 VALID = """
 datasets:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from hesspipe.config.entries import Figure
-from hesspipe.config.schema import ConfigError, load_config, validate_config
+from hesspipe.config.schema import load_config, validate_config
+from hesspipe.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
 VALID = """

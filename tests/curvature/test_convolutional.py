@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import hesspipe
 from hesspipe.curvature import columns, patch_layers, tangents
 from hesspipe.curvature import convolutional as convolutions
-from hesspipe.curvature.dense import InconsistentMatrixError, exact_matrix
-from hesspipe.curvature.loss_derivatives import NotASumOverSamplesError
+from hesspipe.curvature.dense import exact_matrix
+from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
 from hesspipe.networks.architectures import initialize_normal
 from hesspipe.objective.objective import Objective
 

@@ -17,8 +17,7 @@ from hesspipe.curvature import columns
 from hesspipe.curvature import linear as layers
 from hesspipe.curvature.dense import exact_matrix
 from hesspipe.curvature.linear_layers import linear_layers
-from hesspipe.curvature.loss_derivatives import NotASumOverSamplesError
-from hesspipe.hardware import TooLargeError
+from hesspipe.errors import NotASumOverSamplesError, TooLargeError
 from hesspipe.networks.architectures import initialize_normal
 from hesspipe.objective.objective import Objective
 

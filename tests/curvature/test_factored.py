@@ -15,8 +15,7 @@ from torch import Tensor, nn
 import hesspipe
 from hesspipe.curvature import columns, factored
 from hesspipe.curvature import linear as layers
-from hesspipe.curvature.dense import InconsistentMatrixError
-from hesspipe.hardware import TooLargeError
+from hesspipe.errors import InconsistentMatrixError, TooLargeError
 from hesspipe.objective.objective import Objective
 
 MATRICES = ["hessian", "ggn", "residual"]

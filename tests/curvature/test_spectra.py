@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import hesspipe
 from hesspipe.curvature import spectra
-from hesspipe.curvature.dense import InconsistentMatrixError
 from hesspipe.curvature.spectra import matrix_spectrum
+from hesspipe.errors import InconsistentMatrixError
 from hesspipe.objective.objective import Objective
 
 

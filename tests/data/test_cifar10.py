@@ -23,15 +23,9 @@ from cifar10_files import (
     write_files,
 )
 
-from hesspipe.data.cifar10 import (
-    ADDRESS,
-    CHECKSUM,
-    CIFAR10FileError,
-    download_cifar10,
-    missing_files,
-    read_cifar10,
-)
+from hesspipe.data.cifar10 import ADDRESS, CHECKSUM, download_cifar10, missing_files, read_cifar10
 from hesspipe.data.dataset import cifar10_images, make_dataset, read_dataset, write_dataset
+from hesspipe.errors import CIFAR10FileError
 from hesspipe.seeding import generator
 
 WAY_OUT = "replace it by CIFAR-10's own file, or delete it and set source: download"

@@ -16,7 +16,8 @@ from hesspipe.data.dataset import (
     read_dataset,
     write_dataset,
 )
-from hesspipe.files import DamagedFileError, write_tensors
+from hesspipe.errors import DamagedFileError
+from hesspipe.files import write_tensors
 from hesspipe.seeding import derive_seed
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())

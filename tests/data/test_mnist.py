@@ -23,11 +23,11 @@ from hesspipe.data.mnist import (
     CHECKSUMS,
     MIRRORS,
     Digits,
-    DigitsFileError,
     download_digits,
     embedded_digits,
     read_digits,
 )
+from hesspipe.errors import DigitsFileError
 from hesspipe.networks.architectures import initialize_normal, mlp
 from hesspipe.objective.objective import Objective
 from hesspipe.seeding import generator

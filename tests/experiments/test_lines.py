@@ -12,9 +12,10 @@ import torch
 from torch.nn import functional
 
 from hesspipe.data.dataset import make_dataset, read_dataset, write_dataset
+from hesspipe.errors import DamagedFileError
 from hesspipe.experiments.lines import align_checkpoint, line_table, load_solution, plane_tables
 from hesspipe.experiments.training import TrainingRun
-from hesspipe.files import DamagedFileError, read_tensors, write_tensors
+from hesspipe.files import read_tensors, write_tensors
 from hesspipe.landscape.alignment import permute_units
 from hesspipe.landscape.paths import parameter_vector
 from hesspipe.tables.store import read_parts, write_table

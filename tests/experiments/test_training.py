@@ -11,9 +11,10 @@ from torch import nn
 
 import hesspipe
 from hesspipe.data.dataset import make_dataset, read_dataset, write_dataset
+from hesspipe.errors import DamagedFileError
 from hesspipe.experiments.spectra import spectrum_table
 from hesspipe.experiments.training import TrainingRun
-from hesspipe.files import DamagedFileError, read_tensors, write_tensors
+from hesspipe.files import read_tensors, write_tensors
 from hesspipe.networks.architectures import build_model
 from hesspipe.seeding import generator
 

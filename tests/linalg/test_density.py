@@ -10,7 +10,7 @@ import torch
 from problems import EPS, matrix_with, normal
 
 import hesspipe
-from hesspipe.hardware import TooLargeError
+from hesspipe.errors import TooLargeError
 from hesspipe.linalg.density import Density, density
 from hesspipe.objective.objective import Objective
 

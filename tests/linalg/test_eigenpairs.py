@@ -14,8 +14,8 @@ from torch import Tensor
 
 import hesspipe
 from hesspipe.curvature.operators import HessianOperator
-from hesspipe.hardware import TooLargeError
-from hesspipe.linalg.eigenpairs import Eigenpairs, NotConvergedError, eigenpairs
+from hesspipe.errors import NotConvergedError, TooLargeError
+from hesspipe.linalg.eigenpairs import Eigenpairs, eigenpairs
 from hesspipe.objective.objective import Objective
 
 

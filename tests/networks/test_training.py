@@ -18,9 +18,10 @@ from problems import assert_close, labels, network, normal
 from torch.nn import functional
 
 from hesspipe.data.dataset import Dataset
-from hesspipe.files import DamagedFileError, read_tensors
+from hesspipe.errors import DamagedFileError, DivergedError
+from hesspipe.files import read_tensors
 from hesspipe.networks import training
-from hesspipe.networks.training import DivergedError, Schedule, load_checkpoint, pick_device, train
+from hesspipe.networks.training import Schedule, load_checkpoint, pick_device, train
 
 
 def small_data(num_samples: int = 20) -> Dataset:

@@ -15,8 +15,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import hesspipe
+from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.networks.architectures import initialize_normal
-from hesspipe.objective.differentiability import NotTwiceDifferentiableError, differentiating
+from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 import hesspipe
 from hesspipe.curvature import columns
 from hesspipe.curvature.dense import exact_matrix
-from hesspipe.hardware import TooLargeError
+from hesspipe.errors import TooLargeError
 from hesspipe.objective.batches import Batch, read_batches
 from hesspipe.objective.objective import Objective
 

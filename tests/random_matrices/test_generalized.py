@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hesspipe.random_matrices.generalized import GeneralizedLaw, NoSolutionError
+from hesspipe.errors import NoSolutionError
+from hesspipe.random_matrices.generalized import GeneralizedLaw
 from hesspipe.random_matrices.law_outliers import outlier_positions
 from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
 from hesspipe.random_matrices.spiked import sample_position

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hesspipe.files import DamagedFileError
+from hesspipe.errors import DamagedFileError
 from hesspipe.tables.store import (
     SCHEMAS,
     read_outliers,

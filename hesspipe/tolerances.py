@@ -1,0 +1,1 @@
+"""How far results may be apart that are equal in exact arithmetic."""
