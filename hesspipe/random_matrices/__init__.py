@@ -1,32 +1,19 @@
-"""What random matrix theory says of spectra: one place to import it from.
+"""Limits of the spectra of large random matrices.
 
-In all of it alpha = P / N, the paper's convention: P parameters (rows), N samples (columns).
+alpha = P / N throughout, the paper's convention, for P parameters (rows) and N samples (columns).
+
+- `hesspipe.random_matrices.marchenko_pastur`: the bulk of a sample covariance with independent
+  entries, `MarchenkoPastur`
+- `hesspipe.random_matrices.generalized`: the bulk and the outliers for unequal population
+  eigenvalues and sample weights (Figure 10), `GeneralizedLaw`, `outlier_positions`
+- `hesspipe.random_matrices.spiked`: outliers of spiked models (Theorem 1: `separates`,
+  `sample_position`, `eigenvector_overlap`, `position_deviation`, `edge_scaling`; Theorem 2:
+  `spectrum_picture`)
+- `hesspipe.random_matrices.tracy_widom`: the fluctuations of an edge, `tracy_widom_cdf`
+- `hesspipe.random_matrices.sampling`: draws from spiked models, `sample_largest`,
+  `sample_spectra`
 """
 
-from hesspipe.random_matrices.generalized import GeneralizedLaw
-from hesspipe.random_matrices.law_outliers import outlier_positions
-from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
-from hesspipe.random_matrices.spiked import (
-    SpectrumPicture,
-    edge_scaling,
-    eigenvector_overlap,
-    position_deviation,
-    sample_position,
-    separates,
-    spectrum_picture,
-)
-from hesspipe.random_matrices.tracy_widom import tracy_widom_cdf
+import lazy_loader
 
-__all__ = [
-    "GeneralizedLaw",
-    "MarchenkoPastur",
-    "SpectrumPicture",
-    "edge_scaling",
-    "eigenvector_overlap",
-    "outlier_positions",
-    "position_deviation",
-    "sample_position",
-    "separates",
-    "spectrum_picture",
-    "tracy_widom_cdf",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

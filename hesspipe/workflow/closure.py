@@ -30,7 +30,8 @@ def code_closure(path_to_script: str | Path, root: str | Path = ".") -> list[str
     Raises
     ------
     ValueError
-        If an import does not name its module: a relative one, or a name of the package itself.
+        If an import does not name its module: a relative one, or a name that a package with a
+        stub (`__init__.pyi`) loads lazily.
     """
     root = Path(root)
     found: set[str] = set()
@@ -103,16 +104,22 @@ def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
     for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-            _refuse(path, node, "hesspipe" in [alias.name for alias in node.names])
+            _refuse(path, node, any(_is_lazy(root, alias.name) for alias in node.names))
         elif isinstance(node, ast.ImportFrom):
             _refuse(path, node, node.level > 0)
             names.add(str(node.module))
             below = [f"{node.module}.{alias.name}" for alias in node.names]
             names.update(below)
-            is_lazy = not all(_files_of(root, name.split(".")) for name in below)
-            _refuse(path, node, node.module == "hesspipe" and is_lazy)
+            are_modules = all(_files_of(root, name.split(".")) for name in below)
+            _refuse(path, node, _is_lazy(root, str(node.module)) and not are_modules)
     own = (_files_on_the_way(root, name) for name in names if name.split(".")[0] == "hesspipe")
     return tuple(sorted({file for found in own for file in found}))
+
+
+def _is_lazy(root: Path, module: str) -> bool:
+    """Whether a module of the package is a package whose names come from a stub."""
+    parts = module.split(".")
+    return parts[0] == "hesspipe" and Path(root, *parts, "__init__.pyi").is_file()
 
 
 def _refuse(path: str, node: ast.stmt, is_opaque: bool) -> None:

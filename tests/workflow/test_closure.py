@@ -9,7 +9,11 @@ from hesspipe.workflow.closure import code_closure, own_code
 REPOSITORY = Path(__file__).parents[2]
 TREE = {
     "hesspipe/__init__.py": "from hesspipe import lazy\n",
+    "hesspipe/__init__.pyi": "from .lazy import spectrum as spectrum\n",
     "hesspipe/lazy.py": "",
+    "hesspipe/laws/__init__.py": "import lazy_loader\n",
+    "hesspipe/laws/__init__.pyi": "from .edge import Edge as Edge\n",
+    "hesspipe/laws/edge.py": "from hesspipe import files\n",
     "hesspipe/files.py": "import os\n",
     "hesspipe/models.py": "from hesspipe.files import digest, write\n",
     "hesspipe/training.py": "import torch\nimport hesspipe.models as models\n",
@@ -53,6 +57,8 @@ CLOSURES = {
         "models",
         "training",
     ],
+    "from hesspipe.laws.edge import Edge": ["files", "laws/__init__", "laws/edge"],
+    "from hesspipe.laws import edge": ["files", "laws/__init__", "laws/edge"],
     "from other.models import mlp\nimport hesspipe_files, files": [],
     "text = 'from hesspipe.files import digest'  # import hesspipe.files": [],
 }
@@ -85,7 +91,17 @@ def test_code_closure_reads_the_current_folder_if_none_is_given(tree, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "source", ["import hesspipe", "from hesspipe import spectrum", "from . import files"]
+    "source",
+    [
+        "import hesspipe",
+        "from hesspipe import spectrum",
+        "from . import files",
+        "import hesspipe.laws",
+        "import hesspipe.laws as laws",
+        "from hesspipe.laws import Edge",
+        "from hesspipe.laws import edge, Edge",
+        "from hesspipe.laws import *",
+    ],
 )
 def test_code_closure_refuses_an_import_that_does_not_name_its_module(tree, source):
     (tree / "scripts" / "run.py").write_text(f"import os\n{source}\n")

@@ -1,0 +1,13 @@
+from .generalized import GeneralizedLaw as GeneralizedLaw
+from .generalized import outlier_positions as outlier_positions
+from .marchenko_pastur import MarchenkoPastur as MarchenkoPastur
+from .sampling import sample_largest as sample_largest
+from .sampling import sample_spectra as sample_spectra
+from .spiked import SpectrumPicture as SpectrumPicture
+from .spiked import edge_scaling as edge_scaling
+from .spiked import eigenvector_overlap as eigenvector_overlap
+from .spiked import position_deviation as position_deviation
+from .spiked import sample_position as sample_position
+from .spiked import separates as separates
+from .spiked import spectrum_picture as spectrum_picture
+from .tracy_widom import tracy_widom_cdf as tracy_widom_cdf
