@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hesspipe.random_matrices.generalized import GeneralizedLaw
-from hesspipe.random_matrices.law_outliers import outlier_positions
+from hesspipe.random_matrices.generalized import GeneralizedLaw, outlier_positions
 from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
 
 Real = NDArray[np.float64]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from hesspipe.errors import NoSolutionError
-from hesspipe.random_matrices.generalized import GeneralizedLaw
-from hesspipe.random_matrices.law_outliers import outlier_positions
+from hesspipe.random_matrices.generalized import GeneralizedLaw, outlier_positions
 from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
 from hesspipe.random_matrices.spiked import sample_position
 
