@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, and its examples run."""
+"""The documentation builds without a warning, its examples run, and the modules it names exist."""
 
 from __future__ import annotations
 
@@ -10,13 +10,47 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import hesspipe
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+DOCS = REPOSITORY / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+TEXTS = [*PAGES, REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+CONFIGURATIONS = ["config.yaml", "examples/transformer/config.yaml"]
 NEEDED = ["sphinx", "furo", "myst_parser"]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Cells of all rows of Markdown tables, without headers."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    return [row for row in rows if row[0] not in ("figure", "table", "kind", "quantity")]
+
+
+def section(page: str, heading: str) -> str:
+    """Text below one heading of a page."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def is_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def entries(section: str) -> dict[str, str]:
+    """The kind of each figure or table of the paper and of the example, by name."""
+    found: dict[str, str] = {}
+    for path in CONFIGURATIONS:
+        config = yaml.safe_load((REPOSITORY / path).read_text(encoding="utf-8"))
+        found |= {name: entry["kind"] for name, entry in config.get(section, {}).items()}
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -26,22 +60,84 @@ def test_examples_of_a_page_run(page: Path) -> None:
     test = doctest.DocTestParser().get_doctest(text, {}, page.stem, str(page), 0)
     results = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
     assert results.failed == 0
-    assert (results.attempted > 10) == (page.stem == "own_network")
+    assert (results.attempted > 10) == (page.stem == "your_network")
+
+
+def test_readme_is_one_page_and_its_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 100
+    assert {"Snakemake", "workflow"} <= set(text.split())  # for the Snakemake workflow catalog
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    names: dict[str, object] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(example, names)
+    signs, num_outliers = capsys.readouterr().out.splitlines()
+    spectrum = names["spectrum"]
+    assert isinstance(spectrum, hesspipe.Spectrum)
+    assert sum(map(int, signs.split())) == len(spectrum.eigenvalues) == 723
+    assert 0 <= int(num_outliers) < 120
+    largest = names["pairs"].eigenvalues[-1]  # type: ignore[attr-defined]  # exec'd above
+    assert float(largest) == pytest.approx(float(spectrum.eigenvalues[-1]), rel=1e-6)
 
 
 def test_reference_names_everything_that_is_public() -> None:
-    text = (REPOSITORY / "docs/reference.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^\.\. auto\w+:: hesspipe\.(\w+)$", text, flags=re.MULTILINE))
     assert named == set(hesspipe.__all__)
 
 
-def test_entries_of_the_pipeline_page_are_valid(
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.stem)
+def test_every_module_and_file_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in set(re.findall(r"`(hesspipe(?:\.\w+)+)`", text)):
+        module, _, attribute = name.rpartition(".")
+        assert is_module(name) or hasattr(importlib.import_module(module), attribute), name
+    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("kind", ["figures", "tables"])
+def test_pipeline_page_lists_every_figure_and_table_with_its_module(kind: str) -> None:
+    listed = {}
+    for names, its_kind, rule, module, _ in rows_of(section("pipeline.md", kind.capitalize())):
+        assert quoted(module) == [f"hesspipe.{kind}.{quoted(its_kind)[0]}"]
+        assert is_module(*quoted(module))
+        assert quoted(rule) == [{"figures": "render_figure", "tables": "tabulate"}[kind]]
+        listed |= dict.fromkeys(quoted(names), *quoted(its_kind))
+    assert listed == entries(kind)
+
+
+def test_pipeline_page_lists_every_kind_of_result_with_rules_and_modules() -> None:
+    from hesspipe.config.results import ResultKind
+
+    rules = "".join(path.read_text(encoding="utf-8") for path in REPOSITORY.glob("rules/*.smk"))
+    listed = []
+    for kinds, its_rules, modules, methods in rows_of(section("pipeline.md", "Results")):
+        listed += quoted(kinds)
+        for rule in quoted(its_rules):
+            assert re.search(rf"^ *rule {rule}:|\"{rule}\"", rules, flags=re.MULTILINE), rule
+        for module in [*quoted(modules), *quoted(methods)]:
+            assert is_module(module), module
+    assert sorted(listed) == sorted(ResultKind)
+
+
+def test_formulas_page_names_a_module_for_every_formula() -> None:
+    rows = rows_of((DOCS / "formulas.md").read_text(encoding="utf-8"))
+    assert len(rows) >= 15  # as many as the paper has
+    for quantity, _, module in rows:
+        assert quantity
+        assert len(quoted(module)) == 1
+        assert is_module(*quoted(module)), module
+
+
+def test_entries_of_your_experiment_are_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hesspipe.config.schema import validate_config
 
-    text = (REPOSITORY / "docs/pipeline.md").read_text(encoding="utf-8")
-    functions, stored, matrix_free = (
+    text = (DOCS / "your_experiment.md").read_text(encoding="utf-8")
+    functions, stored, matrix_free, outputs = (
         yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.S | re.M)
     )
     (tmp_path / "my_data.py").write_text("def load(num_train): ...\n")
@@ -52,6 +148,8 @@ def test_entries_of_the_pipeline_page_are_valid(
     functions["datasets"] |= stored["datasets"]
     functions["experiments"] |= stored["experiments"]
     functions["experiments"]["my_network"] |= matrix_free
+    functions["figures"] |= outputs["figures"]
+    functions["tables"] = outputs["tables"]
     plan = validate_config(functions).experiments["my_network"]
     assert plan.matrix_free is not None
     assert plan.matrix_free.all_groups == ["network", "attention", "head"]
