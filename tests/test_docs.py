@@ -41,7 +41,10 @@ def quoted(cell: str) -> list[str]:
 
 
 def is_module(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # a name in a module that is no package
+        return False
 
 
 def entries(section: str) -> dict[str, str]:
