@@ -11,8 +11,8 @@ import pytest
 from hesspipe.errors import DamagedFileError
 from hesspipe.tables.store import (
     SCHEMAS,
-    read_outliers,
     read_either,
+    read_outliers,
     read_spectra,
     read_table,
     write_json,
