@@ -6,7 +6,9 @@ from .curvature.matrix import Matrix as Matrix
 from .curvature.operators import GGNOperator as GGNOperator
 from .curvature.operators import HessianOperator as HessianOperator
 from .curvature.operators import ResidualOperator as ResidualOperator
-from .curvature.spectra import Spectrum as Spectrum
+from .curvature.spectra import density as density
+from .curvature.spectra import eigenpairs as eigenpairs
+from .curvature.spectra import estimate_norms as estimate_norms
 from .curvature.spectra import spectrum as spectrum
 from .errors import CIFAR10FileError as CIFAR10FileError
 from .errors import ConfigError as ConfigError
@@ -21,10 +23,10 @@ from .errors import NotConvergedError as NotConvergedError
 from .errors import NotTwiceDifferentiableError as NotTwiceDifferentiableError
 from .errors import TooLargeError as TooLargeError
 from .linalg.density import Density as Density
-from .linalg.density import density as density
-from .linalg.eigenpairs import Eigenpairs as Eigenpairs
-from .linalg.eigenpairs import eigenpairs as eigenpairs
-from .linalg.trace import estimate_norms as estimate_norms
+from .linalg.ritz import Eigenpairs as Eigenpairs
+from .linalg.spectrum import Spectrum as Spectrum
+from .linalg.trace import Estimate as Estimate
+from .linalg.trace import NormEstimates as NormEstimates
 from .objective.objective import Objective as Objective
 from .outliers import count_outliers as count_outliers
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.networks.architectures import initialize_normal, mlp
 
 EPS = torch.finfo(torch.float64).eps
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal numbers of a generator of their own."""
+    """Standard normal numbers from a fixed seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -46,3 +47,20 @@ def matrix_with(eigenvalues: Tensor, dtype: torch.dtype = torch.float64) -> Tens
     basis = torch.linalg.qr(normal(size, size, seed=11)).Q
     lower = ((basis * eigenvalues) @ basis.T).tril()
     return (lower + lower.tril(-1).T).to(dtype)
+
+
+def check_eigenpairs(found: Eigenpairs, matrix: Tensor, values: Tensor, tolerance: float) -> None:
+    """Check values against a prescribed spectrum, orthonormality, and the residual norms."""
+    eps = torch.finfo(matrix.dtype).eps
+    scale, ordered = float(values.abs().max()), values.sort().values
+    num_pairs, last = found.num_smallest + found.num_largest, len(values) - found.num_largest
+    expected = torch.cat([ordered[: found.num_smallest], ordered[last:]])
+    # An eigenvalue's error is at most its residual norm.
+    allowed = tolerance * scale + 20 * eps * scale
+    assert found.eigenvalues.shape == found.residual_norms.shape == (num_pairs,)
+    assert (found.eigenvalues - expected).abs().max() <= allowed
+    assert found.residual_norms.max() <= tolerance * scale
+    vectors = found.eigenvectors
+    assert (vectors.T @ vectors - torch.eye(num_pairs)).abs().max() <= 20 * eps
+    residuals = matrix @ vectors - vectors * found.eigenvalues.to(vectors)
+    assert (residuals.norm(dim=0) - found.residual_norms).abs().max() <= 20 * eps * scale

@@ -1,54 +1,39 @@
-"""Exact spectra, and how many eigenvalues are negative, zero and positive."""
+"""Spectra of an objective: exact, extreme eigenpairs, density, trace and norm.
+
+The algorithms are those of `hesspipe.linalg`, for operators. Here an Objective and the name of a
+matrix are turned into an operator first.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from hesspipe.curvature.dense import MatrixName, exact_matrix, rounding_size
 from hesspipe.curvature.factored import factored_eigenvalues, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
-from hesspipe.errors import InconsistentMatrixError
-from hesspipe.hardware import require
+from hesspipe.curvature.matrix import Matrix
+from hesspipe.curvature.operators import OPERATORS, CurvatureOperator
+from hesspipe.linalg import density as densities
+from hesspipe.linalg import eigenpairs as pairs
+from hesspipe.linalg import trace
+from hesspipe.linalg.density import Density
+from hesspipe.linalg.operator import SymmetricProduct, symmetric_product
+from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.spectrum import (
+    ZERO_TOLERANCE,
+    Spectrum,
+    matrix_spectrum,
+    solver_bytes,
+    with_inertia,
+)
+from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 
 SpectrumMethod = Literal["auto", "factored", "layers", "convolutions", "columns"]
-
-# Multiple of eps * P * max|eigenvalue|, the backward error of a dense symmetric eigensolver
-# (LAPACK Users' Guide, section 4.7), below which an eigenvalue counts as zero.
-ZERO_TOLERANCE = 1.0
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """All eigenvalues of a symmetric matrix.
-
-    Attributes
-    ----------
-    eigenvalues : Tensor, shape (P,)
-        float64, ascending, on the CPU.
-    num_negative, num_zero, num_positive : int
-        The inertia: eigenvalues below -tolerance, within it, above it. They add up to P.
-    tolerance : float
-        zero_tolerance times the larger of eps * P * max|eigenvalue|, the solver's backward
-        error, and the matrix's own rounding, which is larger for a very confident network.
-    matrix : str
-        "hessian", "ggn", "residual", or a name of the caller's.
-    method : str
-        How the matrix was computed.
-    """
-
-    eigenvalues: Tensor
-    num_negative: int
-    num_zero: int
-    num_positive: int
-    tolerance: float
-    matrix: str
-    method: str
 
 
 @differentiating()
@@ -111,12 +96,12 @@ def spectrum(
         eigenvalues = factored_eigenvalues(objective.without_weight_decay(), factors, matrix)
         eigenvalues += objective.weight_decay if matrix != "residual" else 0.0
         rounding = rounding_size(objective, matrix)
-        return _with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
+        return with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
     exact = exact_matrix(
         objective,
         matrix,
         "auto" if method == "factored" else method,
-        extra_bytes=_solver_bytes(objective.num_parameters),
+        extra_bytes=solver_bytes(objective.num_parameters),
         progress=progress,
     )
     return matrix_spectrum(
@@ -145,108 +130,162 @@ def _factors(objective: Objective, matrix: MatrixName, method: SpectrumMethod) -
     return factors if factors is None or method == "factored" or is_cheaper(factors) else None
 
 
-def matrix_spectrum(
-    values: Tensor,
+def eigenpairs(
+    operator: Any,
+    matrix: str = "hessian",
+    num_smallest: int = 0,
+    num_largest: int = pairs.NUM_LARGEST,
     *,
-    matrix: str,
-    method: str,
-    rounding: float = 0.0,
-    zero_tolerance: float = ZERO_TOLERANCE,
-) -> Spectrum:
-    """Compute the spectrum of a symmetric matrix, of which the lower triangle is read.
+    tolerance: float = pairs.TOLERANCE,
+    max_products: int = pairs.MAX_PRODUCTS,
+    basis_size: int | None = None,
+    seed: int = 0,
+    state: str | Path | None = None,
+    progress: bool = False,
+) -> Eigenpairs:
+    """Compute extreme eigenpairs of H, G or R, or of any symmetric operator.
 
-    Rows that are exactly zero (parameters that the outputs do not depend on) are taken out
-    first: their eigenvalues are zeros without rounding, and the rest is smaller.
+    Eigenvalues are found with their multiplicities, and eigenpairs have true residual norms; see
+    `hesspipe.linalg.eigenpairs.eigenpairs` for the method and the errors raised.
 
     Parameters
     ----------
-    values : Tensor, shape (P, P)
-        float64, symmetric up to rounding.
-    matrix, method : str
-        Names for the result.
-    rounding : float
-        Size of the matrix's own errors, as an eigenvalue; see
-        `hesspipe.curvature.dense.ExactMatrix`.
-    zero_tolerance : float
+    operator : Objective, or any object with `shape`, `dtype` and `@`
+    matrix : {"hessian", "ggn", "residual"}
+        Which matrix of an objective.
+    num_smallest, num_largest : int
+        Numbers of pairs from each end of the spectrum, smallest meaning most negative. Together
+        1 to P.
+    tolerance : float
+        Residual norms are at most tolerance * max|eigenvalue|.
+    max_products : int
+        Products after which the search gives up with a `NotConvergedError`.
+    basis_size : int, optional
+        Vectors of length P to hold; more of them need fewer products.
+    seed : int
+        Seed of the random start vectors.
+    state : path, optional
+        A safetensors file to save the search to, and to resume it from.
+    progress : bool
 
     Returns
     -------
-    Spectrum
+    Eigenpairs
 
-    Raises
-    ------
-    ValueError
-        If the matrix is not symmetric up to rounding.
-    InconsistentMatrixError
-        If the eigenvalues do not add up to the trace, or their squares to the squared norm.
+    Examples
+    --------
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> found = eigenpairs(objective, "ggn", num_largest=1)
+    >>> found.matrix, round(float(found.eigenvalues), 4)
+    ('ggn', 11.6569)
     """
-    if values.dtype != torch.float64:
-        raise ValueError(
-            f"values must be float64 for counts of signs, got {values.dtype}; in float32 "
-            "eigenvalues near zero are noise"
-        )
-    _check_symmetric(values, matrix)
-    size = len(values)
-    is_nonzero = (values != 0).any(1)
-    if not is_nonzero.all():
-        values = values[is_nonzero][:, is_nonzero]
-    require(_solver_bytes(len(values)), f"the eigensolver for P = {size:,}", "free some memory")
-    nonzero = torch.linalg.eigvalsh(values)
-    _check_sums(nonzero, values, matrix)
-    eigenvalues = torch.zeros(size, dtype=torch.float64)
-    eigenvalues[: len(nonzero)] = nonzero.cpu()
-    eigenvalues = eigenvalues.sort().values
-    return _with_inertia(eigenvalues, matrix, method, rounding, zero_tolerance)
-
-
-def _with_inertia(
-    eigenvalues: Tensor, matrix: str, method: str, rounding: float, zero_tolerance: float
-) -> Spectrum:
-    """Count the signs of the eigenvalues."""
-    size, largest = len(eigenvalues), float(eigenvalues.abs().max())
-    tolerance = zero_tolerance * max(torch.finfo(torch.float64).eps * size * largest, rounding)
-    num_negative = int((eigenvalues < -tolerance).sum())
-    num_positive = int((eigenvalues > tolerance).sum())
-    return Spectrum(
-        eigenvalues=eigenvalues,
-        num_negative=num_negative,
-        num_zero=size - num_negative - num_positive,
-        num_positive=num_positive,
+    return pairs.eigenpairs(
+        _product(operator, matrix),
+        num_smallest,
+        num_largest,
         tolerance=tolerance,
-        matrix=matrix,
-        method=method,
+        max_products=max_products,
+        basis_size=basis_size,
+        seed=seed,
+        state=state,
+        progress=progress,
     )
 
 
-def _solver_bytes(size: int) -> int:
-    """torch.linalg.eigvalsh works on a copy; its other arrays are a few vectors."""
-    return size**2 * 8
+def density(
+    operator: Any,
+    matrix: str = "hessian",
+    *,
+    num_probes: int = densities.NUM_PROBES,
+    num_steps: int = densities.NUM_STEPS,
+    seed: int = 0,
+    progress: bool = False,
+) -> Density:
+    """Estimate the spectral density of H, G or R, or of any symmetric operator.
+
+    Stochastic Lanczos quadrature with full reorthogonalization; see
+    `hesspipe.linalg.density.density` for the method and the errors raised.
+
+    Parameters
+    ----------
+    operator : Objective, or any object with `shape`, `dtype` and `@`
+    matrix : {"hessian", "ggn", "residual"}
+        Which matrix of an objective.
+    num_probes : int
+        Random vectors; at least 2 are needed for standard errors, which are nan for 1.
+    num_steps : int
+        Lanczos steps of each probe, at most P.
+    seed : int
+    progress : bool
+
+    Returns
+    -------
+    Density
+
+    Examples
+    --------
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> density(objective, num_steps=2).nodes[0]  # with all P steps: the eigenvalues
+    tensor([ 0.3431, 11.6569], dtype=torch.float64)
+    """
+    return densities.density(
+        _product(operator, matrix),
+        num_probes=num_probes,
+        num_steps=num_steps,
+        seed=seed,
+        progress=progress,
+    )
 
 
-def _check_symmetric(values: Tensor, matrix: str) -> None:
-    # A random bilinear form sees an asymmetry anywhere, without a second matrix.
-    generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(2, len(values), generator=generator, dtype=torch.float64).to(values)
-    difference = (left @ (values @ right) - right @ (values @ left)).abs()
-    tolerance = 1e3 * torch.finfo(torch.float64).eps * values.norm() * left.norm() * right.norm()
-    if difference > tolerance:
-        raise ValueError(
-            f"{matrix} must be symmetric, got a bilinear form that differs by {difference:.1e} "
-            f"when its vectors are exchanged (allowed {tolerance:.1e})"
+def estimate_norms(
+    operator: Any,
+    matrix: str = "hessian",
+    *,
+    num_products: int = trace.NUM_PRODUCTS,
+    seed: int = 0,
+) -> NormEstimates:
+    """Estimate trace and Frobenius norm of H, G or R, or of any symmetric operator.
+
+    Hutch++ with standard errors; see `hesspipe.linalg.trace.estimate_norms` for the method and
+    the errors raised.
+
+    Parameters
+    ----------
+    operator : Objective, or any object with `shape`, `dtype` and `@`
+    matrix : {"hessian", "ggn", "residual"}
+        Which matrix of an objective.
+    num_products : int
+        Products to make, at least 6.
+    seed : int
+
+    Returns
+    -------
+    NormEstimates
+
+    Examples
+    --------
+    >>> inputs, targets = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (inputs, targets))
+    >>> round(estimate_norms(objective).trace.value, 10)
+    12.0
+    """
+    product = _product(operator, matrix)
+    return trace.estimate_norms(product, num_products=num_products, seed=seed)
+
+
+def _product(operator: Any, matrix: str) -> SymmetricProduct:
+    """Wrap the named matrix of an objective, or any symmetric operator, as a product."""
+    if isinstance(operator, Objective):
+        operator = OPERATORS[Matrix(matrix)](operator)
+    if isinstance(operator, CurvatureOperator):
+        # Symmetric by construction: two products for a check are saved.
+        return SymmetricProduct(
+            operator.__matmul__,
+            operator.shape[0],
+            operator.dtype,
+            operator.device,
+            str(operator.matrix),
         )
-
-
-def _check_sums(eigenvalues: Tensor, values: Tensor, matrix: str) -> None:
-    """Trace and Frobenius norm, to the solver's backward error."""
-    size = max(1, len(values))
-    norm = values.norm()
-    slack = 10 * torch.finfo(torch.float64).eps * size * norm
-    for what, found, expected, allowed in (
-        ("trace", eigenvalues.sum(), values.trace(), slack * size**0.5),
-        ("Frobenius norm", eigenvalues.norm(), norm, slack),
-    ):
-        if not (found - expected).abs() <= allowed:
-            raise InconsistentMatrixError(
-                f"the eigenvalues of the {matrix} give a {what} of {found:.17g}, the matrix "
-                f"{expected:.17g}; the eigensolver failed"
-            )
+    return symmetric_product(operator)

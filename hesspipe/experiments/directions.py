@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hesspipe.curvature.spectra import eigenpairs
 from hesspipe.experiments.spectra import load_objective
-from hesspipe.linalg.eigenpairs import eigenpairs
 from hesspipe.objective.objective import Objective
 
 

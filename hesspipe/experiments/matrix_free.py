@@ -13,10 +13,9 @@ import torch
 
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.operators import OPERATORS
+from hesspipe.curvature.spectra import density, eigenpairs
 from hesspipe.experiments.spectra import load_objective
 from hesspipe.files import digest
-from hesspipe.linalg.density import density
-from hesspipe.linalg.eigenpairs import eigenpairs
 
 
 def density_table(

@@ -22,8 +22,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hesspipe.hardware import require
-from hesspipe.linalg.lanczos import SymmetricProduct, random_unit, symmetric_product, tridiagonalize
+from hesspipe.linalg.lanczos import tridiagonalize
+from hesspipe.linalg.operator import SymmetricProduct, random_unit, symmetric_product
 from hesspipe.seeding import generator
+
+# Defaults for a quick look; Ghorbani, Krishnan, Xiao (2019) took 10 probes of 90 steps.
+NUM_PROBES = 3
+NUM_STEPS = 80
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Density:
     dim : int
         P.
     matrix : str
-        "hessian", "ggn", "residual", or "operator" for one of the caller's.
+        Name of the operator: "hessian", "ggn" or "residual", or "operator" for any other.
     num_products : int
     eps : float
         Of the dtype that the products were computed in.
@@ -138,33 +143,29 @@ class Density:
 
 def density(
     operator: Any,
-    matrix: str = "hessian",
     *,
-    num_probes: int = 3,
-    num_steps: int = 80,
+    num_probes: int = NUM_PROBES,
+    num_steps: int = NUM_STEPS,
     seed: int = 0,
     progress: bool = False,
 ) -> Density:
-    """Estimate the spectral density of H, G or R, or of any symmetric operator.
+    """Estimate the spectral density of a symmetric operator.
 
     Full reorthogonalization is used, at the price of holding num_steps vectors of length P:
     without it, copies of the extreme eigenvalues take weight and nodes from the bulk.
 
     Parameters
     ----------
-    operator : Objective, or any object with `shape`, `dtype` and `@`
-        See `hesspipe.linalg.lanczos.symmetric_product`.
-    matrix : {"hessian", "ggn", "residual"}
-        Which matrix of an objective.
+    operator : any object with `shape`, `dtype` and `@`
+        See `hesspipe.linalg.operator.symmetric_product`.
     num_probes : int
         Random vectors; at least 2 are needed for standard errors, which are nan for 1. Errors
         fall with the square root of num_probes * P.
     num_steps : int
         Lanczos steps of each probe, at most P. The resolution is about the spectrum's spread
-        divided by num_steps, and finer at its ends. The defaults are those of a quick look;
-        Ghorbani, Krishnan, Xiao (2019) took 10 probes of 90 steps.
+        divided by num_steps, and finer at its ends.
     seed : int
-        Each probe has a generator of its own from it, so that more probes only add rows.
+        Each probe derives its own generator from it, so that more probes only add rows.
     progress : bool
         Show a progress bar.
 
@@ -189,7 +190,7 @@ def density(
     """
     if num_probes < 1:
         raise ValueError(f"num_probes must be at least 1, got {num_probes}")
-    product = symmetric_product(operator, matrix)
+    product = symmetric_product(operator)
     if not 1 <= num_steps <= product.dim:
         raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
     if product.device.type == "cpu":

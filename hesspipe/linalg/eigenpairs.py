@@ -14,26 +14,32 @@ import torch
 from tqdm import tqdm
 
 from hesspipe.linalg.krylov import KrylovBasis
-from hesspipe.linalg.lanczos import SymmetricProduct, symmetric_product
+from hesspipe.linalg.operator import SymmetricProduct, symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
 from hesspipe.linalg.search_state import SearchState
 from hesspipe.linalg.thick_restart import PairSearch
 
+# Defaults. Ten pairs are the outliers of a ten-class problem, and one more. Residual norms of 1e-8
+# are relative to the largest eigenvalue: as eigenvalues err by their squares, values are then exact
+# to rounding. The products bound the time of a search that does not converge.
+NUM_LARGEST = 10
+TOLERANCE = 1e-8
+MAX_PRODUCTS = 10_000
+
 
 def eigenpairs(
     operator: Any,
-    matrix: str = "hessian",
     num_smallest: int = 0,
-    num_largest: int = 10,
+    num_largest: int = NUM_LARGEST,
     *,
-    tolerance: float = 1e-8,
-    max_products: int = 10_000,
+    tolerance: float = TOLERANCE,
+    max_products: int = MAX_PRODUCTS,
     basis_size: int | None = None,
     seed: int = 0,
     state: str | Path | None = None,
     progress: bool = False,
 ) -> Eigenpairs:
-    """Compute extreme eigenpairs of H, G or R, or of any symmetric operator.
+    """Compute extreme eigenpairs of a symmetric operator.
 
     Every wanted eigenvalue is found, as often as it is there: what has converged is locked, and a
     second search begins at a random vector orthogonal to it. It ends when it has converged to
@@ -46,10 +52,8 @@ def eigenpairs(
 
     Parameters
     ----------
-    operator : Objective, or any object with `shape`, `dtype` and `@`
-        See `hesspipe.linalg.lanczos.symmetric_product`.
-    matrix : {"hessian", "ggn", "residual"}
-        Which matrix of an objective.
+    operator : any object with `shape`, `dtype` and `@`
+        See `hesspipe.linalg.operator.symmetric_product`.
     num_smallest, num_largest : int
         How many pairs of each end, smallest meaning most negative. Together 1 to P.
     tolerance : float
@@ -89,7 +93,7 @@ def eigenpairs(
     >>> [round(float(value), 10) for value in found.eigenvalues]
     [-2.0, 5.0, 5.0]
     """
-    product = symmetric_product(operator, matrix)
+    product = symmetric_product(operator)
     _check_arguments(product, num_smallest, num_largest, tolerance, max_products)
     num_wanted = num_smallest + num_largest
     capacity = min(product.dim, basis_size or 2 * num_wanted + 60)

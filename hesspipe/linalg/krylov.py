@@ -33,7 +33,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hesspipe.hardware import require
-from hesspipe.linalg.lanczos import SymmetricProduct, breakdown, orthogonalize, random_unit
+from hesspipe.linalg.lanczos import breakdown
+from hesspipe.linalg.operator import SymmetricProduct, random_unit
+from hesspipe.linalg.orthogonalization import orthogonalize
 from hesspipe.seeding import generator
 
 # Columns that a restart rotates at once: its work space beside the basis.

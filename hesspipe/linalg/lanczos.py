@@ -2,172 +2,26 @@
 
     A Q^T = Q^T T + beta r e_last^T,   Q Q^T = I,   T tridiagonal
 
-Rows of Q are the basis here. Without reorthogonalization, rounding brings directions that have
-converged back in, and their eigenvalues are found again and again ("ghosts"). Each new vector is
-therefore orthogonalized against all earlier ones, and twice: what one pass leaves is of the size
-of its own rounding, which is no longer small beside a vector that has shrunk.
+The rows of Q are the basis. Without reorthogonalization, rounding reintroduces directions that have
+already converged, and their eigenvalues are found again and again ("ghosts"). Each new vector is
+therefore orthogonalized against all earlier ones; see `hesspipe.linalg.orthogonalization`.
 
 References
 ----------
-Lanczos (1950); Parlett, The Symmetric Eigenvalue Problem (1998), section 6.9 ("twice is enough")
-and chapter 13; Daniel, Gragg, Kaufman, Stewart (1976).
+Lanczos (1950); Parlett, The Symmetric Eigenvalue Problem (1998), chapter 13.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hesspipe.curvature.operators import OPERATORS, CurvatureOperator
-from hesspipe.objective.objective import Objective
-
-# A vector that a pass shrinks by less than this is orthogonal to working precision.
-# Daniel, Gragg, Kaufman, Stewart (1976) take 1/sqrt(2).
-_ENOUGH = 0.5**0.5
-
-
-@dataclass(frozen=True)
-class SymmetricProduct:
-    """A symmetric operator as the methods of this package use it.
-
-    Attributes
-    ----------
-    multiply : callable (Tensor (dim,)) -> Tensor (dim,)
-    dim : int
-    dtype, device
-    name : str
-        "hessian", "ggn", "residual", or "operator" for one of the caller's.
-    """
-
-    multiply: Callable[[Tensor], Tensor]
-    dim: int
-    dtype: torch.dtype
-    device: torch.device
-    name: str
-
-
-def symmetric_product(operator: Any, matrix: str = "hessian") -> SymmetricProduct:
-    """Take an objective's matrix, or any symmetric operator, as a product.
-
-    Parameters
-    ----------
-    operator : Objective, or any object with `shape`, `dtype` and `@`
-        An operator of this package, a tensor, a NumPy or SciPy matrix or LinearOperator.
-    matrix : str
-        Which matrix of an objective.
-
-    Returns
-    -------
-    SymmetricProduct
-
-    Raises
-    ------
-    ValueError
-        If it is not square, real and symmetric: the last is tried with two products.
-    """
-    if isinstance(operator, Objective):
-        if matrix not in OPERATORS:
-            raise ValueError(f"matrix must be one of {sorted(OPERATORS)}, got {matrix!r}")
-        operator = OPERATORS[matrix](operator)
-    if isinstance(operator, CurvatureOperator):
-        return SymmetricProduct(
-            operator.__matmul__,
-            operator.shape[0],
-            operator.dtype,
-            operator.device,
-            operator.matrix,
-        )
-    product = _foreign_product(operator)
-    _check_symmetric(product)
-    return product
-
-
-def _foreign_product(operator: Any) -> SymmetricProduct:
-    shape = tuple(operator.shape)
-    if len(shape) != 2 or shape[0] != shape[1]:
-        raise ValueError(f"operator must be square, got shape {shape}")
-    if isinstance(operator.dtype, torch.dtype):
-        dtype, multiply = operator.dtype, operator.__matmul__
-    else:
-        dtype = torch.from_numpy(np.empty(0, dtype=operator.dtype)).dtype
-
-        def multiply(vector: Tensor) -> Tensor:
-            product: Tensor = torch.from_numpy(np.asarray(operator @ vector.numpy()))
-            return product
-
-    if not dtype.is_floating_point:
-        raise ValueError(f"operator must be real and of floating point, got dtype {dtype}")
-    device = torch.device(getattr(operator, "device", None) or "cpu")
-    return SymmetricProduct(multiply, shape[0], dtype, device, "operator")
-
-
-def _check_symmetric(product: SymmetricProduct) -> None:
-    """Exchange the vectors of a random bilinear form."""
-    generator = torch.Generator().manual_seed(0)
-    left, right = (random_unit(product, generator) for _ in range(2))
-    from_left, from_right = product.multiply(left), product.multiply(right)
-    difference = float((left @ from_right - right @ from_left).abs())
-    scale = float(from_left.norm() + from_right.norm())
-    if not difference <= 1e3 * torch.finfo(product.dtype).eps * scale:
-        raise ValueError(
-            f"operator must be symmetric, got a bilinear form that differs by {difference:.1e} "
-            f"when its vectors are exchanged, where products have norm {scale:.1e}"
-        )
-
-
-def random_unit(
-    product: SymmetricProduct, generator: torch.Generator, basis: Tensor | None = None
-) -> Tensor:
-    """Draw a random direction, orthogonal to the rows of a basis: shape (dim,)."""
-    vector = torch.randn(product.dim, generator=generator, dtype=torch.float64)
-    unit: Tensor = vector.to(product.device, product.dtype)
-    unit /= unit.norm()
-    if basis is None or len(basis) == 0:
-        return unit
-    unit, _, norm = orthogonalize(unit, basis)
-    return unit / norm
-
-
-def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Take the part of a vector that is orthogonal to the rows of a basis.
-
-    At least two passes of classical Gram-Schmidt, and more until a pass leaves the norm as it is.
-
-    Parameters
-    ----------
-    vector : Tensor, shape (P,)
-    basis : Tensor, shape (k, P)
-        Orthonormal rows.
-
-    Returns
-    -------
-    vector : Tensor, shape (P,)
-        Not normalized.
-    coefficients : Tensor, shape (k,)
-        What was taken away, on the basis.
-    norm : float
-        Of the result.
-    """
-    if len(basis) == 0:
-        return vector, basis.new_zeros(0), float(vector.norm())
-    total = basis.new_zeros(len(basis))
-    before, num_passes = float(vector.norm()), 0
-    while True:
-        projection = basis @ vector
-        vector = vector - basis.T @ projection
-        total += projection
-        num_passes += 1
-        norm = float(vector.norm())
-        if num_passes >= 2 and not norm < _ENOUGH * before:
-            return vector, total, norm
-        if norm == 0 or num_passes == 5:  # inside the span of the basis
-            return vector, total, norm
-        before = norm
+from hesspipe.linalg.operator import SymmetricProduct, symmetric_product
+from hesspipe.linalg.orthogonalization import orthogonalize
 
 
 @dataclass(frozen=True)
@@ -210,7 +64,8 @@ def tridiagonalize(
 
     Parameters
     ----------
-    operator : SymmetricProduct, or what `symmetric_product` takes
+    operator : SymmetricProduct, or any object with `shape`, `dtype` and `@`
+        See `hesspipe.linalg.operator.symmetric_product`.
     start : Tensor, shape (P,)
         Of the operator's dtype; normalized here.
     num_steps : int
@@ -234,7 +89,7 @@ def tridiagonalize(
     >>> torch.linalg.eigvalsh(found.matrix)  # the space is invariant after two steps
     tensor([1., 4.])
     """
-    product = operator if isinstance(operator, SymmetricProduct) else symmetric_product(operator)
+    product = symmetric_product(operator)
     _check_start(product, start, num_steps)
     basis = start.new_empty(num_steps, product.dim)
     diagonal, off_diagonal = [], []

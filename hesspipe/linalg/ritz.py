@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hesspipe.linalg.lanczos import SymmetricProduct
+from hesspipe.linalg.operator import SymmetricProduct
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Eigenpairs:
     num_products : int
         Products with A, those for the residuals included.
     matrix : str
-        "hessian", "ggn", "residual", or "operator" for one of the caller's.
+        Name of the operator: "hessian", "ggn" or "residual", or "operator" for any other.
     num_smallest, num_largest : int
     """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.linalg.krylov import KrylovBasis
-from hesspipe.linalg.lanczos import random_unit
+from hesspipe.linalg.operator import random_unit
 from hesspipe.seeding import generator
 
 

@@ -10,9 +10,9 @@ from problems import EPS
 from torch import nn
 
 import hesspipe
-from hesspipe.curvature.spectra import Spectrum
+from hesspipe.curvature.spectra import estimate_norms
 from hesspipe.data.dataset import mnist_digits
-from hesspipe.linalg.trace import estimate_norms
+from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.networks.architectures import initialize_normal, mlp
 from hesspipe.objective.objective import Objective
 

@@ -1,4 +1,4 @@
-"""Spectra against matrices of known eigenvalues, and their counts of signs."""
+"""Spectra, eigenpairs, densities and norms of an objective against its dense matrices."""
 
 from __future__ import annotations
 
@@ -8,58 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from problems import EPS, assert_close, labels, network, normal
-from torch import Tensor, nn
+from problems import EPS, assert_close, check_eigenpairs, labels, network, normal
+from torch import nn
 
 import hesspipe
 from hesspipe.curvature import spectra
-from hesspipe.curvature.spectra import matrix_spectrum
-from hesspipe.errors import InconsistentMatrixError
+from hesspipe.curvature.operators import HessianOperator
+from hesspipe.curvature.spectra import density, eigenpairs, estimate_norms
 from hesspipe.objective.objective import Objective
-
-
-def with_eigenvalues(eigenvalues: Tensor) -> Tensor:
-    """A symmetric matrix with a prescribed spectrum."""
-    basis, _ = torch.linalg.qr(normal(len(eigenvalues), len(eigenvalues)))
-    product = basis * eigenvalues @ basis.T
-    return torch.tril(product) + torch.tril(product, -1).T
-
-
-def test_spectrum_finds_prescribed_eigenvalues_and_their_signs() -> None:
-    eigenvalues = torch.cat([torch.tensor([-3.0, -0.5]), torch.zeros(7), normal(5).abs() + 0.1])
-    eigenvalues = eigenvalues.double().sort().values
-    found = matrix_spectrum(with_eigenvalues(eigenvalues), matrix="test", method="given")
-    assert (found.eigenvalues - eigenvalues).abs().max() <= 20 * EPS * eigenvalues.abs().max()
-    assert (found.num_negative, found.num_zero, found.num_positive) == (2, 7, 5)
-
-
-@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
-def test_counts_of_signs_do_not_depend_on_the_scale(scale: float) -> None:
-    eigenvalues = torch.tensor([-1.0, -1e-6, 0, 0, 0, 1e-6, 1.0], dtype=torch.float64) * scale
-    found = matrix_spectrum(with_eigenvalues(eigenvalues), matrix="test", method="given")
-    assert (found.num_negative, found.num_zero, found.num_positive) == (2, 3, 2)
-    assert found.tolerance == pytest.approx(EPS * 7 * scale, rel=1e-9)
-
-
-def test_tolerance_decides_what_is_zero() -> None:
-    values = torch.diag(torch.tensor([-1.0, 1e-3, 1.0], dtype=torch.float64))
-    loose = matrix_spectrum(values, matrix="test", method="given", zero_tolerance=1e-2 / EPS / 3)
-    strict = matrix_spectrum(values, matrix="test", method="given")
-    assert (loose.num_zero, strict.num_zero) == (1, 0)
-
-
-def test_zero_rows_give_exact_zeros() -> None:
-    values = torch.zeros(6, 6, dtype=torch.float64)
-    values[1:4, 1:4] = with_eigenvalues(torch.tensor([-2.0, 1.0, 5.0], dtype=torch.float64))
-    found = matrix_spectrum(values, matrix="test", method="given")
-    assert (found.eigenvalues == 0).sum() == 3
-    expected = torch.tensor([-2.0, 0.0, 0.0, 0.0, 1.0, 5.0], dtype=torch.float64)
-    assert_close(found.eigenvalues, expected)
-
-
-def test_zero_matrix_has_only_zeros() -> None:
-    found = matrix_spectrum(torch.zeros(4, 4, dtype=torch.float64), matrix="test", method="given")
-    assert (found.num_negative, found.num_zero, found.num_positive) == (0, 4, 0)
 
 
 @pytest.mark.parametrize("matrix", ["hessian", "ggn", "residual"])
@@ -83,21 +39,6 @@ def test_inertia_of_the_residual_of_one_hidden_relu_layer_is_balanced() -> None:
     found = hesspipe.spectrum(objective, "residual")
     assert found.num_negative == found.num_positive == 4 * (3 - 1)
     assert_close(found.eigenvalues, -found.eigenvalues.flip(0))
-
-
-def test_asymmetric_matrix_is_refused() -> None:
-    values = with_eigenvalues(torch.ones(5, dtype=torch.float64))
-    values[0, 4] += 1e-6
-    with pytest.raises(ValueError, match="test must be symmetric"):
-        matrix_spectrum(values, matrix="test", method="given")
-
-
-def test_failed_eigensolver_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = with_eigenvalues(torch.arange(1.0, 6.0, dtype=torch.float64))
-    solve = torch.linalg.eigvalsh
-    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: solve(matrix) * 1.001)
-    with pytest.raises(InconsistentMatrixError, match=r"give a trace of .* the matrix 15"):
-        matrix_spectrum(values, matrix="test", method="given")
 
 
 def test_float32_objective_is_refused(make_objective: Callable[..., Objective]) -> None:
@@ -127,3 +68,67 @@ def test_spectrum_forecasts_the_solver_as_well(
 def test_zero_tolerance_has_one_default() -> None:
     default = inspect.signature(spectra.spectrum).parameters["zero_tolerance"].default
     assert default == spectra.ZERO_TOLERANCE
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "ggn", "residual"])
+def test_eigenpairs_of_an_objective_are_those_of_its_matrix(
+    matrix: str, make_objective: Callable[..., Objective]
+) -> None:
+    objective = make_objective([5, 6, 4], "tanh", num_samples=30)
+    dense = {
+        "hessian": hesspipe.hessian_matrix,
+        "ggn": hesspipe.ggn_matrix,
+        "residual": hesspipe.residual_matrix,
+    }[matrix](objective)
+    found = eigenpairs(objective, matrix, num_smallest=3, num_largest=5, tolerance=1e-11)
+    assert found.matrix == matrix
+    check_eigenpairs(found, dense, torch.linalg.eigvalsh(dense), 1e-11)
+
+
+def test_operator_of_an_objective_is_taken_as_it_is(
+    make_objective: Callable[..., Objective],
+) -> None:
+    objective = make_objective()
+    direct = eigenpairs(objective, num_largest=2)
+    through = eigenpairs(HessianOperator(objective), num_largest=2)
+    assert torch.equal(direct.eigenvalues, through.eigenvalues)
+
+
+def test_all_steps_find_the_spectrum_of_an_objective(
+    make_objective: Callable[..., Objective],
+) -> None:
+    objective = make_objective([3, 4, 3], "tanh", num_samples=30)
+    expected = torch.linalg.eigvalsh(hesspipe.hessian_matrix(objective))
+    found = density(objective, num_probes=1, num_steps=objective.num_parameters)
+    assert found.matrix == "hessian"
+    scale = float(expected.abs().max())
+    # The null space is one node; the other eigenvalues are simple.
+    for value in expected[expected.abs() > 1e-6 * scale]:
+        assert (found.nodes - value).abs().min() <= 1e3 * EPS * scale
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "ggn", "residual"])
+def test_norms_of_an_objective_are_those_of_its_matrix(
+    matrix: str, make_objective: Callable[..., Objective]
+) -> None:
+    objective = make_objective([6, 8, 4], "tanh", num_samples=30)
+    dense = getattr(hesspipe, f"{matrix}_matrix")(objective)
+    found = estimate_norms(objective, matrix, num_products=60)
+    assert found.num_products == 60
+    for estimate, exact in (
+        (found.trace, dense.trace()),
+        (found.frobenius_norm, dense.norm()),
+    ):
+        slack = 1e3 * EPS * float(dense.norm())
+        assert abs(estimate.value - float(exact)) <= 4 * estimate.standard_error + slack
+
+
+def test_matrix_of_an_objective_gives_results_their_name(
+    make_objective: Callable[..., Objective],
+) -> None:
+    objective = make_objective()
+    assert density(HessianOperator(objective), num_steps=2).matrix == "hessian"
+    assert density(objective, "ggn", num_steps=2).matrix == "ggn"
+    assert density(torch.eye(3), num_steps=2).matrix == "operator"
+    with pytest.raises(ValueError, match="matrix must be one of"):
+        density(objective, "fisher")

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hesspipe
 from hesspipe.curvature import columns
-from hesspipe.curvature.spectra import matrix_spectrum
+from hesspipe.linalg.spectrum import matrix_spectrum
 from hesspipe.objective.objective import Objective
 
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0])

@@ -8,7 +8,7 @@ import torch
 from problems import EPS, matrix_with
 
 from hesspipe.linalg.krylov import KrylovBasis
-from hesspipe.linalg.lanczos import symmetric_product
+from hesspipe.linalg.operator import symmetric_product
 
 VALUES = torch.cat([torch.linspace(-1, 1, 60), torch.tensor([1.5, 3.0])]).double()
 MATRIX = matrix_with(VALUES)

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from problems import EPS, matrix_with, normal
-from scipy.sparse.linalg import aslinearoperator
 
-from hesspipe.curvature.operators import HessianOperator
-from hesspipe.linalg.lanczos import (
-    orthogonalize,
-    random_unit,
-    symmetric_product,
-    tridiagonalize,
-)
-from hesspipe.objective.objective import Objective
+from hesspipe.linalg.lanczos import tridiagonalize
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -64,57 +55,6 @@ def test_eigenvectors_do_not_depend_on_the_scale() -> None:
     assert (small.diagonal - 1e-9 * large.diagonal).abs().max() <= 1e3 * EPS * 3e-9
 
 
-def test_orthogonalize_takes_twice_what_once_leaves() -> None:
-    basis = torch.linalg.qr(normal(3000, 12, seed=2)).Q.T.contiguous()
-    inside, outside = basis.T @ normal(12), normal(3000, seed=3)
-    outside -= basis.T @ (basis @ outside)
-    vector = inside + 1e-12 * outside / outside.norm()
-    found, coefficients, norm = orthogonalize(vector, basis)
-    assert (basis @ found).norm() <= 10 * EPS * norm
-    assert abs(norm - 1e-12) <= 1e-2 * 1e-12
-    assert (coefficients - basis @ vector).norm() <= 10 * EPS * vector.norm()
-    assert torch.equal(vector, inside + 1e-12 * outside / outside.norm())  # not changed
-
-
-def test_orthogonalize_against_nothing_is_the_vector() -> None:
-    vector = normal(5)
-    found, coefficients, norm = orthogonalize(vector, vector.new_zeros(0, 5))
-    assert torch.equal(found, vector)
-    assert len(coefficients) == 0
-    assert norm == float(vector.norm())
-
-
-def test_symmetric_product_takes_what_others_call_an_operator(make_objective: object) -> None:
-    matrix = matrix_with(torch.linspace(-1, 3, 30, dtype=torch.float64))
-    vector = normal(30)
-    for operator in (matrix, matrix.numpy(), aslinearoperator(matrix.numpy())):
-        product = symmetric_product(operator)
-        assert (product.dim, product.dtype, product.name) == (30, torch.float64, "operator")
-        assert (product.multiply(vector) - matrix @ vector).norm() <= 20 * EPS * 3 * vector.norm()
-    assert callable(make_objective)
-    objective: Objective = make_objective()
-    for operator in (objective, HessianOperator(objective)):
-        assert symmetric_product(operator).name == "hessian"
-    assert symmetric_product(objective, "ggn").name == "ggn"
-    with pytest.raises(ValueError, match="matrix must be one of"):
-        symmetric_product(objective, "fisher")
-
-
-@pytest.mark.parametrize(
-    ("operator", "message"),
-    [
-        (torch.ones(3, 2), r"operator must be square, got shape \(3, 2\)"),
-        (np.triu(np.ones((5, 5))), "operator must be symmetric, got a bilinear form"),
-        (torch.eye(3, dtype=torch.int64), "operator must be real and of floating point"),
-        (torch.full((3, 3), torch.nan), "operator must be symmetric"),
-    ],
-    ids=["square", "symmetric", "real", "finite"],
-)
-def test_symmetric_product_refuses_what_is_not_one(operator: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        symmetric_product(operator)
-
-
 def test_tridiagonalize_refuses_bad_arguments() -> None:
     matrix = torch.eye(3)
     for num_steps in (0, 4):
@@ -122,11 +62,3 @@ def test_tridiagonalize_refuses_bad_arguments() -> None:
             tridiagonalize(matrix, torch.ones(3), num_steps)
     with pytest.raises(ValueError, match="start must be finite and not zero"):
         tridiagonalize(matrix, torch.zeros(3), 1)
-
-
-def test_random_unit_is_orthogonal_to_the_basis() -> None:
-    product = symmetric_product(torch.eye(50, dtype=torch.float64))
-    basis = torch.linalg.qr(normal(50, 49)).Q.T.contiguous()
-    unit = random_unit(product, torch.Generator().manual_seed(0), basis)
-    assert abs(float(unit.norm()) - 1) <= 4 * EPS
-    assert (basis @ unit).abs().max() <= 10 * EPS

@@ -1,0 +1,55 @@
+"""Gram-Schmidt orthogonalization against a basis, repeated until nothing is left.
+
+What one pass leaves in the span of the basis is of the size of its own rounding, which is no longer
+small compared with a vector that has shrunk. A second pass removes it.
+
+References
+----------
+Parlett, The Symmetric Eigenvalue Problem (1998), section 6.9 ("twice is enough"); Daniel, Gragg,
+Kaufman, Stewart (1976).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+# A vector that a pass shrinks by less than this factor is orthogonal to working precision.
+# Daniel, Gragg, Kaufman, Stewart (1976) take 1/sqrt(2).
+_ENOUGH = 0.5**0.5
+
+
+def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Take the part of a vector that is orthogonal to the rows of a basis.
+
+    At least two passes of classical Gram-Schmidt, and more until a pass leaves the norm as it is.
+
+    Parameters
+    ----------
+    vector : Tensor, shape (P,)
+    basis : Tensor, shape (k, P)
+        Orthonormal rows.
+
+    Returns
+    -------
+    vector : Tensor, shape (P,)
+        Not normalized.
+    coefficients : Tensor, shape (k,)
+        What was taken away, on the basis.
+    norm : float
+        Of the result.
+    """
+    if len(basis) == 0:
+        return vector, basis.new_zeros(0), float(vector.norm())
+    total = basis.new_zeros(len(basis))
+    before, num_passes = float(vector.norm()), 0
+    while True:
+        projection = basis @ vector
+        vector = vector - basis.T @ projection
+        total += projection
+        num_passes += 1
+        norm = float(vector.norm())
+        if num_passes >= 2 and not norm < _ENOUGH * before:
+            return vector, total, norm
+        if norm == 0 or num_passes == 5:  # inside the span of the basis
+            return vector, total, norm
+        before = norm
