@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hesspipe.errors import DamagedFileError
 
@@ -70,6 +70,11 @@ def write_text(text: str, path: str | Path) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write a mapping as JSON, atomically, in the order of its keys."""
+    write_text(json.dumps(content, indent=2) + "\n", path)
 
 
 def write_tensors(

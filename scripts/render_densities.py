@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from hesspipe.tables.densities import smooth_densities
+
 from hesspipe.figures import style
 from hesspipe.figures.densities import densities_figure
-from hesspipe.tables.densities import smooth_densities
 from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from hesspipe.tables.densities import smooth_densities
 
 from hesspipe.figures import style
 from hesspipe.figures.layers import layers_figure
-from hesspipe.tables.densities import smooth_densities
 from hesspipe.tables.store import read_table
 from hesspipe.workflow.jobs import logged
 

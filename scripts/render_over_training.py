@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from hesspipe.tables.extremes import extreme_eigenvalues
+
 from hesspipe.figures import style
 from hesspipe.figures.over_training import over_training_figure
-from hesspipe.tables.extremes import extreme_eigenvalues
 from hesspipe.tables.store import read_either
 from hesspipe.workflow.jobs import logged
 

@@ -1,9 +1,10 @@
-"""Collect every run's final outlier counts as metrics, for `dvc metrics diff`."""
+"""Collect the final outlier counts of every run as metrics, for `dvc metrics diff`."""
 
 from typing import TYPE_CHECKING
 
-from hesspipe.tables.outliers import final_counts
-from hesspipe.tables.store import read_table, write_json
+from hesspipe.files import write_json
+from hesspipe.tables.outlier_counts import final_counts
+from hesspipe.tables.store import read_result
 from hesspipe.workflow.jobs import logged
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def summarize_outliers(paths_to_outliers: list[str], path_to_metrics: str) -> None:
     """Read the outlier tables, pick the last step of each, write."""
     write_json(
-        final_counts([read_table(path, "outliers") for path in paths_to_outliers]), path_to_metrics
+        final_counts([read_result(path, "outliers") for path in paths_to_outliers]), path_to_metrics
     )
 
 

@@ -1,25 +1,36 @@
-"""Statements of the paper as checks on the tables, and what each verdict rests on.
+"""Checks of the paper's statements, and the results that each verdict rests on.
 
-Each check returns what was measured, the criterion, and a verdict: "holds", "holds in part",
-"does not hold", or "not measured" where its tables need data that are not at hand. The
-criterion's numbers stand in config.yaml, written before the value.
+A kind of claim is an entry of `SPECTRUM_CLAIMS`, `LANDSCAPE_CLAIMS` or `THEORY_CLAIMS`: from its
+name to its statement and its check. What it reads is decided by `reads` of its entry in
+config.yaml, and only there. A check is called as `check(results, **limits)`, with
+
+results
+    A mapping from `hesspipe.config.results.ResultKey` to `hesspipe.tables.store.Result`, exactly
+    those that the entry reads, in ascending order of the keys; a statement about spectra gets
+    them as runs, see `hesspipe.claims.runs.runs_of`.
+limits
+    The numbers and rules of the entry: all that does not say what is read. A statement about
+    spectra is also given the order or the groups of its experiments.
+
+It returns a dictionary of the criterion, what was measured, and a verdict: "holds", "holds in
+part" or "does not hold". The criterion's numbers are those of config.yaml, written before the
+value was known. A claim whose results are missing is "not measured".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from hesspipe.claims.landscape import LANDSCAPE_CLAIMS
-from hesspipe.claims.runs import Run, run_from_tables
+from hesspipe.claims.runs import runs_of
 from hesspipe.claims.spectrum import SPECTRUM_CLAIMS
 from hesspipe.claims.theory import THEORY_CLAIMS
+from hesspipe.config.results import ResultKey
+from hesspipe.tables.store import Result, read_result
 
-__all__ = ["Run", "check_claim", "check_claims", "claims_table", "run_from_tables"]
-
-# The rule that makes a table of each kind, so that a verdict can be traced.
+# The rule that makes a result of each kind, so that a verdict can be traced.
 _RULES = {
     "spectrum": "extract_spectrum",
     "outliers": "count_outliers",
@@ -30,54 +41,58 @@ _RULES = {
     "spikes": "sample_spikes",
     "spiked_spectra": "sample_spectra",
 }
-# Which spectra the claims read that are not about the Hessian's alone.
-_MATRICES = {
-    "trivial_zeros": ["ggn"],
-    "residual_is_small": ["hessian", "residual"],
-    "residual_fades": ["hessian", "residual"],
-}
-# What a check is not told of its entry: it says where the tables are.
-_PLACES = ("seed", "seeds", "step")
+# What an entry has for its `reads`.
+_PLACES = ("seed", "seeds", "step", "experiment", "sources")
+
+
+def read_results(paths: Iterable[str | Path]) -> dict[ResultKey, Result]:
+    """Read results of any kind, by the key of each path."""
+    return {ResultKey.from_path(str(path)): read_result(path) for path in paths}
 
 
 def check_claims(
-    tables: Sequence[pd.DataFrame], claims: Mapping[str, Mapping[str, Any]]
+    claims: Mapping[str, Mapping[str, Any]],
+    reads: Mapping[str, Sequence[ResultKey]],
+    results: Mapping[ResultKey, Result],
 ) -> dict[str, Any]:
-    """Check every claim of config.yaml.
+    """Check claims of config.yaml.
 
     Parameters
     ----------
-    tables : sequence of DataFrame
-        All that the claims read, of any kind, as `hesspipe.tables.store.read_tables` gives them.
     claims : mapping
-        config.yaml's section of that name.
+        From a claim's name to its entry.
+    reads : mapping
+        From a claim's name to the keys of the results that it reads.
+    results : mapping
+        All results that are there, by key.
 
     Returns
     -------
     dict
-        From the claim's name to what `check_claim` gives, with the rules and the files that
-        the verdict rests on.
+        From a claim's name to statement, where, criterion, measured, verdict, and the rules and
+        files that the verdict rests on.
     """
     verdicts = {}
     for name, claim in claims.items():
-        read = [table for table in tables if _is_read(table, claim)]
-        is_on_runs = claim["kind"] in SPECTRUM_CLAIMS
-        result = check_claim(_runs(read, claim) if is_on_runs else read, **claim)
-        verdicts[name] = result | {
-            "rules": sorted({_RULES[table.attrs["kind"]] for table in read}),
-            "files": sorted({table.attrs["path"] for table in read}),
+        missing = [key for key in reads[name] if key not in results]
+        read = {} if missing else {key: results[key] for key in sorted(reads[name])}
+        found = _not_measured(missing[0], claim) if missing else check_claim(read, **claim)
+        verdicts[name] = found | {
+            "rules": sorted({_RULES[result.kind] for result in read.values()}),
+            "files": sorted(key.path for key in read),
         }
     return verdicts
 
 
-def check_claim(tables: Any, *, kind: str, section: str, **settings: Any) -> dict[str, Any]:
+def check_claim(
+    results: Mapping[ResultKey, Result], *, kind: str, section: str, **settings: Any
+) -> dict[str, Any]:
     """Check one statement of the paper.
 
     Parameters
     ----------
-    tables : mapping or sequence
-        For a statement about runs, from experiment name to its run, or, over several seeds, such
-        a mapping for each; for others, the tables that it reads.
+    results : mapping
+        Those that the claim reads.
     kind, section, **settings
         The claim's entry in config.yaml.
 
@@ -87,101 +102,28 @@ def check_claim(tables: Any, *, kind: str, section: str, **settings: Any) -> dic
         statement, where, criterion, measured, verdict.
     """
     statement, check = (SPECTRUM_CLAIMS | LANDSCAPE_CLAIMS | THEORY_CLAIMS)[kind]
-    about = {"statement": statement, "where": f"Section {section}"}
-    arguments = {key: settings[key] for key in settings if key not in _PLACES}
-    if not tables:
-        limits = ", ".join(f"{key} {value}" for key, value in arguments.items())
-        reason = "the data are not at hand, and nothing is downloaded without being asked"
-        return about | {
-            "criterion": limits,
-            "measured": {"reason": reason},
-            "verdict": "not measured",
-        }
-    return about | check(tables, **arguments)
+    limits = {key: settings[key] for key in settings if key not in _PLACES}
+    evidence: Mapping[Any, Any] = results
+    if kind in SPECTRUM_CLAIMS:
+        by_seed = runs_of(results)
+        evidence = by_seed if "seeds" in settings else by_seed[settings["seed"]]
+    else:
+        limits.pop("experiments", None)
+    return {"statement": statement, "where": f"Section {section}"} | check(evidence, **limits)
 
 
-def claims_table(verdicts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Lay verdicts out as a table, a row each.
-
-    Parameters
-    ----------
-    verdicts : mapping
-        What `check_claims` gives.
-
-    Returns
-    -------
-    DataFrame
-        claim, statement, section, criterion, measured, verdict, rules, files; in the order of
-        the paper's sections.
-    """
-    table = pd.DataFrame(
-        [
-            {
-                "claim": name,
-                "statement": found["statement"],
-                "section": found["where"].removeprefix("Section "),
-                "criterion": found["criterion"],
-                "measured": "; ".join(
-                    f"{key.replace('_', ' ')} {_short(value)}"
-                    for key, value in found["measured"].items()
-                ),
-                "verdict": found["verdict"],
-                "rules": ", ".join(found["rules"]),
-                "files": " ".join(found["files"]),
-            }
-            for name, found in verdicts.items()
-        ]
-    )
-    return table.sort_values("section", kind="stable", ignore_index=True)
-
-
-def _short(value: Any) -> str:
-    """A number with four digits, also inside lists and mappings."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        return ", ".join(_short(entry) for entry in value)
-    return str(value)
-
-
-def _is_read(table: pd.DataFrame, claim: Mapping[str, Any]) -> bool:
-    """Whether a claim reads a table: the one place where this is decided."""
-    about = table.attrs
-    if "sources" in claim:
-        return about.get("name") in claim["sources"]
-    experiments = claim.get("experiments") or [claim.get("experiment")]
-    if "groups" in claim:
-        experiments = [name for group in claim["groups"] for name in group]
-    seeds = claim["seeds"] if "seeds" in claim else [claim["seed"]]
-    if about.get("experiment") not in experiments or about.get("seed") not in seeds:
-        return False
-    kind = about["kind"]
-    if kind == "outliers":
-        return claim["kind"] in SPECTRUM_CLAIMS
-    if claim["kind"] == "outliers_are_class_means":
-        return bool(kind == "directions")
-    if claim["kind"] in ("no_barrier", "second_end_is_better"):
-        return bool(kind == "line")
-    if kind != "spectrum" or about["step"] != claim.get("step", about["step"]):
-        return False
-    wanted = _MATRICES.get(claim["kind"], ["hessian"])
-    return about["matrix"] in wanted
-
-
-def _runs(tables: Sequence[pd.DataFrame], claim: Mapping[str, Any]) -> dict[Any, Any]:
-    """By experiment, or, for a claim over several seeds, by seed and experiment."""
-    spectra = [table for table in tables if table.attrs["kind"] == "spectrum"]
-    counts = {
-        (table.attrs["experiment"], table.attrs["seed"]): table
-        for table in tables
-        if table.attrs["kind"] == "outliers"
+def _not_measured(missing: ResultKey, claim: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict if a result is missing, which happens only to data that must be downloaded."""
+    statement, _ = (SPECTRUM_CLAIMS | LANDSCAPE_CLAIMS | THEORY_CLAIMS)[claim["kind"]]
+    limits = {
+        key: value
+        for key, value in claim.items()
+        if key not in ("kind", "section", "seed", "seeds", "step")
     }
-    by_seed: dict[int, dict[str, Run]] = {}
-    for table in spectra:
-        name, seed = table.attrs["experiment"], table.attrs["seed"]
-        by_seed.setdefault(seed, {})[name] = run_from_tables(table, counts[name, seed])
-    if "seeds" in claim:
-        return {seed: by_seed[seed] for seed in claim["seeds"]}
-    return by_seed[claim["seed"]]
+    return {
+        "statement": statement,
+        "where": f"Section {claim['section']}",
+        "criterion": ", ".join(f"{key} {value}" for key, value in limits.items()),
+        "measured": {"reason": f"needs CIFAR-10; build `{missing.path}` to download it"},
+        "verdict": "not measured",
+    }

@@ -1,27 +1,26 @@
-"""What the paper argues about the decomposition and the basins, as checks on tables.
+"""Statements about H = G + R, the outliers' directions, and lines between solutions.
 
-H = G + R at the end of training and through it, what the outliers are, and the line between two
-solutions. Each check returns the criterion, what was measured, and a verdict.
+Each check returns the criterion, what was measured, and a verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hesspipe.claims.runs import verdict
+from hesspipe.config.results import ResultKey
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.landscape.barriers import find_barrier
+from hesspipe.tables.store import Result
 
-Tables = Sequence[pd.DataFrame]
+Results = Mapping[ResultKey, Result]
 
 
-def _residual_is_small(
-    tables: Tables, *, experiments: Sequence[str], max_ratio: float
-) -> dict[str, Any]:
-    ratios = _operator_ratios(tables)
+def _residual_is_small(results: Results, *, max_ratio: float) -> dict[str, Any]:
+    ratios = _operator_ratios(results)
     return {
         "criterion": "in each run, the operator norm of R is at most "
         f"{max_ratio:g} times that of H",
@@ -35,8 +34,8 @@ def _residual_is_small(
     }
 
 
-def _residual_fades(tables: Tables, *, experiment: str, max_ratio: float) -> dict[str, Any]:
-    ratios = {step: ratio for (_, _, step), ratio in sorted(_operator_ratios(tables).items())}
+def _residual_fades(results: Results, *, max_ratio: float) -> dict[str, Any]:
+    ratios = {step: ratio for (_, _, step), ratio in sorted(_operator_ratios(results).items())}
     first, last = ratios[min(ratios)], ratios[max(ratios)]
     return {
         "criterion": "from the first step to the last, the operator norm of R over that of H "
@@ -52,20 +51,22 @@ def _residual_fades(tables: Tables, *, experiment: str, max_ratio: float) -> dic
     }
 
 
-def _operator_ratios(tables: Tables) -> dict[tuple[str, int, int], float]:
+def _operator_ratios(results: Results) -> dict[tuple[str, int, int], float]:
     """||R|| / ||H|| by experiment, seed and step."""
-    norms: dict[tuple[str, int, int], dict[str, float]] = {}
-    for table in tables:
-        about = table.attrs
-        key = about["experiment"], about["seed"], about["step"]
-        norms.setdefault(key, {})[about["matrix"]] = float(table["eigenvalue"].abs().max())
-    return {key: norm["residual"] / norm["hessian"] for key, norm in norms.items()}
+    norms: dict[tuple[str, int, int], dict[Matrix, float]] = {}
+    for spectrum in results.values():
+        experiment, seed, step, matrix = (
+            spectrum.provenance[key] for key in ("experiment", "seed", "step", "matrix")
+        )
+        norm = float(spectrum.table["eigenvalue"].abs().max())
+        norms.setdefault((experiment, seed, step), {})[Matrix(matrix)] = norm
+    return {key: norm[Matrix.RESIDUAL] / norm[Matrix.HESSIAN] for key, norm in norms.items()}
 
 
-def _trivial_zeros(tables: Tables, *, experiments: Sequence[str]) -> dict[str, Any]:
-    rows = [table.attrs for table in tables]
+def _trivial_zeros(results: Results) -> dict[str, Any]:
+    rows = [spectrum.provenance for spectrum in results.values()]
     bounds = [max(0, row["num_parameters"] - row["num_samples"]) for row in rows]
-    # C outputs a sample, of which softmax gives C - 1 a curvature.
+    # Softmax has curvature in C - 1 of the C outputs of a sample.
     ranks = [row["num_samples"] * (row["num_classes"] - 1) for row in rows]
     corrected = [
         max(0, row["num_parameters"] - rank) for row, rank in zip(rows, ranks, strict=True)
@@ -86,13 +87,14 @@ def _trivial_zeros(tables: Tables, *, experiments: Sequence[str]) -> dict[str, A
     }
 
 
-def _no_barrier(tables: Tables, *, experiment: str, max_rise: float) -> dict[str, Any]:
+def _no_barrier(results: Results, *, max_rise: float) -> dict[str, Any]:
     rises = {}
-    for table in tables:
+    for key, line in results.items():
+        table = line.table
         ends = table[table["coefficient"].isin([0.0, 1.0])]
         for loss in ("train_loss", "test_loss"):
             barrier = find_barrier(table["coefficient"].tolist(), table[loss].tolist())
-            rises[table.attrs["seed"], loss] = barrier.rise / float(ends[loss].max())
+            rises[key.seed, loss] = barrier.rise / float(ends[loss].max())
     return {
         "criterion": "for each seed, on the line between the ends of Part I and Part II neither "
         f"the training loss nor the test loss rises above its value at the higher end by more "
@@ -105,11 +107,11 @@ def _no_barrier(tables: Tables, *, experiment: str, max_rise: float) -> dict[str
     }
 
 
-def _second_end_is_better(tables: Tables, *, experiment: str) -> dict[str, Any]:
+def _second_end_is_better(results: Results) -> dict[str, Any]:
     gains = [
         float(table[table["coefficient"] == 1.0]["test_accuracy"].iloc[0])
         - float(table[table["coefficient"] == 0.0]["test_accuracy"].iloc[0])
-        for table in tables
+        for table in (line.table for line in results.values())
     ]
     return {
         "criterion": "for each seed, the test accuracy at the end of Part II is higher than at "
@@ -119,15 +121,13 @@ def _second_end_is_better(tables: Tables, *, experiment: str) -> dict[str, Any]:
     }
 
 
-def _outliers_are_class_means(
-    tables: Tables, *, experiments: Sequence[str], min_overlap: float
-) -> dict[str, Any]:
+def _outliers_are_class_means(results: Results, *, min_overlap: float) -> dict[str, Any]:
     overlaps = {}
-    for table in tables:
-        num_classes = table.attrs["num_classes"]
-        overlaps[table.attrs["experiment"]] = {
-            "first": float(table["own"].iloc[: num_classes - 1].min()),
-            "after": float(table["own"].iloc[num_classes:].max()),
+    for key, directions in results.items():
+        num_classes, own = directions.provenance["num_classes"], directions.table["own"]
+        overlaps[key.experiment] = {
+            "first": float(own.iloc[: num_classes - 1].min()),
+            "after": float(own.iloc[num_classes:].max()),
         }
     is_met = [found["first"] >= min_overlap > found["after"] for found in overlaps.values()]
     return {

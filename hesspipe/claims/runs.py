@@ -1,18 +1,21 @@
-"""One experiment at one step, as the checks of claims see it."""
+"""Spectrum and outlier counts of one training at one step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+
+from hesspipe.config.results import ResultKey, ResultKind
+from hesspipe.tables.queries import outlier_rows
+from hesspipe.tables.store import Result
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of one experiment at one step.
+    """Spectrum and outlier counts of one training at one step.
 
     Attributes
     ----------
@@ -32,21 +35,44 @@ class Run:
     num_negative: int
 
 
-def run_from_tables(spectrum: pd.DataFrame, outliers: pd.DataFrame) -> Run:
-    """Build a run from its spectrum table (with provenance) and its outlier table."""
-    about = spectrum.attrs
-    here = outliers[(outliers["step"] == about["step"]) & (outliers["matrix"] == about["matrix"])]
+def runs_of(results: Mapping[ResultKey, Result]) -> dict[int, dict[str, Run]]:
+    """Collect the runs behind some spectra and outlier counts, by seed and experiment.
+
+    Parameters
+    ----------
+    results : mapping
+        Spectra, one for each run, and outlier counts of those runs, where they are needed.
+    """
+    outliers = {
+        (key.experiment, key.seed): result
+        for key, result in results.items()
+        if key.kind is ResultKind.OUTLIERS
+    }
+    runs: dict[int, dict[str, Run]] = {}
+    for key, result in results.items():
+        if key.kind is ResultKind.SPECTRA and key.seed is not None:
+            run = run_of(result, outliers.get((key.experiment, key.seed)))
+            runs.setdefault(key.seed, {})[key.experiment] = run
+    return runs
+
+
+def run_of(spectrum: Result, outliers: Result | None) -> Run:
+    """Build a run from its spectrum and its outlier counts; without these, it has no counts."""
+    provenance, counts = spectrum.provenance, {}
+    if outliers is not None:
+        rows = outlier_rows(outliers, provenance["step"], provenance["matrix"])
+        counts = dict(zip(rows["rule"], rows["num_outliers"].astype(int), strict=True))
     return Run(
-        name=about["experiment"],
-        num_classes=about["num_classes"],
-        eigenvalues=spectrum["eigenvalue"].to_numpy(),
-        num_outliers=dict(zip(here["rule"], here["num_outliers"].astype(int), strict=True)),
-        num_negative=about["num_negative"],
+        name=provenance["experiment"],
+        num_classes=provenance["num_classes"],
+        eigenvalues=spectrum.table["eigenvalue"].to_numpy(),
+        num_outliers=counts,
+        num_negative=provenance["num_negative"],
     )
 
 
 def verdict(is_met: Sequence[bool]) -> str:
-    """Say "holds" of all, "holds in part" of some, "does not hold" of none."""
+    """Give "holds" if all are met, "holds in part" if some are, "does not hold" if none is."""
     if all(is_met):
         return "holds"
     return "holds in part" if any(is_met) else "does not hold"

@@ -1,4 +1,4 @@
-"""What the paper says of the Hessian's spectrum, as checks on runs.
+"""Statements about the Hessian's spectrum, checked on runs.
 
 Each check returns the criterion, what was measured, and a verdict.
 """

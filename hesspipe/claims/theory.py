@@ -5,30 +5,30 @@ Each check returns the criterion, what was measured, and a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hesspipe.claims.runs import verdict
+from hesspipe.config.results import ResultKey
 from hesspipe.tables.laws import spike_table, spiked_spectra_table
+from hesspipe.tables.store import Result
 
-Tables = Sequence[pd.DataFrame]
-
-
-def _plain_law(tables: Tables, *, sources: Sequence[str], max_distance: float) -> dict[str, Any]:
-    return _law(tables, "plain_distance", "the Marchenko-Pastur law", max_distance)
+Results = Mapping[ResultKey, Result]
 
 
-def _generalized_law(
-    tables: Tables, *, sources: Sequence[str], max_distance: float
-) -> dict[str, Any]:
-    return _law(tables, "distance", "the law of the samples' curvatures", max_distance)
+def _plain_law(results: Results, *, max_distance: float) -> dict[str, Any]:
+    return _law(results, "plain_distance", "the Marchenko-Pastur law", max_distance)
 
 
-def _law(tables: Tables, key: str, name: str, max_distance: float) -> dict[str, Any]:
-    distances = [table.attrs[key] for table in tables if table.attrs["kind"] == "law"]
+def _generalized_law(results: Results, *, max_distance: float) -> dict[str, Any]:
+    return _law(results, "distance", "the law of the samples' curvatures", max_distance)
+
+
+def _law(results: Results, key: str, name: str, max_distance: float) -> dict[str, Any]:
+    distances = [result.provenance[key] for result in results.values() if result.kind == "law"]
     return {
         "criterion": "for each model, the Kolmogorov-Smirnov distance of the bulk from "
         f"{name}, with nothing fitted, is at most {max_distance:g}",
@@ -41,17 +41,17 @@ def _law(tables: Tables, key: str, name: str, max_distance: float) -> dict[str, 
     }
 
 
-def _large_outlier(tables: Tables, *, sources: Sequence[str], max_error: float) -> dict[str, Any]:
+def _large_outlier(results: Results, *, max_error: float) -> dict[str, Any]:
     rows, is_met = [], []
-    for table in tables:
-        if table.attrs["kind"] == "law_outliers":
-            right = table[table["side"] == "right"]
+    for result in results.values():
+        if result.kind == "law_outliers":
+            right = result.table[result.table["side"] == "right"]
             rows.append(
                 {
-                    "name": table.attrs["name"],
+                    "name": result.provenance["name"],
                     "predicted": right["predicted"].tolist(),
                     "measured": right["measured"].tolist(),
-                    "edge": table.attrs["upper_edge"],
+                    "edge": result.provenance["upper_edge"],
                 }
             )
             errors = (right["measured"] / right["predicted"] - 1).abs()
@@ -64,10 +64,9 @@ def _large_outlier(tables: Tables, *, sources: Sequence[str], max_error: float) 
     }
 
 
-def _spike_positions(
-    tables: Tables, *, sources: Sequence[str], min_distance: float, max_errors: float
-) -> dict[str, Any]:
-    table = _away_from_the_transition(spike_table(tables[0]), min_distance)
+def _spike_positions(results: Results, *, min_distance: float, max_errors: float) -> dict[str, Any]:
+    (samples,) = results.values()
+    table = _away_from_the_transition(spike_table(samples.table), min_distance)
     errors = (table["mean"] - table["predicted"]).abs() / table["finite_size_error"]
     sizes = table["num_samples"].unique()
     shrunk = {
@@ -103,9 +102,10 @@ def _exponent(table: pd.DataFrame, column: str) -> float:
 
 
 def _spike_fluctuations(
-    tables: Tables, *, sources: Sequence[str], min_distance: float, min_p_value: float
+    results: Results, *, min_distance: float, min_p_value: float
 ) -> dict[str, Any]:
-    table = _away_from_the_transition(spike_table(tables[0]), min_distance)
+    (samples,) = results.values()
+    table = _away_from_the_transition(spike_table(samples.table), min_distance)
     table = table[table["num_samples"] == table["num_samples"].max()]
     is_met = [
         bool(row["p_value"] >= min_p_value and row["distance"] <= row["other_distance"])
@@ -137,8 +137,8 @@ def _away_from_the_transition(table: pd.DataFrame, min_distance: float) -> pd.Da
     return pd.DataFrame(table[is_away])
 
 
-def _spectrum_parts(tables: Tables, *, sources: Sequence[str], max_errors: float) -> dict[str, Any]:
-    table = spiked_spectra_table(tables)
+def _spectrum_parts(results: Results, *, max_errors: float) -> dict[str, Any]:
+    table = spiked_spectra_table(list(results.values()))
     zeros = table[table["part"] == "zeros"]
     others = table[table["part"] != "zeros"]
     # One matrix's own fluctuation is the finite-size error; at an edge the mean is off by as much.

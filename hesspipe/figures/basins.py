@@ -1,6 +1,9 @@
-"""Figure 8: large batches, then small ones, on one axis of steps."""
+"""Figure 8: training with large batches continued with small ones, on one axis of steps."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,23 +11,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import join_histories, of_kind
+from hesspipe.tables.store import Result
 
 _PARTS = {1: "Part I, large batches", 2: "Part II, small batches"}
 
 
-def basins_figure(table: pd.DataFrame) -> Figure:
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Lay out the losses and the accuracies of both parts, one above the other.
 
     Parameters
     ----------
-    table : DataFrame
-        part (1 or 2), step (counted on), train_loss, train_accuracy, test_loss, test_accuracy.
+    results : sequence of Result
+        The histories of Part I and of Part II.
+    settings : mapping
+        The figure's entry in config.yaml; nothing of it is needed.
 
     Returns
     -------
     Figure
         As wide as the text; the step at which the batches change is marked in both panels.
     """
+    table = join_histories(of_kind(results, "history"))
     switch = int(table.loc[table["part"] == 1, "step"].max())
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 3.9))

@@ -1,33 +1,41 @@
-"""H = G + R through training: whether the residual fades."""
+"""H = G + R through training: the residual, negative eigenvalues and outliers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.figures import style
+from hesspipe.tables.decomposition import make_table
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 
-def decomposition_figure(table: pd.DataFrame, num_classes: int) -> Figure:
-    """Draw the size of the residual, the negative ends, and the count of outliers.
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
+    """Draw the size of the residual, the negative eigenvalues, and the outlier counts.
 
     Parameters
     ----------
-    table : DataFrame
-        What `hesspipe.tables.decomposition.decomposition_table` gives.
-    num_classes : int
-        The count that the paper expects.
+    results : sequence of Result
+        One decomposition; see `hesspipe.tables.decomposition.decompose`.
+    settings : mapping
+        rule.
 
     Returns
     -------
     Figure
     """
+    (decomposition,) = of_kind(results, "decomposition")
+    table, num_classes = make_table(results, settings), decomposition.provenance["num_classes"]
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 4.2))
         panels = figure.subplots(2, 2)
         draw_ratios(panels[0, 0], table)
-        draw_negative_ends(panels[0, 1], table)
+        draw_most_negative(panels[0, 1], table)
         draw_negative_counts(panels[1, 0], table)
         draw_outliers(panels[1, 1], table, num_classes)
         for axes in panels.ravel():
@@ -37,7 +45,7 @@ def decomposition_figure(table: pd.DataFrame, num_classes: int) -> Figure:
 
 
 def draw_ratios(axes: Axes, table: pd.DataFrame) -> None:
-    """Mark the residual's norms relative to the Hessian's, and how far H and G are apart."""
+    """Mark the norms of the residual, and the distance between H and G, relative to H."""
     for number, (column, label) in enumerate(
         {
             "operator_ratio": r"$\|R\| / \|H\|$, operator",
@@ -50,7 +58,7 @@ def draw_ratios(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_ylabel("ratio")
 
 
-def draw_negative_ends(axes: Axes, table: pd.DataFrame) -> None:
+def draw_most_negative(axes: Axes, table: pd.DataFrame) -> None:
     """Mark the magnitude of the most negative eigenvalues of H and R."""
     for number, matrix in enumerate(("hessian", "residual")):
         axes.plot(

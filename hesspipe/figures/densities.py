@@ -1,22 +1,28 @@
-"""Gallery: spectral densities with error bars, of several matrices over each other."""
+"""Gallery: smoothed spectral densities of several matrices, with standard errors."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 
-def densities_figure(table: pd.DataFrame) -> Figure:
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Draw the smoothed density of each matrix with a band of one standard error.
 
     Parameters
     ----------
-    table : DataFrame
-        matrix, value, density, standard_error, one_eigenvalue; see
-        `hesspipe.tables.densities.smooth_density`.
+    results : sequence of Result
+        The figure's curves; see `hesspipe.experiments.curves.smooth_densities`.
+    settings : mapping
+        The figure's entry in config.yaml; nothing of it is needed.
 
     Returns
     -------
@@ -24,6 +30,8 @@ def densities_figure(table: pd.DataFrame) -> Figure:
         As wide as the text; one color per matrix, densities on a logarithmic axis that ends a
         decade below the peak of a single eigenvalue.
     """
+    (curves,) = of_kind(results, "curves")
+    table = curves.table
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
         axes = figure.subplots()
@@ -51,7 +59,7 @@ def draw_density(axes: Axes, curve: pd.DataFrame, color: str) -> None:
 
 
 def finish_density_axes(axes: Axes, table: pd.DataFrame) -> None:
-    """Mark how high one eigenvalue alone would stand, and leave a decade to both sides."""
+    """Mark the peak of a single eigenvalue, and leave a decade below it and above the density."""
     single = float(table["one_eigenvalue"].min())
     axes.axhline(
         single,

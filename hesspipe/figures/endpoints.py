@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 
-def endpoints_figure(table: pd.DataFrame, num_largest: int) -> Figure:
-    """Lay out one row of panels per step: the whole spectrum, and its right edge.
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
+    """Lay out one row of panels for each step: the whole spectrum, and its right edge.
 
     Parameters
     ----------
-    table : DataFrame
-        step, rank (0 = smallest), eigenvalue.
-    num_largest : int
-        Eigenvalues in the right column.
+    results : sequence of Result
+        One spectrum for each step.
+    settings : mapping
+        num_largest, the number of eigenvalues in the right column.
 
     Returns
     -------
     Figure
         As wide as the text.
     """
-    steps = list(dict.fromkeys(table["step"]))
+    spectra, num_largest = of_kind(results, "spectrum"), settings["num_largest"]
     with style.context():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 1.75 * len(steps) + 0.2))
-        rows = figure.subplots(len(steps), 2, squeeze=False, width_ratios=[3, 2])
-        for (left, right), step in zip(rows, steps, strict=True):
-            spectrum = table[table["step"] == step]
-            draw_spectrum(left, spectrum)
-            draw_spectrum(right, spectrum.nlargest(num_largest, "rank"))
-            is_first = step == steps[0]
-            left.set_title(_title(step, is_first, len(spectrum)), loc="left")
+        figure = Figure(figsize=(style.TEXT_WIDTH, 1.75 * len(spectra) + 0.2))
+        rows = figure.subplots(len(spectra), 2, squeeze=False, width_ratios=[3, 2])
+        for number, ((left, right), spectrum) in enumerate(zip(rows, spectra, strict=True)):
+            draw_spectrum(left, spectrum.table)
+            draw_spectrum(right, spectrum.table.nlargest(num_largest, "rank"))
+            title = _title(spectrum.provenance["step"], number == 0, len(spectrum.table))
+            left.set_title(title, loc="left")
             right.set_title(f"the {num_largest} largest", loc="left")
             left.set_ylabel(r"eigenvalue $\lambda$ (nats)")
         for axes in rows[-1]:

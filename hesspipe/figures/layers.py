@@ -1,34 +1,40 @@
-"""Gallery: the spectral densities of the whole network and of its parts, a panel each."""
+"""Gallery: smoothed spectral densities of a network and of its parts, a panel for each."""
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from hesspipe.figures import style
 from hesspipe.figures.densities import draw_density, finish_density_axes
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 _NUM_COLUMNS = 2
 
 
-def layers_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Lay out a panel of a smoothed density for each group of parameters.
 
-    The panels have axes of their own, because the layers of one network differ by decades in
-    the scale of their curvature.
+    The panels do not share their axes, because the curvature of the layers of one network
+    differs by decades in scale.
 
     Parameters
     ----------
-    table : DataFrame
-        group, num_parameters, value, density, standard_error, one_eigenvalue; of one matrix.
-    titles : dict
-        From each group to its title.
+    results : sequence of Result
+        The figure's curves, of one matrix; see `hesspipe.experiments.curves.smooth_densities`.
+    settings : mapping
+        titles, from each group to its title.
 
     Returns
     -------
     Figure
         As wide as the text, two panels in a row.
     """
+    (curves,) = of_kind(results, "curves")
+    table, titles = curves.table, settings["titles"]
     groups = list(dict.fromkeys(table["group"]))
     num_rows = -(-len(groups) // _NUM_COLUMNS)
     with style.context():

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 
-def line_figure(table: pd.DataFrame) -> Figure:
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Lay out the loss and the accuracy on a line, side by side.
 
     Parameters
     ----------
-    table : DataFrame
-        coefficient (0 and 1 are the solutions), train_loss, train_accuracy, test_loss,
-        test_accuracy.
+    results : sequence of Result
+        One line; coefficients 0 and 1 are the solutions.
+    settings : mapping
+        The figure's entry in config.yaml; nothing of it is needed.
 
     Returns
     -------
     Figure
         As wide as the text; both solutions are marked in both panels.
     """
+    (line,) = of_kind(results, "line")
+    table = line.table
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.4))
         losses, accuracies = figure.subplots(1, 2)

@@ -1,6 +1,9 @@
-"""Gallery: a whole spectrum in order, with the signs of its eigenvalues told apart."""
+"""Gallery: a whole spectrum in order, with one color for each sign."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,24 +11,29 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import join_spectra, of_kind
+from hesspipe.tables.store import Result
 
 
-def ordered_figure(table: pd.DataFrame) -> Figure:
-    """Draw the magnitude of every eigenvalue at its rank, one panel per step.
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
+    """Draw the magnitude of every eigenvalue at its rank, one panel for each step.
 
-    On a logarithmic axis bulk and outliers can be seen at once, over all the decades that they
-    spread. What counts as zero has no place on it, and leaves a gap.
+    A logarithmic axis shows bulk and outliers together, over all their decades. Eigenvalues that
+    count as zero are left out, so that there is a gap at their ranks.
 
     Parameters
     ----------
-    table : DataFrame
-        step, num_negative, num_zero, rank (0 = smallest), eigenvalue; of one matrix.
+    results : sequence of Result
+        Spectra of one matrix at several steps.
+    settings : mapping
+        The figure's entry in config.yaml; nothing of it is needed.
 
     Returns
     -------
     Figure
         As wide as the text.
     """
+    table = join_spectra(of_kind(results, "spectrum"))
     steps = list(dict.fromkeys(table["step"]))
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.2 * len(steps) + 0.4))

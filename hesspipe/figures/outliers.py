@@ -1,6 +1,9 @@
-"""Gallery: the largest eigenvalues, and where each rule cuts them off."""
+"""Gallery: the largest eigenvalues, and the cutoff of each rule for outliers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,28 +11,33 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import extreme_eigenvalues, of_kind, outlier_rows
+from hesspipe.tables.store import Result
 
 
-def outliers_figure(table: pd.DataFrame, counts: pd.DataFrame) -> Figure:
-    """Lay out one panel per rule: the same eigenvalues, its cutoff, and what lies above it.
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
+    """Lay out one panel for each rule: the same eigenvalues, and the rule's cutoff.
 
     Parameters
     ----------
-    table : DataFrame
-        order (1 = largest), eigenvalue; of one matrix at one step.
-    counts : DataFrame
-        rule, num_outliers, cutoff; one row per panel, in their order.
+    results : sequence of Result
+        One spectrum, or one table of eigenpairs, and the outlier counts of the run.
+    settings : mapping
+        step, matrix; num_largest, the number of eigenvalues.
 
     Returns
     -------
     Figure
         As wide as the text, on one logarithmic axis.
     """
+    spectra, (outliers,) = of_kind(results, "spectrum", "eigenpairs"), of_kind(results, "outliers")
+    largest = extreme_eigenvalues(spectra, settings["num_largest"], 0)
+    counts = outlier_rows(outliers, settings["step"], settings["matrix"])
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.6))
         panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
         for axes, (_, count) in zip(panels, counts.iterrows(), strict=True):
-            draw_outliers(axes, table, float(count["cutoff"]))
+            draw_outliers(axes, largest["order"], largest["eigenvalue"], float(count["cutoff"]))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.set_title(f"{count['rule']}: {int(count['num_outliers'])} above the cutoff")
         panels[0].set_yscale("log", nonpositive="clip")
@@ -40,19 +48,19 @@ def outliers_figure(table: pd.DataFrame, counts: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_outliers(axes: Axes, table: pd.DataFrame, cutoff: float) -> None:
+def draw_outliers(axes: Axes, positions: pd.Series, eigenvalues: pd.Series, cutoff: float) -> None:
     """Mark eigenvalues above and below a cutoff in two colors, and the cutoff."""
-    is_outlier = table["eigenvalue"] > cutoff
+    is_outlier = eigenvalues > cutoff
     for part, color in (
         (is_outlier, style.OUTLIER_COLOR),
         (~is_outlier, style.MATRIX_COLORS["hessian"]),
     ):
         axes.plot(
-            table["order"][part],
-            table["eigenvalue"][part],
+            positions[part],
+            eigenvalues[part],
             linestyle="none",
             marker=".",
             markersize=3,
             color=color,
         )
-    axes.axhline(cutoff, color=style.OUTLIER_COLOR, linewidth=0.6, linestyle="--")
+    axes.axhline(cutoff, color=style.OUTLIER_COLOR, linewidth=0.6, linestyle="--", label="cutoff")

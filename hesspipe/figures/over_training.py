@@ -1,22 +1,29 @@
-"""Gallery: how both ends of a spectrum move as training goes on."""
+"""Gallery: the largest and the most negative eigenvalues through training."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import extreme_eigenvalues, of_kind
+from hesspipe.tables.store import Result
 
 
-def over_training_figure(table: pd.DataFrame) -> Figure:
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Draw a line for each of the extreme eigenvalues against the steps of training.
 
     Parameters
     ----------
-    table : DataFrame
-        step, end ("largest" or "smallest"), order (1 = most extreme), eigenvalue, uncertainty;
-        of one matrix at several steps. What may be zero is left out.
+    results : sequence of Result
+        Spectra, or eigenpairs, of one matrix at several steps. Eigenvalues that count as zero are
+        left out.
+    settings : mapping
+        num_largest, num_smallest.
 
     Returns
     -------
@@ -24,6 +31,8 @@ def over_training_figure(table: pd.DataFrame) -> Figure:
         As wide as the text: magnitudes of the largest and of the most negative eigenvalues on
         logarithmic axes; lines grow lighter with their order.
     """
+    spectra = of_kind(results, "spectrum", "eigenpairs")
+    table = extreme_eigenvalues(spectra, settings["num_largest"], settings["num_smallest"])
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
         left, right = figure.subplots(1, 2)

@@ -1,6 +1,9 @@
-"""Gallery: both ends of the spectra of H, G and R over each other."""
+"""Gallery: the largest and the most negative eigenvalues of H, G and R."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,22 +11,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import extreme_eigenvalues, of_kind
+from hesspipe.tables.store import Result
 
 
-def overlay_figure(table: pd.DataFrame) -> Figure:
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Draw the extreme eigenvalues of several matrices: the largest, and the most negative.
 
     Parameters
     ----------
-    table : DataFrame
-        matrix, end ("largest" or "smallest"), order (1 = most extreme), eigenvalue, uncertainty;
-        see `hesspipe.tables.extremes.extreme_eigenvalues`. What may be zero is left out.
+    results : sequence of Result
+        Spectra, or eigenpairs, of several matrices at one step. Eigenvalues that count as zero
+        are left out.
+    settings : mapping
+        num_largest, num_smallest.
 
     Returns
     -------
     Figure
         As wide as the text; two panels on one logarithmic axis of magnitudes.
     """
+    spectra = of_kind(results, "spectrum", "eigenpairs")
+    table = extreme_eigenvalues(spectra, settings["num_largest"], settings["num_smallest"])
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
         left, right = figure.subplots(1, 2, sharey=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -10,6 +13,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 # Paul Tol's "iridescent" is not in matplotlib; cividis is made for the color-blind, too.
 _COLORS = "cividis"
@@ -20,29 +25,31 @@ _LABELS = {
 }
 
 
-def plane_figure(grid: pd.DataFrame, points: pd.DataFrame) -> Figure:
-    """Draw the loss as contours, and what lies on the plane or is projected to it.
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
+    """Draw the loss as contours, with the solutions and the projected path of training.
 
     The first coordinate goes upward: another seed's solution is farther from both parts of one
     training than these are from each other, and the figure is wider than high.
 
     Parameters
     ----------
-    grid : DataFrame
-        first, second (coordinates), train_loss; every first with every second.
-    points : DataFrame
-        point ("large batch", "small batch", "other seed" or "path"), step, first, second.
+    results : sequence of Result
+        A plane, with every first coordinate at every second one, and its points.
+    settings : mapping
+        The figure's entry in config.yaml; nothing of it is needed.
 
     Returns
     -------
     Figure
         Both axes in the same scale, so that angles and distances are those of the plane.
     """
+    (plane,), (points,) = of_kind(results, "plane"), of_kind(results, "plane_points")
+    grid = plane.table
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.9))
         axes = figure.subplots()
         draw_contours(axes, grid)
-        draw_points(axes, points)
+        draw_points(axes, points.table)
         axes.set_aspect("equal")
         axes.set_xlim(grid["second"].min(), grid["second"].max())
         axes.set_ylim(grid["first"].min(), grid["first"].max())

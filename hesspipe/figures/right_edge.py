@@ -1,55 +1,52 @@
-"""Figures 3 and 4: the right edge of several spectra, over each other."""
+"""Figures 3 and 4: the largest eigenvalues of several networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.figures import style
+from hesspipe.figures.networks import draw_networks
+from hesspipe.tables.queries import join_spectra, of_kind
+from hesspipe.tables.store import Result
 
 
-def right_edge_figure(spectra: pd.DataFrame, num_largest: int, labels: Sequence[str]) -> Figure:
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Draw the largest eigenvalues of several networks over each other.
 
     Parameters
     ----------
-    spectra : DataFrame
-        experiment, seed, rank (0 = smallest), eigenvalue.
-    num_largest : int
-        Eigenvalues of each network.
-    labels : sequence of str
-        One for each experiment, in their order in the table.
+    results : sequence of Result
+        Spectra.
+    settings : mapping
+        num_largest, the number of eigenvalues of each network; labels, one for each experiment.
 
     Returns
     -------
     Figure
-        One color and marker per experiment, one line per seed.
+        One color and marker for each experiment, one line for each seed.
     """
+    num_largest = settings["num_largest"]
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
         axes = figure.subplots()
-        for number, (_, spectrum) in enumerate(spectra.groupby("experiment", sort=False)):
-            draw_right_edge(axes, spectrum, num_largest, number, labels[number])
+        draw_networks(
+            axes,
+            join_spectra(of_kind(results, "spectrum")),
+            settings["labels"],
+            partial(draw_right_edge, num_largest=num_largest),
+        )
         axes.set_yscale("log", nonpositive="clip")
         axes.set_xlabel(f"order of the {num_largest} largest eigenvalues")
-        axes.set_ylabel(r"eigenvalue $\lambda$ (nats)")
-        axes.legend()
     return figure
 
 
-def draw_right_edge(
-    axes: Axes, spectra: pd.DataFrame, num_largest: int, number: int, label: str
-) -> None:
-    """Mark one network's largest eigenvalues in increasing order, a line for each seed."""
-    for index, (_, spectrum) in enumerate(spectra.groupby("seed")):
-        largest = spectrum.nlargest(num_largest, "rank").sort_values("rank")
-        axes.plot(
-            range(1, len(largest) + 1),
-            largest["eigenvalue"],
-            markevery=8,
-            label=label if index == 0 else None,
-            **style.network_line(number),
-        )
+def draw_right_edge(axes: Axes, spectrum: pd.DataFrame, *, num_largest: int, **line: Any) -> None:
+    """Mark the largest eigenvalues of one spectrum in increasing order."""
+    largest = spectrum.nlargest(num_largest, "rank").sort_values("rank")
+    axes.plot(range(1, len(largest) + 1), largest["eigenvalue"], markevery=8, **line)

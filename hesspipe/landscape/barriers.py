@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -70,50 +68,3 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
         place=float(places[top]),
         rise=float(max(values.max() - max(left, right), 0.0)),
     )
-
-
-def barrier_table(lines: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tabulate the barriers of several lines, in the training and in the test loss.
-
-    Parameters
-    ----------
-    lines : sequence of DataFrame
-        Line tables with their provenance in `attrs`.
-
-    Returns
-    -------
-    DataFrame
-        from, to (experiment, seed, and whether its units were aligned), loss ("train" or "test"),
-        at_start, at_end (the loss there, nats), barrier, place, rise (see `Barrier`),
-        accuracy_at_start, accuracy_at_end; in the order of the lines.
-    """
-    return pd.DataFrame([_row(line, half) for line in lines for half in ("train", "test")])
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """Format a table of barriers as Markdown, numbers to four digits."""
-    shown = table.rename(columns=lambda name: name.replace("_", " "))
-    return f"{shown.to_markdown(index=False, floatfmt='.4g')}\n"
-
-
-def _row(line: pd.DataFrame, half: str) -> dict[str, object]:
-    barrier = find_barrier(line["coefficient"].tolist(), line[f"{half}_loss"].tolist())
-    start, end = (line[line["coefficient"] == place].iloc[0] for place in (0.0, 1.0))
-    return {
-        "from": _name(line.attrs["first"]),
-        "to": _name(line.attrs["second"]),
-        "loss": half,
-        "at_start": start[f"{half}_loss"],
-        "at_end": end[f"{half}_loss"],
-        "barrier": barrier.height,
-        "place": barrier.place,
-        "rise": barrier.rise,
-        "accuracy_at_start": start[f"{half}_accuracy"],
-        "accuracy_at_end": end[f"{half}_accuracy"],
-    }
-
-
-def _name(end: Mapping[str, Any]) -> str:
-    """One end of a line, as its provenance has it."""
-    aligned = " aligned" if "aligned_to" in end else ""
-    return f"{end['experiment']} seed {end['seed']}{aligned}"

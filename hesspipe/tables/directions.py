@@ -1,56 +1,58 @@
-"""What the outliers of several networks are, in a row each."""
+"""Overlaps of leading eigenvectors with class-mean gradients, one row for each network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
+from hesspipe.curvature.matrix import Matrix
+from hesspipe.tables.queries import of_kind, of_same_run, outlier_row
+from hesspipe.tables.store import Result
 
-def summarize_directions(
-    directions: Sequence[pd.DataFrame], outliers: Sequence[pd.DataFrame], rule: str
-) -> pd.DataFrame:
-    """Tabulate how far the first C - 1 eigenvectors, the next one and those after lie in spans.
+
+def make_table(results: Sequence[Result], settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Average the overlaps of the first C - 1 eigenvectors and of those after the C-th.
 
     Parameters
     ----------
-    directions : sequence of DataFrame
-        Tables of `hesspipe.experiments.directions.directions_table`, with provenance in `attrs`.
-    outliers : sequence of DataFrame
-        The outlier table of each run.
-    rule : str
-        Of counting outliers.
+    results : sequence of Result
+        Directions, and the outlier counts of the same runs.
+    settings : mapping
+        rule, for the number of outliers.
 
     Returns
     -------
     DataFrame
-        experiment, seed, num_parameters, num_classes, num_outliers (of H, by the rule); for each
-        span its rank, its chance level rank / P, and the mean squared overlap of the first
+        experiment, seed, step, num_parameters, num_classes, num_outliers (of H, by the rule); for
+        each span its rank, its chance level rank / P, and the mean squared overlap of the first
         C - 1 eigenvectors (<span>_first), of the C-th (<span>_last), and of those after it
         (<span>_after).
     """
+    outliers = of_kind(results, "outliers")
     return pd.DataFrame(
-        [_row(table, counts, rule) for table, counts in zip(directions, outliers, strict=True)]
+        [
+            _row(directions, of_same_run(directions, outliers), settings["rule"])
+            for directions in of_kind(results, "directions")
+        ]
     )
 
 
-def _row(table: pd.DataFrame, outliers: pd.DataFrame, rule: str) -> dict[str, object]:
-    about = table.attrs
-    num_classes = about["num_classes"]
-    found = outliers[
-        (outliers["step"] == about["step"])
-        & (outliers["matrix"] == "hessian")
-        & (outliers["rule"] == rule)
-    ]
+def _row(directions: Result, outliers: Result, rule: str) -> dict[str, object]:
+    provenance = directions.provenance
+    num_classes, num_parameters = provenance["num_classes"], provenance["num_parameters"]
+    count = outlier_row(outliers, provenance["step"], Matrix.HESSIAN, rule)
     row: dict[str, object] = {
-        key: about[key] for key in ("experiment", "seed", "step", "num_parameters", "num_classes")
+        key: provenance[key]
+        for key in ("experiment", "seed", "step", "num_parameters", "num_classes")
     }
-    row["num_outliers"] = int(found["num_outliers"].iloc[0])
-    for span, rank in about["ranks"].items():
-        overlaps = table[span].to_numpy()
+    row["num_outliers"] = int(count["num_outliers"])
+    for span, rank in provenance["ranks"].items():
+        overlaps = directions.table[span].to_numpy()
         row |= {
             f"{span}_rank": rank,
-            f"{span}_chance": rank / about["num_parameters"],
+            f"{span}_chance": rank / num_parameters,
             f"{span}_first": overlaps[: num_classes - 1].mean(),
             f"{span}_last": overlaps[num_classes - 1],
             f"{span}_after": overlaps[num_classes:].mean(),

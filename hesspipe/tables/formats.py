@@ -1,10 +1,13 @@
-"""Tables as pages of their own, for the report: nothing is loaded from elsewhere."""
+"""Formats of tables: CSV, Markdown, LaTeX, and web pages for the report."""
 
 from __future__ import annotations
 
-import pandas as pd
+from types import ModuleType
 
-# The colors of verdicts, from the figures' set, light enough to be read on.
+import pandas as pd
+from tabulate import tabulate
+
+# The colors of verdicts, from the figures' set, light enough for text.
 _COLORS = {
     "holds": "#d3ead8",
     "holds in part": "#f4edc4",
@@ -20,23 +23,62 @@ th { position: sticky; top: 0; background: #fff; }
 """
 
 
-def table_page(table: pd.DataFrame) -> str:
-    """Lay a table out as a page.
+def format_table(table: pd.DataFrame, module: ModuleType) -> dict[str, str]:
+    """Format a table of one kind for files.
 
     Parameters
     ----------
     table : DataFrame
-        Numbers are shown with five digits, missing ones as nothing. A cell that is a verdict
-        has its color.
+    module : module
+        That of the kind, `hesspipe.tables.<kind>`; its `to_markdown` and `to_latex` are used
+        where it has them.
+
+    Returns
+    -------
+    dict
+        csv (with all digits), md and tex, by suffix.
+    """
+    return {
+        "csv": table.to_csv(index=False),
+        "md": getattr(module, "to_markdown", to_markdown)(table),
+        "tex": getattr(module, "to_latex", to_latex)(table),
+    }
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Format a table as Markdown: four digits, a dash for a missing number."""
+    return _tabulated(table, "pipe")
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """Format a table as a LaTeX tabular for booktabs: four digits, a dash for a missing number."""
+    return _tabulated(table, "latex_booktabs")
+
+
+def _tabulated(table: pd.DataFrame, style: str) -> str:
+    named = table.rename(columns=lambda name: name.replace("_", " "))
+    cells = named.astype(object).where(named.notna(), None)
+    columns = {str(name): cells[name].tolist() for name in cells}
+    text = tabulate(columns, headers="keys", tablefmt=style, floatfmt=".4g", missingval="–")
+    return f"{text}\n"
+
+
+def to_page(table: pd.DataFrame) -> str:
+    """Format a table as a web page that loads nothing from elsewhere.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Numbers are shown with five digits, missing ones as empty cells. Verdicts are colored.
 
     Returns
     -------
     str
-        An HTML document that needs nothing else.
+        An HTML document.
 
     Examples
     --------
-    >>> page = table_page(pd.DataFrame({"verdict": ["holds"], "share": [1 / 3]}))
+    >>> page = to_page(pd.DataFrame({"verdict": ["holds"], "share": [1 / 3]}))
     >>> "0.33333" in page, "#d3ead8" in page
     (True, True)
     """
@@ -47,7 +89,7 @@ def table_page(table: pd.DataFrame) -> str:
         styler = styler.map(
             lambda value: f"background: {_COLORS[value]}; white-space: nowrap", subset=["verdict"]
         )
-    # Pandas names a table at random unless told how: equal tables are equal bytes.
+    # pandas draws a random id unless one is given; equal tables must give equal bytes.
     body = styler.set_uuid("table").to_html()
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -1,13 +1,18 @@
-"""How many eigenvalues are negative, zero and positive, and how large: behind Figures 3 to 6."""
+"""Numbers of negative, zero and positive eigenvalues, and the extreme ones: Figures 3 to 6."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
+from hesspipe.curvature.matrix import Matrix
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
-def inertia(spectra: Sequence[pd.DataFrame]) -> pd.DataFrame:
+
+def make_table(results: Sequence[Result], settings: Mapping[str, Any]) -> pd.DataFrame:
     """Tabulate the signs of the eigenvalues of several spectra.
 
     A network with one hidden layer of h ReLU units has a residual that couples a unit's incoming
@@ -17,8 +22,10 @@ def inertia(spectra: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Parameters
     ----------
-    spectra : sequence of DataFrame
-        Spectrum tables with their provenance in `attrs`.
+    results : sequence of Result
+        Spectra.
+    settings : mapping
+        The table's entry in config.yaml; nothing of it is needed.
 
     Returns
     -------
@@ -27,27 +34,28 @@ def inertia(spectra: Sequence[pd.DataFrame]) -> pd.DataFrame:
         negative_bound (<NA> where this bound does not apply), negative_percent, smallest, largest;
         in the order of the spectra.
     """
-    return pd.DataFrame([_row(spectrum) for spectrum in spectra]).astype(
-        {"negative_bound": "Int64"}
-    )
+    rows = [_row(spectrum) for spectrum in of_kind(results, "spectrum")]
+    return pd.DataFrame(rows).astype({"negative_bound": "Int64"})
 
 
-def _row(spectrum: pd.DataFrame) -> dict[str, object]:
-    about = spectrum.attrs
-    counts = {name: about[name] for name in ("num_negative", "num_zero", "num_positive")}
+def _row(spectrum: Result) -> dict[str, object]:
+    provenance, eigenvalues = spectrum.provenance, spectrum.table["eigenvalue"]
+    counts = {name: provenance[name] for name in ("num_negative", "num_zero", "num_positive")}
     return {
-        **{name: about[name] for name in ("experiment", "seed", "num_parameters", "matrix")},
-        "method": about["method"],
+        **{name: provenance[name] for name in ("experiment", "seed", "num_parameters", "matrix")},
+        "method": provenance["method"],
         **counts,
-        "negative_bound": _negative_bound(about["model"], about["matrix"], about["num_classes"]),
-        "negative_percent": 100 * counts["num_negative"] / about["num_parameters"],
-        "smallest": spectrum["eigenvalue"].min(),
-        "largest": spectrum["eigenvalue"].max(),
+        "negative_bound": _negative_bound(
+            provenance["model"], Matrix(provenance["matrix"]), provenance["num_classes"]
+        ),
+        "negative_percent": 100 * counts["num_negative"] / provenance["num_parameters"],
+        "smallest": eigenvalues.min(),
+        "largest": eigenvalues.max(),
     }
 
 
-def _negative_bound(model: dict[str, object], matrix: str, num_classes: int) -> int | None:
-    if matrix == "ggn":
+def _negative_bound(model: dict[str, object], matrix: Matrix, num_classes: int) -> int | None:
+    if matrix is Matrix.GGN:
         return 0
     widths = model.get("hidden_widths")
     if model["kind"] != "mlp" or model["activation"] != "relu":

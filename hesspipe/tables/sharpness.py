@@ -1,33 +1,36 @@
-"""How sharp the ends of trainings are: their largest eigenvalues beside what descent can bear."""
+"""Sharpness at the end of training against the stability limit 2 / step_size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from hesspipe.tables.extremes import extreme_eigenvalues
+from hesspipe.tables.queries import extreme_eigenvalues, of_kind
+from hesspipe.tables.store import Result
 
 
-def sharpness_table(tables: Sequence[pd.DataFrame], num_largest: int) -> pd.DataFrame:
-    """Tabulate the largest eigenvalues of several trainings, each beside its stability limit.
+def make_table(results: Sequence[Result], settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulate the largest eigenvalues of several trainings with their stability limits.
 
     On a quadratic, descent with step size s grows along an eigenvector whose eigenvalue is above
-    2 / s. A training on all of the data cannot stay at a point sharper than that; one on small
-    batches already leaves points that are less sharp, because of their noise.
+    2 / s. Full-batch training cannot stay at a point sharper than that; training on small batches
+    leaves even less sharp points, because of its noise.
 
     Parameters
     ----------
-    tables : sequence of DataFrame
-        Eigenpair tables with their provenance in `attrs`.
-    num_largest : int
+    results : sequence of Result
+        Eigenpairs.
+    settings : mapping
+        num_largest.
 
     Returns
     -------
     DataFrame
         experiment, seed, step, batch_size, step_size, stability_limit (2 / step_size),
-        order (1 = largest), eigenvalue, residual_norm (within which an eigenvalue of the exact
-        matrix lies); in the order of the tables, the largest first.
+        order (1 = largest), eigenvalue, residual_norm (an eigenvalue of the exact matrix lies
+        within this distance); in the order of the results, the largest first.
 
     References
     ----------
@@ -35,21 +38,21 @@ def sharpness_table(tables: Sequence[pd.DataFrame], num_largest: int) -> pd.Data
     stability perspective, Section 3.
     """
     parts = []
-    for table in tables:
-        ends = extreme_eigenvalues([table], num_largest, 0).sort_values("order")
-        training = table.attrs["training"]
+    for pairs in of_kind(results, "eigenpairs"):
+        largest = extreme_eigenvalues([pairs], settings["num_largest"], 0).sort_values("order")
+        training = pairs.provenance["training"]
         parts.append(
             pd.DataFrame(
                 {
-                    "experiment": ends["experiment"],
-                    "seed": ends["seed"],
-                    "step": ends["step"],
+                    "experiment": largest["experiment"],
+                    "seed": largest["seed"],
+                    "step": largest["step"],
                     "batch_size": training["batch_size"],
                     "step_size": training["step_size"],
                     "stability_limit": 2 / training["step_size"],
-                    "order": ends["order"],
-                    "eigenvalue": ends["eigenvalue"],
-                    "residual_norm": ends["uncertainty"],
+                    "order": largest["order"],
+                    "eigenvalue": largest["eigenvalue"],
+                    "residual_norm": largest["uncertainty"],
                 }
             )
         )

@@ -1,0 +1,115 @@
+"""Stored densities as smooth curves with standard errors, for the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+
+from hesspipe.linalg.density import Density
+from hesspipe.tables.store import Result, read_result
+
+# A Gaussian has fallen to 1e-5 of its peak at five widths, so that peaks at the ends of the grid
+# are not cut off.
+_MARGIN_IN_WIDTHS = 5.0
+_LABELS = ("experiment", "seed", "step", "matrix", "group", "num_parameters")
+
+
+def smooth_densities(
+    paths_to_densities: Sequence[str | Path],
+    *,
+    kind: Literal["densities", "layers"],
+    relative_width: float,
+    num_points: int,
+) -> Result:
+    """Smooth the densities of one figure by a Gaussian.
+
+    Parameters
+    ----------
+    paths_to_densities : sequence of path
+    kind : {"densities", "layers"}
+        Kind of the figure. Densities of several matrices are drawn over each other and share one
+        grid; those of a network's layers, which differ by decades in scale, have one each.
+    relative_width, num_points
+        See `smooth`.
+
+    Returns
+    -------
+    Result
+        Curves.
+    """
+    densities = [read_result(path, "density") for path in paths_to_densities]
+    panels = [densities] if kind == "densities" else [[density] for density in densities]
+    table = pd.concat([smooth(panel, relative_width, num_points) for panel in panels])
+    settings = {"relative_width": relative_width, "num_points": num_points}
+    labels = [{key: density.provenance[key] for key in _LABELS} for density in densities]
+    return Result("curves", table, {"densities": labels, **settings})
+
+
+def smooth(densities: Sequence[Result], relative_width: float, num_points: int) -> pd.DataFrame:
+    """Smooth one or more densities by the same Gaussian on the same grid.
+
+    Parameters
+    ----------
+    densities : sequence of Result
+    relative_width : float
+        Standard deviation of the Gaussian, as a share of the distance between the smallest and
+        the largest node of all densities.
+    num_points : int
+        Number of grid points; the grid spans all nodes and five widths beyond.
+
+    Returns
+    -------
+    DataFrame
+        experiment, seed, step, matrix, group, num_parameters, value, density, standard_error
+        (over the probes; both per unit of the eigenvalues), one_eigenvalue (the height of the
+        peak of a single eigenvalue).
+
+    Raises
+    ------
+    ValueError
+        If all nodes are the same, or the arguments are out of range.
+    """
+    if not 0 < relative_width <= 1:
+        raise ValueError(f"relative_width must be in (0, 1], got {relative_width}")
+    if num_points < 2:
+        raise ValueError(f"num_points must be at least 2, got {num_points}")
+    low = min(float(density.table["node"].min()) for density in densities)
+    high = max(float(density.table["node"].max()) for density in densities)
+    if not low < high:
+        raise ValueError(f"a density must have two different nodes to be drawn, got only {low}")
+    width = relative_width * (high - low)
+    margin = _MARGIN_IN_WIDTHS * width
+    grid = torch.linspace(low - margin, high + margin, num_points, dtype=torch.float64)
+    return pd.concat([_curve(density, grid, width) for density in densities], ignore_index=True)
+
+
+def density_of(result: Result) -> Density:
+    """Build a density from its stored table; num_products counts the nodes."""
+    table, provenance = result.table, result.provenance
+    num_probes = table["probe"].nunique()
+    ordered = table.sort_values(["probe", "node"], kind="stable")
+    nodes, weights = (
+        torch.from_numpy(ordered[name].to_numpy(dtype="float64", copy=True)).reshape(num_probes, -1)
+        for name in ("node", "weight")
+    )
+    return Density(nodes, weights, provenance["num_parameters"], provenance["matrix"], len(table))
+
+
+def _curve(result: Result, grid: torch.Tensor, width: float) -> pd.DataFrame:
+    """One density on the grid, labeled by its provenance."""
+    provenance = result.provenance
+    mean, standard_error = density_of(result).evaluate(grid, width)
+    return pd.DataFrame(
+        {
+            **{key: provenance[key] for key in _LABELS},
+            "value": grid.numpy(),
+            "density": mean.numpy(),
+            "standard_error": standard_error.numpy(),
+            "one_eigenvalue": 1 / (provenance["num_parameters"] * width * math.sqrt(2 * math.pi)),
+        }
+    )
