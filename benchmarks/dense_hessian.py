@@ -1,10 +1,10 @@
 """Time the exact dense Hessian of a small network, hesspipe against three public libraries.
 
-Claim: of a 100-30-30-10 ReLU network (P = 4270) on N = 1000 samples, in float64 on a CPU,
-hesspipe computes it several times faster than curvlinops, hessian-eigenthings and PyHessian.
+Claim: for a 100-30-30-10 ReLU network (P = 4270) on N = 1000 samples, in float64 on a CPU,
+hesspipe is several times faster than curvlinops, hessian-eigenthings and PyHessian.
 
-Every matrix that is timed is compared with hesspipe's; a wrong one ends the run. The
-contestants take turns (A B C A B C), so that a change of the machine's speed meets all.
+Every timed matrix is compared with that of hesspipe, and a wrong one stops the run. The
+contestants take turns (A B C A B C), so that a change in the machine's speed affects all of them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PACKAGES = ("hesspipe", "curvlinops-for-pytorch", "hessian-eigenthings", "pyhes
 
 @dataclass(frozen=True)
 class Problem:
-    """What everybody is given: a model, a mean loss and one batch."""
+    """The common problem: a model, a mean loss and one batch."""
 
     model: nn.Module
     loss_fn: nn.Module
@@ -62,7 +62,7 @@ class Problem:
 
 @dataclass
 class Contestant:
-    """One way to the matrix, and what was measured of it.
+    """One method for the matrix, and its measurements.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ def make_problem() -> Problem:
 
 
 def by_hesspipe(problem: Problem, method: str = "auto") -> Tensor:
-    """What a user of hesspipe calls."""
+    """The calls of a user of hesspipe."""
     data = (problem.inputs, problem.targets)
     objective = hesspipe.Objective(problem.model, problem.loss_fn, data)
     return hesspipe.hessian_matrix(objective, method=method)
@@ -163,7 +163,7 @@ def by_pyhessian(problem: Problem) -> Tensor:
 
 
 def fastest_curvlinops(problem: Problem, reference: Tensor) -> tuple[Contestant, str]:
-    """Try several numbers of columns at once, and say what each took."""
+    """Try several block sizes, and report the time of each."""
     sizes = list(_CURVLINOPS_BLOCKS)
     if problem.num_parameters * _CURVLINOPS_COLUMN_BYTES < available_bytes():
         sizes.append(problem.num_parameters)
@@ -182,7 +182,7 @@ def fastest_curvlinops(problem: Problem, reference: Tensor) -> tuple[Contestant,
 
 
 def measure(contestants: list[Contestant], num_repeats: int) -> None:
-    """Warm up each, then time all in turn; the slow ones in the first and last round only."""
+    """Warm up each, then time all in turn; slow ones in the first and last round only."""
     warm_up = {contestant.name: contestant.run() for contestant in contestants}
     for number in range(num_repeats):
         for contestant in contestants:
@@ -231,7 +231,7 @@ def format_report(
     spectrum: Contestant,
     remark: str,
 ) -> str:
-    """Put the table between what was measured and what it was measured on."""
+    """Format the problem, the table and the machine."""
     fastest = min(peers, key=lambda peer: peer.median)
     return f"""# Time to the exact dense Hessian
 
@@ -240,7 +240,8 @@ samples; mean softmax cross-entropy; float64; CPU. Written by `benchmarks/dense_
 
 {format_table([*own, *peers, spectrum])}
 
-The difference is max |H' - H| / max |H|, H' being the contestant's matrix and H hesspipe's.
+The difference is max |H' - H| / max |H|, where H' is the contestant's matrix and H that of \
+hesspipe.
 
 - The fastest other library is {fastest.name.split(",")[0]}: \
 {fastest.median / own[0].median:.1f} times hesspipe's median.
@@ -254,7 +255,7 @@ The difference is max |H' - H| / max |H|, H' being the contestant's matrix and H
 def main(num_threads: int, num_repeats: int, path_to_report: Path) -> None:
     """Measure all contestants and write the report."""
     torch.set_num_threads(num_threads)
-    # PyHessian's way of keeping the graph; `Contestant.run` collects it.
+    # PyHessian keeps the graph in this way; `Contestant.run` frees it.
     warnings.filterwarnings("ignore", message="Using backward.* with create_graph=True")
     problem = make_problem()
     hessian = by_hesspipe(problem)

@@ -1,8 +1,8 @@
-"""Compare methods for extreme eigenpairs on products, memory and what they find.
+"""Compare methods for extreme eigenpairs by products, memory and accuracy.
 
-Claim: thick-restart Lanczos needs far fewer products than LOBPCG. ARPACK, which is the same method
-in other clothes, needs up to 40 % fewer where the end is crowded, because it has no second search
-that makes sure of multiplicities: it finds multiple eigenvalues if its rounding helps it.
+Claim: thick-restart Lanczos needs far fewer products than LOBPCG. ARPACK, a variant of the same
+method, needs up to 40 % fewer where eigenvalues are close together, because it has no second search
+for multiplicities: it finds multiple eigenvalues only by rounding.
 
 All methods get the same operators, which count their products: the Hessian of a trained network,
 its Gauss-Newton matrix, and matrices with prescribed spectra. Residuals are computed afterwards,
@@ -81,7 +81,7 @@ class Counted:
 
 
 class _Counting(TorchFunctionMode):
-    """Counts products with an operator's matrix that torch makes by itself."""
+    """Counts the products that torch makes internally."""
 
     def __init__(self, operator: Counted) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def by_hesspipe(operator: Counted, low: int, high: int) -> tuple[Tensor, Tensor,
 
 
 def by_arpack(operator: Counted, low: int, high: int) -> tuple[Tensor, Tensor, int]:
-    """SciPy's eigsh as it is: implicitly restarted Lanczos, residuals relative to each value."""
+    """SciPy's eigsh with its defaults: implicitly restarted, residuals relative to each value."""
     return _by_arpack(operator, low, high, max(2 * (low + high) + 1, 20), _TOLERANCE)
 
 
@@ -192,7 +192,7 @@ def by_scipy_lobpcg(operator: Counted, low: int, high: int) -> tuple[Tensor, Ten
 
 
 def by_torch_lobpcg(operator: Counted, low: int, high: int) -> tuple[Tensor, Tensor, int]:
-    """torch.lobpcg, which takes matrices alone: its products are counted as they are made."""
+    """torch.lobpcg, which accepts only matrices: its products are counted when it makes them."""
     parts = []
     generator = torch.Generator().manual_seed(0)
     for count, is_largest in ((low, False), (high, True)):
@@ -217,7 +217,7 @@ _METHODS: dict[str, Callable[[Counted, int, int], tuple[Tensor, Tensor, int]]] =
 
 
 def measure(name: str, matrix: Tensor, low: int, high: int, exact: Tensor) -> list[str]:
-    """One line of the table a method."""
+    """One row of the table per method."""
     expected = torch.cat([exact[:low], exact[len(exact) - high :]])
     scale = float(exact.abs().max())
     lines = []
@@ -246,7 +246,7 @@ def main(path_to_report: Path) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")  # LOBPCG's of tolerances that it did not reach
     lines = [
-        "| | method | products | vectors held | largest residual | right | seconds |",
+        "| | method | products | vectors held | largest residual | correct | seconds |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for name, (matrix, low, high) in problems().items():
@@ -260,16 +260,16 @@ def main(path_to_report: Path) -> None:
 H and G of a {"-".join(map(str, _WIDTHS))} ReLU network (P = 4,270) after 300 steps of descent on \
 {_NUM_SAMPLES:,} samples in 10 clusters; matrices of 1,500 rows with prescribed eigenvalues: \
 normal numbers, and 5, 7, 9 with multiplicities 3, 3, 4 above a bulk. Residuals are relative to \
-max |eigenvalue|, the tolerance is {_TOLERANCE:.0e}. "Right" are eigenvalues within 1e-6 of those \
-of a dense solver, each as often as it is there. Written by `benchmarks/eigenpairs.py`.
+max |eigenvalue|, the tolerance is {_TOLERANCE:.0e}. "Correct" counts eigenvalues within \
+1e-6 of those of a dense solver, with multiplicity. Written by `benchmarks/eigenpairs.py`.
 
 {text}
 
-hesspipe's products include {_NUM_PAIRS} for the true residuals, 2 that test the operator's \
+The products of hesspipe include {_NUM_PAIRS} for the true residuals, 2 that test the operator's \
 symmetry, and a second search for further copies of the wanted eigenvalues, which the others do \
-without. "Equal terms" are as many vectors as hesspipe holds, and its tolerance, relative to \
-max |eigenvalue| and not to each. CPU time of one thread; Python {platform.python_version()}, \
-torch {torch.__version__}, SciPy {scipy.__version__}.
+not make. "Equal terms": as many vectors as hesspipe, and the same tolerance, relative to \
+max |eigenvalue| and not to each eigenvalue. CPU time of one thread; \
+Python {platform.python_version()}, torch {torch.__version__}, SciPy {scipy.__version__}.
 """,
         encoding="utf-8",
     )

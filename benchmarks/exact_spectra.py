@@ -1,9 +1,9 @@
 """Time exact spectra and Hessians of larger networks, and their memory.
 
 Claims: the whole exact spectrum of a one-hidden-layer ReLU network costs about one eigensolver of
-its N (C - 1) + 2 h (C - 1) columns, whatever P is; and the exact Hessian of a convolutional network
-costs no more than the eigensolver that follows. Every row runs in a process of its own, one after
-the other, so that its peak memory is its own.
+its N (C - 1) + 2 h (C - 1) columns, for any P; and the exact Hessian of a convolutional network
+costs no more than the eigensolver that follows. Rows run one after the other in separate
+processes, so that the peak memory of each can be measured.
 """
 
 from __future__ import annotations

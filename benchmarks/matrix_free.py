@@ -1,13 +1,13 @@
 """Time products, extreme eigenpairs and spectral densities side by side with three libraries.
 
-Claim: for networks from 4,000 to 2,000,000 parameters hesspipe's products and densities are nowhere
-slower than those of curvlinops, hessian-eigenthings or PyHessian, and faster by as much as keeping
-graphs can bring. Its eigenpairs take as long as theirs to within a tenth, with more done.
+Claim: for networks from 4,000 to 2,000,000 parameters the products and densities of hesspipe are
+never slower than those of curvlinops, hessian-eigenthings or PyHessian, and are as much faster as
+reusing graphs allows. Its eigenpairs take as long as theirs to within a tenth, with more checks.
 
-Times are those of the process on one CPU, which other jobs on the machine do not disturb. Every
-cell (a task and a size) runs in a process of its own. The contestants take turns (A B C A B
-C), so that a change of the machine's speed meets all, and every result is checked: products
-against hesspipe's, eigenpairs by their residuals, densities by their weights.
+Times are CPU times of the process on one thread, which other jobs on the machine do not disturb.
+Each cell (a task and a size) runs in a separate process. The contestants take turns (A B C A B C),
+so that a change in the machine's speed affects all of them, and every result is checked: products
+against those of hesspipe, eigenpairs by their residuals, densities by their weights.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NUM_PAIRS = 10
 _TOLERANCE = 1e-8
 _PROBES, _STEPS = 3, 80
 _ONE_PROBE_FROM = 10**6
-# Lanczos steps tried for hessian-eigenthings, which neither restarts nor stops by itself.
+# Lanczos steps tried for hessian-eigenthings, which neither restarts nor has a stopping rule.
 _GUESSES = (50, 100, 200, 400)
 # A contestant slower than this is timed once.
 _SLOW_SECONDS = 5.0
@@ -65,16 +65,16 @@ _TASKS = {
 _PACKAGES = ("hesspipe", "curvlinops-for-pytorch", "hessian-eigenthings", "pyhessian")
 
 _REMARKS = [
-    "- On a single batch PyHessian keeps the first-order graph too. Both then do the least that a "
-    "product takes, 6 matrix products a Linear layer and 2 for the first one, at this processor's "
-    "peak: there is nothing left to gain. It has no G, and its density needs `torch.eig`, which "
-    "is gone.",
+    "- On a single batch PyHessian keeps the first-order graph too. Both then do the minimum that "
+    "a product needs, 6 matrix products per Linear layer and 2 for the first one, at the peak "
+    "speed of this processor. PyHessian has no G, and its density needs `torch.eig`, which torch has "
+    "removed.",
     "- curvlinops and hessian-eigenthings build their graphs for every product: 9 matrix products "
-    "a layer. Over several batches PyHessian does, too.",
-    f"- hessian-eigenthings is told the fewest of {_GUESSES} steps that suffice, and PyHessian "
-    "stops by its own rule, where its residual is far from 1e-8. hesspipe's time includes reading "
-    "and checking the objective, true residuals, and a second search for further copies of the "
-    "wanted eigenvalues.",
+    "per layer. Over several batches PyHessian does so too.",
+    f"- hessian-eigenthings is run with the fewest of {_GUESSES} steps that suffice. PyHessian "
+    "stops by its default rule, where its residual is far from 1e-8. The time of hesspipe includes "
+    "reading and checking the objective, true residuals, and a second search for further copies of "
+    "the wanted eigenvalues.",
     "- curvlinops' density is computed without reorthogonalization, and hessian-eigenthings' and "
     "hesspipe's with it.",
     "",
@@ -142,7 +142,7 @@ def operators(model: nn.Module, batches: Batches, matrix: str) -> dict[str, obje
 def multiply(operator: object, vector: Tensor) -> Tensor:
     """One product, by whichever interface."""
     if not isinstance(operator, pyhessian.hessian):
-        # Each library has a class of its own for operators.
+        # Each library has its own operator class.
         product: Tensor = operator @ vector  # type: ignore[operator]
         return product
     parts = vector.split([parameter.numel() for parameter in operator.params])
@@ -215,7 +215,7 @@ def by_eigenthings(operator: object, exact: hesspipe.HessianOperator) -> tuple[T
 
 
 def measure_eigenpairs(widths: tuple[int, ...], _: int) -> list[dict[str, object]]:
-    """Time the whole of what a user calls."""
+    """Time everything that a user calls."""
     model, batches = make_problem(widths, 1)
     exact = operators(model, batches, "hessian")["hesspipe"]
     size = exact.shape[0]
@@ -259,7 +259,7 @@ def measure_eigenpairs(widths: tuple[int, ...], _: int) -> list[dict[str, object
 
 
 def by_power_iteration(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
-    """Deflated power iteration with the library's own stopping rule, 100 steps a pair at most."""
+    """Deflated power iteration with the library's stopping rule, at most 100 steps per pair."""
     operator = pyhessian.hessian(
         copy.deepcopy(model), nn.CrossEntropyLoss(), data=batches[0], cuda=False
     )
@@ -269,7 +269,7 @@ def by_power_iteration(model: nn.Module, batches: Batches) -> tuple[Tensor, Tens
 
 
 def measure_density(widths: tuple[int, ...], _: int) -> list[dict[str, object]]:
-    """Time the quadrature nodes, by each library's own function, with its reorthogonalization."""
+    """Time the quadrature nodes, by the function of each library, with its reorthogonalization."""
     model, batches = make_problem(widths, 1)
     size = sum(parameter.numel() for parameter in model.parameters())
     num_probes = 1 if size > _ONE_PROBE_FROM else _PROBES
@@ -313,15 +313,15 @@ _MEASURES = {
 def run_cell(task: str, size: str) -> None:
     """Measure one cell and print it as JSON on the last line."""
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")  # PyHessian's way of keeping the graph; deprecations
+    warnings.filterwarnings("ignore")  # how PyHessian keeps the graph; deprecations
     rows = _MEASURES[task](_WIDTHS[size], 4 if task.endswith("4") else 1)
     print(json.dumps([{"task": task, "size": size, **row} for row in rows]))
 
 
 def format_report(rows: list[dict[str, object]]) -> str:
-    """One table a task: what was measured, and the ratio of the best peer to hesspipe."""
+    """One table per task: the measurements, and the ratio of the best peer to hesspipe."""
     names = ["hesspipe", "curvlinops", "hessian-eigenthings", "PyHessian"]
-    text = ["# Matrix-free computations side by side", ""]
+    text = ["# Matrix-free computations: a comparison", ""]
     text.append(
         "ReLU networks of three Linear layers (100-30-30-10, 300-256-64-10, 784-1500-500-10), "
         f"N = {_NUM_SAMPLES:,} samples ({_FEWER_SAMPLES} for the largest) in 10 clusters, "
@@ -352,7 +352,7 @@ def format_report(rows: list[dict[str, object]]) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run every cell in a process of its own and write the report."""
+    """Run each cell in a separate process and write the report."""
     rows: list[dict[str, object]] = []
     for task in arguments.tasks:
         for size in arguments.sizes:

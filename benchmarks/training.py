@@ -1,11 +1,10 @@
 """Time training by hesspipe against a plain torch loop: same model, same batches.
 
-Claim: `hesspipe.networks.training.train` adds nothing to a hand-written loop of forward, backward
-and update
-but the records and checkpoints that it is asked for. Both train the bare AlexNet on random images
-of CIFAR-10's size, in turns, from the same point in the same order of batches, with records and
-checkpoints at the first and last step alone, which the plain loop makes, too; the parameters that
-they end at are compared to the last bit.
+Claim: `hesspipe.networks.training.train` is as fast as a hand-written loop of forward, backward and
+update, except for its records and checkpoints. Both train the bare AlexNet on random images of
+CIFAR-10's size, in turns, from the same point and in the same order of batches, with records and
+checkpoints at the first and last step only, which the plain loop makes as well. Their final
+parameters are compared to the last bit.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _PARTS = {1000: 6, 32: 120}
 
 
 def random_data() -> Dataset:
-    """Draw images of noise with random labels; few, so that records cost little."""
+    """Draw noise images with random labels; few, so that records are cheap."""
     source = generator(0, "benchmark")
     inputs = torch.randn(_NUM_SAMPLES, 3, 32, 32, generator=source)
     targets = torch.randint(10, (_NUM_SAMPLES,), generator=source)
@@ -72,7 +71,7 @@ def time_hesspipe(
 def time_plain(
     data: Dataset, batch_size: int, num_steps: int, clock: Callable[[], float]
 ) -> tuple[float, nn.Module]:
-    """Time a loop as one would write it by hand, with torch's optimizer."""
+    """Time a plain hand-written loop with torch's optimizer."""
     model = new_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=_STEP_SIZE)
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +98,7 @@ def time_plain(
 
 
 def evaluate(model: nn.Module, data: Dataset) -> float:
-    """Measure what a record of the benchmark holds: loss, slope and test loss."""
+    """Measure the contents of a record: loss, gradient norm and test loss."""
     loss = nn.functional.cross_entropy(model(data.train_inputs[:100]), data.train_targets[:100])
     slopes = torch.autograd.grad(loss, list(model.parameters()))
     with torch.no_grad():
@@ -128,9 +127,8 @@ def main(num_threads: int, num_rounds: int, clock: str, path_to_report: Path) ->
             f"| {best['hesspipe'] / best['plain']:.3f} | {statistics.median(ratios):.3f} |"
         )
         print(lines[-1], flush=True)
-    machine = (
-        f"{num_threads} threads; Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    threads = f"{num_threads} thread{'s' if num_threads > 1 else ''}"
+    machine = f"{threads}; Python {platform.python_version()}, torch {torch.__version__}"
     rows = "\n".join(lines)
     path_to_report.write_text(
         "# Training against a plain torch loop\n\n"

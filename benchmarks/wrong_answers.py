@@ -1,9 +1,9 @@
-"""Ask four libraries what is known to go wrong, and compare each answer with a dense reference.
+"""Give four libraries problems that are known to go wrong, and compare with a dense reference.
 
-Claim: hesspipe answers right or refuses where curvlinops, hessian-eigenthings or PyHessian give
-wrong numbers without a word.
+Claim: hesspipe is correct or raises an error where curvlinops, hessian-eigenthings or PyHessian
+silently return wrong numbers.
 
-Everybody is called as its documentation shows. The reference is `tests/dense_reference.py`:
+Each library is called as its documentation shows. The reference is `tests/dense_reference.py`:
 loops of torch.autograd in float64 over all the data as one batch, which use no library. A second
 table compares products of H and G with curvlinops' where both are right.
 """
@@ -40,7 +40,7 @@ from dense_reference import reference_matrices
 
 # Rounding of products in float64 is below 1e-13; any mistake is far above this.
 _ALLOWED_ERROR = 1e-10
-# What the eigensolvers are asked for by default is 1e-3 to 1e-8.
+# The default tolerances of the eigensolvers are 1e-3 to 1e-8.
 _ALLOWED_EIGENVALUE_ERROR = 1e-2
 _NUM_EIGENVALUES = 30
 # Of central differences; their error is about its square, and rounding over it.
@@ -50,14 +50,14 @@ _PACKAGES = ("hesspipe", "curvlinops-for-pytorch", "hessian-eigenthings", "pyhes
 
 @dataclass(frozen=True)
 class Question:
-    """What everybody is given, and the right answer.
+    """A problem for all libraries, and the correct answer.
 
     Attributes
     ----------
     model, loss_fn : nn.Module
     data : iterable of (inputs, targets)
     expected : Tensor, shape (P, P), or None
-        The Hessian over all parameters; None where only a refusal is right.
+        The Hessian over all parameters; None where only an error is correct.
     """
 
     model: nn.Module
@@ -68,14 +68,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """right, refused, or wrong; and what was seen."""
+    """Correct, refused, or wrong, and the observed error."""
 
     kind: str
     detail: str = ""
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal numbers of a generator of their own."""
+    """Standard normal numbers from a separate generator."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -89,7 +89,7 @@ def is_varied(model: nn.Module) -> Tensor:
 
 
 def by_hesspipe(question: Question) -> Callable[[Tensor], Tensor]:
-    """All parameters stand in hesspipe's vectors, so the others are zero there."""
+    """Vectors of hesspipe cover all parameters; the constant ones have zeros."""
     objective = hesspipe.Objective(question.model, question.loss_fn, question.data)
     operator, varied = hesspipe.HessianOperator(objective), objective.is_varied
 
@@ -168,7 +168,7 @@ def labels(num_samples: int) -> Tensor:
     return torch.randint(3, (num_samples,), generator=torch.Generator().manual_seed(2))
 
 
-def asked(
+def make_question(
     model: nn.Module,
     loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
     splits: int = 23,
@@ -178,9 +178,9 @@ def asked(
     answer: nn.Module | None = None,
     has_answer: bool = True,
 ) -> Question:
-    """A question on 23 samples in batches, and its answer by loops over one batch of all.
+    """A question on 23 samples in batches, and its answer from loops over a single batch.
 
-    `answer` is a model of the same parameters that computes what the first one means to.
+    `answer` is a model with the same parameters that computes the intended function.
     """
     loss_fn, targets = loss_fn or nn.CrossEntropyLoss(), labels(23) if targets is None else targets
     inputs = normal(23, 6)
@@ -204,7 +204,7 @@ def with_ignored_labels() -> Tensor:
 
 
 class Between(nn.Module):
-    """A network with a function of the user's between its layers."""
+    """A network with a user function between its layers."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -268,12 +268,12 @@ def square_with_constant_slope(values: Tensor) -> Tensor:
 
 
 def in_float32(hidden: Tensor) -> Tensor:
-    """As models do that keep their norms in float32."""
+    """Like models that keep their norms in float32."""
     return hidden.float().tanh().double()
 
 
 def normalized_mlp() -> nn.Module:
-    """With statistics of its own."""
+    """A network with batch normalization and non-trivial statistics."""
     model = drawn(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)))
     model(normal(40, 6, seed=7) + 1)
     return model
@@ -309,44 +309,48 @@ class WrittenOutWeightNorm(nn.Linear):
 
 
 def weight_norm_question() -> Question:
-    """Second derivatives of torch's own weight norm lack a term, in torch 2.13."""
+    """Second derivatives of the weight norm of torch 2.13 lack a term."""
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))
     models = [
         drawn(nn.Sequential(layer, nn.Tanh(), nn.Linear(4, 3)))
         for layer in (normed, WrittenOutWeightNorm())
     ]
-    return asked(models[0], answer=models[1])
+    return make_question(models[0], answer=models[1])
 
 
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
 QUESTIONS: dict[str, Callable[[], Question]] = {
-    "mean, one batch": lambda: asked(mlp()),
-    "mean, ragged batches (8, 8, 7)": lambda: asked(mlp(), splits=8),
-    "sum, ragged batches": lambda: asked(mlp(), nn.CrossEntropyLoss(reduction="sum"), 8),
-    "class weights, batches": lambda: asked(mlp(), nn.CrossEntropyLoss(CLASS_WEIGHTS), 8),
-    "ignored labels, batches": lambda: asked(mlp(), splits=8, targets=with_ignored_labels()),
-    "dropout, model in training mode": lambda: asked(
+    "mean, one batch": lambda: make_question(mlp()),
+    "mean, ragged batches (8, 8, 7)": lambda: make_question(mlp(), splits=8),
+    "sum, ragged batches": lambda: make_question(mlp(), nn.CrossEntropyLoss(reduction="sum"), 8),
+    "class weights, batches": lambda: make_question(mlp(), nn.CrossEntropyLoss(CLASS_WEIGHTS), 8),
+    "ignored labels, batches": lambda: make_question(
+        mlp(), splits=8, targets=with_ignored_labels()
+    ),
+    "dropout, model in training mode": lambda: make_question(
         drawn(nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Dropout(0.3), nn.Linear(4, 3))),
         mode=True,
     ),
-    "dropout by a function": lambda: asked(
+    "dropout by a function": lambda: make_question(
         drawn(Between(partial(functional.dropout, p=0.3))), has_answer=False
     ),
-    "batch norm, training mode, batches": lambda: asked(normalized_mlp(), splits=8, mode=True),
-    "batch norm, evaluation mode, batches": lambda: asked(normalized_mlp(), splits=8),
-    "layer norm": lambda: asked(
+    "batch norm, training mode, batches": lambda: make_question(
+        normalized_mlp(), splits=8, mode=True
+    ),
+    "batch norm, evaluation mode, batches": lambda: make_question(normalized_mlp(), splits=8),
+    "layer norm": lambda: make_question(
         drawn(nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 3)))
     ),
     "weight norm (wrong in torch)": weight_norm_question,
-    "fused attention": lambda: asked(drawn(Attention())),
-    "activation in place": lambda: asked(mlp(partial(nn.ReLU, inplace=True))),
-    "frozen parameter": lambda: asked(frozen_mlp()),
-    "unused parameter": lambda: asked(unused_mlp()),
-    "weight shared by two layers": lambda: asked(drawn(Tied())),
-    "own operation, detached in backward": lambda: asked(
+    "fused attention": lambda: make_question(drawn(Attention())),
+    "activation in place": lambda: make_question(mlp(partial(nn.ReLU, inplace=True))),
+    "frozen parameter": lambda: make_question(frozen_mlp()),
+    "unused parameter": lambda: make_question(unused_mlp()),
+    "weight shared by two layers": lambda: make_question(drawn(Tied())),
+    "custom operation, detached in backward": lambda: make_question(
         drawn(Between(square_with_constant_slope)), answer=drawn(Between(torch.square))
     ),
-    "float32 inside a float64 model": lambda: asked(
+    "float32 inside a float64 model": lambda: make_question(
         drawn(Between(in_float32)), answer=drawn(Between(torch.tanh))
     ),
 }
@@ -361,8 +365,8 @@ def judge(
     found = product(vectors)
     if question.expected is None:
         difference = compared(product(vectors), found, _ALLOWED_ERROR).detail
-        is_kept = "for one draw of the random numbers"
-        return Verdict("wrong", f"differs from itself {difference}" if difference else is_kept)
+        is_kept = "depends on one draw of random numbers"
+        return Verdict("wrong", f"differs between calls {difference}" if difference else is_kept)
     varied = is_varied(question.model)
     expected = vectors @ question.expected[varied][:, varied]
     return compared(found, expected, _ALLOWED_ERROR)
@@ -372,12 +376,12 @@ def compared(found: Tensor, expected: Tensor, allowed: float) -> Verdict:
     """By the largest difference, relative to the largest entry."""
     error = float((found - expected).abs().max() / expected.abs().max())
     how_much = f"by {error:.1%}" if error >= 1e-3 else f"by {error:.0e}"
-    return Verdict("right") if error <= allowed else Verdict("wrong", how_much)
+    return Verdict("correct") if error <= allowed else Verdict("wrong", how_much)
 
 
 def judge_second_use(name: str) -> Verdict:
-    """The second object that is made of one model."""
-    question = asked(mlp())
+    """A second operator for the same model."""
+    question = make_question(mlp())
     LIBRARIES[name](question)
     return judge(LIBRARIES[name], question)
 
@@ -403,7 +407,7 @@ def judge_state(name: str) -> Verdict:
     """The model's mode, gradients and numbers after a product."""
     model = mlp()
     model[0].weight.grad = torch.ones_like(model[0].weight)
-    question = asked(model, mode=True)
+    question = make_question(model, mode=True)
     before = copy.deepcopy(model.state_dict())
     LIBRARIES[name](question)(normal(1, 55))
     changes = [
@@ -416,12 +420,12 @@ def judge_state(name: str) -> Verdict:
         )
         if not is_same
     ]  # fmt: skip
-    return Verdict("wrong", f"{' and '.join(changes)} changed") if changes else Verdict("right")
+    return Verdict("wrong", f"{' and '.join(changes)} changed") if changes else Verdict("correct")
 
 
 def judge_signs(name: str) -> Verdict:
-    """The number of negative eigenvalues of a model in float32: those of its matrix."""
-    question = asked(mlp(nn.ReLU))
+    """The number of negative eigenvalues of a float32 model."""
+    question = make_question(mlp(nn.ReLU))
     assert question.expected is not None
     exact = torch.linalg.eigvalsh(question.expected)
     expected = int((exact < -1e-12 * exact[-1]).sum())
@@ -435,15 +439,15 @@ def judge_signs(name: str) -> Verdict:
         matrix = LIBRARIES[name](question)(torch.eye(55))
         found = int((torch.linalg.eigvalsh(matrix) < 0).sum())
     if found == expected:
-        return Verdict("right")
-    return Verdict("wrong", f"{found} negative, {expected} are")
+        return Verdict("correct")
+    return Verdict("wrong", f"{found} negative instead of {expected}")
 
 
 def judge_eigenvalues(name: str) -> Verdict:
-    """The 30 eigenvalues of largest magnitude, by what each library has, with its defaults."""
+    """The 30 eigenvalues of largest magnitude, by the default solver of each library."""
     model = drawn(nn.Sequential(nn.Linear(6, 30), nn.Tanh(), nn.Linear(30, 10), nn.Tanh(),
                                 nn.Linear(10, 3)))  # fmt: skip
-    question = asked(model)
+    question = make_question(model)
     assert question.expected is not None
     exact = torch.linalg.eigvalsh(question.expected)
     expected = exact[exact.abs().argsort(descending=True)[:_NUM_EIGENVALUES]]
@@ -464,7 +468,7 @@ def judge_eigenvalues(name: str) -> Verdict:
         operator = hessian_eigenthings.HessianOperator(model, question.data, loss_fn)
         result = lanczos(operator, k=_NUM_EIGENVALUES, seed=0)
         found = result.eigenvalues
-        said = f", {int(result.converged.sum())} said to have converged"
+        said = f", {int(result.converged.sum())} reported as converged"
     else:
         torch.manual_seed(0)
         operator = pyhessian.hessian(model, question.loss_fn, data=question.data[0], cuda=False)
@@ -473,13 +477,13 @@ def judge_eigenvalues(name: str) -> Verdict:
     errors = (found.sort().values - expected.sort().values).abs() / expected.abs().max()
     num_wrong = int((errors > _ALLOWED_EIGENVALUE_ERROR * expected.abs().min()).sum())
     if num_wrong == 0:
-        return Verdict("right")
+        return Verdict("correct")
     return Verdict("wrong", f"{num_wrong} of {_NUM_EIGENVALUES}{said}")
 
 
 SPECIAL: dict[str, Callable[[str], Verdict]] = {
-    "second object of one model": judge_second_use,
-    "model left as it was": judge_state,
+    "second operator for one model": judge_second_use,
+    "model left unchanged": judge_state,
     "loader that augments": judge_augmentation,
     "signs of eigenvalues, float32 model": judge_signs,
     f"{_NUM_EIGENVALUES} largest eigenvalues in magnitude": judge_eigenvalues,
@@ -605,10 +609,10 @@ def by_differences(model: nn.Module, inputs: Tensor, targets: Tensor, vectors: T
 def format_report(
     rows: dict[str, dict[str, Verdict]], check: dict[str, tuple[int, list[float]]]
 ) -> str:
-    """Both tables, what was said by who refused, and the versions."""
+    """Both tables, the error messages, and the versions."""
     names = list(LIBRARIES)
     lines = [f"| question | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    said = []
+    messages = []
     for row, by_name in rows.items():
         cells = []
         for name in names:
@@ -616,52 +620,53 @@ def format_report(
             is_wrong = verdict.kind == "wrong"
             cells.append(f"**wrong** {verdict.detail}" if is_wrong else verdict.kind)
             if verdict.kind == "refused":
-                said.append(f"- {row}: {name}: `{verdict.detail.replace('`', '')[:220]}`")
+                messages.append(f"- {row}: {name}: `{verdict.detail.replace('`', '')[:220]}`")
         lines.append(f"| {row} | {' | '.join(cells)} |")
-    kinds = ("right", "refused", "wrong")
+    kinds = ("correct", "refused", "wrong")
     totals = [
         " / ".join(str(sum(by[name].kind == kind for by in rows.values())) for kind in kinds)
         for name in names
     ]
-    lines.append(f"| **right / refused / wrong** | {' | '.join(totals)} |")
+    lines.append(f"| **correct / refused / wrong** | {' | '.join(totals)} |")
     compared_rows = [
         f"| {name} | {size:,} | {' | '.join(f'{error:.0e}' for error in errors)} |"
         for name, (size, errors) in check.items()
     ]
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    return f"""# Right, refused, or wrong without a word
+    return f"""# Silent errors: a comparison
 
 Products of the Hessian with three vectors, float64, 23 samples, against loops of torch.autograd
-over one batch of all of them; relative differences above {_ALLOWED_ERROR:.0e} are wrong. Refused
-is what raises an exception, whatever it says. Written by `benchmarks/wrong_answers.py`.
+over a single batch; relative differences above {_ALLOWED_ERROR:.0e} count as
+wrong, and any exception as refused. Written by `benchmarks/wrong_answers.py`.
 
 {chr(10).join(lines)}
 
-For a model in training mode, its matrix in evaluation mode counts as right. Eigenvalues are right
-to {_ALLOWED_EIGENVALUE_ERROR:.0%} of the smallest one asked for.
+For a model in training mode, the matrix of evaluation mode counts as correct. Eigenvalues must be
+correct to {_ALLOWED_EIGENVALUE_ERROR:.0%} of the smallest requested one.
 
-## Products beside those of curvlinops
+## Products compared with curvlinops
 
 Batches of 8, 8 and 7; the largest difference over the largest entry, of products with 4 vectors.
-Attention in the plain kernel, chosen by hand for curvlinops. Central differences of the gradient
-use no second derivative, and are good to about 1e-8. curvlinops takes the second derivative
-forward over backward, which this version of torch gets wrong for nn.LayerNorm; compare
+Attention runs in the plain kernel, which was selected by hand for curvlinops. Central
+differences of the gradient use no second derivative and are accurate to about 1e-8. curvlinops
+takes the second derivative
+forward over backward, which is wrong for nn.LayerNorm in this version of torch; see
 [pytorch #196700](https://github.com/pytorch/pytorch/issues/196700).
 
 | network | P | H: both | G: both | H: hesspipe and differences | H: curvlinops and differences |
 |---|---:|---:|---:|---:|---:|
 {chr(10).join(compared_rows)}
 
-## What was said
+## Error messages
 
-{chr(10).join(said)}
+{chr(10).join(messages)}
 
 Python {platform.python_version()}, torch {torch.__version__}; {packages}.
 """
 
 
 def main(path_to_report: Path) -> None:
-    """Ask, compare and write the report."""
+    """Run all comparisons and write the report."""
     torch.set_num_threads(1)
     path_to_report.write_text(format_report(verdicts(), cross_check()), encoding="utf-8")
     print(path_to_report.read_text(encoding="utf-8"))
