@@ -67,8 +67,8 @@ _PACKAGES = ("hesspipe", "curvlinops-for-pytorch", "hessian-eigenthings", "pyhes
 _REMARKS = [
     "- On a single batch PyHessian keeps the first-order graph too. Both then do the minimum that "
     "a product needs, 6 matrix products per Linear layer and 2 for the first one, at the peak "
-    "speed of this processor. PyHessian has no G, and its density needs `torch.eig`, which torch has "
-    "removed.",
+    "speed of this processor. PyHessian has no G, and its density needs `torch.eig`, which torch "
+    "has removed.",
     "- curvlinops and hessian-eigenthings build their graphs for every product: 9 matrix products "
     "per layer. Over several batches PyHessian does so too.",
     f"- hessian-eigenthings is run with the fewest of {_GUESSES} steps that suffice. PyHessian "
