@@ -132,8 +132,8 @@ def main(num_threads: int, num_rounds: int, clock: str, path_to_report: Path) ->
     rows = "\n".join(lines)
     path_to_report.write_text(
         "# Training against a plain torch loop\n\n"
-        f"Milliseconds ({clock} clock) per step of the bare AlexNet (2,472,266 parameters, float32, "
-        "CPU), the first and the last record and checkpoint included; the best of "
+        f"Milliseconds ({clock} clock) per step of the bare AlexNet (2,472,266 parameters, "
+        "float32, CPU), the first and the last record and checkpoint included; the best of "
         f"{num_rounds} rounds, and the median over rounds of the ratio within a round. Both end at "
         "the same parameters to the last bit. Written by `benchmarks/training.py`.\n\n"
         "| batch size | hesspipe | plain loop | ratio of the best | median ratio |\n"
