@@ -196,7 +196,7 @@ def measure(contestants: list[Contestant], num_repeats: int) -> None:
 
 
 def describe_machine() -> str:
-    """CPU, threads and versions in one line."""
+    """Describe CPU, threads and versions."""
     cpu_info = Path("/proc/cpuinfo")
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: sphinx-build -W docs docs/_build (or: make docs)."""
+"""Configuration of Sphinx: sphinx-build -W docs docs/_build (or: make docs)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ html_copy_source = False
 html_show_sourcelink = False
 
 autodoc_member_order = "bysource"
-# Types stand in the docstrings, with shapes and units.
+# The docstrings give the types, with shapes and units.
 autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
@@ -41,5 +41,5 @@ def escape_norms(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
 
 
 def setup(app: Any) -> None:
-    """Sphinx calls this."""
+    """Connect the handler above; called by Sphinx."""
     app.connect("autodoc-process-docstring", escape_norms)

@@ -1,4 +1,4 @@
-"""The same transformer from Python alone, untrained: its density and largest eigenvalues.
+"""Density and largest eigenvalues of the untrained transformer, in plain Python.
 
 python examples/transformer/spectrum.py     (minutes on two cores)
 """
@@ -14,7 +14,7 @@ torch.manual_seed(0)
 model = Transformer(length=32, width=160, num_heads=4, num_blocks=4)
 inputs, targets, *_ = passages(num_train=64, num_test=1, length=32, seed=0)
 
-# float32: no signs near zero are counted. Batches bound the memory; the result is the same.
+# float32 is enough: signs near zero are not counted. Batches limit the memory, not the result.
 batches = list(zip(inputs.split(16), targets.split(16), strict=True))
 objective = hesspipe.Objective(model, nn.CrossEntropyLoss(), batches, dtype=torch.float32)
 density = hesspipe.density(objective, num_probes=2, num_steps=30, progress=True)

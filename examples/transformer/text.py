@@ -1,4 +1,4 @@
-"""Passages of the Python language reference, which every Python carries in pydoc_data.topics."""
+"""Passages of the Python language reference, from the module pydoc_data.topics of Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import string
 import torch
 from torch import Tensor
 
-# Whatever else occurs in the text becomes a space.
+# Other characters of the text become spaces.
 CHARACTERS = string.printable[:95] + "\n"
 
 
