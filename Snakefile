@@ -3,7 +3,7 @@
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from hesspipe.config.schema import validate_config
+from hesspipe.config.loading import validate_config
 from hesspipe.errors import ConfigError
 
 min_version("9.18")

@@ -137,7 +137,7 @@ def test_formulas_page_names_a_module_for_every_formula() -> None:
 def test_entries_of_your_experiment_are_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hesspipe.config.schema import validate_config
+    from hesspipe.config.loading import validate_config
 
     text = (DOCS / "your_experiment.md").read_text(encoding="utf-8")
     functions, stored, matrix_free, outputs = (

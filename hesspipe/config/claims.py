@@ -1,52 +1,76 @@
-"""Claims in config.yaml: which statement is checked on which results, and what would do."""
+"""Claims in a configuration: which statement is checked on which results, by which criterion."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from hesspipe.config.types import (
-    Distinct,
-    Matrix,
-    OutlierRule,
-    Positive,
-    Section,
-    Seed,
-    Share,
-    Step,
+from hesspipe.config.readers import (
+    OfExperiment,
+    OfExperiments,
+    OfRun,
+    OfSources,
+    Reader,
+    last_directions,
+    line,
+    outliers,
+    spectra,
 )
+from hesspipe.config.results import ResultKey
+from hesspipe.config.types import Count, Distinct, OutlierRule, Positive, Seed, Seeds, Share, Step
+from hesspipe.curvature.matrix import Matrix
+
+if TYPE_CHECKING:
+    from hesspipe.config.schema import Config
 
 
-class _Claim(Section):
+class _Claim(Reader):
+    # Of the paper, where the statement is made.
     section: str
+
+
+class _OfOneSeed(_Claim, OfExperiments):
     seed: Seed
     step: Step
 
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the Hessian's spectrum of each experiment."""
+        return spectra(self.experiments, [self.seed], [self.step])
 
-class _SeveralSeeds(Section):
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
-    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
+
+class _OfSeveralSeeds(_Claim, OfExperiments):
+    matrices: ClassVar[tuple[Matrix, ...]] = (Matrix.HESSIAN,)
+
+    seeds: Seeds
     step: Step
 
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the spectra by experiment, seed and matrix."""
+        return spectra(self.experiments, self.seeds, [self.step], self.matrices)
 
-class FlatnessClaim(_Claim):
+
+class FlatnessClaim(_OfOneSeed):
     """Most eigenvalues lie near zero."""
 
     kind: Literal["flatness"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     max_magnitude: Share
     min_share: Share
 
 
-class CountsMatchClaim(_Claim):
+class CountsMatchClaim(_OfOneSeed):
     """There are as many outliers as classes."""
 
+    needs_classes = True
+
     kind: Literal["counts_match"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     rule: OutlierRule
     max_difference: int = Field(ge=0)
     min_share: Share
+
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the Hessian's spectrum of each experiment, then its outliers."""
+        return super().reads(config) + outliers(self.experiments, [self.seed])
 
 
 class CountsGrowClaim(_Claim):
@@ -54,180 +78,192 @@ class CountsGrowClaim(_Claim):
 
     kind: Literal["counts_grow"]
     groups: list[Annotated[list[str], Field(min_length=2)]] = Field(min_length=1)
+    seed: Seed
+    step: Step
     rule: OutlierRule
 
-    @property
-    def experiments(self) -> list[str]:
-        """Every experiment of every group."""
+    def owners(self) -> list[str]:
+        """Name every experiment of every group."""
         return [name for group in self.groups for name in group]
 
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the Hessian's spectrum of each experiment, then its outliers."""
+        names = self.owners()
+        return spectra(names, [self.seed], [self.step]) + outliers(names, [self.seed])
 
-class NegativePartClaim(_Claim):
+
+class NegativePartClaim(_OfOneSeed):
     """Negative eigenvalues remain, and are much smaller than the largest positive ones."""
 
     kind: Literal["negative_part"]
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     max_magnitude: Share
 
 
-class _ComparisonClaim(_SeveralSeeds):
-    section: str
+class _Comparison(_OfSeveralSeeds):
     experiments: Annotated[list[str], Distinct] = Field(min_length=2)
 
 
-class EdgeUnchangedClaim(_ComparisonClaim):
+class EdgeUnchangedClaim(_Comparison):
     """The largest eigenvalues are the same in all experiments, up to a factor."""
 
     kind: Literal["edge_unchanged"]
-    num_compared: int = Field(ge=1)
+    num_compared: Count
     max_ratio: Positive
 
 
-class ShareUnchangedClaim(_ComparisonClaim):
+class ShareUnchangedClaim(_Comparison):
     """The share of negative eigenvalues is the same in all experiments, up to a factor."""
 
     kind: Literal["share_unchanged"]
     max_ratio: Positive
 
 
-class FirstIsLargerClaim(_ComparisonClaim):
+class FirstIsLargerClaim(_Comparison):
     """The first of two experiments has the larger outliers."""
 
     kind: Literal["first_is_larger"]
-    num_compared: int = Field(ge=1)
+    num_compared: Count
 
 
-class CountsEqualClaim(_ComparisonClaim):
+class CountsEqualClaim(_Comparison):
     """Two experiments have the same number of outliers."""
 
     kind: Literal["counts_equal"]
     rule: OutlierRule
     max_difference: int = Field(ge=0)
 
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the spectra by experiment and seed, then the outliers."""
+        return super().reads(config) + outliers(self.experiments, self.seeds)
 
-class ResidualIsSmallClaim(_SeveralSeeds):
+
+class ResidualIsSmallClaim(_OfSeveralSeeds):
     """The residual is a small part of the Hessian at the end of training."""
 
+    matrices = (Matrix.HESSIAN, Matrix.RESIDUAL)
+
     kind: Literal["residual_is_small"]
-    section: str
     max_ratio: Positive
 
-    @property
-    def matrices(self) -> list[Matrix]:
-        """Which spectra are read."""
-        return ["hessian", "ggn", "residual"]
 
-
-class TrivialZerosClaim(_SeveralSeeds):
+class TrivialZerosClaim(_OfSeveralSeeds):
     """G has at least P - N zero eigenvalues."""
 
+    matrices = (Matrix.GGN,)
+
     kind: Literal["trivial_zeros"]
-    section: str
-
-    @property
-    def matrices(self) -> list[Matrix]:
-        """Which spectra are read."""
-        return ["ggn"]
 
 
-class ResidualFadesClaim(Section):
+class ResidualFadesClaim(_Claim, OfRun):
     """The residual's part of the Hessian shrinks through training."""
 
     kind: Literal["residual_fades"]
-    section: str
-    experiment: str
-    seed: Seed
     max_ratio: Positive
 
-    @property
-    def steps(self) -> list[int]:
-        """None by name: every step with spectra is read."""
-        return []
-
-    @property
-    def matrices(self) -> list[Matrix]:
-        """Which spectra are read."""
-        return ["hessian", "residual"]
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the spectra of H and R at every step that has spectra."""
+        steps = config.experiments[self.experiment].spectrum_steps
+        # Without any, the end: the check then says that the experiment has no spectra.
+        steps = steps or [config.experiments[self.experiment].last_step]
+        return spectra([self.experiment], [self.seed], steps, (Matrix.HESSIAN, Matrix.RESIDUAL))
 
 
-class DirectionsClaim(Section):
+class DirectionsClaim(_Claim, OfExperiments):
     """The leading eigenvectors lie in the span of class-mean gradients of the outputs."""
 
+    needs_classes = True
+
     kind: Literal["outliers_are_class_means"]
-    section: str
-    experiments: Annotated[list[str], Distinct] = Field(min_length=1)
     seed: Seed
     min_overlap: Share
 
-    @property
-    def steps(self) -> list[int]:
-        """None by name: the end of each training is looked at."""
-        return []
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the directions at the end of each training."""
+        return last_directions(self.experiments, self.seed, config)
 
 
-class NoBarrierClaim(Section):
+class _OnTheLine(_Claim, OfExperiment):
+    needs_start = True
+
+    seeds: Seeds
+
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the line of each seed."""
+        return [line(self.experiment, seed) for seed in self.seeds]
+
+
+class NoBarrierClaim(_OnTheLine):
     """No barrier on the line between the ends of two parts of a training."""
 
     kind: Literal["no_barrier"]
-    section: str
-    experiment: str
-    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
     max_rise: Share
 
 
-class SecondEndIsBetterClaim(Section):
+class SecondEndIsBetterClaim(_OnTheLine):
     """The second part of a training ends at a higher test accuracy."""
 
     kind: Literal["second_end_is_better"]
-    section: str
-    experiment: str
-    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
 
 
-class LawsClaim(Section):
+class _OnSources(_Claim, OfSources):
+    part: ClassVar[str]
+
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List one part of the results of each source, in the order of their names."""
+        return sorted(self.parts(self.part))
+
+
+class LawsClaim(_OnSources):
     """Linear models' spectra follow a law."""
 
+    source_kind = "linear_model"
+    part = "law"
+
     kind: Literal["plain_law", "generalized_law"]
-    section: str
-    sources: Annotated[list[str], Distinct] = Field(min_length=1)
     max_distance: Share
 
 
-class LargeOutlierClaim(Section):
+class LargeOutlierClaim(_OnSources):
     """Each of several linear models has one outlier far above the bulk, where it is predicted."""
 
+    source_kind = "linear_model"
+    part = "outliers"
+
     kind: Literal["large_outlier"]
-    section: str
-    sources: Annotated[list[str], Distinct] = Field(min_length=1)
     max_error: Share
 
 
-class SpikePositionsClaim(Section):
+class SpikePositionsClaim(_OnSources):
     """Theorem 1: where the largest eigenvalue lies, for each size."""
 
+    source_kind = "spikes"
+    part = "positions"
+
     kind: Literal["spike_positions"]
-    section: str
     sources: Annotated[list[str], Distinct] = Field(min_length=1, max_length=1)
     min_distance: Positive
     max_errors: Positive
 
 
-class SpikeFluctuationsClaim(Section):
+class SpikeFluctuationsClaim(_OnSources):
     """Theorem 1: how the largest eigenvalue fluctuates, at the largest size."""
 
+    source_kind = "spikes"
+    part = "positions"
+
     kind: Literal["spike_fluctuations"]
-    section: str
     sources: Annotated[list[str], Distinct] = Field(min_length=1, max_length=1)
     min_distance: Positive
     min_p_value: Share
 
 
-class SpikedSpectraClaim(Section):
+class SpikedSpectraClaim(_OnSources):
     """Theorem 2: zeros, bulk and outliers."""
 
+    source_kind = "spiked_spectra"
+    part = "parts"
+
     kind: Literal["spectrum_parts"]
-    section: str
-    sources: Annotated[list[str], Distinct] = Field(min_length=1)
     max_errors: Positive
 
 

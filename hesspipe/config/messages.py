@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, one readable line each: key, value, what is allowed."""
+"""Errors of a configuration in words, one line each: the key, the condition, the value."""
 
 from __future__ import annotations
 
@@ -26,16 +26,21 @@ _TYPES = {
 
 
 def explain(
-    mistakes: Iterable[Mapping[str, Any]], raw: Any, known_keys: Iterable[str]
+    mistakes: Iterable[Mapping[str, Any]],
+    raw: Any,
+    origins: Mapping[str, str],
+    known_keys: Iterable[str],
 ) -> list[str]:
-    """Say pydantic's errors, one line for each key.
+    """Put pydantic's errors into words, one line for each key.
 
     Parameters
     ----------
     mistakes : iterable of mapping
-        What `pydantic.ValidationError.errors` gives.
+        From `pydantic.ValidationError.errors`.
     raw : object
-        The content of the whole file, to tell its keys from what pydantic adds to a path.
+        The whole configuration, to distinguish its keys from those that pydantic adds to a path.
+    origins : mapping
+        From the place of a copied value to the place where it is written.
     known_keys : iterable of str
         Every key that the file may have, for a suggestion.
 
@@ -46,7 +51,7 @@ def explain(
     """
     by_key: dict[str, list[Mapping[str, Any]]] = {}
     for mistake in mistakes:
-        by_key.setdefault(_key(mistake, raw), []).append(mistake)
+        by_key.setdefault(_origin(_key(mistake, raw), origins), []).append(mistake)
     lines = []
     for key, entries in by_key.items():
         # Of a key that may be one thing or another, the mistake inside the fitting one counts.
@@ -77,7 +82,7 @@ def _line(key: str, mistakes: list[Mapping[str, Any]], known_keys: list[str]) ->
 
 
 def _key(mistake: Mapping[str, Any], raw: Any) -> str:
-    """Dotted place of a mistake; what pydantic adds to the path is no key of the file."""
+    """Dotted place of a mistake, without the parts that pydantic adds to the path."""
     location = mistake["loc"]
     parts: list[str] = []
     for part in location:
@@ -91,13 +96,24 @@ def _key(mistake: Mapping[str, Any], raw: Any) -> str:
     return ".".join(parts) or "the file"
 
 
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    """Place where a value is written that was copied to another one."""
+    while True:
+        parts = key.split(".")
+        prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+        copied = next((prefix for prefix in prefixes if prefix in origins), None)
+        if copied is None:
+            return key
+        key = origins[copied] + key.removeprefix(copied)
+
+
 def _allowed(mistake: Mapping[str, Any]) -> str:
     """What a value may be."""
     kind, context = mistake["type"], mistake.get("ctx", {})
     if kind in _BOUNDS:
         phrase, name = _BOUNDS[kind]
         return f"{phrase} {context[name]}"
-    if kind == "literal_error":
+    if kind in ("literal_error", "enum"):
         return str(context["expected"])
     if kind == "union_tag_invalid":
         return f"one of {context['expected_tags']}"
@@ -116,7 +132,7 @@ def _allowed(mistake: Mapping[str, Any]) -> str:
 
 
 def _hint(kind: str, value: Any) -> str:
-    """The way out of YAML's own traps."""
+    """Advice on values that YAML reads as another type."""
     if kind == "float_type" and isinstance(value, str):
         try:
             return f" (YAML reads this as text; write {float(value)!r})"

@@ -8,7 +8,8 @@ from typing import get_args
 import pandas as pd
 import pytest
 
-from hesspipe.config.entries import Figure, Table
+from hesspipe.config.figures import Figure
+from hesspipe.config.tables import Table
 from hesspipe.tables.formats import table_page
 
 REPORT = Path(__file__).parents[2] / "report"

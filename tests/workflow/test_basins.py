@@ -12,7 +12,7 @@ import yaml
 from cifar10_files import write_files
 from test_workflow import REPOSITORY, make_project, planned, small_config, snakemake, write_config
 
-from hesspipe.config.schema import validate_config
+from hesspipe.config.loading import validate_config
 from hesspipe.tables.store import read_table
 
 

@@ -1,0 +1,87 @@
+"""Datasets in a configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from hesspipe.config.results import ResultKey, ResultKind
+from hesspipe.config.types import Count, Finite, FunctionName, Positive, Section, Seed
+
+if TYPE_CHECKING:
+    from hesspipe.config.schema import Config
+
+
+class _Data(Section):
+    # Height and width of the inputs, if they are images.
+    image_size: ClassVar[int | None] = None
+    # Whether targets are class labels, as far as the configuration alone can tell.
+    has_classes: ClassVar[bool] = True
+
+    def produces(self, name: str, config: Config) -> list[ResultKey]:
+        """List the results that can be computed from this entry."""
+        return [ResultKey(ResultKind.DATASETS, name)]
+
+
+class GaussianClusters(_Data):
+    """Isotropic Gaussian clusters, one per class; see `hesspipe.data.dataset.gaussian_clusters`."""
+
+    kind: Literal["gaussian_clusters"]
+    num_clusters: int = Field(ge=2)
+    cluster_std: Positive
+    num_features: Count
+    center_low: Finite
+    center_high: Finite
+    num_train: Count
+    num_test: Count
+    seed: Seed
+
+
+class MNISTDigits(_Data):
+    """Handwritten digits; see `hesspipe.data.dataset.mnist_digits`."""
+
+    image_size: ClassVar[int | None] = 28
+
+    kind: Literal["mnist_digits"]
+    source: Literal["embedded", "folder", "download"]
+    folder: str | None
+    num_train: Count
+    seed: Seed
+
+
+class CIFAR10Images(_Data):
+    """Small color photographs; see `hesspipe.data.dataset.cifar10_images`."""
+
+    image_size: ClassVar[int | None] = 32
+
+    kind: Literal["cifar10_images"]
+    source: Literal["folder", "download"]
+    folder: str = Field(min_length=1)
+    num_train: Count
+    seed: Seed
+
+
+class UserData(_Data):
+    """The data that a user function returns."""
+
+    has_classes: ClassVar[bool] = False
+
+    kind: Literal["own"]
+    function: FunctionName
+    arguments: dict[str, Any]
+
+
+class DataFile(_Data):
+    """Tensors in a safetensors file of the user."""
+
+    has_classes: ClassVar[bool] = False
+
+    kind: Literal["file"]
+    path: str = Field(min_length=1)
+
+
+Data = Annotated[
+    GaussianClusters | MNISTDigits | CIFAR10Images | UserData | DataFile,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,313 @@
+"""Shorthand in a configuration, written out before the configuration is checked.
+
+- A section may be the name of a file that holds it: ``claims: statements.yaml``.
+- An entry with ``for`` is a grid, one entry for each combination of values, which replace the
+  placeholders in its name and in its values: ``blobs_k{k}: {for: {k: [2, 5]}, ...}``. An entry
+  that is written out replaces the grid's entry of the same name.
+- ``like: name`` starts from the entry of that name in the same section, and changes the keys
+  given next to it; ``like`` an entry's own name means the grid's entry. In the model and training
+  of an experiment the name is one of `models` and `trainings`, where the name alone will do, too.
+- In a list of names, the name of one of `groups` stands for all its members.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hesspipe.config.yaml_files import read_yaml
+from hesspipe.errors import ConfigError
+
+_INCLUDABLE = ("figures", "tables", "claims")
+_READERS = ("figures", "tables", "claims")
+_SECTIONS = ("models", "trainings", "datasets", "experiments", "random_matrices", *_READERS)
+_NAMED_PARTS = {"model": "models", "training": "trainings"}
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+Raw = dict[str, Any]
+
+
+@dataclass
+class Expansion:
+    """A configuration without shorthand, and what went wrong when it was written out.
+
+    Attributes
+    ----------
+    raw : dict
+        The configuration.
+    origins : dict
+        From the place of a value that was copied to the place where it is written.
+    mistakes : list of str
+        One line each.
+    """
+
+    raw: Raw
+    origins: dict[str, str] = field(default_factory=dict)
+    mistakes: list[str] = field(default_factory=list)
+
+
+def expand(raw: Mapping[str, Any], folder: Path) -> Expansion:
+    """Write out every grid, name, group and file.
+
+    Parameters
+    ----------
+    raw : mapping
+        As read from YAML. What is not of the expected form is left for the check that follows.
+    folder : Path
+        The configuration's; names of files are relative to it.
+    """
+    found = Expansion({**raw})
+    for section in _INCLUDABLE:
+        _include(section, folder, found)
+    from_grids = {section: _expand_grids(section, found) for section in _SECTIONS}
+    for section in _SECTIONS:
+        _resolve_likes(section, from_grids[section], found)
+    _resolve_parts(found)
+    _resolve_groups(found)
+    return found
+
+
+def _include(section: str, folder: Path, found: Expansion) -> None:
+    name = found.raw.get(section)
+    if not isinstance(name, str):
+        return
+    try:
+        content = read_yaml(folder / name)
+    except OSError:
+        found.mistakes.append(
+            f"{section} must be a mapping or the name of a file, got {name!r}, which does not exist"
+        )
+        found.raw[section] = {}
+        return
+    except ConfigError as error:
+        found.mistakes.append(str(error))
+        found.raw[section] = {}
+        return
+    if set(content) != {section}:
+        found.mistakes.append(
+            f"{name} must hold the key {section!r} and no other, got {sorted(map(str, content))}"
+        )
+    found.raw[section] = content.get(section, {})
+
+
+def _entries(section: str, found: Expansion) -> Iterator[tuple[str, Raw]]:
+    """Iterate over a copy of the entries that are mappings."""
+    entries = found.raw.get(section)
+    if isinstance(entries, Mapping):
+        for name, entry in [*entries.items()]:
+            if isinstance(name, str) and isinstance(entry, Mapping):
+                yield name, dict(entry)
+
+
+def _expand_grids(section: str, found: Expansion) -> Raw:
+    """Replace grids by their entries, and return those that written entries replace."""
+    made: Raw = {}
+    if not isinstance(found.raw.get(section), Mapping):
+        return made
+    entries = dict(found.raw[section])
+    result: Raw = {}
+    for name, entry in entries.items():
+        is_grid = isinstance(entry, Mapping) and "for" in entry
+        if not is_grid:
+            result[name] = entry
+            continue
+        place = f"{section}.{name}"
+        mistake = _wrong_grid(place, name, entry["for"])
+        if mistake:
+            found.mistakes.append(mistake)
+            continue
+        for new_name, new_entry in _grid(name, entry):
+            if new_name in made:
+                found.mistakes.append(f"{place} must make new names, got {new_name!r} twice")
+            made[new_name] = new_entry
+            result[new_name] = entries.get(new_name, new_entry)
+    found.raw[section] = result
+    return made
+
+
+def _wrong_grid(place: str, name: str, values: Any) -> str | None:
+    """Say what is wrong with the values of a grid, if anything is."""
+    wanted = _PLACEHOLDER.findall(name)
+    if not isinstance(values, Mapping):
+        return f"{place}.for must be a mapping from placeholders to lists, got {values!r}"
+    if set(wanted) != set(values) or not wanted:
+        return (
+            f"{place}.for must have the placeholders of the name, {sorted(set(wanted))}, "
+            f"got {sorted(map(str, values))}"
+        )
+    for key, choices in values.items():
+        if not isinstance(choices, list) or not choices:
+            return f"{place}.for.{key} must be a list of at least 1, got {choices!r}"
+    return None
+
+
+def _grid(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, Raw]]:
+    """Make the entries of a grid; the values of the last key of `for` change first."""
+    values = entry["for"]
+    body = {key: part for key, part in entry.items() if key != "for"}
+    for combination in product(*values.values()):
+        chosen = dict(zip(values, combination, strict=True))
+        yield _fill(name, chosen), {key: _filled(part, chosen) for key, part in body.items()}
+
+
+def _filled(value: Any, chosen: Mapping[str, Any]) -> Any:
+    """Replace placeholders; one that stands alone gives the value itself, a number say."""
+    if isinstance(value, Mapping):
+        return {key: _filled(part, chosen) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, chosen) for part in value]
+    if not isinstance(value, str):
+        return value
+    alone = _PLACEHOLDER.fullmatch(value)
+    return chosen[alone[1]] if alone and alone[1] in chosen else _fill(value, chosen)
+
+
+def _fill(text: str, chosen: Mapping[str, Any]) -> str:
+    return _PLACEHOLDER.sub(lambda match: str(chosen.get(match[1], match[0])), text)
+
+
+def _resolve_likes(section: str, from_grids: Raw, found: Expansion) -> None:
+    """Write out every `like` of the entries of a section."""
+    entries = dict(_entries(section, found))
+
+    def look_up(name: str, passed: tuple[str, ...]) -> Raw | None:
+        entry = entries[name]
+        other = entry.pop("like", None)
+        if other is None:
+            return entry
+        place = f"{section}.{name}.like"
+        if other == name and name in from_grids:
+            start: Raw | None = dict(from_grids[name])
+        elif not isinstance(other, str) or other not in entries or other == name:
+            choices = _choices(set(entries) - {name})
+            found.mistakes.append(f"{place} must be {choices}, got {other!r}")
+            return None
+        elif other in passed:
+            found.mistakes.append(f"{place} must not lead back to itself, got {other!r}")
+            return None
+        else:
+            start = look_up(other, (*passed, name))
+        if start is None:
+            return None
+        inherited = {key: value for key, value in start.items() if key not in entry}
+        if other != name:
+            for key in inherited:
+                found.origins[f"{section}.{name}.{key}"] = f"{section}.{other}.{key}"
+        entry.update(inherited)
+        return entry
+
+    for name in entries:
+        if look_up(name, ()) is None:
+            entries[name] = {}
+    if entries:
+        found.raw[section] = {**found.raw[section], **entries}
+
+
+def _resolve_parts(found: Expansion) -> None:
+    """Write out the named models and trainings of experiments."""
+    for name, entry in _entries("experiments", found):
+        for part, section in _NAMED_PARTS.items():
+            given = entry.get(part)
+            changes = dict(given) if isinstance(given, Mapping) else {}
+            other = changes.pop("like", None) if changes else given
+            if not isinstance(other, str):
+                continue
+            place = f"experiments.{name}.{part}"
+            known = found.raw.get(section)
+            if not isinstance(known, Mapping) or not isinstance(known.get(other), Mapping):
+                choices = _choices(known if isinstance(known, Mapping) else ())
+                found.mistakes.append(f"{place} must be a mapping or {choices}, got {other!r}")
+                continue
+            if changes:
+                for key in known[other]:
+                    if key not in changes:
+                        found.origins[f"{place}.{key}"] = f"{section}.{other}.{key}"
+            else:
+                found.origins[place] = f"{section}.{other}"
+            entry[part] = {**known[other], **changes}
+        found.raw["experiments"][name] = entry
+
+
+def _resolve_groups(found: Expansion) -> None:
+    """Write out the names of groups in the lists of figures, tables and claims."""
+    groups = found.raw.pop("groups", {})
+    if not isinstance(groups, Mapping):
+        found.mistakes.append(f"groups must be a mapping, got {groups!r}")
+        return
+    known = {name for section in ("experiments", "random_matrices")
+             for name in found.raw.get(section) or ()}  # fmt: skip
+    members = _members(groups, known, found)
+    for section in _READERS:
+        for name, entry in _entries(section, found):
+            place = f"{section}.{name}"
+            for key in ("experiments", "sources"):
+                entry |= _written_out(f"{place}.{key}", entry.get(key), members, found, key)
+            lists = entry.get("groups")
+            if isinstance(lists, list):
+                entry["groups"] = [
+                    members[part] if isinstance(part, str) and part in members else part
+                    for part in lists
+                ]
+            found.raw[section] = {**found.raw[section], name: entry}
+
+
+def _written_out(
+    place: str, names: Any, members: Mapping[str, list[str]], found: Expansion, key: str
+) -> Raw:
+    """Give the list of names that a group, or a list with groups in it, stands for."""
+    if isinstance(names, str):
+        if names not in members:
+            found.mistakes.append(
+                f"{place} must be a list or {_choices(members, 'groups')}, got {names!r}"
+            )
+            return {key: []}
+        return {key: members[names]}
+    if isinstance(names, list):
+        return {key: [one for name in names for one in _one_or_many(name, members)]}
+    return {}
+
+
+def _one_or_many(name: Any, members: Mapping[str, list[str]]) -> list[Any]:
+    return members[name] if isinstance(name, str) and name in members else [name]
+
+
+def _members(groups: Mapping[str, Any], known: set[str], found: Expansion) -> dict[str, list[str]]:
+    """Write out the groups that other groups contain."""
+    members: dict[str, list[str]] = {}
+
+    def collect(group: str, passed: tuple[str, ...]) -> list[str]:
+        if group in members:
+            return members[group]
+        names = groups[group]
+        result: list[str] = []
+        for name in names if isinstance(names, list) else []:
+            if name in passed or name == group:
+                found.mistakes.append(f"groups.{group} must not contain itself, got {name!r}")
+            elif isinstance(name, str) and name in groups:
+                result += collect(name, (*passed, group))
+            elif name in known:
+                result.append(name)
+            else:
+                found.mistakes.append(
+                    f"groups.{group} must hold names of experiments, random_matrices or groups, "
+                    f"got {name!r}"
+                )
+        members[group] = result
+        return result
+
+    for group, names in groups.items():
+        if not isinstance(names, list) or not names:
+            found.mistakes.append(f"groups.{group} must be a list of at least 1, got {names!r}")
+        if group in known:
+            found.mistakes.append(f"groups.{group} must not have the name of one of its members")
+        collect(group, ())
+    return members
+
+
+def _choices(names: Any, section: str = "") -> str:
+    known = ", ".join(sorted(map(str, names))) or "none"
+    return f"one of {section}{' ' if section else ''}{known}"

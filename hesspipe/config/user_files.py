@@ -1,0 +1,92 @@
+"""What user functions and files must be, as far as it can be seen before any job starts."""
+
+from __future__ import annotations
+
+import difflib
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from hesspipe.imports import call_function, mistake_in
+
+
+def wrong_function(key: str, name: str) -> Iterator[str]:
+    """Find a function that its module does not define."""
+    mistake = mistake_in(name)
+    if mistake is not None:
+        yield f"{key} {mistake}"
+
+
+def wrong_tensors(key: str, path: str) -> Iterator[str]:
+    """Find a file that is not in the safetensors format, whatever its name says."""
+    if not Path(path).exists():
+        yield f"{key} must be a safetensors file, got {path!r}, which does not exist"
+    elif Path(path).is_dir():
+        yield f"{key} must be a safetensors file, got {path!r}, which is a folder"
+    elif tensor_names(path) is None:
+        yield f"{key} must be a safetensors file, got {path!r}, which is {_describe(path)}"
+
+
+def tensor_names(path: str) -> list[str] | None:
+    """Read the names of the tensors in a safetensors file; None if it is not one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as tensors:
+            return [*tensors.keys()]
+    except (SafetensorError, OSError, ValueError):
+        return None
+
+
+def _describe(path: str) -> str:
+    """Say what a file holds that is not safetensors, and how to convert it."""
+    if not Path(path).stat().st_size:
+        return "empty"
+    with Path(path).open("rb") as file:
+        start = file.read(2)
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    target = str(Path(path).with_suffix(".safetensors"))
+    if any(name.endswith(".npy") for name in names):
+        return (
+            "a NumPy archive; convert it with "
+            f"safetensors.numpy.save_file(dict(numpy.load({path!r})), {target!r})"
+        )
+    # torch.save writes a zip archive with data.pkl in it; before version 1.6, plain pickles.
+    if start[:1] == b"\x80" or any(name.endswith("data.pkl") for name in names):
+        return (
+            "a PyTorch file; convert it with safetensors.torch.save_file("
+            f"torch.load({path!r}, map_location='cpu', weights_only=True), {target!r})"
+        )
+    return "damaged or incomplete, or of another format; write it with safetensors.torch.save_file"
+
+
+def parameter_names(function: str, arguments: Mapping[str, Any]) -> list[str] | None:
+    """Build a user's network without memory or random numbers, and name its parameters.
+
+    Returns None where that fails: the job that builds the network in earnest then says why.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            network = call_function(function, arguments)
+        return [name for name, _ in network.named_parameters()]
+    except Exception:  # whatever a user's function may raise
+        return None
+
+
+def unmatched_patterns(
+    key: str, groups: Mapping[str, Sequence[str]], names: Iterable[str]
+) -> Iterator[str]:
+    """Find patterns of parameter names that match none of them."""
+    known = [*names]
+    for group, patterns in groups.items():
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in known):
+                near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.3) or known[:3]
+                yield (
+                    f"{key}.{group} must match parameters of the network, got {pattern!r}; the "
+                    f"nearest are {', '.join(near)}"
+                )
