@@ -1,7 +1,7 @@
 """Independent random streams, one for each (seed, purpose).
 
-A purpose's stream does not move when another purpose draws more or fewer numbers, and no
-global state is read or set.
+The stream of one purpose does not change when another purpose draws more or fewer numbers, and no
+global state is read or set. `probe` is a fixed vector, for tests of identities.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 def derive_seed(seed: int, purpose: str, num_bits: int = 63) -> int:
@@ -53,3 +54,37 @@ def generator(seed: int, purpose: str) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, purpose))
+
+
+def probe_generator() -> torch.Generator:
+    """Make the generator of fixed test vectors."""
+    import torch
+
+    return torch.Generator().manual_seed(0)
+
+
+def probe(like: Tensor) -> Tensor:
+    """Draw the fixed test vector: standard normal numbers, the same at every call.
+
+    An identity that holds for one vector in general position holds for all, with probability 1.
+
+    Parameters
+    ----------
+    like : Tensor
+        Gives the shape, dtype and device.
+
+    Returns
+    -------
+    Tensor
+        Drawn in float64 on the CPU, so that every dtype and device sees equal numbers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> probe(torch.zeros(2))
+    tensor([ 1.5410, -0.2934])
+    """
+    import torch
+
+    numbers = torch.randn(like.shape, generator=probe_generator(), dtype=torch.float64)
+    return numbers.to(like)

@@ -5,7 +5,7 @@ import os
 from hesspipe.data.cifar10 import missing_files
 from hesspipe.config.theory import SOURCE_KINDS
 from hesspipe.workflow.closure import code_closure, own_code
-from hesspipe.workflow.devices import has_gpu
+from hesspipe.hardware import has_gpu
 
 DATASET = "results/datasets/{dataset}.safetensors"
 CHECKPOINT = "results/{experiment}/seed{seed}/checkpoints/step{step}.safetensors"

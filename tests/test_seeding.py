@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hesspipe.seeding import derive_seed, generator
+from hesspipe.seeding import derive_seed, generator, probe
 
 PURPOSES = ["initial parameters", "gaussian clusters", "batches of epoch 0", "batches of epoch 1"]
 
@@ -66,3 +66,16 @@ def test_generator_does_not_read_the_global_state_of_torch():
         torch.manual_seed(99)
         second = numbers(3, "initial parameters")
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_probe_is_the_same_for_every_call_and_dtype(dtype):
+    first, second = probe(torch.zeros(3, 5)), probe(torch.ones(3, 5, dtype=dtype))
+    assert second.dtype == dtype
+    assert torch.equal(first.to(dtype), second.to(torch.float32).to(dtype))
+
+
+def test_probe_does_not_touch_the_global_state_of_torch():
+    before = torch.random.get_rng_state()
+    probe(torch.zeros(3))
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -15,6 +15,7 @@ from torch import nn
 from hesspipe.data.dataset import Dataset, read_dataset
 from hesspipe.errors import DamagedFileError
 from hesspipe.files import write_tensors
+from hesspipe.hardware import exact_kernels, pick_device
 from hesspipe.landscape.alignment import align_units
 from hesspipe.landscape.paths import (
     evaluate_line,
@@ -25,7 +26,7 @@ from hesspipe.landscape.paths import (
     plane_through,
 )
 from hesspipe.networks.build import build_network
-from hesspipe.networks.training import exact_kernels, load_checkpoint, pick_device
+from hesspipe.networks.training import load_checkpoint
 
 
 @dataclass(frozen=True)

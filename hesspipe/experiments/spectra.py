@@ -13,8 +13,9 @@ from hesspipe.curvature.dense import MatrixName
 from hesspipe.curvature.spectra import spectrum
 from hesspipe.data.dataset import read_dataset
 from hesspipe.errors import DamagedFileError
+from hesspipe.hardware import pick_device
 from hesspipe.networks.build import build_loss, build_network
-from hesspipe.networks.training import load_checkpoint, pick_device
+from hesspipe.networks.training import load_checkpoint
 from hesspipe.objective.objective import Objective
 
 

@@ -16,12 +16,12 @@ import torch
 from hesspipe.data.dataset import Dataset, read_dataset
 from hesspipe.errors import DamagedFileError
 from hesspipe.files import atomic_path, digest, read_tensors
+from hesspipe.hardware import pick_device
 from hesspipe.networks.build import build_loss, build_network, refuse_random_training
 from hesspipe.networks.training import (
     Schedule,
     checkpoint_path,
     load_checkpoint,
-    pick_device,
     state_folder,
     train,
 )
@@ -57,7 +57,7 @@ class TrainingRun:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the training runs; see `hesspipe.networks.training.pick_device`."""
+        """Where the training runs; see `hesspipe.hardware.pick_device`."""
         return pick_device()
 
     @cached_property

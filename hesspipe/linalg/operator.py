@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from hesspipe.linalg.orthogonalization import orthogonalize
+from hesspipe.seeding import probe_generator
+from hesspipe.tolerances import rounding
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,12 @@ def _foreign_product(operator: Any) -> SymmetricProduct:
 
 def _check_symmetric(product: SymmetricProduct) -> None:
     """Compare a random bilinear form with the same form of exchanged vectors."""
-    generator = torch.Generator().manual_seed(0)
+    generator = probe_generator()
     left, right = (random_unit(product, generator) for _ in range(2))
     from_left, from_right = product.multiply(left), product.multiply(right)
     difference = float((left @ from_right - right @ from_left).abs())
     scale = float(from_left.norm() + from_right.norm())
-    if not difference <= 1e3 * torch.finfo(product.dtype).eps * scale:
+    if not difference <= rounding(scale, product.dtype):
         raise ValueError(
             f"operator must be symmetric, got a bilinear form that differs by {difference:.1e} "
             f"when its vectors are exchanged, where products have norm {scale:.1e}"

@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import random_unit
 from hesspipe.seeding import generator
+from hesspipe.tolerances import agrees
 
 
 class SearchState:
@@ -73,8 +73,7 @@ class SearchState:
 
     def _is_close(self, image: Tensor) -> bool:
         # Sums over samples may be taken in another order by another number of threads.
-        tolerance = 1e3 * torch.finfo(image.dtype).eps * float(self.image.norm())
-        return float((image - self.image).norm()) <= tolerance
+        return agrees(image, self.image, float(self.image.norm()))
 
     def _foreign(self, of: str) -> str:
         return (

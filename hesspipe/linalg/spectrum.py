@@ -13,6 +13,8 @@ from torch import Tensor
 
 from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import require
+from hesspipe.seeding import probe
+from hesspipe.tolerances import rounding
 
 # Multiple of eps * P * max|eigenvalue|, the backward error of a dense symmetric eigensolver
 # (LAPACK Users' Guide, section 4.7), below which an eigenvalue counts as zero.
@@ -128,10 +130,9 @@ def solver_bytes(size: int) -> int:
 
 def _check_symmetric(values: Tensor, matrix: str) -> None:
     # A random bilinear form sees an asymmetry anywhere, without a second matrix.
-    generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(2, len(values), generator=generator, dtype=torch.float64).to(values)
+    left, right = probe(values.new_empty(2, len(values)))
     difference = (left @ (values @ right) - right @ (values @ left)).abs()
-    tolerance = 1e3 * torch.finfo(torch.float64).eps * values.norm() * left.norm() * right.norm()
+    tolerance = rounding(values.norm(), values.dtype) * left.norm() * right.norm()
     if difference > tolerance:
         raise ValueError(
             f"{matrix} must be symmetric, got a bilinear form that differs by {difference:.1e} "

@@ -7,11 +7,9 @@ are enough to resume with results that are equal to the last bit.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from tqdm import tqdm
 from hesspipe.data.dataset import Dataset
 from hesspipe.errors import DamagedFileError, DivergedError
 from hesspipe.files import atomic_path, read_tensors, write_tensors
+from hesspipe.hardware import exact_kernels
 from hesspipe.networks.evaluation import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
@@ -70,38 +69,6 @@ class Schedule:
     def is_due(self, step: int, every: int) -> bool:
         """Whether something done `every` so many steps is done at this step."""
         return step % every == 0 or step == self.num_steps
-
-
-def pick_device() -> torch.device:
-    """Pick the device at run time: $HESSPIPE_DEVICE if set, else the first GPU, else the CPU.
-
-    Raises
-    ------
-    ValueError
-        If the variable names a device that torch cannot use here.
-    """
-    name = os.environ.get("HESSPIPE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"HESSPIPE_DEVICE must name a usable device such as 'cpu' or 'cuda:0', got {name!r} "
-            f"({error})"
-        ) from None
-    return device
-
-
-@contextlib.contextmanager
-def exact_kernels() -> Iterator[None]:
-    """Let convolutions on a GPU give the same bits each time, and in float32 keep all of its bits.
-
-    By default cuDNN may sum in another order from run to run, and rounds factors to 10 bits.
-    """
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
-        yield
 
 
 @exact_kernels()

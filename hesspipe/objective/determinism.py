@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hesspipe.objective.pytrees import named_tensors
+from hesspipe.tolerances import rounding
 
 
 @contextmanager
@@ -256,5 +257,5 @@ def _is_same(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
     if one.numel() == 0:
         return True
     size = one.detach().abs().nan_to_num(posinf=0.0).max()  # a scale; no result is changed
-    tolerance = 1e3 * torch.finfo(dtype).eps * float(size)
+    tolerance = rounding(float(size), dtype)
     return bool(torch.allclose(one, other, rtol=0.0, atol=tolerance, equal_nan=True))

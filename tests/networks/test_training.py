@@ -21,7 +21,7 @@ from hesspipe.data.dataset import Dataset
 from hesspipe.errors import DamagedFileError, DivergedError
 from hesspipe.files import read_tensors
 from hesspipe.networks import training
-from hesspipe.networks.training import Schedule, load_checkpoint, pick_device, train
+from hesspipe.networks.training import Schedule, load_checkpoint, train
 
 
 def small_data(num_samples: int = 20) -> Dataset:
@@ -290,18 +290,3 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path, widths: list[int
 def test_schedule_refuses_checkpoints_without_a_record() -> None:
     with pytest.raises(ValueError, match=r"multiple of record_every \(3\), got 4"):
         schedule(checkpoint_every=4)
-
-
-@pytest.mark.parametrize("name", ["cpu", "meta"])
-def test_pick_device_follows_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HESSPIPE_DEVICE", name)
-    assert pick_device() == torch.device(name)
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
-def test_pick_device_refuses_a_device_that_is_not_there(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HESSPIPE_DEVICE", name)
-    with pytest.raises(ValueError, match=f"HESSPIPE_DEVICE must name a usable device.*{name}"):
-        pick_device()
