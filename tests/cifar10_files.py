@@ -1,4 +1,4 @@
-"""CIFAR-10's binary files, written from the description of their layout alone.
+"""CIFAR-10's binary files, written from the published description of their layout.
 
 One label, then 1,024 bytes of red, of green and of blue, each row by row.
 """
@@ -13,7 +13,7 @@ from hesspipe.data.cifar10 import TEST_FILES, TRAIN_FILES
 
 
 def pictures(num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images of shape (N, row, column, color), as a viewer has them, and labels."""
+    """Random images of shape (N, row, column, color), in display order, and labels."""
     random = np.random.default_rng(seed)
     return random.integers(0, 256, (num_images, 32, 32, 3)), random.integers(0, 10, num_images)
 

@@ -1,4 +1,4 @@
-"""H, G and R by plain loops of torch.autograd, with nothing of hesspipe.
+"""H, G and R by plain loops of torch.autograd, independent of hesspipe.
 
 Second derivatives are taken backward over backward: `torch.func.hessian` of a network with
 LayerNorm is wrong in torch 2.13.
@@ -36,7 +36,7 @@ def reference_matrices(
     model = copy.deepcopy(model).double()
     parameters = list(model.parameters())
     for parameter in parameters:
-        parameter.requires_grad_()  # frozen ones are the caller's to take out
+        parameter.requires_grad_()  # rows of frozen parameters are removed by the caller
     with sdpa_kernel(SDPBackend.MATH):
         outputs = call(model)
     vector = join(outputs)

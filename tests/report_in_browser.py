@@ -1,4 +1,4 @@
-"""Open the HTML report in a real browser, click on everything in it, and say what was seen."""
+"""Open the HTML report in a browser, click on everything in it, and report the result."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def open_report(browser: str, path_to_report: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        errors: what the page or the console reported; results: what each click showed; console:
-        the browser's own lines.
+        errors: from the page or the console; results: the content after each click; console: the
+        output of the browser.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "report.html"

@@ -1,4 +1,4 @@
-"""Every public entry point leaves the model, the data and all global state as they were."""
+"""No public function changes the model, the data or any global state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hesspipe.objective.objective import Objective
 
 
 def model() -> nn.Module:
-    """In training mode but for what is random, with a gradient, a buffer, a frozen parameter."""
+    """A model in training mode without randomness, with gradient, buffer and frozen parameter."""
     network = nn.Sequential(
         nn.ReLU(inplace=True), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)
     )
@@ -30,7 +30,7 @@ def model() -> nn.Module:
 
 
 class Failing(nn.Module):
-    """Draws random numbers without an effect, and fails when it is to be differentiated."""
+    """Draws random numbers without an effect, and fails if it is differentiated."""
 
     is_failing = False
 
@@ -47,8 +47,8 @@ class Failing(nn.Module):
 
 
 def snapshot(network: nn.Module, tensors: list[Tensor]) -> list[Any]:
-    """All that must not change, as values that can be compared."""
-    numpy_state = np.random.get_state()  # noqa: NPY002 (the state to be left alone)
+    """Everything that must not change, as comparable values."""
+    numpy_state = np.random.get_state()  # noqa: NPY002 (the state that must not change)
     return [
         {name: value.clone() for name, value in network.state_dict().items()},
         {name: (value.requires_grad, value.dtype) for name, value in network.named_parameters()},
@@ -93,7 +93,7 @@ ENTRY_POINTS: dict[str, Callable[[Objective], Any]] = {
     "density": lambda objective: hesspipe.density(objective, num_probes=2, num_steps=5),
     "estimate_norms": lambda objective: hesspipe.estimate_norms(objective, num_products=6),
 }
-# The objective is built by every test here; the others take no objective.
+# Every test builds an objective; the other functions take none.
 WITHOUT_OBJECTIVE = {
     "Objective", "DiagonalBlock", "Spectrum", "Eigenpairs", "NotConvergedError", "Density",
     "count_outliers",
@@ -144,7 +144,7 @@ def test_refused_objective_leaves_everything_as_it_was() -> None:
 
 
 def test_snapshot_sees_each_change() -> None:
-    # The tests above could not fail otherwise.
+    # Otherwise the tests above could not fail.
     network, data = model(), [normal(3)]
     before = snapshot(network, data)
     changes: list[Callable[[nn.Module, list[Tensor]], Any]] = [
