@@ -41,7 +41,7 @@ def rounding(scale: Size, dtype: torch.dtype) -> Size:
     return NUM_ROUNDINGS * torch.finfo(dtype).eps * scale
 
 
-def agrees(found: Tensor, expected: Tensor, scale: float | Tensor) -> bool:
+def agrees(found: Tensor, expected: Tensor, scale: Size) -> bool:
     """Check that two tensors are equal up to rounding.
 
     Parameters
