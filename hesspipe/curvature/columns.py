@@ -144,8 +144,8 @@ def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
     return total
 
 
-def rounding_scale(objective: Objective, matrix: str, vector: Tensor) -> float:
-    """Size of a product before the loss saturates; eps times it is the product's rounding.
+def unsaturated_norm(objective: Objective, matrix: str, vector: Tensor) -> float:
+    """Norm of a product before the loss saturates; eps times it is the rounding of the product.
 
     The same product is taken with the loss at outputs of zero, where nothing cancels; see
     `hesspipe.curvature.loss_derivatives.at_zero_outputs`.

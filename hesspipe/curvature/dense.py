@@ -131,7 +131,7 @@ class ExactMatrix:
         "layers", "convolutions" or "columns".
     rounding : float
         Estimate of the largest eigenvalue of the matrix's rounding errors: the loss's own
-        rounding on top of eps * ||values||; see `hesspipe.curvature.columns.rounding_scale`.
+        rounding on top of eps * ||values||; see `hesspipe.curvature.columns.unsaturated_norm`.
     """
 
     values: Tensor
@@ -212,10 +212,10 @@ def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:
     )
 
 
-def rounding_size(objective: Objective, matrix: str) -> float:
+def eigenvalue_rounding(objective: Objective, matrix: str) -> float:
     """Estimate the largest eigenvalue of a matrix's rounding errors; see `ExactMatrix`."""
     vector = _probe(objective)
-    scale = columns.rounding_scale(objective, matrix, vector)
+    scale = columns.unsaturated_norm(objective, matrix, vector)
     # The largest errors seen were 3 eps ||M_0 v|| / ||v||.
     return 10 * torch.finfo(objective.dtype).eps * scale / float(vector.norm())
 
@@ -231,7 +231,7 @@ def _check_products(objective: Objective, values: Tensor, matrix: str) -> float:
     """Compare M v and M^T v with a product that forms no matrix; return the rounding."""
     vector = _probe(objective)
     expected = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
-    rounding = rounding_size(objective, matrix)
+    rounding = eigenvalue_rounding(objective, matrix)
     eps = torch.finfo(values.dtype).eps
     # Each product is good to a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
     tolerance = (1e3 * eps * float(values.norm()) + 100 * rounding) * float(vector.norm())

@@ -18,7 +18,7 @@ from scipy.linalg.lapack import dlauum, dpstrf
 from torch import Tensor
 
 from hesspipe.curvature import columns
-from hesspipe.curvature.dense import MatrixName, rounding_size
+from hesspipe.curvature.dense import MatrixName, eigenvalue_rounding
 from hesspipe.curvature.factors import Factors, factorize, is_piecewise_linear
 from hesspipe.curvature.gram import gram_matrix
 from hesspipe.curvature.linear_layers import linear_layers
@@ -164,7 +164,7 @@ def _check_gram(
     product = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
     image = signs * (gram @ weights)
     eps, size, norm = torch.finfo(torch.float64).eps, gram.norm(), vector.norm()
-    noise = eps * size + rounding_size(objective, matrix)  # of M, as an eigenvalue
+    noise = eps * size + eigenvalue_rounding(objective, matrix)  # of M, as an eigenvalue
     for what, found, expected, scale in (
         ("v.v", weights @ (signs * image), norm**2, eps * size * weights.norm() ** 2),
         ("v.Mv", image @ (signs * image), vector @ product, noise * norm**2),

@@ -71,7 +71,7 @@ class BatchProduct:
         self, objective: Objective, matrix: str, batch: Batch
     ) -> list[tuple[Tensor, Tensor]]:
         """The gradient, by theta."""
-        function = batch_loss if matrix == "hessian" else linearized_loss
+        function = weighted_loss if matrix == "hessian" else linearized_loss
         (gradient,) = torch.autograd.grad(
             function(objective, self._theta, batch),
             self._theta,
@@ -93,8 +93,8 @@ class BatchProduct:
         return [(combined, pulled), (slopes, leaf), (outputs, self._theta)]
 
 
-def batch_loss(objective: Objective, theta: Tensor, batch: Batch) -> Tensor:
-    """One batch's part of L(theta): a scalar."""
+def weighted_loss(objective: Objective, theta: Tensor, batch: Batch) -> Tensor:
+    """Evaluate the part of L(theta) that a batch contributes, its share included: a scalar."""
     loss = objective.batch_loss(theta, batch)
     return loss if batch.share == 1 else batch.share * loss
 

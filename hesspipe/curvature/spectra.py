@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from hesspipe.curvature.dense import MatrixName, exact_matrix, rounding_size
+from hesspipe.curvature.dense import MatrixName, eigenvalue_rounding, exact_matrix
 from hesspipe.curvature.factored import factored_eigenvalues, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
 from hesspipe.curvature.matrix import Matrix
@@ -95,7 +95,7 @@ def spectrum(
         # Nothing is frozen where there are factors, so weight decay moves every eigenvalue alike.
         eigenvalues = factored_eigenvalues(objective.without_weight_decay(), factors, matrix)
         eigenvalues += objective.weight_decay if matrix != "residual" else 0.0
-        rounding = rounding_size(objective, matrix)
+        rounding = eigenvalue_rounding(objective, matrix)
         return with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
     exact = exact_matrix(
         objective,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from hesspipe.data.dataset import Dataset
 from hesspipe.imports import call_function
 from hesspipe.networks.architectures import build_model
+from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import derive_seed, generator
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 _PARTS = ("train_inputs", "train_targets", "test_inputs", "test_targets")
 
 
