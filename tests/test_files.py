@@ -1,6 +1,7 @@
 """Files are whole or absent, whatever happens while they are written or read."""
 
 import hashlib
+import json
 import os
 import stat
 import subprocess
@@ -11,7 +12,14 @@ import pytest
 import torch
 
 from hesspipe.errors import DamagedFileError
-from hesspipe.files import atomic_path, digest, read_tensors, write_tensors, write_text
+from hesspipe.files import (
+    atomic_path,
+    digest,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 TENSORS = {
     "weight": torch.arange(6, dtype=torch.float64).reshape(2, 3),
@@ -212,3 +220,12 @@ def test_atomic_path_names_a_target_whose_folder_cannot_be_made(tmp_path):
         atomic_path(tmp_path / "file" / "out.bin"),
     ):
         pass
+
+
+def test_write_json_keeps_the_order_and_every_digit(tmp_path):
+    content = {"zeta": 1 / 3, "alpha": {"gap": 2, "elbow": [1, 5e-324]}}
+    write_json(content, tmp_path / "metrics.json")
+    text = (tmp_path / "metrics.json").read_text()
+    assert json.loads(text) == content
+    assert list(json.loads(text)) == ["zeta", "alpha"]
+    assert text.endswith("}\n")

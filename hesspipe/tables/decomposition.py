@@ -75,7 +75,7 @@ def decompose(spectra: Sequence[Result], outliers: Result) -> Result:
         if set(matrices) != set(Matrix):
             raise ValueError(
                 f"spectra must hold hessian, ggn and residual at step {step}, got "
-                f"{sorted(matrices)}; list all three in the experiment's spectra.matrices"
+                f"{sorted(map(str, matrices))}; list all three in the experiment's spectra.matrices"
             )
         sizes = _sizes(matrices)
         for rule in outliers.table["rule"].unique():

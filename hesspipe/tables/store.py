@@ -25,7 +25,7 @@ from hesspipe.files import atomic_path
 from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """A table and its provenance.
 
@@ -121,7 +121,7 @@ def read_result(path: str | Path, kind: str | Sequence[str] | None = None) -> Re
         provenance = json.loads((content.schema.metadata or {})[b"hesspipe"])
         found = provenance.pop("kind")
         if found not in kinds:
-            raise ValueError(f"a {found} table, not {' or '.join(kinds)}")
+            raise ValueError(f"it is of kind {found}, not {' or '.join(kinds)}")
         if not content.schema.equals(SCHEMAS[found]):
             columns = ", ".join(f"{field.name}: {field.type}" for field in content.schema)
             raise ValueError(f"its columns are {columns}, not those of a {found} table")

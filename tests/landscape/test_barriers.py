@@ -1,13 +1,12 @@
-"""Barriers of known functions, and their table."""
+"""Barriers of known functions."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from problems import EPS
 
-from hesspipe.landscape.barriers import Barrier, barrier_table, find_barrier, to_markdown
+from hesspipe.landscape.barriers import Barrier, find_barrier
 from hesspipe.landscape.paths import line_coefficients
 
 
@@ -58,37 +57,3 @@ def test_find_barrier_is_the_same_from_the_other_end():
 def test_find_barrier_refuses_a_line_without_its_ends(coefficients):
     with pytest.raises(ValueError, match="coefficients must hold 0 and 1"):
         find_barrier(coefficients, [1.0, 2.0, 3.0])
-
-
-def line(first: dict[str, object], second: dict[str, object], height: float) -> pd.DataFrame:
-    """A line whose training loss is a parabola of this height, and whose test loss is straight."""
-    places = np.array(line_coefficients(4, 1))
-    table = pd.DataFrame(
-        {
-            "coefficient": places,
-            "train_loss": 1 + 4 * height * places * (1 - places),
-            "train_accuracy": 0.9 - 0.1 * places,
-            "test_loss": 2 + places,
-            "test_accuracy": 0.8 + 0.01 * places,
-        }
-    )
-    table.attrs = {"first": first, "second": second}
-    return table
-
-
-def test_barrier_table_has_the_barriers_of_both_losses_and_the_ends():
-    one = {"experiment": "part_one", "seed": 0, "step": 10}
-    two = {"experiment": "part_two", "seed": 1, "step": 10, "aligned_to": 0}
-    table = barrier_table([line(one, two, 0.5), line(two, one, 0.0)])
-    assert list(table["from"]) == ["part_one seed 0"] * 2 + ["part_two seed 1 aligned"] * 2
-    assert list(table["to"]) == ["part_two seed 1 aligned"] * 2 + ["part_one seed 0"] * 2
-    assert list(table["loss"]) == ["train", "test"] * 2
-    assert list(table["barrier"]) == [0.5, 0, 0, 0]
-    assert list(table["place"]) == [0.5, 0, 0, 0]
-    assert list(table["rise"]) == [0.5, 0, 0, 0]
-    assert list(table["at_start"]) == [1, 2, 1, 2]
-    assert list(table["at_end"]) == [1, 3, 1, 3]
-    assert list(table["accuracy_at_end"]) == pytest.approx([0.8, 0.81, 0.8, 0.81], rel=1e-12)
-    text = to_markdown(table)
-    assert text.splitlines()[0].count("|") == len(table.columns) + 1
-    assert len(text.splitlines()) == 2 + len(table)

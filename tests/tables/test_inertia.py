@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hesspipe.tables.inertia import inertia
+from hesspipe.tables.inertia import make_table
+from hesspipe.tables.store import Result
 
 ABOUT: dict[str, Any] = {
     "experiment": "mnist_width10",
@@ -23,18 +24,17 @@ ABOUT: dict[str, Any] = {
 }
 
 
-def table(**changes: Any) -> pd.Series:
-    spectrum = pd.DataFrame({"rank": [0, 1, 2], "eigenvalue": [-0.5, 0.0, 4.0]})
-    spectrum.attrs = ABOUT | changes
-    return inertia([spectrum]).iloc[0]
+def row(**changes: Any) -> pd.Series:
+    table = pd.DataFrame({"rank": [0, 1, 2], "eigenvalue": [-0.5, 0.0, 4.0]})
+    return make_table([Result("spectrum", table, ABOUT | changes)], {}).iloc[0]
 
 
-def test_inertia_takes_the_counts_of_the_provenance_and_the_ends_of_the_spectrum() -> None:
-    row = table()
-    assert (row["num_negative"], row["num_zero"], row["num_positive"]) == (3, 150, 47)
-    assert row["negative_percent"] == 1.5
-    assert (row["smallest"], row["largest"]) == (-0.5, 4.0)
-    assert (row["experiment"], row["seed"], row["method"]) == ("mnist_width10", 1, "factored")
+def test_inertia_takes_the_counts_of_the_provenance_and_the_extreme_eigenvalues() -> None:
+    found = row()
+    assert (found["num_negative"], found["num_zero"], found["num_positive"]) == (3, 150, 47)
+    assert found["negative_percent"] == 1.5
+    assert (found["smallest"], found["largest"]) == (-0.5, 4.0)
+    assert (found["experiment"], found["seed"], found["method"]) == ("mnist_width10", 1, "factored")
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_inertia_takes_the_counts_of_the_provenance_and_the_ends_of_the_spectrum
 def test_inertia_bounds_the_negative_eigenvalues_where_the_argument_holds(
     changes: dict[str, Any], bound: int | None
 ) -> None:
-    found = table(**changes)["negative_bound"]
+    found = row(**changes)["negative_bound"]
     assert pd.isna(found) if bound is None else found == bound

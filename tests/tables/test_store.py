@@ -1,6 +1,4 @@
-"""Result tables keep values, units and provenance, and refuse anything else."""
-
-import json
+"""Results keep values, units and provenance; wrong tables and damaged files are refused."""
 
 import numpy as np
 import pandas as pd
@@ -9,20 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from hesspipe.errors import DamagedFileError
-from hesspipe.tables.store import (
-    SCHEMAS,
-    read_either,
-    read_outliers,
-    read_spectra,
-    read_table,
-    write_json,
-    write_table,
-)
+from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
+from hesspipe.tables.store import Result, read_result, write_result
 
 REBUILD = "delete it and run the same command again to rebuild it"
-ABOUT = {
+RUN = {
     "experiment": "slow", "num_classes": 3, "seed": 1, "step": 20, "matrix": "hessian",
     "num_parameters": 3, "num_negative": 1, "num_zero": 0,
+}  # fmt: skip
+# What the other kinds need, so that one provenance serves all of them.
+ABOUT = RUN | {
+    "num_samples": 9, "group": "network", "name": "slow", "entry": {}, "strengths": [4.0],
+    "ranks": {"own": 3}, "first": {}, "second": {},
 }  # fmt: skip
 SPECTRUM = pd.DataFrame({"rank": [0, 1, 2], "eigenvalue": [-1e-3, 1 / 3, 2.0]})
 OUTLIERS = pd.DataFrame(
@@ -55,13 +51,14 @@ EIGENPAIRS = pd.DataFrame(
 DENSITY = pd.DataFrame({"probe": [0, 0, 1], "node": [-0.5, 1 / 3, 2.0], "weight": [0.75, 0.25, 1]})
 BY_HAND = {"spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY, "eigenpairs": EIGENPAIRS,
            "density": DENSITY}  # fmt: skip
+COLUMNS = {
+    "string": pd.Series(["left", "right"]),
+    "int64": pd.Series([0, 1]),
+    "double": pd.Series([0.0, 1.0]),
+    "bool": pd.Series([True, False]),
+}
 TABLES = BY_HAND | {
-    kind: pd.DataFrame(
-        {
-            field.name: ["left", "right"] if field.type == "string" else [0, 1]
-            for field in SCHEMAS[kind]
-        }
-    ).astype({field.name: "float64" for field in SCHEMAS[kind] if field.type == "double"})
+    kind: pd.DataFrame({field.name: COLUMNS[str(field.type)] for field in SCHEMAS[kind]})
     for kind in SCHEMAS.keys() - BY_HAND.keys()
 }
 
@@ -69,23 +66,24 @@ TABLES = BY_HAND | {
 @pytest.fixture
 def spectrum_file(tmp_path):
     path = tmp_path / "step20_hessian.parquet"
-    write_table(SPECTRUM, path, "spectrum", ABOUT)
+    write_result(Result("spectrum", SPECTRUM, ABOUT), path)
     return path
 
 
 @pytest.mark.parametrize("kind", sorted(SCHEMAS))
-def test_read_table_gives_what_was_written(tmp_path, kind):
-    write_table(TABLES[kind], tmp_path / "table.parquet", kind, ABOUT)
+def test_read_result_gives_what_was_written(tmp_path, kind):
+    write_result(Result(kind, TABLES[kind], ABOUT), tmp_path / "table.parquet")
     pd.testing.assert_frame_equal(
-        read_table(tmp_path / "table.parquet", kind), TABLES[kind], check_exact=True
+        read_result(tmp_path / "table.parquet", kind).table, TABLES[kind], check_exact=True
     )
 
 
-def test_read_table_gives_the_provenance(spectrum_file):
-    attrs = read_table(spectrum_file, "spectrum").attrs
-    assert {key: attrs[key] for key in ABOUT} == ABOUT
-    assert attrs["kind"] == "spectrum"
-    assert attrs["versions"]["numpy"] == np.__version__
+def test_read_result_gives_the_provenance(spectrum_file):
+    result = read_result(spectrum_file)
+    provenance = dict(result.provenance)
+    assert result.kind == "spectrum"
+    assert provenance.pop("versions")["numpy"] == np.__version__
+    assert provenance == ABOUT
 
 
 @pytest.mark.parametrize(
@@ -98,21 +96,21 @@ def test_read_table_gives_the_provenance(spectrum_file):
         ("history", "step", "updates"),
     ],
 )
-def test_write_table_puts_units_into_the_file(tmp_path, kind, column, unit):
-    write_table(TABLES[kind], tmp_path / "table.parquet", kind, ABOUT)
+def test_write_result_puts_units_into_the_file(tmp_path, kind, column, unit):
+    write_result(Result(kind, TABLES[kind], ABOUT), tmp_path / "table.parquet")
     field = pq.read_schema(tmp_path / "table.parquet").field(column)
     assert field.metadata[b"unit"].decode() == unit
 
 
-def test_write_table_gives_equal_bytes_for_equal_tables(tmp_path, spectrum_file):
+def test_write_result_gives_equal_bytes_for_equal_tables(tmp_path, spectrum_file):
     again = tmp_path / "again.parquet"
     shuffled_index = SPECTRUM.set_index(pd.Index([7, 5, 6]))
-    write_table(shuffled_index, again, "spectrum", dict(reversed(ABOUT.items())))
+    write_result(Result("spectrum", shuffled_index, dict(reversed(ABOUT.items()))), again)
     assert again.read_bytes() == spectrum_file.read_bytes()
 
 
-def test_write_table_gives_other_bytes_for_another_provenance(tmp_path, spectrum_file):
-    write_table(SPECTRUM, tmp_path / "other.parquet", "spectrum", ABOUT | {"seed": 2})
+def test_write_result_gives_other_bytes_for_another_provenance(tmp_path, spectrum_file):
+    write_result(Result("spectrum", SPECTRUM, ABOUT | {"seed": 2}), tmp_path / "other.parquet")
     assert (tmp_path / "other.parquet").read_bytes() != spectrum_file.read_bytes()
 
 
@@ -126,9 +124,9 @@ def test_write_table_gives_other_bytes_for_another_provenance(tmp_path, spectrum
     ],
     ids=["missing", "unknown", "misspelled", "another order"],
 )
-def test_write_table_refuses_other_columns(tmp_path, table):
+def test_write_result_refuses_other_columns(tmp_path, table):
     with pytest.raises(ValueError, match="must have the columns") as caught:
-        write_table(table, tmp_path / "table.parquet", "spectrum", ABOUT)
+        write_result(Result("spectrum", table, ABOUT), tmp_path / "table.parquet")
     assert f"got {list(table.columns)}" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -147,142 +145,111 @@ def test_write_table_refuses_other_columns(tmp_path, table):
         ("outliers", "cutoff", [0.5, 0.25, np.nan, 0.1]),
     ],
 )
-def test_write_table_refuses_wrong_types_and_missing_values(tmp_path, kind, column, values):
+def test_write_result_refuses_wrong_types_and_missing_values(tmp_path, kind, column, values):
     table = TABLES[kind].assign(**{column: values})
     with pytest.raises(ValueError, match="must fit its schema") as caught:
-        write_table(table, tmp_path / "table.parquet", kind, ABOUT)
+        write_result(Result(kind, table, ABOUT), tmp_path / "table.parquet")
     assert column in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_write_table_keeps_the_old_file_when_it_refuses(spectrum_file):
+def test_write_result_keeps_the_old_file_when_it_refuses(spectrum_file):
     before = spectrum_file.read_bytes()
     with pytest.raises(ValueError, match="must fit its schema"):
-        write_table(SPECTRUM.assign(eigenvalue=np.nan), spectrum_file, "spectrum", ABOUT)
+        write_result(Result("spectrum", SPECTRUM.assign(eigenvalue=np.nan), ABOUT), spectrum_file)
+    assert spectrum_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [(kind, key) for kind, keys in REQUIRED_PROVENANCE.items() for key in keys]
+)
+def test_write_result_refuses_a_provenance_that_lacks_what_readers_need(tmp_path, kind, key):
+    provenance = {name: ABOUT[name] for name in ABOUT if name != key}
+    with pytest.raises(ValueError, match=f"of a {kind} table must have {key}, got "):
+        write_result(Result(kind, TABLES[kind], provenance), tmp_path / "table.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_result_refuses_an_unknown_kind(tmp_path):
+    with pytest.raises(ValueError, match=r"kind must be one of .*, got 'spectra'"):
+        write_result(Result("spectra", SPECTRUM, ABOUT), tmp_path / "table.parquet")
+
+
+def test_write_result_stores_the_present_versions_of_a_result_that_was_read(spectrum_file):
+    before = spectrum_file.read_bytes()
+    result = read_result(spectrum_file)
+    old = Result(result.kind, result.table, result.provenance | {"versions": {"numpy": "1.0"}})
+    write_result(old, spectrum_file)
     assert spectrum_file.read_bytes() == before
 
 
 def assert_is_named_damaged(path, kind: str) -> str:
     with pytest.raises(DamagedFileError) as caught:
-        read_table(path, kind)
+        read_result(path, kind)
     assert str(caught.value).startswith(f"{path} is damaged or incomplete (")
     assert str(caught.value).endswith(REBUILD)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.99, 0.999])
-def test_read_table_refuses_a_truncated_file(spectrum_file, share):
+def test_read_result_refuses_a_truncated_file(spectrum_file, share):
     content = spectrum_file.read_bytes()
     spectrum_file.write_bytes(content[: int(share * len(content))])
     assert_is_named_damaged(spectrum_file, "spectrum")
 
 
 @pytest.mark.parametrize("kind", ["outliers", "history"])
-def test_read_table_refuses_another_kind_of_table(spectrum_file, kind):
+def test_read_result_refuses_another_kind(spectrum_file, kind):
     said = assert_is_named_damaged(spectrum_file, kind)
-    assert f"rank: int64, eigenvalue: double, not those of a {kind} table" in said
+    assert f"it is of kind spectrum, not {kind}" in said
 
 
-def test_read_table_refuses_parquet_without_provenance(tmp_path):
+def test_read_result_refuses_parquet_without_provenance(tmp_path):
     SPECTRUM.to_parquet(tmp_path / "plain.parquet")
     assert_is_named_damaged(tmp_path / "plain.parquet", "spectrum")
 
 
-def test_read_table_refuses_columns_of_another_type(spectrum_file):
+def test_read_result_refuses_columns_of_another_type(spectrum_file):
     content = pq.read_table(spectrum_file)
     narrow = content.cast(content.schema.set(0, content.schema.field(0).with_type(pa.int32())))
     pq.write_table(narrow, spectrum_file)
-    assert_is_named_damaged(spectrum_file, "spectrum")
+    said = assert_is_named_damaged(spectrum_file, "spectrum")
+    assert "rank: int32, eigenvalue: double, not those of a spectrum table" in said
 
 
-def test_read_table_says_how_to_build_a_missing_file(tmp_path):
+def test_read_result_says_how_to_build_a_missing_file(tmp_path):
     path = tmp_path / "absent.parquet"
     with pytest.raises(FileNotFoundError) as caught:
-        read_table(path, "spectrum")
+        read_result(path, "spectrum")
     assert str(caught.value) == f"{path} does not exist; build it with: snakemake {path}"
 
 
-def write_two(folder, kind: str):
-    """Two tables of one kind; the second experiment sorts before the first."""
-    paths = [folder / "a.parquet", folder / "b.parquet"]
-    write_table(TABLES[kind], paths[0], kind, ABOUT | {"experiment": "late", "num_classes": 9})
-    write_table(TABLES[kind], paths[1], kind, ABOUT | {"experiment": "early", "step": 0})
-    return paths
-
-
-def test_read_spectra_labels_each_eigenvalue_in_the_order_of_the_paths(tmp_path):
-    table = read_spectra(write_two(tmp_path, "spectrum"))
-    expected = {
-        "experiment": ["late"] * 3 + ["early"] * 3,
-        "seed": [1] * 6,
-        "num_classes": [9] * 3 + [3] * 3,
-        "num_parameters": [3] * 6,
-        "num_negative": [1] * 6,
-        "num_zero": [0] * 6,
-        "step": [20] * 3 + [0] * 3,
-        "matrix": ["hessian"] * 6,
-        "rank": [0, 1, 2] * 2,
-        "eigenvalue": [-1e-3, 1 / 3, 2.0] * 2,
-    }
-    assert table.to_dict("list") == expected
-    assert list(table.columns) == list(expected)
-
-
-def test_read_outliers_keeps_the_asked_row_of_each_path(tmp_path):
-    table = read_outliers(write_two(tmp_path, "outliers"), 20, "hessian", "ratio")
-    assert table.to_dict("list") == {
-        "experiment": ["late", "early"],
-        "num_classes": [9, 3],
-        "step": [20, 20],
-        "matrix": ["hessian"] * 2,
-        "rule": ["ratio"] * 2,
-        "num_outliers": [3, 3],
-        "cutoff": [0.125, 0.125],
-    }
-
-
-@pytest.mark.parametrize(
-    ("step", "matrix", "rule", "expected"),
-    [(0, "hessian", "gap", 1), (20, "hessian", "gap", 2), (20, "ggn", "gap", 4)],
-)
-def test_read_outliers_picks_by_step_matrix_and_rule(tmp_path, step, matrix, rule, expected):
-    table = read_outliers(write_two(tmp_path, "outliers")[:1], step, matrix, rule)
-    assert table["num_outliers"].tolist() == [expected]
-
-
-def test_write_json_keeps_the_order_and_every_digit(tmp_path):
-    content = {"zeta": 1 / 3, "alpha": {"gap": 2, "elbow": [1, 5e-324]}}
-    write_json(content, tmp_path / "metrics.json")
-    text = (tmp_path / "metrics.json").read_text()
-    assert json.loads(text) == content
-    assert list(json.loads(text)) == ["zeta", "alpha"]
-    assert text.endswith("}\n")
-
-
-def test_read_either_reads_each_of_the_kinds_that_it_may_be(tmp_path):
+def test_read_result_reads_each_of_the_kinds_that_it_may_be(tmp_path):
     for kind in ("spectrum", "eigenpairs"):
-        write_table(TABLES[kind], tmp_path / f"{kind}.parquet", kind, ABOUT)
-        table = read_either(tmp_path / f"{kind}.parquet", ["spectrum", "eigenpairs"])
-        pd.testing.assert_frame_equal(table, TABLES[kind])
-        assert table.attrs["kind"] == kind
+        write_result(Result(kind, TABLES[kind], ABOUT), tmp_path / f"{kind}.parquet")
+        result = read_result(tmp_path / f"{kind}.parquet", ["spectrum", "eigenpairs"])
+        pd.testing.assert_frame_equal(result.table, TABLES[kind])
+        assert result.kind == kind
 
 
-def test_read_either_refuses_another_kind_and_a_damaged_file(tmp_path):
+def test_read_result_refuses_another_kind_and_a_damaged_file(tmp_path):
     path = tmp_path / "table.parquet"
-    write_table(OUTLIERS, path, "outliers", ABOUT)
+    write_result(Result("outliers", OUTLIERS, ABOUT), path)
     with pytest.raises(DamagedFileError, match="of kind outliers, not spectrum or eigenpairs"):
-        read_either(path, ["spectrum", "eigenpairs"])
+        read_result(path, ["spectrum", "eigenpairs"])
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DamagedFileError, match=REBUILD):
-        read_either(path, ["outliers"])
+        read_result(path, ["outliers"])
     with pytest.raises(FileNotFoundError, match="build it with: snakemake"):
-        read_either(tmp_path / "absent.parquet", ["outliers"])
+        read_result(tmp_path / "absent.parquet", ["outliers"])
 
 
 def test_history_may_lack_what_does_not_exist(tmp_path):
     table = HISTORY.assign(test_loss=None, test_accuracy=None, train_accuracy=None)
-    write_table(table, tmp_path / "history.parquet", "history", ABOUT)
-    again = read_table(tmp_path / "history.parquet", "history")
+    write_result(Result("history", table, ABOUT), tmp_path / "history.parquet")
+    again = read_result(tmp_path / "history.parquet", "history").table
     assert again["test_loss"].isna().all()
     with pytest.raises(ValueError, match="must fit its schema"):
-        write_table(HISTORY.assign(train_loss=None), tmp_path / "x.parquet", "history", ABOUT)
+        write_result(
+            Result("history", HISTORY.assign(train_loss=None), ABOUT), tmp_path / "x.parquet"
+        )

@@ -1,15 +1,12 @@
-"""Table 1: counts by several rules, beside published ones."""
+"""Table 1: counts by several rules next to published ones."""
+
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from hesspipe.tables.outliers import (
-    count_by_rules,
-    final_counts,
-    outlier_counts,
-    to_latex,
-    to_markdown,
-)
+from hesspipe.tables.outlier_counts import final_counts, make_table, to_latex, to_markdown
+from hesspipe.tables.store import Result
 
 PUBLISHED = pd.DataFrame(
     {
@@ -30,10 +27,10 @@ PUBLISHED = pd.DataFrame(
 EIGENVALUES = {"gd": [-0.25, 0.0, 0.25, 1.0, 4.0], "sgd": [-1e-6, 0.0, 0.0125, 0.5, 8.0]}
 
 
-def spectrum(algorithm: str, cluster_std: float, activation: str = "relu") -> pd.DataFrame:
+def spectrum(algorithm: str, cluster_std: float, activation: str = "relu") -> Result:
     eigenvalues = EIGENVALUES[algorithm]
     table = pd.DataFrame({"rank": range(len(eigenvalues)), "eigenvalue": eigenvalues})
-    table.attrs = {
+    provenance = {
         "experiment": f"{algorithm}_{activation}",
         "seed": 0,
         "step": 100,
@@ -42,10 +39,10 @@ def spectrum(algorithm: str, cluster_std: float, activation: str = "relu") -> pd
         "model": {"activation": activation},
         "dataset": {"cluster_std": cluster_std, "num_clusters": 2},
     }
-    return table
+    return Result("spectrum", table, provenance)
 
 
-def outliers(algorithm: str = "gd", seed: int = 0) -> pd.DataFrame:
+def outliers(algorithm: str = "gd", activation: str = "relu", seed: int = 0) -> Result:
     """Counts that differ in every row, so that a wrong row shows."""
     rows = [
         (step, matrix, rule)
@@ -57,51 +54,39 @@ def outliers(algorithm: str = "gd", seed: int = 0) -> pd.DataFrame:
     first = 20 if algorithm == "gd" else 40
     table["num_outliers"] = range(first, first + len(rows))
     table["cutoff"] = table["num_outliers"] / 1000
-    table.attrs = {"experiment": algorithm, "seed": seed}
-    return table
+    return Result("outliers", table, {"experiment": f"{algorithm}_{activation}", "seed": seed})
+
+
+def table_of(results: list[Result], published: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    published.to_csv(folder / "published.csv", index=False)
+    return make_table(results, {"published": str(folder / "published.csv")})
 
 
 @pytest.fixture
-def table():
+def table(tmp_path):
     spectra = [spectrum("gd", 1.0), spectrum("sgd", 10.0), spectrum("gd", 1.0, "tanh")]
-    return outlier_counts(spectra, [outliers("gd"), outliers("sgd"), outliers("gd")], PUBLISHED)
-
-
-def test_count_by_rules_has_one_row_a_rule_in_the_order_given():
-    result = count_by_rules(spectrum("gd", 1.0), ["ratio", "gap"], 5)
-    # Of 4, 1, 0.25: both neighbors have the ratio 4, and 4 - 1 is the largest gap.
-    assert result.to_dict("list") == {
-        "step": [100, 100],
-        "matrix": ["hessian", "hessian"],
-        "rule": ["ratio", "gap"],
-        "num_outliers": [1, 1],
-        "cutoff": [2.0, 2.5],
-    }
-
-
-@pytest.mark.parametrize(("num_candidates", "expected"), [(2, 1), (3, 2)])
-def test_count_by_rules_passes_num_candidates_on(num_candidates, expected):
-    # Of 8, 0.5, 0.0125 the last two have the larger ratio.
-    result = count_by_rules(spectrum("sgd", 10.0), ["ratio"], num_candidates)
-    assert result["num_outliers"].tolist() == [expected]
+    counts = [outliers("gd", "tanh"), outliers("gd"), outliers("sgd")]
+    return table_of(spectra + counts, PUBLISHED, tmp_path)
 
 
 def test_final_counts_takes_the_hessian_at_the_last_step_of_each_run():
-    metrics = final_counts([outliers("gd", seed=3), outliers("sgd").iloc[::-1]])
+    second = outliers("sgd")
+    backward = Result("outliers", second.table.iloc[::-1], second.provenance)
+    metrics = final_counts([outliers("gd", seed=3), backward])
     assert metrics == {
-        "gd_seed3": {"gap": 29, "ratio": 30, "elbow": 31},
-        "sgd_seed0": {"elbow": 51, "ratio": 50, "gap": 49},
+        "gd_relu_seed3": {"gap": 29, "ratio": 30, "elbow": 31},
+        "sgd_relu_seed0": {"elbow": 51, "ratio": 50, "gap": 49},
     }
-    assert type(metrics["gd_seed3"]["gap"]) is int  # JSON knows no NumPy integers
+    assert type(metrics["gd_relu_seed3"]["gap"]) is int  # JSON knows no NumPy integers
 
 
-def test_outlier_counts_keeps_the_order_of_the_experiments(table):
+def test_make_table_keeps_the_order_of_the_experiments(table):
     assert table["algorithm"].tolist() == ["gd", "sgd", "gd"]
     assert table["activation"].tolist() == ["relu", "relu", "tanh"]
     assert table["covariance"].tolist() == [1.0, 10.0, 1.0]
 
 
-def test_outlier_counts_joins_the_published_row_of_the_same_experiment(table):
+def test_make_table_joins_the_published_row_of_the_same_experiment(table):
     assert table["paper_gap"].tolist() == [3, 2, pd.NA]
     assert table["paper_ratio"].tolist() == [4, pd.NA, pd.NA]
     assert table["paper_elbow"].tolist() == [pd.NA, 7, pd.NA]
@@ -113,38 +98,38 @@ def test_outlier_counts_joins_the_published_row_of_the_same_experiment(table):
     ("column", "value"),
     [("algorithm", "adam"), ("activation", "tanh"), ("num_parameters", 6), ("covariance", 2.0)],
 )
-def test_outlier_counts_joins_by_every_key(column, value):
+def test_make_table_joins_by_every_key(tmp_path, column, value):
     published = PUBLISHED.assign(**{column: [PUBLISHED[column][0], value]})
-    table = outlier_counts([spectrum("gd", 1.0)], [outliers("gd")], published)
+    table = table_of([spectrum("gd", 1.0), outliers("gd")], published, tmp_path)
     assert table[["paper_gap", "paper_ratio", "above_paper_cutoff"]].isna().all(axis=None)
 
 
-def test_outlier_counts_takes_counts_at_the_step_and_matrix_of_the_spectrum(table):
+def test_make_table_takes_counts_at_the_step_and_matrix_of_the_spectrum(table):
     assert table["gap"].tolist() == [29, 49, 29]
     assert table["ratio"].tolist() == [30, 50, 30]
     assert table["elbow"].tolist() == [31, 51, 31]
     assert table["cutoff"].tolist() == [0.031, 0.051, 0.031]
 
 
-def test_outlier_counts_has_moments_over_all_eigenvalues(table):
+def test_make_table_has_moments_over_all_eigenvalues(table):
     assert table["mean"][0] == 1.0
     # Deviations -1.25, -1, -0.75, 0, 3: their squares add up to 12.125, over 5.
     assert table["std"][0] == pytest.approx(2.425**0.5, rel=1e-15)
     assert table["num_parameters"].tolist() == [5, 5, 5]
 
 
-def test_outlier_counts_counts_strictly_above_the_cutoff_of_the_paper(table):
+def test_make_table_counts_strictly_above_the_cutoff_of_the_paper(table, tmp_path):
     assert table["above_paper_cutoff"].tolist() == [pd.NA, 2, pd.NA]
     published = PUBLISHED.assign(cutoff=[0.5, 0.25])
-    spectra = [spectrum("gd", 1.0), spectrum("sgd", 10.0)]
-    again = outlier_counts(spectra, [outliers("gd"), outliers("sgd")], published)
+    results = [spectrum("gd", 1.0), spectrum("sgd", 10.0), outliers("gd"), outliers("sgd")]
+    again = table_of(results, published, tmp_path)
     assert again["above_paper_cutoff"].tolist() == [2, 1]
 
 
-def test_outlier_counts_refuses_two_published_rows_of_one_experiment():
+def test_make_table_refuses_two_published_rows_of_one_experiment(tmp_path):
     twice = pd.concat([PUBLISHED, PUBLISHED])
     with pytest.raises(ValueError, match="one-to-one"):
-        outlier_counts([spectrum("gd", 1.0)], [outliers("gd")], twice)
+        table_of([spectrum("gd", 1.0), outliers("gd")], twice, tmp_path)
 
 
 def cells(line: str, separator: str) -> list[str]:
