@@ -27,8 +27,8 @@ def tables_of_claim(claim):
     if hasattr(claim, "sources"):
         files = {
             "linear_model": ["law", "outliers"],
-            "spikes": ["spikes"],
-            "spiked_spectra": ["spectra"],
+            "spikes": ["positions"],
+            "spiked_spectra": ["parts"],
         }[SOURCE_KINDS[claim.kind]]
         return expand(f"{SOURCE}/{{file}}.parquet", source=claim.sources, file=files)
     if claim.kind == "outliers_are_class_means":

@@ -27,6 +27,7 @@ rule compare_with_laws:
     output:
         law=f"{SOURCE}/law.parquet",
         outliers=f"{SOURCE}/outliers.parquet",
+        histogram=f"{SOURCE}/histogram.parquet",
     log:
         "logs/compare_with_laws/{source}.log",
     benchmark:
@@ -46,7 +47,9 @@ rule sample_spikes:
     input:
         code=code("sample_spikes"),
     output:
-        table=f"{SOURCE}/spikes.parquet",
+        spikes=f"{SOURCE}/spikes.parquet",
+        positions=f"{SOURCE}/positions.parquet",
+        fluctuations=f"{SOURCE}/fluctuations.parquet",
     log:
         "logs/sample_spikes/{source}.log",
     benchmark:
@@ -66,7 +69,8 @@ rule sample_spectra:
     input:
         code=code("sample_spectra"),
     output:
-        table=f"{SOURCE}/spectra.parquet",
+        spectra=f"{SOURCE}/spectra.parquet",
+        parts=f"{SOURCE}/parts.parquet",
     log:
         "logs/sample_spectra/{source}.log",
     benchmark:
@@ -84,9 +88,11 @@ rule sample_spectra:
 
 rule render_bulks:
     input:
-        spectra=lambda wildcards: sources_of("figure", wildcards, "spectrum"),
-        laws=lambda wildcards: sources_of("figure", wildcards, "law"),
-        outliers=lambda wildcards: sources_of("figure", wildcards, "outliers"),
+        results=lambda wildcards: [
+            path
+            for part in ("histogram", "outliers")
+            for path in sources_of("figure", wildcards, part)
+        ],
         code=code("render_bulks"),
     output:
         pdf="figures/{figure}.pdf",
@@ -106,7 +112,11 @@ rule render_bulks:
 
 rule render_spikes:
     input:
-        samples=lambda wildcards: sources_of("figure", wildcards, "spikes"),
+        results=lambda wildcards: [
+            path
+            for part in ("positions", "fluctuations")
+            for path in sources_of("figure", wildcards, part)
+        ],
         code=code("render_spikes"),
     output:
         pdf="figures/{figure}.pdf",
@@ -126,7 +136,11 @@ rule render_spikes:
 
 rule render_spiked_spectra:
     input:
-        spectra=lambda wildcards: sources_of("figure", wildcards, "spectra"),
+        results=lambda wildcards: [
+            path
+            for part in ("spectra", "parts")
+            for path in sources_of("figure", wildcards, part)
+        ],
         code=code("render_spiked_spectra"),
     output:
         pdf="figures/{figure}.pdf",
@@ -146,8 +160,11 @@ rule render_spiked_spectra:
 
 rule tabulate_laws:
     input:
-        laws=lambda wildcards: sources_of("table", wildcards, "law"),
-        outliers=lambda wildcards: sources_of("table", wildcards, "outliers"),
+        results=lambda wildcards: [
+            path
+            for part in ("law", "outliers")
+            for path in sources_of("table", wildcards, part)
+        ],
         code=code("tabulate_laws"),
     output:
         csv="tables/{table}.csv",
@@ -166,7 +183,7 @@ rule tabulate_laws:
 
 rule tabulate_spikes:
     input:
-        samples=lambda wildcards: sources_of("table", wildcards, "spikes"),
+        results=lambda wildcards: sources_of("table", wildcards, "positions"),
         code=code("tabulate_spikes"),
     output:
         csv="tables/{table}.csv",
@@ -185,7 +202,7 @@ rule tabulate_spikes:
 
 rule tabulate_spiked_spectra:
     input:
-        spectra=lambda wildcards: sources_of("table", wildcards, "spectra"),
+        results=lambda wildcards: sources_of("table", wildcards, "parts"),
         code=code("tabulate_spiked_spectra"),
     output:
         csv="tables/{table}.csv",

@@ -38,8 +38,8 @@ _RULES = {
     "directions": "measure_directions",
     "law": "compare_with_laws",
     "law_outliers": "compare_with_laws",
-    "spikes": "sample_spikes",
-    "spiked_spectra": "sample_spectra",
+    "positions": "sample_spikes",
+    "parts": "sample_spectra",
 }
 # What an entry has for its `reads`.
 _PLACES = ("seed", "seeds", "step", "experiment", "sources")

@@ -1,4 +1,4 @@
-"""What the paper takes from random matrix theory, as checks on tables.
+"""Statements from random matrix theory, checked on linear and spiked models.
 
 Each check returns the criterion, what was measured, and a verdict.
 """
@@ -13,7 +13,6 @@ import pandas as pd
 
 from hesspipe.claims.runs import verdict
 from hesspipe.config.results import ResultKey
-from hesspipe.tables.laws import spike_table, spiked_spectra_table
 from hesspipe.tables.store import Result
 
 Results = Mapping[ResultKey, Result]
@@ -65,8 +64,8 @@ def _large_outlier(results: Results, *, max_error: float) -> dict[str, Any]:
 
 
 def _spike_positions(results: Results, *, min_distance: float, max_errors: float) -> dict[str, Any]:
-    (samples,) = results.values()
-    table = _away_from_the_transition(spike_table(samples.table), min_distance)
+    (positions,) = results.values()
+    table = _away_from_the_transition(positions.table, min_distance)
     errors = (table["mean"] - table["predicted"]).abs() / table["finite_size_error"]
     sizes = table["num_samples"].unique()
     shrunk = {
@@ -104,8 +103,8 @@ def _exponent(table: pd.DataFrame, column: str) -> float:
 def _spike_fluctuations(
     results: Results, *, min_distance: float, min_p_value: float
 ) -> dict[str, Any]:
-    (samples,) = results.values()
-    table = _away_from_the_transition(spike_table(samples.table), min_distance)
+    (positions,) = results.values()
+    table = _away_from_the_transition(positions.table, min_distance)
     table = table[table["num_samples"] == table["num_samples"].max()]
     is_met = [
         bool(row["p_value"] >= min_p_value and row["distance"] <= row["other_distance"])
@@ -138,10 +137,10 @@ def _away_from_the_transition(table: pd.DataFrame, min_distance: float) -> pd.Da
 
 
 def _spectrum_parts(results: Results, *, max_errors: float) -> dict[str, Any]:
-    table = spiked_spectra_table(list(results.values()))
+    table = pd.concat([result.table for result in results.values()], ignore_index=True)
     zeros = table[table["part"] == "zeros"]
     others = table[table["part"] != "zeros"]
-    # One matrix's own fluctuation is the finite-size error; at an edge the mean is off by as much.
+    # The fluctuation of one matrix is the finite-size error; at an edge the mean is off by as much.
     errors = (others["mean"] - others["predicted"]).abs() / others["spread"]
     is_met = [
         *(zeros["mean"] == zeros["predicted"]),

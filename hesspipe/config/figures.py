@@ -141,11 +141,10 @@ class BulksFigure(OfSources):
 
     kind: Literal["bulks"]
     num_columns: Count
-    num_bins: int = Field(ge=2)
 
     def reads(self, config: Config) -> list[ResultKey]:
-        """List the spectra of all sources, then their laws, then their outliers."""
-        return self.parts("spectrum", "law", "outliers")
+        """List the histograms of all sources, then their outliers."""
+        return self.parts("histogram", "outliers")
 
 
 class SpikesFigure(OfSources):

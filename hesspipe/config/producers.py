@@ -25,11 +25,12 @@ _SOURCE_INPUTS = {
     "samples": (),
     "law": ("spectrum", "samples"),
     "outliers": ("spectrum", "samples"),
+    "histogram": ("spectrum", "samples"),
     "spikes": (),
-    "positions": ("spikes",),
-    "fluctuations": ("spikes",),
+    "positions": (),
+    "fluctuations": (),
     "spectra": (),
-    "parts": ("spectra",),
+    "parts": (),
 }
 _AT_A_CHECKPOINT = (
     ResultKind.SPECTRA,

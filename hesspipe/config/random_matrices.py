@@ -24,7 +24,7 @@ class _RandomMatrix(Section):
 class LinearModel(_RandomMatrix):
     """Logistic regression or softmax on blobs; see `hesspipe.experiments.linear_models`."""
 
-    parts = ("spectrum", "samples", "law", "outliers")
+    parts = ("spectrum", "samples", "law", "outliers", "histogram")
 
     kind: Literal["linear_model"]
     model: Literal["logistic", "softmax"]
@@ -37,6 +37,7 @@ class LinearModel(_RandomMatrix):
     seed: Seed
     num_groups: Count
     num_positions: int = Field(ge=10)
+    num_bins: int = Field(ge=2)
 
 
 class Spikes(_RandomMatrix):

@@ -78,7 +78,7 @@ class ResultKey:
         A group of parameters (DENSITIES), or the part of a result: of LANDSCAPE "line",
         "line_to_seed1", "line_to_seed1_aligned", "plane_to_seed1", "plane_to_seed1_points" or
         "aligned_to_seed1"; of RANDOM_MATRICES "spectrum", "samples", "law", "outliers",
-        "spikes", "positions", "fluctuations", "spectra" or "parts".
+        "histogram", "spikes", "positions", "fluctuations", "spectra" or "parts".
 
     Examples
     --------

@@ -1,9 +1,12 @@
-"""A linear model's spectrum beside the laws that predict it, with nothing fitted."""
+"""The laws that predict a linear model's spectrum, against the spectrum: Figure 10.
+
+Nothing is fitted: the laws follow from the samples' curvatures alone.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,45 +14,57 @@ from numpy.typing import NDArray
 
 from hesspipe.random_matrices.generalized import GeneralizedLaw, outlier_positions
 from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
+from hesspipe.tables.store import Result, read_result
 
 Real = NDArray[np.float64]
 
 
 def compare_with_laws(
-    spectrum: pd.DataFrame, samples: pd.DataFrame, *, num_groups: int, num_positions: int
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Predict a spectrum from the samples' curvatures and say how far it is off.
+    *,
+    path_to_spectrum: str | Path,
+    path_to_samples: str | Path,
+    num_groups: int,
+    num_positions: int,
+    num_bins: int,
+) -> tuple[Result, Result, Result]:
+    """Predict a linear model's spectrum from its samples' curvatures, and measure the error.
 
-    The generalized law is that of noise whose samples count with the curvatures; the outliers
-    are those of the two directions in which the inputs are not noise. The plain law is
-    Marchenko and Pastur's with the mean curvature as scale, so that it has the same mean.
+    The generalized law is that of noise whose samples are weighted by their curvatures d_n; the
+    outliers are those of the two directions in which the inputs are not noise. The plain law is
+    that of Marchenko and Pastur scaled by the mean curvature, so that the two means agree.
     Softmax has one direction per feature without curvature: as many eigenvalues are zero, and
     the laws are those of the others.
 
     Parameters
     ----------
-    spectrum : DataFrame
-        rank, eigenvalue, with num_features and num_samples among the provenance in `attrs`.
-    samples : DataFrame
-        curvature, along_data, along_weights: a row for each sample.
+    path_to_spectrum, path_to_samples : str or Path
+        Results of `hesspipe.experiments.linear_models.extract_linear_model`.
     num_groups : int
-        Of samples with neighboring curvatures, whose mean stands for them in the law; it must
-        divide the number of samples.
+        Samples with neighboring curvatures are replaced by this many groups and their means; it
+        must divide the number of samples.
     num_positions : int
-        Of the laws' table, and, at most, eigenvalues at which the distributions are compared.
+        Rows of `law`, and the largest number of eigenvalues at which the distributions are
+        compared.
+    num_bins : int
+        Rows of `histogram`.
 
     Returns
     -------
-    law : DataFrame
+    law : Result
         position, density, cdf, plain_density, plain_cdf: over the bulk, of the d eigenvalues
-        that softmax leaves, zeros included.
-    outliers : DataFrame
+        that softmax leaves, zeros included. The provenance adds num_zero_predicted, lower_edge,
+        upper_edge, smallest, largest (of the bulk), distance and plain_distance
+        (Kolmogorov-Smirnov, over the bulk).
+    outliers : Result
         side, predicted, measured; ascending.
-    summary : dict
-        num_zero_predicted, lower_edge, upper_edge, smallest, largest (of the bulk), distance and
-        plain_distance: Kolmogorov and Smirnov's, over the bulk.
+    histogram : Result
+        lower, upper (a bin, in roots of eigenvalues), measured, density, plain_density: means
+        over the bin, of the density of the root. See `_histogram`.
     """
-    num_features, num_samples = spectrum.attrs["num_features"], spectrum.attrs["num_samples"]
+    spectrum = read_result(path_to_spectrum, "spectrum")
+    samples = read_result(path_to_samples, "samples").table
+    num_features = spectrum.provenance["num_features"]
+    num_samples = spectrum.provenance["num_samples"]
     curvatures = samples["curvature"].to_numpy()
     law = GeneralizedLaw(
         num_features / num_samples, group_means(curvatures, num_groups), np.ones(1)
@@ -58,7 +73,7 @@ def compare_with_laws(
     left, right = outlier_positions(
         law, curvatures, samples[["along_data", "along_weights"]].to_numpy()
     )
-    eigenvalues = spectrum["eigenvalue"].to_numpy()
+    eigenvalues = spectrum.table["eigenvalue"].to_numpy()
     num_zero = len(eigenvalues) - min(num_features, num_samples)
     nonzero = eigenvalues[num_zero:]
     bulk = nonzero[len(left) : len(nonzero) - len(right)]
@@ -73,32 +88,21 @@ def compare_with_laws(
         "distance": _distance(law.cdf(bulk[chosen]), chosen, len(bulk), law.mass_at_zero),
         "plain_distance": _distance(plain.cdf(bulk[chosen]), chosen, len(bulk), plain.mass_at_zero),
     }
-    # Even in their square root: dense toward zero, where a bulk may diverge as 1 / sqrt.
+    provenance = {**spectrum.provenance, **summary}
     low, high = max(lower, 1e-6 * upper), max(upper, plain.upper_edge)
-    position = np.linspace(math.sqrt(low), math.sqrt(high), num_positions) ** 2
-    table = pd.DataFrame(
-        {
-            "position": position,
-            "density": law.density(position),
-            "cdf": law.cdf(position),
-            "plain_density": plain.density(position),
-            "plain_cdf": plain.cdf(position),
-        }
+    return (
+        Result("law", _law_table(law, plain, low, high, num_positions), provenance),
+        Result("law_outliers", _outlier_table(nonzero, left, right), provenance),
+        Result(
+            "law_histogram",
+            _histogram(nonzero, law, plain, (lower, high), num_features, num_bins),
+            provenance,
+        ),
     )
-    outliers = pd.DataFrame(
-        {
-            "side": ["left"] * len(left) + ["right"] * len(right),
-            "predicted": np.concatenate([left, right]),
-            "measured": np.concatenate(
-                [nonzero[: len(left)], nonzero[len(nonzero) - len(right) :]]
-            ),
-        }
-    )
-    return table, outliers, summary
 
 
 def group_means(values: Real, num_groups: int) -> Real:
-    """Replace neighboring values by their mean, in groups of equal size.
+    """Average neighboring values, in groups of equal size.
 
     Parameters
     ----------
@@ -126,4 +130,63 @@ def _distance(cdf: Real, ranks: NDArray[np.int64], num_bulk: int, mass_at_zero: 
             np.abs(expected - ranks / num_bulk).max(),
             np.abs(expected - (ranks + 1) / num_bulk).max(),
         )
+    )
+
+
+def _law_table(
+    law: GeneralizedLaw, plain: MarchenkoPastur, low: float, high: float, num_positions: int
+) -> pd.DataFrame:
+    # Evenly spaced roots: dense toward zero, where a bulk may diverge as 1 / sqrt.
+    position = np.linspace(math.sqrt(low), math.sqrt(high), num_positions) ** 2
+    return pd.DataFrame(
+        {
+            "position": position,
+            "density": law.density(position),
+            "cdf": law.cdf(position),
+            "plain_density": plain.density(position),
+            "plain_cdf": plain.cdf(position),
+        }
+    )
+
+
+def _outlier_table(nonzero: Real, left: Real, right: Real) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "side": ["left"] * len(left) + ["right"] * len(right),
+            "predicted": np.concatenate([left, right]),
+            "measured": np.concatenate(
+                [nonzero[: len(left)], nonzero[len(nonzero) - len(right) :]]
+            ),
+        }
+    )
+
+
+def _histogram(
+    nonzero: Real,
+    law: GeneralizedLaw,
+    plain: MarchenkoPastur,
+    bulk: tuple[float, float],
+    num_features: int,
+    num_bins: int,
+) -> pd.DataFrame:
+    """Bin the roots of the eigenvalues that are not exactly zero, and what the laws predict.
+
+    A law's exact mass in each bin, not its density at some points: where the curvatures of
+    single samples are far apart, as the smallest ones for alpha > 1 are, the support has a
+    narrow piece for each of them, with a mass of 1/N (Bai and Silverstein's exact separation).
+    Such pieces are far narrower than a bin, and points miss them or meet their peaks by chance.
+    All densities count per eigenvalue of the law, zeros included.
+    """
+    low, high = min(nonzero[0], bulk[0]), max(nonzero[-1], bulk[1])
+    ends = np.linspace(math.sqrt(low), math.sqrt(high), num_bins + 1)
+    widths = np.diff(ends)
+    counts, _ = np.histogram(np.sqrt(nonzero), bins=ends)
+    return pd.DataFrame(
+        {
+            "lower": ends[:-1],
+            "upper": ends[1:],
+            "measured": counts / (num_features * widths),
+            "density": np.diff(law.cdf(ends**2)) / widths,
+            "plain_density": np.diff(plain.cdf(ends**2)) / widths,
+        }
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,31 +11,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 
-def spiked_spectra_figure(
-    spectra: Sequence[pd.DataFrame], table: pd.DataFrame, num_bins: int
-) -> Figure:
-    """Draw a panel for each model: its first spectrum, the bulk's edges, the outliers.
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
+    """Draw one panel per model: its first spectrum, the edges of the bulk, the outliers.
 
     Parameters
     ----------
-    spectra : sequence of DataFrame
-        repeat, rank, eigenvalue, with the model's name in `attrs`.
-    table : DataFrame
-        What `hesspipe.tables.laws.spiked_spectra_table` gives.
-    num_bins : int
+    results : sequence of Result
+        "spiked_spectra" and "parts" of each model, in the same order, from
+        `hesspipe.experiments.spiked_models.sample_spiked_spectra`.
+    settings : mapping
+        num_bins.
 
     Returns
     -------
     Figure
     """
+    spectra, parts = of_kind(results, "spiked_spectra"), of_kind(results, "parts")
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.6))
         panels = figure.subplots(1, len(spectra), squeeze=False)[0]
-        for axes, spectrum in zip(panels, spectra, strict=True):
-            name = spectrum.attrs["name"]
-            draw_spectrum(axes, spectrum, table[table["name"] == name], num_bins)
+        for axes, spectrum, found in zip(panels, spectra, parts, strict=True):
+            draw_spectrum(axes, spectrum.table, found.table, settings["num_bins"])
+            axes.set_title(_title(spectrum.provenance, found.table))
             axes.set_xlabel(r"eigenvalue $\lambda$")
         panels[0].set_ylabel("number of eigenvalues")
         handles, names = panels[0].get_legend_handles_labels()
@@ -42,22 +44,21 @@ def spiked_spectra_figure(
     return figure
 
 
-def draw_spectrum(axes: Axes, spectrum: pd.DataFrame, table: pd.DataFrame, num_bins: int) -> None:
-    """Mark the first repeat's eigenvalues that are not zero, and each predicted position."""
-    about = spectrum.attrs
-    num_zeros = int(table[table["part"] == "zeros"]["predicted"].iloc[0])
-    first = spectrum[(spectrum["repeat"] == 0) & (spectrum["rank"] >= num_zeros)]["eigenvalue"]
-    # A logarithmic axis, so that outliers on both sides can be told apart.
-    bins = np.geomspace(first.min(), first.max(), num_bins + 1)
-    axes.hist(first, bins=bins.tolist(), color=style.NEUTRAL_COLOR, label="one spectrum")
+def draw_spectrum(axes: Axes, spectrum: pd.DataFrame, parts: pd.DataFrame, num_bins: int) -> None:
+    """Mark the eigenvalues of the first repeat that are not zero, and each predicted position."""
+    first = spectrum[(spectrum["repeat"] == 0) & (spectrum["rank"] >= _num_zeros(parts))]
+    # A logarithmic axis separates outliers on both sides.
+    values = first["eigenvalue"]
+    bins = np.geomspace(values.min(), values.max(), num_bins + 1)
+    axes.hist(values, bins=bins.tolist(), color=style.NEUTRAL_COLOR, label="one spectrum")
     axes.set_xscale("log")
-    edges = table[table["part"].isin(["lower_edge", "upper_edge"])]["predicted"]
+    edges = parts[parts["part"].isin(["lower_edge", "upper_edge"])]["predicted"]
     for number, edge in enumerate(edges):
         axes.axvline(
             edge, color=style.MATRIX_COLORS["hessian"], linestyle="--",
             label="edges of the bulk" if number == 0 else None,
         )  # fmt: skip
-    outliers = table[table["part"].isin(["left_outlier", "right_outlier"])]
+    outliers = parts[parts["part"].isin(["left_outlier", "right_outlier"])]
     for number, predicted in enumerate(outliers["predicted"]):
         axes.axvline(
             predicted, color=style.OUTLIER_COLOR, linestyle=":",
@@ -67,5 +68,12 @@ def draw_spectrum(axes: Axes, spectrum: pd.DataFrame, table: pd.DataFrame, num_b
         outliers["mean"], np.zeros(len(outliers)), "^", color=style.OUTLIER_COLOR,
         label="their mean", clip_on=False,
     )  # fmt: skip
+
+
+def _num_zeros(parts: pd.DataFrame) -> int:
+    return int(parts[parts["part"] == "zeros"]["predicted"].iloc[0])
+
+
+def _title(about: Mapping[str, Any], parts: pd.DataFrame) -> str:
     alpha = about["num_parameters"] / about["num_samples"]
-    axes.set_title(rf"$\alpha$ = {alpha:g}, {num_zeros} zeros of {about['num_parameters']}")
+    return rf"$\alpha$ = {alpha:g}, {_num_zeros(parts)} zeros of {about['num_parameters']}"

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.figures import style
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 
-def spikes_figure(
-    table: pd.DataFrame, fluctuations: pd.DataFrame, below: float, above: float
-) -> Figure:
+def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Draw the position against the strength, and two distributions at the largest size.
 
     Parameters
     ----------
-    table : DataFrame
-        What `hesspipe.tables.laws.spike_table` gives.
-    fluctuations : DataFrame
-        What `hesspipe.tables.laws.fluctuation_table` gives.
-    below, above : float
-        The strengths of the two distributions.
+    results : sequence of Result
+        "positions" and "fluctuations" of one spiked model, from
+        `hesspipe.experiments.spiked_models.sample_spikes`.
+    settings : mapping
+        below, above: the strengths of the two distributions.
 
     Returns
     -------
     Figure
     """
+    (positions,) = of_kind(results, "positions")
+    fluctuations = of_kind(results, "fluctuations")[0].table
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.4))
         left, middle, right = figure.subplots(1, 3)
-        draw_positions(left, table)
-        for axes, strength in ((middle, below), (right, above)):
+        draw_positions(left, positions.table)
+        for axes, strength in ((middle, settings["below"]), (right, settings["above"])):
             draw_fluctuations(axes, fluctuations[fluctuations["strength"] == strength])
             axes.set_title(rf"$l$ = {strength:g}")
         middle.set_ylabel("share of the draws below")
@@ -40,7 +44,7 @@ def spikes_figure(
 
 
 def draw_positions(axes: Axes, table: pd.DataFrame) -> None:
-    """Mark the mean position minus the bulk's edge, in each size, and its limit."""
+    """Mark the mean position for each size, and its limit."""
     for number, (num_samples, group) in enumerate(table.groupby("num_samples")):
         axes.errorbar(
             group["strength"], group["mean"], yerr=group["deviation"], linestyle="none",

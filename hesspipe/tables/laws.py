@@ -1,63 +1,50 @@
-"""Predictions of random matrix theory beside what was measured: Figure 10, Theorems 1 and 2."""
+"""Linear models against the laws that predict their spectra: Figure 10 as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hesspipe.random_matrices.spiked import (
-    edge_scaling,
-    eigenvector_overlap,
-    position_deviation,
-    sample_position,
-    separates,
-    spectrum_picture,
-)
-from hesspipe.random_matrices.tracy_widom import tracy_widom_cdf
-
-Real = NDArray[np.float64]
-
-_TRACY_WIDOM_MEAN = -1.2065335745820  # Bornemann (2010), Table 3, beta = 1
+from hesspipe.tables.queries import of_kind
+from hesspipe.tables.store import Result
 
 
-def law_table(laws: Sequence[pd.DataFrame], outliers: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tabulate linear models: sizes, distances of the laws, outliers.
+def make_table(results: Sequence[Result], settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulate linear models: sizes, distances from the laws, outliers.
 
     Parameters
     ----------
-    laws, outliers : sequence of DataFrame
-        What `hesspipe.experiments.laws.compare_with_laws` gives, its summary and the model's
-        entry among the provenance in `attrs`.
+    results : sequence of Result
+        "law" and "law_outliers" of each model, in the same order, from
+        `hesspipe.experiments.laws.compare_with_laws`.
+    settings : mapping
+        The table's entry in config.yaml; not used.
 
     Returns
     -------
     DataFrame
-        One row a model; outliers as text, in ascending order.
+        One row per model; outliers as text, in ascending order.
     """
-    rows = []
-    for law, found in zip(laws, outliers, strict=True):
-        about = law.attrs
-        entry = about["entry"]
-        rows.append(
-            {
-                "name": about["name"],
-                "model": entry["model"],
-                "num_steps": entry["num_steps"],
-                "alpha": about["num_parameters"] / about["num_samples"],
-                **{key: about[key] for key in _COLUMNS},
-                "outliers_predicted": _joined(found["predicted"]),
-                "outliers_measured": _joined(found["measured"]),
-                "outlier_error": float(
-                    np.abs(found["measured"] / found["predicted"] - 1).max() if len(found) else 0.0
-                ),
-            }
-        )
-    return pd.DataFrame(rows)
+    pairs = zip(of_kind(results, "law"), of_kind(results, "law_outliers"), strict=True)
+    return pd.DataFrame([_row(law.provenance, outliers.table) for law, outliers in pairs])
+
+
+def _row(about: Mapping[str, Any], outliers: pd.DataFrame) -> dict[str, object]:
+    return {
+        "name": about["name"],
+        "model": about["entry"]["model"],
+        "num_steps": about["entry"]["num_steps"],
+        "alpha": about["num_parameters"] / about["num_samples"],
+        **{key: about[key] for key in _COLUMNS},
+        "outliers_predicted": _joined(outliers["predicted"]),
+        "outliers_measured": _joined(outliers["measured"]),
+        "outlier_error": float(
+            np.abs(outliers["measured"] / outliers["predicted"] - 1).max() if len(outliers) else 0.0
+        ),
+    }
 
 
 _COLUMNS = (
@@ -68,182 +55,3 @@ _COLUMNS = (
 
 def _joined(values: pd.Series) -> str:
     return " ".join(f"{value:.5g}" for value in values)
-
-
-def spike_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the largest eigenvalue against Theorem 1, for each size and strength.
-
-    The tests are Kolmogorov and Smirnov's, one-sample, two-sided, against laws in which
-    nothing is fitted: below the transition Tracy and Widom's with the centering and scaling of
-    Johnstone, above it the Gaussian of Paul's theorem.
-
-    Parameters
-    ----------
-    samples : DataFrame
-        num_parameters, num_samples, strength, repeat, eigenvalue, overlap.
-
-    Returns
-    -------
-    DataFrame
-        num_parameters, num_samples, strength, separates, predicted, mean, standard_error,
-        finite_size_error (what the mean may differ by at this size: below the transition the
-        Tracy-Widom law's mean, of order N^(-2/3); above, the fluctuation of one matrix, of
-        order N^(-1/2)), deviation, deviation_predicted, overlap, overlap_predicted, law,
-        distance, p_value, other_distance (from the other law).
-    """
-    keys = ["num_parameters", "num_samples", "strength"]
-    return pd.DataFrame([_spike_row(group) for _, group in samples.groupby(keys, sort=False)])
-
-
-def _spike_row(group: pd.DataFrame) -> dict[str, object]:
-    from scipy.stats import kstest
-
-    num_parameters = int(group["num_parameters"].iloc[0])
-    num_samples = int(group["num_samples"].iloc[0])
-    strength, ratio = float(group["strength"].iloc[0]), num_parameters / num_samples
-    values = group["eigenvalue"].to_numpy()
-    center, width = edge_scaling(num_parameters, num_samples)
-    is_outlier = separates(strength, ratio)
-    predicted = sample_position(strength, ratio)
-    deviation = (
-        position_deviation(strength, ratio, num_samples)
-        if is_outlier
-        else 1.607781034581**0.5 * width  # the law's variance, as its mean above
-    )
-    edge_test = kstest((values - center) / width, _tracy_widom())
-    scale = deviation if is_outlier else values.std(ddof=1)
-    middle = predicted if is_outlier else values.mean()
-    gaussian_test = kstest((values - middle) / scale, "norm")
-    test, other = (gaussian_test, edge_test) if is_outlier else (edge_test, gaussian_test)
-    return {
-        "num_parameters": num_parameters,
-        "num_samples": num_samples,
-        "strength": strength,
-        "separates": is_outlier,
-        "predicted": predicted,
-        "mean": values.mean(),
-        "standard_error": values.std(ddof=1) / len(values) ** 0.5,
-        "finite_size_error": deviation if is_outlier else -_TRACY_WIDOM_MEAN * width,
-        "deviation": values.std(ddof=1),
-        "deviation_predicted": deviation,
-        "overlap": group["overlap"].mean(),
-        "overlap_predicted": eigenvector_overlap(strength, ratio),
-        "law": "gaussian" if is_outlier else "tracy_widom",
-        "distance": test.statistic,
-        "p_value": test.pvalue,
-        "other_distance": other.statistic,
-    }
-
-
-@cache
-def _tracy_widom() -> Callable[[Any], Any]:
-    """The law on a grid, 1e-5 from its determinant: a determinant a draw would cost minutes."""
-    from scipy.interpolate import PchipInterpolator
-
-    # Outside, the law is 0 or 1 to ten digits.
-    grid = np.linspace(-10, 8, 241)
-    values = PchipInterpolator(grid, tracy_widom_cdf(grid))
-    return lambda s: np.asarray(values(np.clip(s, grid[0], grid[-1])))
-
-
-def spiked_spectra_table(spectra: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tabulate whole spectra against Theorem 2: zeros, bulk, outliers on both sides.
-
-    Parameters
-    ----------
-    spectra : sequence of DataFrame
-        repeat, rank, eigenvalue, with strengths, num_parameters and num_samples in `attrs`.
-
-    Returns
-    -------
-    DataFrame
-        name, num_parameters, num_samples, part, predicted, mean, standard_error, spread. For
-        part "zeros", the number of them; "left_outlier" and "right_outlier", one row each, their
-        positions; "lower_edge" and "upper_edge", the ends of the rest.
-    """
-    parts = []
-    for spectrum in spectra:
-        about = spectrum.attrs
-        parts += [
-            {
-                "name": about["name"],
-                "num_parameters": about["num_parameters"],
-                "num_samples": about["num_samples"],
-                "part": part,
-                "predicted": predicted,
-                "mean": float(np.mean(values)),
-                "standard_error": float(np.std(values, ddof=1) / len(values) ** 0.5),
-                "spread": float(np.std(values, ddof=1)),
-            }
-            for part, predicted, values in _parts(spectrum)
-        ]
-    return pd.DataFrame(parts)
-
-
-def _parts(spectrum: pd.DataFrame) -> list[tuple[str, float, Real]]:
-    """Each part's prediction, and its value in each repeat."""
-    about = spectrum.attrs
-    num_parameters, num_samples = about["num_parameters"], about["num_samples"]
-    picture = spectrum_picture(about["strengths"], num_parameters, num_samples)
-    values = spectrum["eigenvalue"].to_numpy().reshape(-1, num_parameters)
-    # The backward error of a dense symmetric solver, as for the spectra of networks.
-    noise = np.finfo(np.float64).eps * num_parameters * values.max(1, keepdims=True)
-    zeros = (np.abs(values) <= noise).sum(1).astype(np.float64)
-    root = (num_parameters / num_samples) ** 0.5
-    first = picture.num_zeros + len(picture.left_outliers)
-    last = num_parameters - len(picture.right_outliers)
-    return [
-        ("zeros", float(picture.num_zeros), zeros),
-        *(
-            ("left_outlier", float(position), values[:, picture.num_zeros + index])
-            for index, position in enumerate(picture.left_outliers)
-        ),
-        ("lower_edge", (1 - root) ** 2, values[:, first]),
-        ("upper_edge", (1 + root) ** 2, values[:, last - 1]),
-        *(
-            ("right_outlier", float(position), values[:, last + index])
-            for index, position in enumerate(picture.right_outliers)
-        ),
-    ]
-
-
-def fluctuation_table(samples: pd.DataFrame, strengths: Sequence[float]) -> pd.DataFrame:
-    """Standardize the draws at the largest size, beside the law that they should follow.
-
-    Parameters
-    ----------
-    samples : DataFrame
-        See `spike_table`.
-    strengths : sequence of float
-        Of those in the table.
-
-    Returns
-    -------
-    DataFrame
-        strength, law, standardized (ascending for each strength), cdf (the law's there).
-    """
-    from scipy.stats import norm
-
-    largest = samples[samples["num_samples"] == samples["num_samples"].max()]
-    parts = []
-    for strength in strengths:
-        draws = largest[largest["strength"] == strength].sort_values("eigenvalue")
-        sizes = int(draws["num_parameters"].iloc[0]), int(draws["num_samples"].iloc[0])
-        ratio = sizes[0] / sizes[1]
-        is_outlier = separates(strength, ratio)
-        middle, scale = edge_scaling(*sizes)
-        if is_outlier:
-            middle = sample_position(strength, ratio)
-            scale = position_deviation(strength, ratio, sizes[1])
-        standardized = (draws["eigenvalue"].to_numpy() - middle) / scale
-        parts.append(
-            pd.DataFrame(
-                {
-                    "strength": strength,
-                    "law": "gaussian" if is_outlier else "tracy_widom",
-                    "standardized": standardized,
-                    "cdf": norm.cdf(standardized) if is_outlier else _tracy_widom()(standardized),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)

@@ -134,6 +134,15 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("plain_cdf", pa.float64(), "share of the eigenvalues, 0 to 1"),
         ]
     ),
+    "law_histogram": pa.schema(
+        [
+            _field("lower", pa.float64(), "root of the eigenvalue, start of the bin"),
+            _field("upper", pa.float64(), "root of the eigenvalue, end of the bin"),
+            _field("measured", pa.float64(), "inverse unit of the root, mean over the bin"),
+            _field("density", pa.float64(), "inverse unit of the root, mean over the bin"),
+            _field("plain_density", pa.float64(), "inverse unit of the root, mean over the bin"),
+        ]
+    ),
     "law_outliers": pa.schema(
         [
             _field("side", pa.string(), "left or right of the bulk"),
@@ -214,9 +223,11 @@ REQUIRED_PROVENANCE: dict[str, tuple[str, ...]] = {
     "decomposition": ("experiment", "seed", "num_classes"),
     "directions": (*_NETWORK, "num_classes", "ranks"),
     "law": ("name", "entry", "num_parameters", "num_samples"),
-    "law_outliers": ("name",),
+    "law_outliers": ("name", "upper_edge"),
+    "law_histogram": ("name", "entry", "num_parameters", "num_samples", "num_zero"),
     "spikes": ("name",),
     "spiked_spectra": ("name", "strengths", "num_parameters", "num_samples"),
     "positions": ("name",),
     "fluctuations": ("name",),
+    "parts": ("name",),
 }

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from hesspipe.claims.check import check_claim, check_claims, claims_table
+from hesspipe.experiments.spiked_models import compare_parts, compare_positions
 from hesspipe.random_matrices.sampling import sample_largest, sample_spectra
+from hesspipe.tables.store import Result
 
 
 def spectrum(values, matrix, step=9, experiment="a", seed=0, **about) -> pd.DataFrame:

@@ -59,7 +59,8 @@ experiments:
   part_two: {<<: *part, starts_from: part_one}
 random_matrices:
   example: {kind: linear_model, model: logistic, num_features: 4, num_samples: 8, signal: 1.0,
-    initial_norm: 1.0, step_size: 0.1, num_steps: 0, seed: 0, num_groups: 4, num_positions: 10}
+    initial_norm: 1.0, step_size: 0.1, num_steps: 0, seed: 0, num_groups: 4, num_positions: 10,
+    num_bins: 4}
   edge: {kind: spikes, aspect_ratio: 1.0, strengths: [1.0, 3.0], num_samples: [10],
     num_repeats: 10, seed: 0}
 spectrum: {zero_tolerance: 1.0}
@@ -73,7 +74,7 @@ figures:
   parts: {kind: basins, experiment: part_two, seed: 1}
   between: {kind: line, experiment: part_two, seed: 0}
   around: {kind: plane, experiment: part_two, seed: 0, other_seed: 1}
-  bulk: {kind: bulks, sources: [example], num_columns: 1, num_bins: 4}
+  bulk: {kind: bulks, sources: [example], num_columns: 1}
   spike: {kind: spikes, sources: [edge], below: 1.0, above: 3.0}
 tables:
   counts: {kind: outlier_counts, published: published.csv, experiments: [slow, noisy], seed: 0,

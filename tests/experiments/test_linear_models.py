@@ -1,6 +1,9 @@
-"""Linear models against a dense Hessian, the laws that predict them, and the way they are drawn."""
+"""Linear models against a dense Hessian, the laws that predict them, and their samples."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +13,10 @@ from torch.nn import functional
 
 from hesspipe.curvature.dense import residual_matrix
 from hesspipe.experiments.laws import compare_with_laws, group_means
-from hesspipe.experiments.linear_extraction import linear_model_tables
-from hesspipe.experiments.linear_models import descend, linear_model
-from hesspipe.tables.laws import law_table
+from hesspipe.experiments.linear_models import descend, extract_linear_model, linear_model
+from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
+from hesspipe.tables import laws
+from hesspipe.tables.store import Result, read_result, write_result
 
 SMALL = {
     "num_features": 6, "num_samples": 40, "signal": 2.0, "initial_norm": 1.5,
@@ -69,43 +73,85 @@ def test_unknown_model_is_refused() -> None:
         linear_model(model="probit", **SMALL)
 
 
+def compare(folder: Path, **changes) -> tuple[dict[str, Any], list[Result]]:
+    """Extract and compare through files, as the jobs do."""
+    entry = {
+        "kind": "linear_model", "signal": 3.0, "initial_norm": 2.0, "step_size": 0.1,
+        "seed": 1, "num_positions": 40, "num_bins": 12,
+    } | changes  # fmt: skip
+    spectrum, samples = extract_linear_model(name="one", entry=entry, zero_tolerance=1.0)
+    write_result(spectrum, folder / "spectrum.parquet")
+    write_result(samples, folder / "samples.parquet")
+    results = compare_with_laws(
+        path_to_spectrum=folder / "spectrum.parquet",
+        path_to_samples=folder / "samples.parquet",
+        **{key: entry[key] for key in ("num_groups", "num_positions", "num_bins")},
+    )
+    for result in results:
+        write_result(result, folder / f"{result.kind}.parquet")
+        read_result(folder / f"{result.kind}.parquet", result.kind)
+    return entry, [spectrum, samples, *results]
+
+
 @pytest.mark.parametrize(
     ("model", "num_features", "num_samples", "num_steps"),
     [("logistic", 120, 120, 200), ("softmax", 60, 300, 0), ("softmax", 100, 50, 200)],
 )
 def test_generalized_law_predicts_the_spectrum_and_plain_law_does_not(
-    model: str, num_features: int, num_samples: int, num_steps: int
+    model: str, num_features: int, num_samples: int, num_steps: int, tmp_path: Path
 ) -> None:
-    entry = {
-        "kind": "linear_model", "model": model, "num_features": num_features,
-        "num_samples": num_samples, "signal": 3.0, "initial_norm": 2.0, "step_size": 0.1,
-        "num_steps": num_steps, "seed": 1, "num_groups": 50 if num_samples % 60 else 60,
-        "num_positions": 40,
-    }  # fmt: skip
-    spectrum, samples, about = linear_model_tables("one", entry, zero_tolerance=1.0)
-    spectrum.attrs = about
-    law, outliers, summary = compare_with_laws(
-        spectrum, samples, num_groups=entry["num_groups"], num_positions=40
-    )
-    num_bulk = min(num_features, num_samples)
-    assert summary["distance"] < 4 * np.log(num_bulk) / num_bulk
-    assert summary["plain_distance"] > 1.5 * summary["distance"]
-    assert about["num_zero"] == summary["num_zero_predicted"]
+    _, results = compare(
+        tmp_path, model=model, num_features=num_features, num_samples=num_samples,
+        num_steps=num_steps, num_groups=50 if num_samples % 60 else 60,
+    )  # fmt: skip
+    _, samples, law, outliers, _ = results
+    num_bulk, about = min(num_features, num_samples), law.provenance
+    assert about["distance"] < 4 * np.log(num_bulk) / num_bulk
+    assert about["plain_distance"] > 1.5 * about["distance"]
+    assert about["num_zero"] == about["num_zero_predicted"]
     assert about["num_zero"] == about["num_parameters"] - num_bulk
     # The law's mean is the mean curvature: trace over d.
-    mean = float(np.trapezoid(law["position"] * law["density"], law["position"]))
-    assert mean == pytest.approx(float(samples["curvature"].mean()), rel=0.02)
+    position = law.table["position"]
+    mean = float(np.trapezoid(position * law.table["density"], position))
+    assert mean == pytest.approx(float(samples.table["curvature"].mean()), rel=0.02)
     if num_steps == 0:
-        right = outliers[outliers["side"] == "right"]
+        right = outliers.table[outliers.table["side"] == "right"]
         assert len(right) == 1
         assert float(right["measured"].iloc[0] / right["predicted"].iloc[0]) == pytest.approx(
             1, abs=4 * np.sqrt(2 / num_samples)
         )
-    law.attrs = about | summary
-    (row,) = law_table([law], [outliers]).to_dict("records")
-    assert row["distance"] == summary["distance"]
+    (row,) = laws.make_table(results, {}).to_dict("records")
+    assert row["distance"] == about["distance"]
     assert row["alpha"] == (2 if model == "softmax" else 1) * num_features / num_samples
-    assert len(row["outliers_predicted"].split()) == len(outliers)
+    assert len(row["outliers_predicted"].split()) == len(outliers.table)
+
+
+@pytest.mark.parametrize(
+    ("num_features", "num_samples", "num_steps"), [(120, 60, 300), (60, 120, 0), (80, 80, 300)]
+)
+def test_histogram_holds_every_eigenvalue_and_the_whole_mass_of_the_laws(
+    num_features: int, num_samples: int, num_steps: int, tmp_path: Path
+) -> None:
+    entry, (spectrum, samples, law, _, histogram) = compare(
+        tmp_path, model="logistic", num_features=num_features, num_samples=num_samples,
+        num_steps=num_steps, num_groups=num_samples,
+    )  # fmt: skip
+    table, num_nonzero = histogram.table, min(num_features, num_samples)
+    assert len(table) == entry["num_bins"]
+    assert list(table["lower"][1:]) == list(table["upper"][:-1])
+    widths = table["upper"] - table["lower"]
+    counts = table["measured"] * widths * num_features
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
+    assert counts.sum() == pytest.approx(num_nonzero)
+    roots = np.sqrt(spectrum.table["eigenvalue"][num_features - num_nonzero :])
+    assert round(counts[0]) == (roots <= table["upper"][0]).sum()
+    for column in ("density", "plain_density"):
+        mass = float((table[column] * widths).sum())
+        assert mass == pytest.approx(num_nonzero / num_features, abs=1e-6)
+    plain = MarchenkoPastur(num_features / num_samples, float(samples.table["curvature"].mean()))
+    expected = np.diff(plain.cdf(np.append(table["lower"], table["upper"].iloc[-1]) ** 2))
+    np.testing.assert_allclose(table["plain_density"] * widths, expected, atol=1e-12)
+    assert law.provenance["upper_edge"] <= table["upper"].iloc[-1] ** 2 * (1 + 1e-12)
 
 
 def test_group_means_keep_the_mean_and_refuse_unequal_groups() -> None:

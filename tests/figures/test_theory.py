@@ -6,12 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hesspipe.figures import style
-from hesspipe.figures.bulks import bulks_figure
-from hesspipe.figures.decomposition import decomposition_figure
-from hesspipe.figures.directions import directions_figure
-from hesspipe.figures.spiked_spectra import spiked_spectra_figure
-from hesspipe.figures.spikes import spikes_figure
+from hesspipe.figures import bulks, decomposition, directions, spiked_spectra, spikes, style
+from hesspipe.tables.store import Result
 
 
 def marked(axes, marker: str) -> list[float]:
@@ -26,35 +22,36 @@ def verticals(axes, linestyle: str) -> list[float]:
     return sorted(line.get_xdata()[0] for line in lines if len(set(line.get_xdata())) == 1)
 
 
-def bulk() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    spectrum = pd.DataFrame({"rank": range(8), "eigenvalue": [0, 0, 0, 0, 1.0, 1.21, 2.25, 9.0]})
-    position = np.linspace(1, 3, 50)
-    law = pd.DataFrame(
-        {"position": position, "density": 0.5, "cdf": 0.5, "plain_density": 0.25, "plain_cdf": 0.5}
+def bulk() -> list[Result]:
+    about = {"name": "one", "num_zero": 4, "num_parameters": 8, "num_samples": 4,
+             "entry": {"model": "softmax"}}  # fmt: skip
+    histogram = pd.DataFrame(
+        {
+            "lower": [1.0, 1.5, 2.0],
+            "upper": [1.5, 2.0, 3.0],
+            "measured": [1.0, 0.5, 0.25],
+            "density": [0.8, 0.6, 0.3],
+            "plain_density": [0.0, 1.0, 0.5],
+        }
     )
-    law.attrs = {
-        "num_zero_predicted": 4, "num_zero": 4, "num_features": 4, "num_parameters": 8,
-        "num_samples": 4, "entry": {"model": "softmax"},
-    }  # fmt: skip
     outliers = pd.DataFrame({"side": ["right"], "predicted": [9.61], "measured": [9.0]})
-    return spectrum, law, outliers
+    return [Result("law_histogram", histogram, about), Result("law_outliers", outliers, about)]
 
 
 def test_bulks_figure_shows_histogram_laws_and_outliers_over_the_root() -> None:
-    spectrum, law, outliers = bulk()
-    figure = bulks_figure([spectrum] * 3, [law] * 3, [outliers] * 3, num_columns=2, num_bins=10)
+    figure = bulks.make_figure(bulk() * 3, {"num_columns": 2})
     assert len(figure.axes) == 4
     axes = figure.axes[0]
-    heights = np.array([patch.get_height() for patch in axes.patches])
-    widths = np.array([patch.get_width() for patch in axes.patches])
-    # Four of the law's four eigenvalues: the histogram's area is 1, and so would a law's be.
-    assert float(heights @ widths) == pytest.approx(1.0)
-    assert float(heights[0] * widths[0]) == pytest.approx(0.5)  # roots 1 and 1.1
-    curves = {line.get_label(): line for line in axes.lines}
-    for label, density in (("generalized law", 0.5), ("Marchenko-Pastur", 0.25)):
-        root, height = curves[label].get_data()
-        np.testing.assert_allclose(height, 2 * root * density)
-        assert float(np.trapezoid(height, root)) == pytest.approx(2 * density, rel=1e-3)
+    steps = {patch.get_label(): patch for patch in axes.patches}
+    for label, heights in {
+        "measured": [1.0, 0.5, 0.25],
+        "generalized law": [0.8, 0.6, 0.3],
+        "Marchenko-Pastur": [0.0, 1.0, 0.5],
+    }.items():
+        data = steps[label].get_data()
+        assert list(data.values) == heights
+        assert list(data.edges) == [1.0, 1.5, 2.0, 3.0]
+    assert [label for label, patch in steps.items() if patch.get_fill()] == ["measured"]
     assert verticals(axes, ":") == [pytest.approx(3.1)]
     assert marked(axes, "^") == [3.0]
     assert axes.get_title() == r"softmax, two blobs, $\alpha$ = 2, 4 zeros of 8"
@@ -80,7 +77,8 @@ def test_spikes_figure_shows_means_of_each_size_the_limit_and_both_laws() -> Non
             "cdf": [0.2, 0.6, 0.9, 0.3, 0.7],
         }
     )
-    left, middle, right = spikes_figure(spike_rows(), fluctuations, 1.0, 4.0).axes
+    results = [Result("positions", spike_rows(), {}), Result("fluctuations", fluctuations, {})]
+    left, middle, right = spikes.make_figure(results, {"below": 1.0, "above": 4.0}).axes
     limit = next(line for line in left.lines if line.get_label() == "Theorem 1")
     assert limit.get_ydata().tolist() == [4.0, 5.25]
     means = [container.lines[0].get_ydata().tolist() for container in left.containers]
@@ -98,8 +96,8 @@ def test_spiked_spectra_figure_shows_one_spectrum_and_each_position() -> None:
         {"repeat": [0] * 5 + [1] * 5, "rank": [*range(5)] * 2,
          "eigenvalue": [0, 0.5, 1.0, 2.0, 8.0, 0, 50, 60, 70, 80]}
     )  # fmt: skip
-    spectrum.attrs = {"name": "one", "num_parameters": 5, "num_samples": 4}
-    table = pd.DataFrame(
+    about = {"name": "one", "num_parameters": 5, "num_samples": 4}
+    parts = pd.DataFrame(
         {
             "name": "one",
             "part": ["zeros", "lower_edge", "upper_edge", "right_outlier"],
@@ -107,7 +105,8 @@ def test_spiked_spectra_figure_shows_one_spectrum_and_each_position() -> None:
             "mean": [1.0, 0.45, 2.4, 8.9],
         }
     )
-    (axes,) = spiked_spectra_figure([spectrum], table, num_bins=6).axes
+    results = [Result("spiked_spectra", spectrum, about), Result("parts", parts, about)]
+    (axes,) = spiked_spectra.make_figure(results, {"num_bins": 6}).axes
     assert axes.get_xscale() == "log"
     assert sum(patch.get_height() for patch in axes.patches) == 4  # the first, without its zero
     assert verticals(axes, "--") == [0.4, 2.5]
@@ -127,7 +126,10 @@ def test_decomposition_figure_shows_each_quantity_against_the_steps() -> None:
             "num_outliers_ggn": [2, 3, 3],
         }
     )  # fmt: skip
-    ratios, ends, negatives, outliers = decomposition_figure(table, num_classes=3).axes
+    other = table.assign(rule="gap", num_outliers=0)
+    table["rule"] = "ratio"
+    result = Result("decomposition", pd.concat([other, table]), {"num_classes": 3})
+    ratios, ends, negatives, outliers = decomposition.make_figure([result], {"rule": "ratio"}).axes
     for axes, columns in (
         (ratios, ["operator_ratio", "frobenius_ratio", "largest_difference"]),
         (negatives, ["num_negative_hessian", "num_negative_residual"]),
@@ -141,16 +143,16 @@ def test_decomposition_figure_shows_each_quantity_against_the_steps() -> None:
     assert ratios.get_yscale() == ends.get_yscale() == "log"
 
 
-def direction_rows(num_classes: int) -> pd.DataFrame:
+def overlaps(num_classes: int) -> Result:
     order = range(1, num_classes + 3)
     table = pd.DataFrame({"order": order, "own": 0.9, "every": 1.0, "shared": 0.5, "flat": 0.01})
-    table.attrs = {"num_classes": num_classes}
-    return table
+    return Result("directions", table, {"num_classes": num_classes})
 
 
 def test_directions_figure_has_a_panel_a_network_with_its_number_of_classes() -> None:
     names = ["a", "b", "c", "d"]
-    figure = directions_figure([direction_rows(number) for number in (2, 3, 4, 5)], names)
+    results = [overlaps(number) for number in (2, 3, 4, 5)]
+    figure = directions.make_figure(results, {"labels": names})
     panels = figure.axes[:4]
     assert [axes.get_title() for axes in panels] == names
     for axes, number in zip(panels, (2, 3, 4, 5), strict=True):
@@ -162,7 +164,7 @@ def test_directions_figure_has_a_panel_a_network_with_its_number_of_classes() ->
 def test_theory_figures_give_equal_bytes(tmp_path) -> None:
     contents = set()
     for name in ("one", "two"):
-        figure = directions_figure([direction_rows(3)], ["a"])
+        figure = directions.make_figure([overlaps(3)], {"labels": ["a"]})
         style.save(figure, tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
         contents.add((tmp_path / f"{name}.pdf").read_bytes())
     assert len(contents) == 1
