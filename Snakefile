@@ -5,6 +5,7 @@ from snakemake.utils import min_version
 
 from hesspipe.config.loading import validate_config
 from hesspipe.errors import ConfigError
+from hesspipe.workflow.stages import STAGES
 
 min_version("9.18")
 
@@ -22,34 +23,31 @@ except ConfigError as error:
 
 
 include: "rules/common.smk"
-include: "rules/data.smk"
 include: "rules/training.smk"
 include: "rules/spectra.smk"
 include: "rules/outliers.smk"
-include: "rules/lines.smk"
-include: "rules/basins.smk"
-include: "rules/figures.smk"
-include: "rules/gallery.smk"
-include: "rules/sources.smk"
-include: "rules/theory.smk"
-include: "rules/report.smk"
+include: "rules/landscape.smk"
+include: "rules/random_matrices.smk"
+include: "rules/products.smk"
+
+
+# One rule for each stage, which builds what the stage owns.
+for stage in STAGES:
+
+    rule:
+        name:
+            stage
+        input:
+            project.targets(stage),
 
 
 rule offline:
     input:
-        figures=expand("figures/{figure}.pdf", figure=offline(settings.figures)),
-        tables=expand("tables/{table}.csv", table=offline(settings.tables)),
-        spectra=all_spectra(),
-        outliers=outlier_tables(),
-        claims=["claims.json", "tables/claims.md"] if settings.claims else [],
-        metrics="metrics/outliers.json",
-        pages=rules.lay_out_tables.output,
+        [path for stage in STAGES for path in project.targets(stage)],
 
 
 rule all:
     default_target: True
     input:
         rules.offline.input,
-        figures=expand("figures/{figure}.pdf", figure=at_hand(settings.figures)),
-        tables=expand("tables/{table}.csv", table=at_hand(settings.tables)),
-        pages=rules.lay_out_downloaded_tables.output,
+        project.downloaded_targets(),

@@ -1,13 +1,10 @@
 rule extract_spectrum:
     input:
-        dataset=lambda wildcards: DATASET.format(
-            dataset=settings.experiments[wildcards.experiment].dataset
-        ),
-        checkpoint=CHECKPOINT,
-        own=lambda wildcards: own_network(wildcards.experiment),
-        code=code("extract_spectrum"),
+        unpack(project.inputs(ResultKind.SPECTRA)),
+        user=project.user_network,
+        code=project.code("extract_spectrum"),
     output:
-        table=SPECTRUM,
+        spectrum=pattern(ResultKind.SPECTRA),
     log:
         "logs/extract_spectrum/{experiment}_seed{seed}_step{step}_{matrix}.log",
     benchmark:
@@ -18,9 +15,9 @@ rule extract_spectrum:
     resources:
         gpu=GPUS,
     params:
-        config=ConfigPart(
-            model="experiments.{experiment}.model",
-            spectrum="spectrum",
+        config=lambda wildcards: dump(
+            model=settings.experiments[wildcards.experiment].model,
+            spectrum=settings.spectrum,
         ),
     script:
         "../scripts/extract_spectrum.py"
@@ -28,14 +25,11 @@ rule extract_spectrum:
 
 rule estimate_density:
     input:
-        dataset=lambda wildcards: DATASET.format(
-            dataset=settings.experiments[wildcards.experiment].dataset
-        ),
-        checkpoint=CHECKPOINT,
-        own=lambda wildcards: own_network(wildcards.experiment),
-        code=code("estimate_density"),
+        unpack(project.inputs(ResultKind.DENSITIES)),
+        user=project.user_network,
+        code=project.code("estimate_density"),
     output:
-        table=DENSITY,
+        density=pattern(ResultKind.DENSITIES),
     log:
         "logs/estimate_density/{experiment}_seed{seed}_step{step}_{matrix}_{group}.log",
     benchmark:
@@ -46,12 +40,13 @@ rule estimate_density:
     resources:
         gpu=GPUS,
     params:
-        config=ConfigPart(
-            model="experiments.{experiment}.model",
-            dtype="experiments.{experiment}.matrix_free.dtype",
-            batch_size="experiments.{experiment}.matrix_free.batch_size",
-            groups="experiments.{experiment}.matrix_free.groups",
-            density="experiments.{experiment}.matrix_free.density",
+        config=lambda wildcards: dump(
+            model=settings.experiments[wildcards.experiment].model,
+            **project.precision(wildcards),
+            patterns=settings.experiments[wildcards.experiment].matrix_free.groups.get(
+                wildcards.group
+            ),
+            density=settings.experiments[wildcards.experiment].matrix_free.density,
         ),
     script:
         "../scripts/estimate_density.py"
@@ -59,14 +54,11 @@ rule estimate_density:
 
 rule find_eigenpairs:
     input:
-        dataset=lambda wildcards: DATASET.format(
-            dataset=settings.experiments[wildcards.experiment].dataset
-        ),
-        checkpoint=CHECKPOINT,
-        own=lambda wildcards: own_network(wildcards.experiment),
-        code=code("find_eigenpairs"),
+        unpack(project.inputs(ResultKind.EIGENPAIRS)),
+        user=project.user_network,
+        code=project.code("find_eigenpairs"),
     output:
-        table=EIGENPAIRS,
+        eigenpairs=pattern(ResultKind.EIGENPAIRS),
     log:
         "logs/find_eigenpairs/{experiment}_seed{seed}_step{step}_{matrix}.log",
     benchmark:
@@ -77,11 +69,37 @@ rule find_eigenpairs:
     resources:
         gpu=GPUS,
     params:
-        config=ConfigPart(
-            model="experiments.{experiment}.model",
-            dtype="experiments.{experiment}.matrix_free.dtype",
-            batch_size="experiments.{experiment}.matrix_free.batch_size",
-            eigenpairs="experiments.{experiment}.matrix_free.eigenpairs",
+        config=lambda wildcards: dump(
+            model=settings.experiments[wildcards.experiment].model,
+            **project.precision(wildcards),
+            eigenpairs=settings.experiments[
+                wildcards.experiment
+            ].matrix_free.eigenpairs,
         ),
     script:
         "../scripts/find_eigenpairs.py"
+
+
+rule measure_directions:
+    input:
+        unpack(project.inputs(ResultKind.DIRECTIONS)),
+        user=project.user_network,
+        code=project.code("measure_directions"),
+    output:
+        directions=pattern(ResultKind.DIRECTIONS),
+    log:
+        "logs/measure_directions/{experiment}_seed{seed}_step{step}.log",
+    benchmark:
+        "logs/measure_directions/{experiment}_seed{seed}_step{step}.tsv"
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    resources:
+        gpu=GPUS,
+    params:
+        config=lambda wildcards: dump(
+            model=settings.experiments[wildcards.experiment].model,
+            directions=settings.directions,
+        ),
+    script:
+        "../scripts/measure_directions.py"

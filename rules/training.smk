@@ -1,22 +1,35 @@
-# One rule an experiment, because the steps of its checkpoints, and so its outputs, are its own.
-for name, plan in settings.experiments.items():
-    if plan.training.algorithm == "saved":
-        continue
+rule make_dataset:
+    input:
+        user=project.user_data,
+        code=project.code("make_dataset"),
+    output:
+        dataset=pattern(ResultKind.DATASETS),
+    log:
+        "logs/make_dataset/{dataset}.log",
+    benchmark:
+        "logs/make_dataset/{dataset}.tsv"
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=lambda wildcards: dump(dataset=settings.datasets[wildcards.dataset]),
+    script:
+        "../scripts/make_dataset.py"
+
+
+# One rule for each experiment, because the steps of its checkpoints decide its outputs.
+for name in project.trained:
 
     rule:
         name:
             f"train_{name}"
         input:
-            **start_of(plan),
-            dataset=DATASET.format(dataset=plan.dataset),
-            own=own_network(name),
-            code=code("train"),
+            unpack(project.inputs_of_training(name)),
+            user=project.user_network_of(name),
+            code=project.code("train"),
         output:
-            checkpoints=[
-                f"results/{name}/seed{{seed}}/checkpoints/step{step}.safetensors"
-                for step in plan.checkpoint_steps
-            ],
-            history=f"results/{name}/seed{{seed}}/history.parquet",
+            checkpoints=project.checkpoints(name),
+            history=pattern(ResultKind.HISTORIES).replace("{experiment}", name),
         log:
             f"logs/train/{name}_seed{{seed}}.log",
         benchmark:
@@ -27,40 +40,36 @@ for name, plan in settings.experiments.items():
         resources:
             gpu=GPUS,
         params:
-            config=ConfigPart(
-                model=f"experiments.{name}.model",
-                training=f"experiments.{name}.training",
+            config=dump(
+                experiment=name,
+                model=settings.experiments[name].model,
+                training=settings.experiments[name].training,
             ),
-            experiment=name,
         script:
             "../scripts/train.py"
 
 
-# Of a network that was trained elsewhere, the saved state is the only checkpoint.
-for name, plan in settings.experiments.items():
-    if plan.training.algorithm != "saved":
-        continue
-
-    rule:
-        name:
-            f"import_{name}"
-        input:
-            dataset=DATASET.format(dataset=plan.dataset),
-            state=plan.training.path,
-            own=own_network(name),
-            code=code("import_state"),
-        output:
-            checkpoint=f"results/{name}/seed{{seed}}/checkpoints/step0.safetensors",
-        log:
-            f"logs/import_state/{name}_seed{{seed}}.log",
-        conda:
-            "../envs/hesspipe.yaml"
-        threads: 1
-        params:
-            config=ConfigPart(
-                model=f"experiments.{name}.model",
-                training=f"experiments.{name}.training",
-            ),
-            experiment=name,
-        script:
-            "../scripts/import_state.py"
+# The saved state of a network that was trained elsewhere is the only checkpoint.
+rule import_state:
+    input:
+        unpack(project.inputs(ResultKind.CHECKPOINTS)),
+        state=project.saved_state,
+        user=project.user_network,
+        code=project.code("import_state"),
+    output:
+        checkpoint=pattern(ResultKind.CHECKPOINTS),
+    log:
+        "logs/import_state/{experiment}_seed{seed}_step{step}.log",
+    wildcard_constraints:
+        experiment=project.imported,
+        step="0",
+    conda:
+        "../envs/hesspipe.yaml"
+    threads: 1
+    params:
+        config=lambda wildcards: dump(
+            model=settings.experiments[wildcards.experiment].model,
+            training=settings.experiments[wildcards.experiment].training,
+        ),
+    script:
+        "../scripts/import_state.py"

@@ -4,15 +4,17 @@ from typing import TYPE_CHECKING
 
 from hesspipe.experiments.outliers import count_outliers
 from hesspipe.tables.store import write_result
-from hesspipe.workflow.jobs import logged
+from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):
+    with job(snakemake):
+        settings = snakemake.params.config["outliers"]
         outliers = count_outliers(
-            list(snakemake.input.spectra), **snakemake.params.config["outliers"]
+            paths_to_spectra=list(snakemake.input.spectra),
+            rules=settings["rules"],
+            num_candidates=settings["num_candidates"],
         )
-        write_result(outliers, snakemake.output.table)
+        write_result(outliers, snakemake.output.outliers)

@@ -1,23 +1,21 @@
-"""Check a saved state dict and store it as the checkpoint of its experiment."""
+"""Check a saved state dict, and store it as the checkpoint of its experiment."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hesspipe.experiments import saved_states
-from hesspipe.workflow.jobs import logged
+from hesspipe.experiments.training import import_state
+from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-
-def import_state(paths: list[str], about: dict[str, Any]) -> None:
-    """Read dataset and state, check, write the checkpoint."""
-    saved_states.import_state(*paths, **about)
-
-
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):
-        import_state(
-            [snakemake.input.dataset, snakemake.input.state, snakemake.output.checkpoint],
-            snakemake.params.config
-            | {"experiment": snakemake.params.experiment, "seed": int(snakemake.wildcards.seed)},
+    with job(snakemake):
+        checkpoint = import_state(
+            path_to_dataset=snakemake.input.dataset,
+            path_to_state=snakemake.input.state,
+            experiment=snakemake.wildcards.experiment,
+            seed=int(snakemake.wildcards.seed),
+            model=snakemake.params.config["model"],
+            training=snakemake.params.config["training"],
         )
+        checkpoint.write(snakemake.output.checkpoint)

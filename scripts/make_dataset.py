@@ -1,19 +1,15 @@
-"""Make a dataset and store it once for all experiments that use it."""
+"""Make a dataset, and store it once for every experiment that uses it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hesspipe.data import dataset as data
-from hesspipe.workflow.jobs import logged
+from hesspipe.data.make import make_dataset
+
+from hesspipe.data.dataset import write_dataset
+from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-
-def make_dataset(settings: dict[str, Any], path_to_dataset: str) -> None:
-    """Draw the data, write."""
-    data.write_dataset(data.make_dataset(**settings), path_to_dataset)
-
-
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):
-        make_dataset(snakemake.params.config["dataset"], snakemake.output.dataset)
+    with job(snakemake):
+        write_dataset(make_dataset(**snakemake.params.config["dataset"]), snakemake.output.dataset)

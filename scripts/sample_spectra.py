@@ -1,18 +1,18 @@
-"""Draw whole spectra of a sample covariance with a few spikes: Theorem 2."""
+"""Sample whole spectra of a spiked model: Theorem 2."""
 
 from typing import TYPE_CHECKING
 
-from hesspipe.experiments.spiked_models import sample_spiked_spectra
+from hesspipe.experiments.spiked_models import sample_spectra
+
 from hesspipe.tables.store import write_result
-from hesspipe.workflow.jobs import logged
+from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):
-        spectra, parts = sample_spiked_spectra(
+    with job(snakemake):
+        spectra, parts = sample_spectra(
             name=snakemake.wildcards.source, entry=snakemake.params.config["entry"]
         )
         write_result(spectra, snakemake.output.spectra)

@@ -1,17 +1,17 @@
-"""Draw the largest eigenvalue of a spiked model across the transition: Theorem 1."""
+"""Sample the largest eigenvalue of a spiked model across the transition: Theorem 1."""
 
 from typing import TYPE_CHECKING
 
 from hesspipe.experiments.spiked_models import sample_spikes
+
 from hesspipe.tables.store import write_result
-from hesspipe.workflow.jobs import logged
+from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):
+    with job(snakemake):
         spikes, positions, fluctuations = sample_spikes(
             name=snakemake.wildcards.source, entry=snakemake.params.config["entry"]
         )

@@ -1,17 +1,16 @@
-"""Smooth the stored densities of one figure into curves."""
+"""Smooth the stored densities of one figure."""
 
 from typing import TYPE_CHECKING
 
 from hesspipe.experiments.curves import smooth_densities
 from hesspipe.tables.store import write_result
-from hesspipe.workflow.jobs import logged
+from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):
+    with job(snakemake):
         figure = snakemake.params.config["figure"]
         curves = smooth_densities(
             paths_to_densities=list(snakemake.input.densities),

@@ -1,39 +1,25 @@
-"""Train one network, keeping checkpoints and a history; goes on where a killed job was."""
+"""Train one network, keeping checkpoints and a history; a killed job is resumed."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hesspipe.experiments.training import TrainingRun
-from hesspipe.tables.store import write_table
-from hesspipe.workflow.jobs import logged
+from hesspipe.tables.store import write_result
+from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-
-def train(
-    path_to_dataset: str,
-    config: dict[str, Any],
-    about: dict[str, Any],
-    paths_to_checkpoints: list[str],
-    path_to_history: str,
-) -> None:
-    """Train, write the history, put the checkpoints in their places."""
-    run = TrainingRun(path_to_dataset, **config, **about)
-    write_table(run.train(), path_to_history, "history", run.provenance)
-    run.collect_checkpoints(paths_to_checkpoints)
-
-
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):
-        train(
-            snakemake.input.dataset,
-            snakemake.params.config,
-            {
-                "experiment": snakemake.params.experiment,
-                "seed": int(snakemake.wildcards.seed),
-                "path_to_start": snakemake.input.get("start"),
-                "own_code": list(snakemake.input.own),
-            },
-            list(snakemake.output.checkpoints),
-            snakemake.output.history,
+    with job(snakemake):
+        config = snakemake.params.config
+        run = TrainingRun(
+            path_to_dataset=snakemake.input.dataset,
+            path_to_start=snakemake.input.get("start"),
+            user_code=list(snakemake.input.user),
+            experiment=config["experiment"],
+            seed=int(snakemake.wildcards.seed),
+            model=config["model"],
+            training=config["training"],
         )
+        write_result(run.train(), snakemake.output.history)
+        run.collect_checkpoints(list(snakemake.output.checkpoints))

@@ -1,1 +1,12 @@
-"""What joins the library to Snakemake and DVC: code closures, job logs, stages, adoption."""
+"""The glue between the library and Snakemake, DVC and the documentation; it decides no number.
+
+=====================================================  ====================
+the inputs, parameters and targets of the rules        `workflow.project`
+the code that a script runs, as inputs of its rule     `workflow.closure`
+logs and records of a job                              `workflow.jobs`
+where each output comes from                           `workflow.origins`
+restored files: adopted, or set aside                  `workflow.adopt`
+the stages of dvc.yaml, and the folders that they own  `workflow.stages`
+tables in Markdown pages, filled from results          `workflow.readme`
+=====================================================  ====================
+"""

@@ -1,84 +1,230 @@
-"""Tell Snakemake that files which DVC laid down are its own, up-to-date results.
+"""Settle what lies in a project's folders before Snakemake decides what is out of date.
 
-    python -m hesspipe.workflow.adopt
+    make adopt
 
-DVC lays files down in any order and Snakemake compares times, so that after `dvc pull`,
-`dvc checkout` or a change of branch it would run everything again. This command asks DVC
-whether every file that is there is the one that its lock file names, and then lets Snakemake
-record them as they are.
+After `dvc pull`, `dvc checkout` or any other copy, files are there that no job in this folder
+wrote, and Snakemake's own records say nothing about them, or something wrong. Each such file is
+either *adopted*, if its origin (see `hesspipe.workflow.origins`) says that the present rule,
+parameters, code and inputs made it, or *set aside*: moved to .hesspipe/set_aside, so that
+Snakemake builds it again. The Snakefile does this whenever it is read, so that plain `snakemake`
+and `dvc repro` are right without any further command.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any
 
-_ABSENT = {"deleted", "not in cache"}
+from hesspipe.workflow.origins import (
+    Origin,
+    content_of,
+    fingerprint,
+    forget_absent,
+    local_origin,
+    recorded_outputs,
+    tracked_origin,
+    unsettled_outputs,
+)
+from hesspipe.workflow.stages import outputs_on_disk
+
+SET_ASIDE = Path(".hesspipe/set_aside")
+# Set while a process settles, because reading the Snakefile must not settle once more.
+_SETTLING = "HESSPIPE_SETTLING"
 
 
-def differences(status: dict[str, Any]) -> list[str]:
-    """List what speaks against adoption.
+def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> None:
+    """Adopt or set aside every file in the folders of the stages that needs it.
 
     Parameters
     ----------
-    status : dict
-        What `dvc status --json` prints.
+    snakefile : str
+    config : dict
+        The configuration as Snakemake has merged it.
+    expected : iterable of str
+        Every output that the configuration names. Below DVC, which records whole folders, other
+        files are set aside, too: they are left over from another configuration.
 
-    Returns
-    -------
-    list of str
-        One line for each file, parameter or command that differs from dvc.lock.
+    Raises
+    ------
+    RuntimeError
+        If the jobs cannot be listed, with Snakemake's message.
     """
-    # A result that is not there is built when it is needed; it does not make the others wrong.
-    absent = {
-        path
-        for changes in status.values()
-        for change in changes
-        if isinstance(change, dict)
-        for path, how in change.get("changed outs", {}).items()
-        if how in _ABSENT
-    }
-    return [
-        f"{stage}: {what} is {how}" if how else f"{stage}: {what}"
-        for stage, changes in status.items()
-        for change in changes
-        for what, how in _entries(change)
-        if not (how in _ABSENT and what in absent)
-    ]
+    # The files that another process is writing now are none of ours.
+    locks = Path(".snakemake/locks")
+    if _SETTLING in os.environ or (locks.is_dir() and any(locks.iterdir())):
+        return
+    if "DVC_STAGE" in os.environ:
+        known = set(expected)
+        left_over = [path for path in outputs_on_disk() if path not in known]
+        _set_aside(left_over, "left over from another configuration")
+        forget_absent(path for path in recorded_outputs() if path not in known)
+    unsettled = unsettled_outputs()
+    if unsettled:
+        done = subprocess.run(
+            [sys.executable, "-m", "hesspipe.workflow.adopt", snakefile],
+            input=json.dumps({"config": config, "unsettled": unsettled}),
+            env=os.environ | {_SETTLING: "1"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        print(done.stdout, end="", file=sys.stderr)
+        if done.returncode:
+            raise RuntimeError(f"restored files cannot be judged: {done.stderr.strip()}")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A job of the graph, and what its outputs would be made from."""
+
+    job: Any
+    outputs: list[str]
+    inputs: list[str]
+
+    def fingerprint(self, contents: dict[str, str | None]) -> str | None:
+        """What the origins of its outputs must say; None if an input is not known."""
+        known = {path: content for path in self.inputs if (content := contents[path]) is not None}
+        if len(known) < len(set(self.inputs)):
+            return None
+        job = self.job
+        return fingerprint(job.rule.name, job.wildcards_dict, dict(job.params.items()), known)
+
+
+def _settle_all(snakefile: str, config: dict[str, Any], unsettled: set[str]) -> None:
+    """Judge the outputs of every job in the order in which jobs depend on each other."""
+    contents: dict[str, str | None] = {}
+    adopted, refused, seen = [], [], set()
+    with _graph(snakefile, config) as graph:
+        for one in _jobs(graph):
+            seen.update(one.outputs)
+            for path in one.inputs:
+                # An input that no job makes, or that was there before.
+                if path not in contents:
+                    contents[path] = content_of(path) if Path(path).is_file() else None
+            expected = one.fingerprint(contents)
+            origins = _matching_origins(one, expected)
+            present = [path for path in one.outputs if Path(path).is_file()]
+            mine = [path for path in present if path in unsettled]
+            if mine and all(path in origins for path in present):
+                asyncio.run(graph.workflow.persistence.finished(one.job))
+                for path in present:
+                    origins[path].write(path)
+                adopted += mine
+            else:
+                refused += _refuse(mine)
+            for path in one.outputs:
+                contents[path] = _content(path, origins)
+    _set_aside(sorted(unsettled - seen), "not made by any job of this configuration")
+    forget_absent(unsettled - seen)
+    if adopted:
+        print(f"adopted {len(adopted)} restored files that the present configuration and code made")
+    _report(refused)
+
+
+def _matching_origins(one: _Job, expected: str | None) -> dict[str, Origin]:
+    """For each output the origin that says what is expected, and is of the file if it exists."""
+    found = {}
+    for path in one.outputs:
+        is_there = Path(path).is_file()
+        content = content_of(path) if is_there else None
+        origins = [tracked_origin(path), local_origin(path) if is_there else None]
+        for origin in origins:
+            is_expected = origin is not None and origin.fingerprint == expected
+            if origin is not None and is_expected and content in (None, origin.content):
+                found[path] = origin
+    return found
+
+
+def _refuse(paths: Iterable[str]) -> list[str]:
+    """Move foreign files away; of a file that was written here, restore the record."""
+    moved = []
+    for path in paths:
+        local = local_origin(path)
+        if local is not None:
+            local.write(path)
+        else:
+            _move_aside(path)
+            moved.append(path)
+    return moved
+
+
+def _content(path: str, origins: dict[str, Origin]) -> str | None:
+    """The content of an output, or what it will be once it is built; None if that is open."""
+    if Path(path).is_file():
+        return content_of(path)
+    return origins[path].content if path in origins else None
+
+
+def _set_aside(paths: list[str], reason: str) -> None:
+    for path in paths:
+        _move_aside(path)
+        print(f"{path} is {reason}: moved to {SET_ASIDE}", file=sys.stderr)
+
+
+def _report(paths: list[str]) -> None:
+    if paths:
+        shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+        print(
+            f"set aside {len(paths)} files of another configuration or code, or of unknown "
+            f"origin, in {SET_ASIDE}: {shown}"
+        )
+
+
+def _move_aside(path: str) -> None:
+    target = SET_ASIDE / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    Path(path).replace(target)
+
+
+@contextlib.contextmanager
+def _graph(snakefile: str, config: dict[str, Any]) -> Iterator[Any]:
+    """Build the graph of every job through Snakemake's API.
+
+    The graph and its records are private to Snakemake: hence its pinned version, and a test.
+    """
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.types import (
+        ConfigSettings,
+        DAGSettings,
+        ExecutionSettings,
+        OutputSettings,
+        Quietness,
+        ResourceSettings,
+    )
+
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=ConfigSettings(config=config),
+            snakefile=Path(snakefile),
+        )
+        # As in profiles/default: records without checksums would make everything run again.
+        settings = DAGSettings(targets={"all"}, forceall=True, max_checksum_file_size=2 * 10**9)
+        with contextlib.redirect_stdout(io.StringIO()):
+            workflow.dag(settings).printfilegraph()  # of what builds it, it prints the least
+        workflow._workflow.execution_settings = ExecutionSettings()
+        yield workflow._workflow.dag
+
+
+def _jobs(graph: Any) -> Iterator[_Job]:
+    """The jobs that have outputs, each after those that it depends on."""
+    order = TopologicalSorter({job: set(graph.dependencies[job]) for job in graph.jobs})
+    for job in order.static_order():
+        if job.output:
+            yield _Job(job, [str(path) for path in job.output], [str(path) for path in job.input])
 
 
 def main() -> None:
-    """Adopt the results in the current folder, or say why not."""
-    found = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True, check=False)
-    if found.returncode:
-        sys.exit(f"dvc status failed: {found.stderr.strip()}")
-    against = differences(json.loads(found.stdout))
-    if against:
-        lines = "\n  ".join(against)
-        sys.exit(
-            "not adopted: the results may not be those of dvc.lock, from which these differ\n"
-            f"  {lines}\n"
-            "Run `dvc repro`, or `snakemake --cores all` and then `dvc commit -f`."
-        )
-    subprocess.run(
-        ["snakemake", "--cores", "1", "--quiet", "all", "--touch", "--forceall", "--", "offline"],
-        check=True,
-    )
-    print("adopted: Snakemake takes the files that are there as up to date")
-
-
-def _entries(change: str | dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """What one entry of a stage's status names, and how it changed."""
-    if isinstance(change, str):
-        yield change, ""
-        return
-    for section in change.values():
-        for name, how in section.items():
-            # Parameters stand one level deeper, below the name of their file.
-            yield from how.items() if isinstance(how, dict) else [(name, how)]
+    """Settle what the caller has found, in the current folder."""
+    given = json.load(sys.stdin)
+    _settle_all(sys.argv[1], given["config"], set(given["unsettled"]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which modules of this package a script runs, directly or through others."""
+"""The modules that a script runs, directly or through others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+_GLUE = str(Path("hesspipe", "workflow"))
 
-def code_closure(path_to_script: str | Path, root: str | Path = ".") -> list[str]:
+
+def code_closure(
+    path_to_script: str | Path, root: str | Path = ".", modules: Iterable[str] = ()
+) -> list[str]:
     """List a script and every hesspipe module that it imports, directly or not.
 
-    Snakemake and DVC watch files, not imports: with this list among a rule's inputs, an edit
-    of a module reruns what imports it and nothing else. Imports are read from the source, so
-    those inside functions count, too; nothing is executed.
+    Snakemake watches files, not imports: with this list among a rule's inputs, an edit of a
+    module reruns what imports it and nothing else. Imports are read from the source, so those
+    inside functions count, too; nothing is executed. Modules of `hesspipe.workflow` are left
+    out: they start jobs and record them, and decide no number.
 
     Parameters
     ----------
@@ -21,6 +26,8 @@ def code_closure(path_to_script: str | Path, root: str | Path = ".") -> list[str
         Relative to `root`.
     root : str or Path
         Folder that holds the package.
+    modules : iterable of str
+        Dotted names of modules that the script imports by name.
 
     Returns
     -------
@@ -36,18 +43,19 @@ def code_closure(path_to_script: str | Path, root: str | Path = ".") -> list[str
     root = Path(root)
     found: set[str] = set()
     waiting = [*_imported_modules(root, str(path_to_script))]
+    waiting += [path for name in modules for path in _files_on_the_way(root, name)]
     while waiting:
         module = waiting.pop()
-        if module not in found:
+        if module not in found and not module.startswith(_GLUE):
             found.add(module)
             waiting += _imported_modules(root, module)
     return [str(path_to_script), *sorted(found)]
 
 
-def own_code(names: Iterable[str], root: str | Path = ".") -> list[str]:
-    """List the files behind functions of one's own, and every module beside them that they import.
+def user_code(names: Iterable[str], root: str | Path = ".") -> list[str]:
+    """List the files behind user functions, and every local module that they import.
 
-    Installed packages are left out: of those, the versions that decide a number are pinned.
+    Installed packages are left out: the versions that decide a number are pinned.
 
     Parameters
     ----------
@@ -90,7 +98,7 @@ def _local_imports(root: Path, path: str) -> tuple[str, ...]:
 
 
 def _files_on_the_way(root: Path, module: str) -> list[str]:
-    """What Python runs to import a module: the packages that it lies in, and itself."""
+    """Files that Python runs to import a module: the packages that hold it, and itself."""
     parts = module.split(".")
     return [file for length in range(1, len(parts) + 1) for file in _files_of(root, parts[:length])]
 
@@ -99,7 +107,7 @@ def _files_on_the_way(root: Path, module: str) -> list[str]:
 def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
     """Files of the package that one file imports; packages count by their __init__.py."""
     if path == str(Path("hesspipe", "__init__.py")):
-        return ()  # its lazy imports belong to whoever uses them, not to every importer
+        return ()  # its lazy imports belong to those who use them, not to every importer
     names: set[str] = set()
     for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -112,8 +120,8 @@ def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
             names.update(below)
             are_modules = all(_files_of(root, name.split(".")) for name in below)
             _refuse(path, node, _is_lazy(root, str(node.module)) and not are_modules)
-    own = (_files_on_the_way(root, name) for name in names if name.split(".")[0] == "hesspipe")
-    return tuple(sorted({file for found in own for file in found}))
+    inside = (_files_on_the_way(root, name) for name in names if name.split(".")[0] == "hesspipe")
+    return tuple(sorted({file for found in inside for file in found}))
 
 
 def _is_lazy(root: Path, module: str) -> bool:
@@ -123,7 +131,7 @@ def _is_lazy(root: Path, module: str) -> bool:
 
 
 def _refuse(path: str, node: ast.stmt, is_opaque: bool) -> None:
-    """An import that does not name its module would be missed, and its edits reran nothing."""
+    """Refuse an import that does not name its module: edits of the module would go unnoticed."""
     if is_opaque:
         raise ValueError(
             f"{path}, line {node.lineno}: write '{ast.unparse(node)}' as 'from hesspipe.<module> "

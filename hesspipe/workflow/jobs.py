@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its work."""
+"""What every job of the workflow does before and after its work."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import contextlib
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from hesspipe.workflow.origins import record_job
 
 
 @contextlib.contextmanager
-def logged(path_to_log: str | Path) -> Iterator[None]:
-    """Send a job's output, progress bars and traceback to its log file as they come.
+def job(snakemake: Any) -> Iterator[None]:
+    """Log a job, and record the origin of its outputs when it succeeds.
 
-    The error itself is raised on, so that the workflow shows it and stops.
+    Output, progress bars and traceback go to the log file as they are written. An error is
+    raised again, so that Snakemake shows it and stops.
+
+    Parameters
+    ----------
+    snakemake : Snakemake
+        The object that Snakemake puts into a script.
     """
-    path = Path(path_to_log)
+    path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         path.open("w", buffering=1, encoding="utf-8") as log,
@@ -23,6 +32,7 @@ def logged(path_to_log: str | Path) -> Iterator[None]:
     ):
         try:
             yield
+            record_job(snakemake)
         except Exception:
             traceback.print_exc(file=log)
             raise

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hesspipe.workflow.closure import code_closure, own_code
+from hesspipe.workflow.closure import code_closure, user_code
 
 REPOSITORY = Path(__file__).parents[2]
 TREE = {
@@ -107,6 +107,23 @@ def test_code_closure_refuses_an_import_that_does_not_name_its_module(tree, sour
     (tree / "scripts" / "run.py").write_text(f"import os\n{source}\n")
     with pytest.raises(ValueError, match=r"scripts/run.py, line 2: write '.*' as 'from hesspipe"):
         code_closure("scripts/run.py", tree)
+
+
+def test_code_closure_adds_modules_that_are_imported_by_name(tree):
+    (tree / "scripts" / "run.py").write_text("import os\n")
+    closure = code_closure("scripts/run.py", tree, ["hesspipe.figures.style"])
+    expected = ["__init__", "figures/__init__", "figures/style", "files", "models", "training"]
+    assert closure[1:] == [f"hesspipe/{name}.py" for name in expected]
+
+
+def test_code_closure_leaves_out_what_starts_and_records_jobs(tree):
+    (tree / "hesspipe/workflow").mkdir()
+    (tree / "hesspipe/workflow/__init__.py").write_text("")
+    (tree / "hesspipe/workflow/jobs.py").write_text("from hesspipe.training import x\n")
+    source = "from hesspipe.files import f\nfrom hesspipe.workflow.jobs import job\n"
+    (tree / "scripts" / "run.py").write_text(source)
+    expected = ["scripts/run.py", "hesspipe/__init__.py", "hesspipe/files.py"]
+    assert code_closure("scripts/run.py", tree) == expected
 
 
 def test_code_closure_executes_nothing(tree):
@@ -215,10 +232,10 @@ def own(tmp_path):
         ),
     ],
 )
-def test_own_code_follows_what_lies_beside_a_function(own, names, files):
-    assert own_code(names, own) == sorted(files)
+def test_user_code_follows_what_lies_beside_a_function(own, names, files):
+    assert user_code(names, own) == sorted(files)
 
 
-def test_own_code_executes_nothing(own):
+def test_user_code_executes_nothing(own):
     (own / "other.py").write_text("raise SystemExit('executed')\n")
-    assert own_code(["other:f"], own) == ["other.py"]
+    assert user_code(["other:f"], own) == ["other.py"]

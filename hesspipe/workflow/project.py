@@ -1,0 +1,293 @@
+"""What the rules make of a configuration: inputs, parameters and targets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hesspipe.config.datasets import CIFAR10Images, DataFile, UserData
+from hesspipe.config.experiments import SavedState, UserModel
+from hesspipe.config.producers import inputs_of
+from hesspipe.config.results import ResultKey, ResultKind, pattern
+from hesspipe.config.schema import Config
+from hesspipe.data.cifar10 import missing_files
+from hesspipe.workflow.closure import code_closure, user_code
+from hesspipe.workflow.stages import stage_of
+
+Wildcards = Any  # Snakemake's: an attribute for each wildcard, a string
+InputFunction = Callable[[Wildcards], Any]
+_NOTHING = "(?!)"
+_SUFFIXES = {
+    "figures": ("pdf", "png"),
+    "tables": ("csv", "md", "tex", "html"),
+    "claims": ("csv", "md", "tex", "html"),
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A configuration, as the rules see it.
+
+    Attributes
+    ----------
+    config : Config
+    root : str
+        The folder of the Snakefile, with scripts/ and hesspipe/.
+    """
+
+    config: Config
+    root: str
+
+    # What jobs read
+
+    def inputs(self, kind: ResultKind, group: str = "{group}") -> InputFunction:
+        """Give the named inputs of the job behind a result, as a function of its wildcards.
+
+        Parameters
+        ----------
+        kind : ResultKind
+        group : str, optional
+            See `hesspipe.config.results.pattern`; may hold other wildcards.
+        """
+
+        def read(wildcards: Wildcards) -> dict[str, str | list[str]]:
+            key = ResultKey.from_path(pattern(kind, group).format(**dict(wildcards.items())))
+            named = inputs_of(key, self.config)
+            return {
+                name: keys.path if isinstance(keys, ResultKey) else paths(keys)
+                for name, keys in named.items()
+            }
+
+        return read
+
+    def inputs_of_training(self, experiment: str) -> InputFunction:
+        """Give the named inputs of the training of one experiment, as a function of the seed."""
+
+        def read(wildcards: Wildcards) -> dict[str, str]:
+            key = ResultKey(ResultKind.HISTORIES, experiment, int(wildcards.seed))
+            named = inputs_of(key, self.config)
+            return {name: one.path for name, one in named.items() if isinstance(one, ResultKey)}
+
+        return read
+
+    def reads(self, section: str) -> InputFunction:
+        """Give what a figure or table reads, in its order, as a function of its name."""
+
+        def read(wildcards: Wildcards) -> list[str]:
+            return paths(self._entry(section, wildcards).reads(self.config))
+
+        return read
+
+    def reads_of(self, section: str, names: Iterable[str]) -> dict[str, list[str]]:
+        """List what each of some entries reads."""
+        entries = getattr(self.config, section)
+        return {name: paths(entries[name].reads(self.config)) for name in names}
+
+    def results_of_claims(self, names: Iterable[str]) -> list[str]:
+        """List what some claims read, each result once."""
+        return sorted({path for found in self.reads_of("claims", names).values() for path in found})
+
+    def published(self, wildcards: Wildcards) -> list[str]:
+        """List the file of published numbers that a table shows, if it shows any."""
+        table = self.config.tables[wildcards.table]
+        return [table.published] if hasattr(table, "published") else []
+
+    def saved_state(self, wildcards: Wildcards) -> str:
+        """Give the file of the saved state that an experiment starts and ends with."""
+        training = self.config.experiments[wildcards.experiment].training
+        assert isinstance(training, SavedState)
+        return training.path
+
+    # The code that jobs run
+
+    def code(self, script: str, *modules: str) -> list[str]:
+        """List a script and every library module that it runs, relative to the current folder."""
+        files = code_closure(f"scripts/{script}.py", self.root, modules)
+        return [os.path.relpath(Path(self.root, path)) for path in files]
+
+    def code_of_kind(self, script: str, section: str) -> InputFunction:
+        """Give the same for a figure or table, whose kind names the module that makes it."""
+
+        def code(wildcards: Wildcards) -> list[str]:
+            return self.code(script, f"hesspipe.{section}.{self._entry(section, wildcards).kind}")
+
+        return code
+
+    def user_data(self, wildcards: Wildcards) -> list[str]:
+        """List the file of a user's dataset, or the files behind its function."""
+        data = self.config.datasets[wildcards.dataset]
+        if isinstance(data, DataFile):
+            return [data.path]
+        return user_code([data.function]) if isinstance(data, UserData) else []
+
+    def user_network(self, wildcards: Wildcards) -> list[str]:
+        """List the files behind the user functions of an experiment."""
+        return self.user_network_of(wildcards.experiment)
+
+    def user_network_of(self, experiment: str) -> list[str]:
+        """List the same for an experiment by name."""
+        model = self.config.experiments[experiment].model
+        return user_code(model.functions) if isinstance(model, UserModel) else []
+
+    # Experiments
+
+    @cached_property
+    def trained(self) -> list[str]:
+        """Experiments that are trained here."""
+        plans = self.config.experiments
+        return [name for name in plans if not isinstance(plans[name].training, SavedState)]
+
+    @property
+    def imported(self) -> str:
+        """Pattern for the names of the experiments that are not."""
+        return "|".join(set(self.config.experiments) - set(self.trained)) or _NOTHING
+
+    def checkpoints(self, experiment: str) -> list[str]:
+        """List the checkpoints of every run of an experiment, with a wildcard for the seed."""
+        place = pattern(ResultKind.CHECKPOINTS).replace("{experiment}", experiment)
+        steps = self.config.experiments[experiment].checkpoint_steps
+        return [place.replace("{step}", str(step)) for step in steps]
+
+    def precision(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Give the dtype and the batch size of products with the matrices of an experiment."""
+        plan = self.config.experiments[wildcards.experiment].matrix_free
+        assert plan is not None
+        return {"dtype": plan.dtype, "batch_size": plan.batch_size}
+
+    # Targets
+
+    def offline(self, section: str) -> list[str]:
+        """List the figures, tables or claims that need no download."""
+        entries = getattr(self.config, section)
+        return [name for name, one in entries.items() if not self._downloads(one)]
+
+    def downloaded(self, section: str) -> list[str]:
+        """List those that need a download which has been made."""
+        return [
+            name
+            for name, one in getattr(self.config, section).items()
+            if (data := self._downloads(one))
+            and not any(missing_files(each.folder) for each in data)
+        ]
+
+    def of_kinds(self, *kinds: ResultKind) -> list[str]:
+        """List the results of some kinds that are built offline, each after those it needs."""
+        return paths(key for key in self._built if key.kind in kinds)
+
+    def targets(self, stage: str) -> list[str]:
+        """List the outputs of a stage that are built offline."""
+        found = [key.path for key in self._built if stage_of(key.path) == stage]
+        if stage == "outliers" and found:
+            found.append("metrics/outliers.json")
+        if stage in ("figures", "tables"):
+            found += [path for name in self.offline(stage) for path in _files_of(stage, name)]
+        if stage == "claims" and self.config.claims:
+            found += ["claims.json", *_files_of("claims", "verdicts")]
+        return found
+
+    def downloaded_targets(self) -> list[str]:
+        """List the figures, tables and verdicts whose downloads have been made."""
+        found = [
+            path
+            for section in ("figures", "tables")
+            for name in self.downloaded(section)
+            for path in _files_of(section, name)
+        ]
+        return found + (self._verdicts_on_downloads if self.downloaded("claims") else [])
+
+    @property
+    def _verdicts_on_downloads(self) -> list[str]:
+        return ["claims/downloaded.json", *_files_of("claims", "downloaded")]
+
+    def products(self) -> set[str]:
+        """Collect every output that the configuration names, downloads included."""
+        found = {*paths(self.config.results()), "metrics/outliers.json", "claims.json"}
+        for section in ("figures", "tables"):
+            for name in getattr(self.config, section):
+                found.update(_files_of(section, name))
+        found.update(_files_of("claims", "verdicts"))
+        return found.union(self._verdicts_on_downloads)
+
+    @cached_property
+    def _built(self) -> list[ResultKey]:
+        """Every result that is built offline: what is read or asked for, and what that needs."""
+        wanted = [
+            key
+            for section in ("figures", "tables", "claims")
+            for name in self.offline(section)
+            for key in getattr(self.config, section)[name].reads(self.config)
+        ]
+        for name, plan in self.config.experiments.items():
+            if not isinstance(self.config.datasets[plan.dataset], CIFAR10Images):
+                wanted += plan.computes(name)
+                wanted += [
+                    ResultKey(ResultKind.OUTLIERS, name, seed)
+                    for seed in plan.seeds
+                    if plan.extremes_of(name, seed)
+                ]
+        return self._with_inputs(wanted)
+
+    def _with_inputs(self, wanted: Iterable[ResultKey]) -> list[ResultKey]:
+        """List results and, before each, what it is computed from."""
+        found: dict[ResultKey, None] = {}
+
+        def visit(key: ResultKey) -> None:
+            if key not in found:
+                for inputs in inputs_of(key, self.config).values():
+                    for one in [inputs] if isinstance(inputs, ResultKey) else inputs:
+                        visit(one)
+                found[key] = None
+
+        for key in wanted:
+            visit(key)
+        return list(found)
+
+    def _downloads(self, entry: Any) -> list[CIFAR10Images]:
+        """List the datasets behind an entry that do not come with the packages."""
+        data = [
+            self.config.datasets[key.experiment]
+            for key in self._with_inputs(entry.reads(self.config))
+            if key.kind is ResultKind.DATASETS
+        ]
+        return [one for one in data if isinstance(one, CIFAR10Images)]
+
+    def _entry(self, section: str, wildcards: Wildcards) -> Any:
+        """Find the entry whose name is the only wildcard."""
+        (name,) = dict(wildcards.items()).values()
+        return getattr(self.config, section)[name]
+
+
+def _files_of(section: str, name: str) -> list[str]:
+    """List the files of a figure, a table or the verdicts."""
+    return [f"{section}/{name}.{suffix}" for suffix in _SUFFIXES[section]]
+
+
+def paths(keys: Iterable[ResultKey]) -> list[str]:
+    """List the paths of some results."""
+    return [key.path for key in keys]
+
+
+def dump(**parts: Any) -> dict[str, Any]:
+    """Turn typed parts of a configuration into the one parameter of a rule.
+
+    Snakemake compares parameters as a set of values without their names, so a rule has one: a
+    dictionary. Its keys are sorted, so that their order in the file means nothing.
+
+    Examples
+    --------
+    >>> dump(second={"b": 1, "a": [2]}, first=None)
+    {'first': None, 'second': {'a': [2], 'b': 1}}
+    """
+    return {name: _canonical(parts[name]) for name in sorted(parts)}
+
+
+def _canonical(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {key: _canonical(value[key]) for key in sorted(value)}
+    return [_canonical(item) for item in value] if isinstance(value, (list, tuple)) else value
