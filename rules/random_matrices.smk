@@ -43,20 +43,20 @@ rule sample_spikes:
         "../scripts/sample_spikes.py"
 
 
-rule sample_spectra:
+rule sample_spiked_spectra:
     input:
-        code=project.code("sample_spectra"),
+        code=project.code("sample_spiked_spectra"),
     output:
         spectra=pattern(ResultKind.RANDOM_MATRICES, "spectra"),
         parts=pattern(ResultKind.RANDOM_MATRICES, "parts"),
     log:
-        "logs/sample_spectra/{source}.log",
+        "logs/sample_spiked_spectra/{source}.log",
     benchmark:
-        "logs/sample_spectra/{source}.tsv"
+        "logs/sample_spiked_spectra/{source}.tsv"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     params:
         config=lambda wildcards: dump(entry=settings.random_matrices[wildcards.source]),
     script:
-        "../scripts/sample_spectra.py"
+        "../scripts/sample_spiked_spectra.py"

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from hesspipe.experiments.spiked_models import sample_spikes
-
 from hesspipe.tables.store import write_result
 from hesspipe.workflow.jobs import job
 

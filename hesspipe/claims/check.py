@@ -39,7 +39,7 @@ _RULES = {
     "law": "compare_with_laws",
     "law_outliers": "compare_with_laws",
     "positions": "sample_spikes",
-    "parts": "sample_spectra",
+    "parts": "sample_spiked_spectra",
 }
 # What an entry has for its `reads`.
 _PLACES = ("seed", "seeds", "step", "experiment", "sources")

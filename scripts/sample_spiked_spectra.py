@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hesspipe.experiments.spiked_models import sample_spectra
-
+from hesspipe.experiments.spiked_models import sample_spiked_spectra
 from hesspipe.tables.store import write_result
 from hesspipe.workflow.jobs import job
 
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake):
-        spectra, parts = sample_spectra(
+        spectra, parts = sample_spiked_spectra(
             name=snakemake.wildcards.source, entry=snakemake.params.config["entry"]
         )
         write_result(spectra, snakemake.output.spectra)
