@@ -36,8 +36,7 @@ from hesspipe.curvature.loss_derivatives import add_weight_decay
 from hesspipe.curvature.patch_layers import patch_layers
 from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
 from hesspipe.hardware import require
-from hesspipe.objective.differentiability import differentiating
-from hesspipe.objective.finiteness import require_finite_matrix
+from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.objective import Objective
 
 MatrixName = Literal["hessian", "ggn", "residual"]

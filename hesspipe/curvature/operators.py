@@ -21,9 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hesspipe.curvature.products import BatchProduct
-from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.distributed import part_of_whole
-from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 
 if TYPE_CHECKING:

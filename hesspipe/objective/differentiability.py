@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.pytrees import named_tensors
 from hesspipe.seeding import generator
+
+if TYPE_CHECKING:
+    from hesspipe.objective.objective import Objective
 
 # Relative difference from central differences that a right derivative may have; one that lacks
 # a term differs by the size of the term.
@@ -135,6 +138,37 @@ def refuse_wrong_derivatives(
             f"the model and the loss must be twice differentiable, got an error{own} (torch says: "
             f"{error}); use differentiable operations, and no once_differentiable"
         ) from error
+
+
+def require_finite_matrix(objective: Objective, values: Tensor, matrix: str) -> None:
+    """Refuse a matrix or products (rows of P entries) with entries that are not finite.
+
+    Parameters
+    ----------
+    objective : Objective
+    values : Tensor, shape (P, P) or (K, P)
+    matrix : str
+        Its name for the message.
+
+    Raises
+    ------
+    ValueError
+        Naming the first batch and parameter of which the gradient, or else the second
+        derivative, is not finite.
+    """
+    if torch.isfinite(values.sum()):
+        return
+    is_bad = (~torch.isfinite(values)).any(0)
+    if not is_bad.any():  # a sum of finite numbers that overflows
+        return
+    found = _first_infinite_derivative(objective)
+    where = f"; {found} is the first that is not" if found else ""
+    name = objective.name_of(int(is_bad.nonzero()[0]))
+    raise ValueError(
+        f"the {matrix} must be finite, got nan or inf for {int(is_bad.sum())} of its "
+        f"{values.shape[1]} parameters, the first in {name}{where}; check the parameters and the "
+        "loss"
+    )
 
 
 def _check_gradient(
@@ -261,3 +295,21 @@ def _contents(root: torch.autograd.graph.Node) -> tuple[list[str], list[Tensor],
                 seen.add(parent)
                 waiting.append(parent)
     return sorted(names), leaves, operations
+
+
+def _first_infinite_derivative(objective: Objective) -> str | None:
+    for number, batch in enumerate(objective.batches):
+        theta = objective.theta.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(
+            objective.batch_loss(theta, batch), theta, create_graph=True, materialize_grads=True
+        )
+        derivatives = [("gradient", gradient.detach())]
+        if gradient.requires_grad:
+            ones = torch.ones_like(gradient)
+            (second,) = torch.autograd.grad(gradient, theta, ones, materialize_grads=True)
+            derivatives.append(("second derivative", second))
+        for what, derivative in derivatives:
+            bad = (~torch.isfinite(derivative)).nonzero().flatten()
+            if len(bad):
+                return f"the {what} of batch {number} by {objective.name_of(int(bad[0]))}"
+    return None

@@ -9,8 +9,6 @@ and every process goes on with the same numbers.
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +16,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hesspipe.objective.objective import Objective
-from hesspipe.objective.reductions import known_denominator, reduction
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -46,36 +43,13 @@ def part_of_whole(objective: Objective, process_group: ProcessGroup) -> Objectiv
         In every process, if one has other parameters or another weight decay than the first.
     """
     _require_same(objective, process_group)
-    own = total_denominator(objective)
+    own = objective.total_denominator()
     sums = torch.tensor(
         [own or 0.0, objective.num_data], dtype=torch.float64, device=objective.device
     )
     dist.all_reduce(sums, group=process_group)
     factor = 1.0 if own is None else own / float(sums[0])
-    part = copy.copy(objective)
-    part.num_data = int(sums[1])
-    part.batches = [replace(batch, share=factor * batch.share) for batch in objective.batches]
-    return part
-
-
-def total_denominator(objective: Objective) -> float | None:
-    """What an objective's loss divides by over all its data; None for a sum.
-
-    Raises
-    ------
-    ValueError
-        If the loss is not one of torch's own, and the objective was built without `denominator`.
-    """
-    loss_fn = objective._whole_loss
-    if reduction(loss_fn) == "sum":
-        return None
-    divide = objective._denominator or known_denominator(loss_fn)
-    total = 0.0
-    with torch.no_grad():
-        for batch in objective.batches:
-            outputs = objective._flat(objective.theta, batch.inputs)
-            total += float(divide(outputs, batch.targets))
-    return total
+    return objective.as_part(factor, int(sums[1]))
 
 
 def _require_same(objective: Objective, process_group: ProcessGroup) -> None:

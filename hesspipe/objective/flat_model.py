@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
+from hesspipe.objective.flattening import flatten, unflatten
 from hesspipe.objective.pytrees import Fields, call_arguments
 from hesspipe.seeding import generator
 
@@ -73,7 +74,7 @@ class FlatModel:
         ]
         if all(self.is_frozen):
             raise ValueError("at least one parameter must be varied, got only frozen ones")
-        self.theta = torch.cat([self._cast(value).reshape(-1) for value in named.values()])
+        self.theta = flatten({name: self._cast(value) for name, value in named.items()})
         self.is_varied = torch.cat(
             [
                 torch.full((shape.numel(),), not is_frozen, device=self.device)
@@ -108,12 +109,9 @@ class FlatModel:
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into named parameters, frozen ones held constant."""
-        sizes = [shape.numel() for shape in self.shapes]
-        parts = zip(self.names, theta.split(sizes), self.shapes, self.is_frozen, strict=True)
-        return {
-            name: (part.detach() if is_frozen else part).view(shape)
-            for name, part, shape, is_frozen in parts
-        }
+        named = unflatten(theta, dict(zip(self.names, self.shapes, strict=True)))
+        parts = zip(named.items(), self.is_frozen, strict=True)
+        return {name: part.detach() if is_frozen else part for (name, part), is_frozen in parts}
 
     def name_of(self, index: int) -> str:
         """Name the parameter that holds entry `index` of theta."""

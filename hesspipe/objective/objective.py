@@ -130,7 +130,8 @@ class Objective:
         self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
         self._whole_loss = in_dtype(loss_fn, dtype, self.device)
         self._layouts: dict[int, Layout] = {}
-        self._without_rows, self.couples_samples = "", False
+        self._reason_without_rows: str | None = None
+        self.couples_samples = False
         self._denominator = denominator
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
@@ -184,7 +185,7 @@ class Objective:
             (nothing, nothing),
             dtype=dtype,
         )
-        objective._without_rows = (
+        objective._reason_without_rows = (
             "G and R are defined by a network's outputs, which Objective.from_function does not "
             "know; use the hessian, or Objective with a model"
         )
@@ -193,7 +194,7 @@ class Objective:
     @property
     def has_output_rows(self) -> bool:
         """Whether the model returns a row for every sample; without, there is only a Hessian."""
-        return not self._without_rows
+        return self._reason_without_rows is None
 
     @property
     def num_parameters(self) -> int:
@@ -218,8 +219,8 @@ class Objective:
         ValueError
             If the model does not return a row for every sample, or there is no model.
         """
-        if self._without_rows:
-            raise ValueError(self._without_rows)
+        if self._reason_without_rows is not None:
+            raise ValueError(self._reason_without_rows)
         return join_outputs(self._flat(theta, inputs), len(inputs))[0]
 
     def loss(self, theta: Tensor) -> Tensor:
@@ -243,10 +244,43 @@ class Objective:
         return decay * self.is_varied.to(self.dtype)
 
     def without_weight_decay(self) -> Objective:
-        """The same objective with a weight decay of 0."""
+        """Copy the objective with a weight decay of 0."""
         plain = copy.copy(self)
         plain.weight_decay = 0.0
         return plain
+
+    def as_part(self, factor: float, num_data: int) -> Objective:
+        """Copy the objective as a part of one with more data.
+
+        Parameters
+        ----------
+        factor : float
+            Multiplies the share of every batch.
+        num_data : int
+            N of the whole.
+        """
+        part = copy.copy(self)
+        part.num_data = num_data
+        part.batches = [replace(batch, share=factor * batch.share) for batch in self.batches]
+        return part
+
+    def total_denominator(self) -> float | None:
+        """Compute what the loss divides by over all the data; None for a sum.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not one of torch's own, and `denominator` was not given.
+        """
+        if reduction(self._whole_loss) == "sum":
+            return None
+        divide = self._denominator or known_denominator(self._whole_loss)
+        total = 0.0
+        with torch.no_grad():
+            for batch in self.batches:
+                outputs = self._flat(self.theta, batch.inputs)
+                total += float(divide(outputs, batch.targets))
+        return total
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into named parameters, frozen ones held constant."""
@@ -299,10 +333,10 @@ class Objective:
         try:
             rows, layout = join_outputs(outputs, num_samples)
         except ValueError as error:
-            self._without_rows = str(error)
+            self._reason_without_rows = str(error)
             return
         if self._layouts.setdefault(rows.shape[1], layout) != layout:
-            self._without_rows = (
+            self._reason_without_rows = (
                 f"model outputs of one size must have one shape, got two of {rows.shape[1]} numbers"
             )
 

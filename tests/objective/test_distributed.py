@@ -15,7 +15,6 @@ from problems import EPS, labels, network, normal
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe.objective.distributed import total_denominator
 from hesspipe.objective.objective import Objective
 
 LOSSES: dict[str, nn.Module] = {
@@ -120,5 +119,5 @@ def test_total_denominator_is_what_the_loss_divides_by(loss: str) -> None:
         "weights": float(torch.tensor([0.2, 1.0, 3.0])[targets].sum()),
         "ignore": float((targets != 1).sum()),
     }[loss]
-    found = total_denominator(objective)
+    found = objective.total_denominator()
     assert found == (expected if expected is None else pytest.approx(expected))
