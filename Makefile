@@ -54,7 +54,8 @@ benchmarks: .venv-benchmarks/.installed
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks
-	.venv-benchmarks/bin/python -m pip install --quiet --constraint envs/constraints.txt --editable .
+	.venv-benchmarks/bin/python -m pip install --quiet --constraint envs/constraints.txt \
+	  --editable '.[workflow]'
 	.venv-benchmarks/bin/python -m pip install --quiet --no-deps --requirement envs/benchmarks.txt
 	touch $@
 

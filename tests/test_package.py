@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import hesspipe
 
 PACKAGE = Path(hesspipe.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+# Distributions whose modules have another name.
+_IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 
 
 def test_public_names_are_the_documented_ones() -> None:
@@ -35,6 +39,41 @@ print("torch" in sys.modules)
         cwd=PACKAGE.parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "False"
+
+
+def test_library_needs_nothing_of_the_pipeline() -> None:
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    library = layers[layers.index("outliers") :]
+    modules = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in MODULES
+        if path.relative_to(PACKAGE).with_suffix("").parts[0] in library
+    ]
+    assert "hesspipe.curvature.spectra" in modules
+    names = [
+        re.split(r"[<>=]", entry)[0]
+        for entry in settings["project"]["optional-dependencies"]["workflow"]
+    ]
+    absent = {_IMPORTED_AS.get(name, name) for name in names}
+    program = f"""
+import importlib, importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for module in {modules!r}:
+    importlib.import_module(module)
+import hesspipe
+for name in hesspipe.__all__:
+    getattr(hesspipe, name)
+assert not {absent!r} & {{name.split(".")[0] for name in sys.modules}}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

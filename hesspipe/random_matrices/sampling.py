@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from hesspipe.seeding import derive_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The largest eigenvector of the tridiagonal matrix has decayed to nothing after a few times
 # N^(1/3) entries; with this many times, the eigenvalue is exact to rounding (a test).
@@ -104,6 +107,8 @@ def sample_largest(
     DataFrame
         num_parameters, num_samples, strength, repeat, eigenvalue, overlap.
     """
+    import pandas as pd  # of the extra "workflow": only the pipeline needs tables
+
     rows = []
     for size in num_samples:
         num_parameters = round(aspect_ratio * size)
@@ -141,6 +146,8 @@ def sample_spectra(
     DataFrame
         repeat, rank (0 = smallest), eigenvalue; P rows a repeat, zeros as they are computed.
     """
+    import pandas as pd
+
     rng = np.random.default_rng(derive_seed(seed, "spiked spectra"))
     roots = np.ones(num_parameters)
     roots[: len(strengths)] = np.sqrt(strengths)
