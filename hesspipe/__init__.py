@@ -1,7 +1,82 @@
 """Exact Hessian, Gauss-Newton and residual spectra of neural networks.
 
-objective = hesspipe.Objective(model, loss_fn, (inputs, targets))
-hesspipe.spectrum(objective).eigenvalues
+At the parameters theta of a network, with the loss L and the outputs f,
+
+    H = d2L/dtheta2,   G = sum_n J_n^T S_n J_n,   R = sum_n sum_c e_nc d2f_nc/dtheta2,   H = G + R
+
+are computed exactly, as dense matrices, as spectra, or as operators for large networks::
+
+    objective = hesspipe.Objective(model, loss_fn, (inputs, targets))
+    hesspipe.spectrum(objective).eigenvalues
+
+Objectives
+----------
+Objective                L(theta): a model, a loss and data
+
+Matrices
+--------
+Matrix                   The names "hessian", "ggn" and "residual"
+hessian_matrix           H, dense
+ggn_matrix               G, dense
+residual_matrix          R, dense, from its own formula
+
+Operators
+---------
+HessianOperator          H as a symmetric operator: products without the matrix
+GGNOperator              G
+ResidualOperator         R
+DiagonalBlock            Rows and columns of an operator: the curvature of one layer
+
+Spectra
+-------
+spectrum                 All eigenvalues, and the number of negative, zero and positive ones
+eigenpairs               Extreme eigenpairs, with multiplicities and true residual norms
+density                  Spectral density by stochastic Lanczos quadrature, with standard errors
+estimate_norms           Trace and Frobenius norm, with standard errors
+Spectrum, Eigenpairs     Results of `spectrum` and `eigenpairs`
+Density, NormEstimates   Results of `density` and `estimate_norms`
+Estimate                 A value and its standard error
+
+Outliers
+--------
+count_outliers           Eigenvalues above the bulk, by gap, ratio or elbow
+
+Errors
+------
+HesspipeError                  Base class of all errors
+TooLargeError                  More memory is needed than is available
+NotTwiceDifferentiableError    The model or the loss has no correct second derivative
+NotASumOverSamplesError        The loss couples samples
+NotConvergedError              Some eigenpairs did not converge
+InconsistentMatrixError        A result failed its own check
+NoSolutionError                The equation of a limiting law was not solved
+DivergedError                  A training diverged
+ConfigError                    The configuration has errors
+DamagedFileError               A result cannot be read
+DigitsFileError                A file is not MNIST's
+CIFAR10FileError               A file is not CIFAR-10's
+
+Subpackages
+-----------
+The library:
+
+linalg                   Symmetric operators, matrix-free: Lanczos, eigenpairs, density, trace
+objective                The loss as a function of one parameter vector, and checks of the model
+curvature                H, G and R: formulas, products, dense and factored forms
+random_matrices          Limiting laws of random matrix theory
+outliers                 Rules that separate outliers from the bulk
+
+The pipeline, with ``pip install 'hesspipe[workflow]'``:
+
+config                   config.yaml as typed, checked settings
+data                     Datasets
+networks                 Architectures, training, checkpoints
+landscape                Lines and planes between solutions
+experiments              What one job computes, from files to results
+tables                   Results as tables with provenance
+claims                   The paper's statements, checked against results
+figures                  Figures from results
+workflow                 Snakemake and DVC
 """
 
 import lazy_loader

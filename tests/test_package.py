@@ -22,6 +22,7 @@ _IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 def test_public_names_are_the_documented_ones() -> None:
     for name in hesspipe.__all__:
         assert getattr(hesspipe, name).__doc__
+        assert name in re.findall(r"\w+", hesspipe.__doc__ or "")
     assert set(hesspipe.__all__) <= set(dir(hesspipe))
     with pytest.raises(AttributeError, match="No hesspipe attribute hessian"):
         _ = hesspipe.hessian
@@ -39,6 +40,11 @@ print("torch" in sys.modules)
         cwd=PACKAGE.parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "False"
+
+
+def test_docstring_lists_every_subpackage() -> None:
+    listed = re.findall(r"^(\w+)  ", hesspipe.__doc__ or "", flags=re.MULTILINE)
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= set(listed)
 
 
 def test_library_needs_nothing_of_the_pipeline() -> None:

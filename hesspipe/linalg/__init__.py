@@ -1,1 +1,23 @@
-"""Numerical linear algebra on symmetric operators, matrix-free."""
+"""Numerical linear algebra on symmetric operators, matrix-free.
+
+Nothing here knows of networks or objectives: an operator is any object with `shape`, `dtype` and
+`@`. For the matrices of an objective, use the functions of the same names in
+`hesspipe.curvature.spectra`.
+
+Eigenvalues
+    eigenpairs         Extreme eigenpairs with multiplicities: `eigenpairs`
+    density            Spectral density with standard errors: `density`, `Density`
+    trace              Trace and Frobenius norm with standard errors: `estimate_norms`
+    spectrum           All eigenvalues of a dense matrix, and their signs: `matrix_spectrum`
+
+Building blocks
+    operator           Operators as products with a vector: `symmetric_product`, `random_unit`
+    orthogonalization  Gram-Schmidt, repeated until nothing is left: `orthogonalize`
+    lanczos            Tridiagonalization with full reorthogonalization: `tridiagonalize`
+
+Parts of the eigenpair search
+    krylov             The basis: extended, restarted, deflated
+    thick_restart      The search, and when it is complete
+    ritz               Eigenpairs with true residual norms: `Eigenpairs`
+    search_state       An interrupted search, saved and resumed
+"""

@@ -1,1 +1,15 @@
-"""The loss L(theta) of a model over data, as a function of one flat parameter vector."""
+"""The loss L(theta) of a model over data, as a function of one flat parameter vector.
+
+The objective
+    objective          A model, a loss and data: `Objective`
+    flat_model         The model as a function of theta: `FlatModel`
+    flattening         Named tensors as one vector, and back: `flatten`, `unflatten`
+    batches            The data, read once: `Batch`, `read_batches`
+    pytrees            Inputs and outputs of several tensors: `Fields`, `join_outputs`
+    reductions         Denominators of mean losses over several batches: `known_denominator`
+    distributed        Data spread over several processes: `part_of_whole`
+
+Checks of the model and the loss
+    determinism        Deterministic, finite, in full precision, samples independent
+    differentiability  Correct first and second derivatives, all finite
+"""
