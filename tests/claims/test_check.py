@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hesspipe.claims import check as claims
-from hesspipe.claims.check import Run, check_claim, check_claims, run_from_tables
+from hesspipe.claims.check import check_claim, check_claims
+from hesspipe.claims.runs import Run, run_of
+from hesspipe.config.results import ResultKey, ResultKind
+from hesspipe.curvature.matrix import Matrix
+from hesspipe.tables.store import Result
 
 # Shares of eigenvalues within 0.1 of the largest magnitude: 3/4, 1/2 and 1/4.
 SPREADS = {
@@ -25,11 +28,32 @@ def run(name: str, **known) -> Run:
     return Run(name, **blank | known)
 
 
+def results_of(runs: list[Run], seed: int = 0) -> dict[ResultKey, Result]:
+    """The spectra and the outlier counts of some runs."""
+    results = {}
+    for run in runs:
+        labels = {"experiment": run.name, "seed": seed, "num_classes": run.num_classes}
+        ranks = range(len(run.eigenvalues))
+        spectrum = Result(
+            "spectrum",
+            pd.DataFrame({"rank": ranks, "eigenvalue": run.eigenvalues}),
+            labels | {"step": 100, "matrix": "hessian", "num_negative": run.num_negative},
+        )
+        rows = [(100, "hessian", rule, number) for rule, number in run.num_outliers.items()]
+        columns = ["step", "matrix", "rule", "num_outliers"]
+        counts = Result("outliers", pd.DataFrame(rows, columns=columns), labels)
+        results |= {
+            ResultKey(ResultKind.SPECTRA, run.name, seed, 100, Matrix.HESSIAN): spectrum,
+            ResultKey(ResultKind.OUTLIERS, run.name, seed): counts,
+        }
+    return results
+
+
 def check(runs: list[Run], kind: str, **settings) -> dict:
-    by_name = {run.name: run for run in runs}
     if kind != "counts_grow":
-        settings = {"experiments": list(by_name), **settings}
-    return check_claim(by_name, kind=kind, section="9.9", seed=0, step=100, **settings)
+        settings = {"experiments": [run.name for run in runs], **settings}
+    results = results_of(runs)
+    return check_claim(results, kind=kind, section="9.9", seed=0, step=100, **settings)
 
 
 def flatness(*names: str, **settings) -> dict:
@@ -180,15 +204,17 @@ def test_check_claim_leaves_out_runs_that_it_does_not_name():
     assert (result["verdict"], result["measured"]["num_runs"]) == ("holds", 1)
 
 
-def spectrum_table(name: str, seed: int = 0, step: int = 100, largest: float = 1.0):
+def spectrum(name: str, seed: int = 0, step: int = 100, largest: float = 1.0):
+    key = ResultKey(ResultKind.SPECTRA, name, seed, step, Matrix.HESSIAN)
     table = pd.DataFrame({"rank": [0, 1], "eigenvalue": [-0.1, largest]})
-    about = {"experiment": name, "seed": seed, "step": step, "matrix": "hessian"}
-    path = f"{name}/seed{seed}/step{step}_hessian.parquet"
-    table.attrs = about | {"num_classes": 3, "num_negative": 1, "kind": "spectrum", "path": path}
-    return table
+    provenance = {
+        "experiment": name, "seed": seed, "step": step, "matrix": "hessian", "num_classes": 3,
+        "num_negative": 1,
+    }  # fmt: skip
+    return key, Result("spectrum", table, provenance)
 
 
-def outlier_table(name: str, seed: int = 0):
+def outliers(name: str, seed: int = 0):
     rows = [
         (0, "hessian", "gap", 7),
         (100, "ggn", "gap", 8),
@@ -198,31 +224,38 @@ def outlier_table(name: str, seed: int = 0):
         (200, "hessian", "gap", 9),
     ]
     table = pd.DataFrame(rows, columns=["step", "matrix", "rule", "num_outliers"])
-    path = f"{name}/seed{seed}/outliers.parquet"
-    table.attrs = {"experiment": name, "seed": seed, "kind": "outliers", "path": path}
-    return table
+    result = Result("outliers", table, {"experiment": name, "seed": seed})
+    return ResultKey(ResultKind.OUTLIERS, name, seed), result
 
 
-def test_run_from_tables_takes_counts_at_the_step_and_matrix_of_the_spectrum():
-    result = run_from_tables(spectrum_table("a"), outlier_table("a"))
+def test_run_of_takes_counts_at_the_step_and_matrix_of_the_spectrum():
+    result = run_of(spectrum("a")[1], outliers("a")[1])
     assert result.num_outliers == {"gap": 3, "ratio": 2}
     assert (result.name, result.num_classes, result.num_negative) == ("a", 3, 1)
     assert result.eigenvalues.tolist() == [-0.1, 1.0]
 
 
+def test_run_of_has_no_counts_without_outliers():
+    assert run_of(spectrum("a")[1], None).num_outliers == {}
+
+
 @pytest.mark.parametrize(
     ("seed", "step", "verdict"), [(0, 100, "holds"), (0, 200, "does not hold"), (1, 100, "holds")]
 )
-def test_check_claims_reads_the_tables_of_its_seed_and_step(seed, step, verdict):
+def test_check_claims_takes_the_results_that_the_claim_reads(seed, step, verdict):
     # Only the last step of seed 0 has a negative part as large as a tenth of the rest.
-    spectra = [
-        spectrum_table("a", 0, 100, largest=4.0),
-        spectrum_table("a", 0, 200, largest=0.5),
-        spectrum_table("a", 1, 100, largest=8.0),
-    ]
+    results = dict(
+        [
+            spectrum("a", 0, 100, largest=4.0),
+            spectrum("a", 0, 200, largest=0.5),
+            spectrum("a", 1, 100, largest=8.0),
+            outliers("a", 0),
+            outliers("a", 1),
+        ]
+    )
     claim = {"kind": "negative_part", "section": "1", "experiments": ["a"], "max_magnitude": 0.1}
-    outliers = [outlier_table("a", 0), outlier_table("a", 1)]
-    verdicts = check_claims([*spectra, *outliers], {"mine": claim | {"seed": seed, "step": step}})
+    reads = {"mine": [ResultKey(ResultKind.SPECTRA, "a", seed, step, Matrix.HESSIAN)]}
+    verdicts = check_claims({"mine": claim | {"seed": seed, "step": step}}, reads, results)
     assert verdicts["mine"]["verdict"] == verdict
 
 
@@ -238,25 +271,49 @@ def test_check_claims_keeps_every_claim_under_its_name():
             **shared,
         },
     }
-    names = ["a", "b"]
-    verdicts = check_claims(
-        [make(name) for make in (spectrum_table, outlier_table) for name in names], claims
-    )
+    results = dict(make(name) for make in (spectrum, outliers) for name in ("a", "b"))
+    verdicts = check_claims(claims, {name: list(results) for name in claims}, results)
     assert {name: result["verdict"] for name, result in verdicts.items()} == {
         "grow": "does not hold",
         "match": "holds",
     }
     for result in verdicts.values():
         assert result["rules"] == ["count_outliers", "extract_spectrum"]
-        assert result["files"] == sorted(
-            f"{name}/seed0/{file}.parquet"
-            for name in names
-            for file in ("outliers", "step100_hessian")
-        )
+        assert result["files"] == [
+            "results/outliers/a/seed0.parquet",
+            "results/outliers/b/seed0.parquet",
+            "results/spectra/a/seed0/step100_hessian.parquet",
+            "results/spectra/b/seed0/step100_hessian.parquet",
+        ]
 
 
-def run_of(eigenvalues, num_negative=1):
-    return claims.Run("any", 3, np.array(eigenvalues, dtype=float), {}, num_negative)
+def test_claim_whose_results_are_missing_is_not_measured():
+    key, result = spectrum("a")
+    absent = ResultKey(ResultKind.LANDSCAPE, "images", 0, group="line")
+    claims = {
+        "line": {
+            "kind": "no_barrier", "section": "4.1", "experiment": "images", "seeds": [0],
+            "max_rise": 0.05,
+        }
+    }  # fmt: skip
+    found = check_claims(claims, {"line": [absent]}, {key: result})["line"]
+    assert (found["verdict"], found["rules"], found["files"]) == ("not measured", [], [])
+    assert found["criterion"] == "experiment images, max_rise 0.05"
+    assert found["measured"]["reason"] == (
+        "needs CIFAR-10; build `results/landscape/images/seed0/line.parquet` to download it"
+    )
+
+
+def by_seed(runs: dict[int, dict[str, Run]]) -> dict[ResultKey, Result]:
+    return {
+        key: result
+        for seed, by_name in runs.items()
+        for key, result in results_of(list(by_name.values()), seed).items()
+    }
+
+
+def run_with(name: str, eigenvalues, num_negative=1):
+    return Run(name, 3, np.array(eigenvalues, dtype=float), {}, num_negative)
 
 
 @pytest.mark.parametrize(
@@ -268,9 +325,12 @@ def run_of(eigenvalues, num_negative=1):
     ],
 )
 def test_check_claim_compares_the_edges_of_all_networks(narrow, wide, verdict):
-    runs = {seed: {"narrow": run_of(narrow[seed]), "wide": run_of(wide[seed])} for seed in (0, 1)}
-    found = claims.check_claim(
-        runs, kind="edge_unchanged", section="3.2", experiments=["narrow", "wide"],
+    runs = {
+        seed: {"narrow": run_with("narrow", narrow[seed]), "wide": run_with("wide", wide[seed])}
+        for seed in (0, 1)
+    }
+    found = check_claim(
+        by_seed(runs), kind="edge_unchanged", section="3.2", experiments=["narrow", "wide"],
         seeds=[0, 1], step=5, num_compared=2, max_ratio=2.0,
     )  # fmt: skip
     assert found["verdict"] == verdict
@@ -288,13 +348,13 @@ def test_check_claim_compares_the_shares_of_negative_eigenvalues(numbers, verdic
     sizes = (100, 100)
     runs = {
         0: {
-            name: run_of(np.zeros(size), number)
+            name: run_with(name, np.zeros(size), number)
             for name, size, number in zip("ab", sizes, numbers, strict=True)
         }
     }
-    found = claims.check_claim(
-        runs, kind="share_unchanged", section="3.4", experiments=["a", "b"], seeds=[0], step=5,
-        max_ratio=1.1,
+    found = check_claim(
+        by_seed(runs), kind="share_unchanged", section="3.4", experiments=["a", "b"], seeds=[0],
+        step=5, max_ratio=1.1,
     )  # fmt: skip
     assert found["verdict"] == verdict
     assert found["measured"]["shares"] == [[number / 100 for number in numbers]]
@@ -312,8 +372,9 @@ def test_check_claim_compares_the_shares_of_negative_eigenvalues(numbers, verdic
 def test_check_claim_wants_each_outlier_of_the_first_network_larger(
     large, small, verdict, num_larger
 ):
-    found = claims.check_claim(
-        {0: {"lb": run_of(large), "sb": run_of(small)}}, kind="first_is_larger", section="3.3",
+    runs = {0: {"lb": run_with("lb", large), "sb": run_with("sb", small)}}
+    found = check_claim(
+        by_seed(runs), kind="first_is_larger", section="3.3",
         experiments=["lb", "sb"], seeds=[0], step=5, num_compared=2,
     )  # fmt: skip
     assert (found["verdict"], found["measured"]["num_larger"]) == (verdict, [num_larger])

@@ -7,26 +7,26 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from hesspipe.figures import style
-from hesspipe.figures.basins import basins_figure
-from hesspipe.figures.line import line_figure
-from hesspipe.figures.plane import plane_figure
+from hesspipe.figures import basins, line, plane, style
+from hesspipe.tables.store import Result
 
 QUANTITIES = ["train_loss", "train_accuracy", "test_loss", "test_accuracy"]
 
 
-def parts() -> pd.DataFrame:
-    steps = [0, 50, 100, 100, 150, 200]
+def histories() -> list[Result]:
     numbers = np.random.default_rng(0).uniform(0.1, 0.9, (6, 4))
-    return pd.DataFrame(numbers, columns=QUANTITIES).assign(step=steps, part=[1] * 3 + [2] * 3)
+    parts = numbers[:3], numbers[3:]
+    tables = [pd.DataFrame(part, columns=QUANTITIES).assign(step=[0, 50, 100]) for part in parts]
+    return [Result("history", table, {}) for table in tables]
 
 
-def line() -> pd.DataFrame:
+def lines() -> list[Result]:
     numbers = np.random.default_rng(1).uniform(0.1, 0.9, (5, 4))
-    return pd.DataFrame(numbers, columns=QUANTITIES).assign(coefficient=[-0.5, 0, 0.5, 1, 1.5])
+    table = pd.DataFrame(numbers, columns=QUANTITIES).assign(coefficient=[-0.5, 0, 0.5, 1, 1.5])
+    return [Result("line", table, {})]
 
 
-def plane() -> tuple[pd.DataFrame, pd.DataFrame]:
+def plane_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     places = [(a, b) for a in (0.0, 1.0, 2.0) for b in (-1.0, 0.0, 1.0, 2.0)]
     grid = pd.DataFrame(places, columns=["first", "second"])
     grid["train_loss"] = 0.1 * 10 ** (grid["first"] + 0.1 * grid["second"])
@@ -39,7 +39,7 @@ def plane() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def curves(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
-    """What the labeled lines of a panel show."""
+    """Data of the labeled lines of a panel."""
     return {
         str(curve.get_label()): (list(curve.get_xdata()), list(curve.get_ydata()))
         for curve in axes.lines
@@ -53,16 +53,19 @@ def marks(axes: Axes) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("figure", "table", "column"),
-    [(basins_figure, parts, "step"), (line_figure, line, "coefficient")],
+    ("kind", "results", "positions"),
+    [
+        (basins, histories(), [0, 50, 100, 100, 150, 200]),
+        (line, lines(), [-0.5, 0, 0.5, 1, 1.5]),
+    ],
 )
-def test_both_panels_show_both_halves(figure, table, column):
-    data = table()
-    found = figure(data)
+def test_both_panels_show_both_halves(kind, results, positions):
+    data = pd.concat([result.table for result in results])
+    found = kind.make_figure(results, {})
     for axes, quantity in zip(found.axes, ("loss", "accuracy"), strict=True):
         expected = {
-            "training set": (list(data[column]), list(data[f"train_{quantity}"])),
-            "test set": (list(data[column]), list(data[f"test_{quantity}"])),
+            "training set": (positions, list(data[f"train_{quantity}"])),
+            "test set": (positions, list(data[f"test_{quantity}"])),
         }
         assert curves(axes) == expected
     assert found.axes[0].get_yscale() == "log"
@@ -71,25 +74,26 @@ def test_both_panels_show_both_halves(figure, table, column):
     assert found.get_figwidth() == style.TEXT_WIDTH
 
 
-def test_basins_figure_marks_the_switch_and_names_the_parts():
-    found = basins_figure(parts())
+def test_basins_marks_the_switch_and_names_the_parts():
+    found = basins.make_figure(histories(), {})
     assert [marks(axes) for axes in found.axes] == [[100], [100]]
     names = {text.get_text(): text.xy[0] for text in found.axes[0].texts}
     assert names == {"Part I, large batches": 50, "Part II, small batches": 150}
     assert "step" in found.axes[1].get_xlabel()
 
 
-def test_line_figure_marks_both_solutions():
-    found = line_figure(line())
+def test_line_marks_both_solutions():
+    found = line.make_figure(lines(), {})
     for axes in found.axes:
         assert marks(axes) == [0, 1]
         assert {text.get_text(): text.xy[0] for text in axes.texts} == {"LB": 0, "SB": 1}
         assert axes.get_xlabel() == "interpolation coefficient"
 
 
-def test_plane_figure_shows_the_loss_the_points_and_the_path_in_order():
-    grid, points = plane()
-    found = plane_figure(grid, points)
+def test_plane_shows_the_loss_the_points_and_the_path_in_order():
+    grid, points = plane_tables()
+    results = [Result("plane", grid, {}), Result("plane_points", points, {})]
+    found = plane.make_figure(results, {})
     axes = found.axes[0]
     shown = curves(axes)
     assert shown["path of training, projected"] == ([1.5, 0.3, 0.0], [0.1, 0.5, 1.5])

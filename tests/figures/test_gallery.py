@@ -11,13 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-from hesspipe.figures import style
-from hesspipe.figures.densities import densities_figure
-from hesspipe.figures.layers import layers_figure
-from hesspipe.figures.ordered import ordered_figure
-from hesspipe.figures.outliers import outliers_figure
-from hesspipe.figures.over_training import over_training_figure
-from hesspipe.figures.overlay import overlay_figure
+from hesspipe.figures import densities, layers, ordered, outliers, over_training, overlay, style
+from hesspipe.tables.store import Result
 
 VALUES = np.linspace(-1.0, 3.0, 7)
 EIGENVALUE = r"eigenvalue $\lambda$ (units of the loss)"
@@ -34,40 +29,40 @@ def curve(scale: float, **labels: Any) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def ordered_table() -> pd.DataFrame:
+def curves(*parts: pd.DataFrame) -> list[Result]:
+    return [Result("curves", pd.concat(parts), {})]
+
+
+def whole_spectra() -> list[Result]:
     """Two steps, ranks out of order, something in the middle that counts as zero."""
     eigenvalues = np.array([-2.0, -0.5, 1e-17, 0.25, 1.0, 4.0])
-    tables = [
-        pd.DataFrame(
-            {
-                "step": step,
-                "num_negative": 2,
-                "num_zero": 1,
-                "rank": range(6),
-                "eigenvalue": step * eigenvalues,
-            }
+    return [
+        Result(
+            "spectrum",
+            pd.DataFrame({"rank": range(6), "eigenvalue": step * eigenvalues}).iloc[::-1],
+            RUN | {"step": step, "matrix": "hessian", "num_negative": 2, "num_zero": 1},
         )
         for step in (10, 20)
     ]
-    return pd.concat([table.iloc[::-1] for table in tables])
 
 
-def ends_table() -> pd.DataFrame:
-    """H, G and R at two steps; what is negative in G may be zero."""
-    rows = [
+def eigenpairs(matrix: str, step: int) -> Result:
+    """Three at each end; the smallest of G count as zero."""
+    largest, smallest = {"hessian": (3, -1), "ggn": (2, -1e-10), "residual": (1, -1)}[matrix]
+    rows = [("smallest", order - 1, smallest, order) for order in (1, 2, 3)]
+    rows += [("largest", 10 - order, largest, order) for order in (3, 2, 1)]
+    table = pd.DataFrame(
         {
-            "matrix": matrix, "step": step, "end": end, "order": order,
-            "eigenvalue": (step + 1) * (factor if end == "largest" else smallest) / order,
-            "uncertainty": 1e-9,
+            "end": end, "rank": rank, "eigenvalue": (step + 1) * factor / order,
+            "residual_norm": 1e-9,
         }
-        for matrix, factor, smallest in [
-            ("hessian", 3, -1), ("ggn", 2, -1e-10), ("residual", 1, -1),
-        ]
-        for step in (4, 0)
-        for end in ("largest", "smallest")
-        for order in (1, 2, 3)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+        for end, rank, factor, order in rows
+    )  # fmt: skip
+    return Result("eigenpairs", table, RUN | {"step": step, "matrix": matrix})
+
+
+RUN = {"experiment": "mine", "seed": 0, "num_classes": 3, "num_parameters": 10}
+THREE = {"num_largest": 3, "num_smallest": 3}
 
 
 def line_of(axes: Axes, label: str) -> Any:
@@ -79,8 +74,8 @@ def size_of(figure: Any) -> list[float]:
     return [round(float(length), 6) for length in figure.get_size_inches()]
 
 
-def test_ordered_figure_marks_every_eigenvalue_by_its_sign() -> None:
-    figure = ordered_figure(ordered_table())
+def test_ordered_marks_every_eigenvalue_by_its_sign() -> None:
+    figure = ordered.make_figure(whole_spectra(), {})
     for axes, step in zip(figure.axes, (10, 20), strict=True):
         positive, negative = line_of(axes, "positive"), line_of(axes, "negative")
         assert dict(zip(*positive.get_data(), strict=True)) == {
@@ -95,9 +90,9 @@ def test_ordered_figure_marks_every_eigenvalue_by_its_sign() -> None:
     assert size_of(figure) == [5.5, 4.8]
 
 
-def test_densities_figure_shows_each_density_with_a_band_of_one_standard_error() -> None:
+def test_densities_shows_each_density_with_a_band_of_one_standard_error() -> None:
     table = pd.concat([curve(2.0, matrix="hessian"), curve(1.0, matrix="ggn")])
-    figure = densities_figure(table)
+    figure = densities.make_figure(curves(table), {})
     (axes,) = figure.axes
     for matrix, band in zip(("hessian", "ggn"), axes.collections, strict=True):
         expected = table[table["matrix"] == matrix]
@@ -120,13 +115,15 @@ def test_densities_figure_shows_each_density_with_a_band_of_one_standard_error()
 
 
 @pytest.mark.parametrize(("num_groups", "num_rows"), [(1, 1), (3, 2), (4, 2)])
-def test_layers_figure_has_a_panel_for_each_group(num_groups: int, num_rows: int) -> None:
+def test_layers_has_a_panel_for_each_group(num_groups: int, num_rows: int) -> None:
     groups = [f"g{number}" for number in range(num_groups)]
     table = pd.concat(
         curve(number + 1.0, group=group, matrix="ggn", num_parameters=1000 * (number + 1))
         for number, group in enumerate(groups)
     )
-    figure = layers_figure(table, {group: group.upper() for group in groups})
+    figure = layers.make_figure(
+        curves(table), {"titles": {group: group.upper() for group in groups}}
+    )
     shown = [axes for axes in figure.axes if axes.axison]
     assert len(figure.axes) == 2 * num_rows
     assert [axes.get_title("left") for axes in shown] == [
@@ -141,9 +138,9 @@ def test_layers_figure_has_a_panel_for_each_group(num_groups: int, num_rows: int
     assert size_of(figure) == [5.5, round(1.6 * num_rows + 0.4, 6)]
 
 
-def test_overlay_figure_shows_both_ends_of_each_matrix_with_their_own_sign() -> None:
-    table = ends_table()
-    figure = overlay_figure(table[table["step"] == 0])
+def test_overlay_shows_both_ends_of_each_matrix_with_its_sign() -> None:
+    pairs = [eigenpairs(matrix, 0) for matrix in ("hessian", "ggn", "residual")]
+    figure = overlay.make_figure(pairs, THREE)
     left, right = figure.axes
     for matrix, factor in (("hessian", 3), ("ggn", 2), ("residual", 1)):
         label = style.MATRIX_LABELS[matrix]
@@ -157,10 +154,16 @@ def test_overlay_figure_shows_both_ends_of_each_matrix_with_their_own_sign() -> 
     assert size_of(figure) == [5.5, 2.8]
 
 
-def test_outliers_figure_colors_what_lies_above_each_rules_cutoff() -> None:
-    table = pd.DataFrame({"order": [1, 2, 3, 4], "eigenvalue": [8.0, 4.0, 0.5, 0.25]})
-    counts = pd.DataFrame({"rule": ["gap", "ratio"], "num_outliers": [1, 2], "cutoff": [6.0, 1.5]})
-    figure = outliers_figure(table, counts)
+def test_outliers_colors_what_lies_above_each_rules_cutoff() -> None:
+    table = pd.DataFrame({"rank": range(5), "eigenvalue": [0.125, 0.25, 0.5, 4.0, 8.0]})
+    columns = ["step", "matrix", "rule", "num_outliers", "cutoff"]
+    rows = [(9, "ggn", "gap", 1, 6.0), (9, "ggn", "ratio", 2, 1.5)]
+    rows += [(9, "hessian", "gap", 3, 0.3), (0, "ggn", "gap", 4, 0.2)]
+    results = [
+        Result("spectrum", table, RUN | {"step": 9, "matrix": "ggn", "tolerance": 1e-15}),
+        Result("outliers", pd.DataFrame(rows, columns=columns), RUN),
+    ]
+    figure = outliers.make_figure(results, {"step": 9, "matrix": "ggn", "num_largest": 4})
     for axes, cutoff, number in zip(figure.axes, (6.0, 1.5), (1, 2), strict=True):
         above, below, line = axes.lines
         assert above.get_color() == style.OUTLIER_COLOR != below.get_color()
@@ -176,9 +179,8 @@ def test_outliers_figure_colors_what_lies_above_each_rules_cutoff() -> None:
     assert size_of(figure) == [5.5, 2.6]
 
 
-def test_over_training_figure_follows_each_order_through_the_steps() -> None:
-    table = ends_table()
-    figure = over_training_figure(table[table["matrix"] == "hessian"])
+def test_over_training_follows_each_order_through_the_steps() -> None:
+    figure = over_training.make_figure([eigenpairs("hessian", step) for step in (4, 0)], THREE)
     left, right = figure.axes
     for order, line in enumerate(left.lines, start=1):
         assert list(line.get_xdata()) == [0, 4]
@@ -198,17 +200,17 @@ def test_over_training_figure_follows_each_order_through_the_steps() -> None:
     assert size_of(figure) == [5.5, 2.8]
 
 
-def test_over_training_figure_leaves_out_what_is_not_negative() -> None:
-    table = ends_table()
-    figure = over_training_figure(table[table["matrix"] == "ggn"])
+def test_over_training_leaves_out_what_is_not_negative() -> None:
+    figure = over_training.make_figure([eigenpairs("ggn", step) for step in (4, 0)], THREE)
     assert all(len(line.get_xdata()) == 0 for line in figure.axes[1].lines)
 
 
 def test_gallery_does_not_change_global_settings() -> None:
     with mpl.rc_context({"font.size": 31.0, "lines.marker": "x"}):
         before = dict(mpl.rcParams)
-        ordered_figure(ordered_table())
-        overlay_figure(ends_table())
-        over_training_figure(ends_table())
-        densities_figure(curve(1.0, matrix="hessian"))
+        ordered.make_figure(whole_spectra(), {})
+        pairs = [eigenpairs("hessian", step) for step in (0, 4)]
+        overlay.make_figure(pairs[:1], THREE)
+        over_training.make_figure(pairs, THREE)
+        densities.make_figure(curves(curve(1.0, matrix="hessian")), {})
         assert dict(mpl.rcParams) == before

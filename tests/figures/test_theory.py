@@ -1,12 +1,13 @@
-"""Figure 10, Theorems 1 and 2, the decomposition and the directions: what is drawn."""
+"""Figure 10, Theorems 1 and 2: what is drawn."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+from figure_marks import verticals
 
-from hesspipe.figures import bulks, decomposition, directions, spiked_spectra, spikes, style
+from hesspipe.figures import bulks, spiked_spectra, spikes
 from hesspipe.tables.store import Result
 
 
@@ -14,12 +15,6 @@ def marked(axes, marker: str) -> list[float]:
     """Abscissas of the points with a marker, ascending."""
     lines = [line for line in axes.lines if line.get_marker() == marker]
     return sorted(float(x) for line in lines for x in np.atleast_1d(line.get_xdata()))
-
-
-def verticals(axes, linestyle: str) -> list[float]:
-    """Abscissas of the vertical lines of a style, ascending."""
-    lines = [line for line in axes.lines if line.get_linestyle() == linestyle]
-    return sorted(line.get_xdata()[0] for line in lines if len(set(line.get_xdata())) == 1)
 
 
 def bulk() -> list[Result]:
@@ -113,58 +108,3 @@ def test_spiked_spectra_figure_shows_one_spectrum_and_each_position() -> None:
     assert verticals(axes, ":") == [9.0]
     assert marked(axes, "^") == [8.9]
     assert "1 zeros of 5" in axes.get_title()
-
-
-def test_decomposition_figure_shows_each_quantity_against_the_steps() -> None:
-    steps = [0, 10, 20]
-    table = pd.DataFrame(
-        {
-            "step": steps, "operator_ratio": [1.0, 0.5, 0.1], "frobenius_ratio": [2.0, 1.0, 0.2],
-            "largest_difference": [0.3, 0.2, 0.1], "smallest_hessian": [-3.0, -2.0, -1.0],
-            "smallest_residual": [-4.0, -3.0, -2.0], "num_negative_hessian": [5, 6, 7],
-            "num_negative_residual": [8, 9, 10], "num_outliers": [1, 2, 3],
-            "num_outliers_ggn": [2, 3, 3],
-        }
-    )  # fmt: skip
-    other = table.assign(rule="gap", num_outliers=0)
-    table["rule"] = "ratio"
-    result = Result("decomposition", pd.concat([other, table]), {"num_classes": 3})
-    ratios, ends, negatives, outliers = decomposition.make_figure([result], {"rule": "ratio"}).axes
-    for axes, columns in (
-        (ratios, ["operator_ratio", "frobenius_ratio", "largest_difference"]),
-        (negatives, ["num_negative_hessian", "num_negative_residual"]),
-        (outliers, ["num_outliers", "num_outliers_ggn"]),
-    ):
-        for line, column in zip(axes.lines, columns, strict=False):
-            assert list(line.get_xdata()) == steps
-            assert list(line.get_ydata()) == table[column].tolist()
-    assert [list(line.get_ydata()) for line in ends.lines] == [[3, 2, 1], [4, 3, 2]]
-    assert outliers.lines[2].get_ydata()[0] == 3
-    assert ratios.get_yscale() == ends.get_yscale() == "log"
-
-
-def overlaps(num_classes: int) -> Result:
-    order = range(1, num_classes + 3)
-    table = pd.DataFrame({"order": order, "own": 0.9, "every": 1.0, "shared": 0.5, "flat": 0.01})
-    return Result("directions", table, {"num_classes": num_classes})
-
-
-def test_directions_figure_has_a_panel_a_network_with_its_number_of_classes() -> None:
-    names = ["a", "b", "c", "d"]
-    results = [overlaps(number) for number in (2, 3, 4, 5)]
-    figure = directions.make_figure(results, {"labels": names})
-    panels = figure.axes[:4]
-    assert [axes.get_title() for axes in panels] == names
-    for axes, number in zip(panels, (2, 3, 4, 5), strict=True):
-        assert [line.get_ydata()[0] for line in axes.lines[:4]] == [0.9, 1.0, 0.5, 0.01]
-        assert verticals(axes, "--") == [number + 0.5]
-    assert not figure.axes[4].axison
-
-
-def test_theory_figures_give_equal_bytes(tmp_path) -> None:
-    contents = set()
-    for name in ("one", "two"):
-        figure = directions.make_figure([overlaps(3)], {"labels": ["a"]})
-        style.save(figure, tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
-        contents.add((tmp_path / f"{name}.pdf").read_bytes())
-    assert len(contents) == 1
