@@ -18,7 +18,7 @@ RUN = {
 # What the other kinds need, so that one provenance serves all of them.
 ABOUT = RUN | {
     "num_samples": 9, "group": "network", "name": "slow", "entry": {}, "strengths": [4.0],
-    "ranks": {"own": 3}, "first": {}, "second": {},
+    "ranks": {"own": 3}, "first": {}, "second": {}, "upper_edge": 2.0,
 }  # fmt: skip
 SPECTRUM = pd.DataFrame({"rank": [0, 1, 2], "eigenvalue": [-1e-3, 1 / 3, 2.0]})
 OUTLIERS = pd.DataFrame(
