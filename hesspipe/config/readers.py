@@ -112,4 +112,4 @@ def last_directions(experiments: Iterable[str], seed: int, config: Config) -> li
 def both_parts(experiment: str, config: Config) -> list[str]:
     """Name a continuation after the experiment from whose end it starts."""
     start = config.experiments[experiment].starts_from
-    return [experiment] if start is None else [start, experiment]
+    return [start, experiment] if start in config.experiments else [experiment]

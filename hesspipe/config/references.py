@@ -42,7 +42,7 @@ def broken_references(config: Config) -> Iterator[str]:
         if not lines:
             lines = [*_wrong_settings(key, entry, config)]
             lines += _missing_results(key, entry, produced, config)
-        yield from dict.fromkeys(lines)
+        yield from lines
 
 
 def _unknown_owners(key: str, entry: Reader, config: Config) -> Iterator[str]:
@@ -57,27 +57,30 @@ def _unknown_owners(key: str, entry: Reader, config: Config) -> Iterator[str]:
     what = " with starts_from" if entry.needs_start else ""
     for name in entry.owners():
         if name not in known:
-            yield f"{key} must read {entry.owner_section}{what}, {one_of(known)}, got {name!r}"
+            yield f"{key} must read {entry.owner_section}{what} ({one_of(known)}), got {name!r}"
 
 
 def _missing_results(
     key: str, entry: Reader, produced: set[ResultKey], config: Config
 ) -> Iterator[str]:
     """Find results that are read and cannot be computed."""
+    if isinstance(entry, PlaneFigure) and entry.seed == entry.other_seed:
+        return  # reported as a setting
     needed = entry.densities() if isinstance(entry, CurvesFigure) else entry.reads(config)
+    known: set[str] = set()
     for result in needed:
         if result not in produced:
-            yield f"{key} reads the {_describe(result)}: {_requirement(result, config)}"
+            requirement = _requirement(result, config)
+            if requirement not in known:
+                yield f"{key} reads {_describe(result)}; {requirement}"
+            known.add(requirement)
 
 
 def _describe(key: ResultKey) -> str:
     """Say which result a key means."""
-    parts = [
-        f"{name} {value}"
-        for name, value in (("group", key.group), ("matrix", key.matrix), ("step", key.step))
-        if value is not None
-    ]
-    return f"{key.kind} of {key.experiment} (" + ", ".join([*parts, f"seed {key.seed}"]) + ")"
+    steps = f"step {key.step}" if key.step is not None else None
+    parts = [part for part in (key.matrix, key.group, steps, f"seed {key.seed}") if part]
+    return f"{key.kind} of {key.experiment} ({', '.join(parts)})"
 
 
 def _requirement(key: ResultKey, config: Config) -> str:

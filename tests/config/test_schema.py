@@ -1,4 +1,4 @@
-"""Every mistake in a configuration is said in one line before anything runs."""
+"""Errors of a configuration are reported in one line each before any job starts."""
 
 import json
 import math
@@ -6,11 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
-from hesspipe.config.entries import Figure
-from hesspipe.config.schema import load_config, validate_config
+from hesspipe.config.figures import Figure
+from hesspipe.config.loading import load_config, validate_config
 from hesspipe.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -215,9 +217,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ),
     (f"{PART}.training.dtype", "float64", "must be that of part_one, from which it starts"),
     (f"{PART}.seeds", [0, 1, 2], "must be some of part_one's seeds [0, 1], got 2"),
-    ("figures.parts.seed", 2, "must be one of part_two's seeds [0, 1], got 2"),
     ("figures.around.other_seed", 0, "must be another than seed, got 0"),
-    ("tables.walls.seeds", [0, 3], "must be one of part_two's seeds [0, 1], got 3"),
     ("datasets.digits.folder", None, "must be the name of a folder with source: folder, got None"),
     ("datasets.digits.folder", "", "must be the name of a folder with source: folder, got ''"),
     (
@@ -241,8 +241,6 @@ MISTAKES: list[tuple[str, Any, str]] = [
         9,
         "must be at most the dataset's num_train (8), got 9",
     ),
-    ("figures.ends.seed", 1, "must be one of slow's seeds [0, 3], got 1"),
-    ("claims.flat.seed", 2, "must be one of slow's seeds [0, 3], got 2"),
 ]
 # The same, where the line names the entry rather than the key.
 MISTAKEN_ENTRIES: list[tuple[str, Any, str]] = [
@@ -259,32 +257,61 @@ MISTAKEN_ENTRIES: list[tuple[str, Any, str]] = [
     (
         "figures.between.experiment",
         "part_one",
-        "figures.between must name an experiment with starts_from, one of part_two, got 'part_one'",
+        "figures.between must read experiments with starts_from (one of part_two), got 'part_one'",
     ),
     (
         "figures.ends.experiment",
         "nothing",
-        "figures.ends must name one of images, noisy, part_one, part_two, slow, got 'nothing'",
+        "figures.ends must read experiments (one of images, noisy, part_one, part_two, slow), "
+        "got 'nothing'",
     ),
     (
         "claims.more.groups.0.1",
         "nothing",
-        "claims.more must name one of images, noisy, part_one, part_two, slow, got 'nothing'",
+        "claims.more must read experiments (one of images, noisy, part_one, part_two, slow), "
+        "got 'nothing'",
     ),
     (
         "figures.ends.steps",
         [0, 4],
-        "figures.ends must name a step at which slow has spectra [0, 10], got 4",
+        "figures.ends reads spectra of slow (hessian, step 4, seed 0); "
+        "experiments.slow.spectra.steps must include 4, got [0, 10]",
     ),
     (
         "figures.tops.step",
         5,
-        "figures.tops must name a step at which slow has spectra [0, 10], got 5",
+        "figures.tops reads spectra of slow (hessian, step 5, seed 3); "
+        "experiments.slow.spectra.steps must include 5, got [0, 10]",
     ),
     (
         f"{NOISY}.spectra.matrices",
         ["ggn"],
-        "tables.counts reads the hessian of noisy, whose spectra.matrices leave it out",
+        "tables.counts reads spectra of noisy (hessian, step 10, seed 0); "
+        "experiments.noisy.spectra.matrices must include 'hessian', got ['ggn']",
+    ),
+    (
+        "figures.ends.seed",
+        1,
+        "figures.ends reads spectra of slow (hessian, step 0, seed 1); "
+        "experiments.slow.seeds must include 1, got [0, 3]",
+    ),
+    (
+        "claims.flat.seed",
+        2,
+        "claims.flat reads spectra of slow (hessian, step 10, seed 2); "
+        "experiments.slow.seeds must include 2, got [0, 3]",
+    ),
+    (
+        "tables.walls.seeds",
+        [0, 3],
+        "tables.walls reads landscape of part_two (line, seed 3); "
+        "experiments.part_two.seeds must include 3, got [0, 1]",
+    ),
+    (
+        "figures.around.other_seed",
+        2,
+        "figures.around reads landscape of part_two (plane_to_seed2, seed 0); "
+        "experiments.part_two.seeds must include 2, got [0, 1]",
     ),
 ]
 BAD_NAMES = ["Slow", "2slow", "slow-er", "slow er", ""]
@@ -395,13 +422,18 @@ def test_validate_config_refuses_an_alexnet_that_does_not_fit(key, value, expect
 
 @pytest.mark.parametrize(
     ("section", "readers"),
-    [("lines", ["figures.between", "tables.walls"]), ("planes", ["figures.around"])],
+    [
+        ("lines", {"figures.between": "line, seed 0", "tables.walls": "line, seed 0"}),
+        ("planes", {"figures.around": "plane_to_seed1, seed 0"}),
+    ],
 )
 def test_validate_config_wants_the_settings_of_what_is_read(section, readers):
     raw = valid()
     del raw[section]
     assert message(raw).splitlines() == [
-        f"some.yaml: {section} must be there for {reader}, got nothing" for reader in readers
+        f"some.yaml: {reader} reads landscape of part_two ({what}); {section} must be set, got "
+        "nothing"
+        for reader, what in readers.items()
     ]
 
 
@@ -409,16 +441,16 @@ def test_validate_config_wants_the_eigenvalues_of_a_table_of_sharpness():
     raw = edit(valid(), f"{PART}.matrix_free.eigenpairs.num_largest", 2)
     del raw["experiments"]["part_one"]["matrix_free"]
     assert message(raw).splitlines() == [
-        "some.yaml: experiments.part_one.matrix_free must be there for tables.curvature, "
-        "got nothing",
-        "some.yaml: tables.curvature.num_largest must be at most that of part_two's eigenpairs "
-        "(2), got 3",
+        "some.yaml: tables.curvature.num_largest must be at most "
+        f"{PART}.matrix_free.eigenpairs.num_largest (2), got 3",
+        "some.yaml: tables.curvature reads eigenpairs of part_one (hessian, step 10, seed 0); "
+        "experiments.part_one.matrix_free must be set, got nothing",
     ]
 
 
 @pytest.mark.parametrize("name", ["part_one", "part_two"])
 def test_validate_config_refuses_to_go_on_from_or_with_a_saved_state(name, tmp_path):
-    (tmp_path / "state.safetensors").touch()
+    save_file({"weight": np.zeros(1)}, tmp_path / "state.safetensors")
     saved = {"algorithm": "saved", "path": str(tmp_path / "state.safetensors")}
     raw = edit(valid(), f"experiments.{name}.training", saved)
     edit(raw, f"experiments.{name}.seeds", [0])
@@ -429,13 +461,14 @@ def test_validate_config_refuses_to_go_on_from_or_with_a_saved_state(name, tmp_p
 def test_validate_config_refuses_an_alexnet_on_inputs_that_are_no_images():
     raw = edit(valid(), f"{SLOW}.model", valid()["experiments"]["part_one"]["model"])
     lines = message(raw).splitlines()
-    expected = f"{SLOW}.model.kind must be 'mlp' for inputs that are no images, got 'alexnet'"
+    expected = f"{SLOW}.model.kind must be 'mlp' for inputs that are not images, got 'alexnet'"
     assert lines[0] == f"some.yaml: {expected}"
 
 
 def test_validate_config_refuses_a_convnet_on_inputs_that_are_no_images():
     assert message(edit(valid(), f"{IMAGES}.dataset", "blobs")) == (
-        f"some.yaml: {IMAGES}.model.kind must be 'mlp' for inputs that are no images, got 'convnet'"
+        f"some.yaml: {IMAGES}.model.kind must be 'mlp' for inputs that are not images, "
+        "got 'convnet'"
     )
 
 
@@ -445,7 +478,7 @@ def test_validate_config_refuses_a_table_of_what_has_no_clusters(dataset, model)
     if model == "mlp":
         edit(raw, f"{IMAGES}.model", raw["experiments"]["slow"]["model"])
     assert message(edit(raw, "tables.counts.experiments", ["slow", "images"])) == (
-        "some.yaml: tables.counts must name experiments with an mlp on gaussian_clusters, "
+        "some.yaml: tables.counts must read experiments with an mlp on gaussian_clusters, "
         "got 'images'"
     )
 
@@ -488,9 +521,10 @@ def test_validate_config_says_each_of_several_broken_references():
     assert message(raw).splitlines() == [
         f"some.yaml: {SLOW}.dataset must be one of blobs, digits, more_photographs, photographs, "
         "got 'nowhere'",
-        "some.yaml: figures.ends must name one of images, noisy, part_one, part_two, slow, "
-        "got 'nothing'",
-        "some.yaml: claims.flat.seed must be one of slow's seeds [0, 3], got 9",
+        "some.yaml: figures.ends must read experiments (one of images, noisy, part_one, part_two, "
+        "slow), got 'nothing'",
+        "some.yaml: claims.flat reads spectra of slow (hessian, step 10, seed 9); "
+        f"{SLOW}.seeds must include 9, got [0, 3]",
     ]
 
 
@@ -521,7 +555,8 @@ def test_validate_config_does_not_take_a_checkpoint_step_for_a_spectrum_step():
     raw = edit(valid(), f"{NOISY}.spectra.steps", "ends")
     edit(raw, "claims.flat.experiments", ["noisy"])
     assert message(edit(raw, "claims.flat.step", 4)) == (
-        "some.yaml: claims.flat must name a step at which noisy has spectra [0, 10], got 4"
+        "some.yaml: claims.flat reads spectra of noisy (hessian, step 4, seed 0); "
+        f"{NOISY}.spectra.steps must include 4, got [0, 10]"
     )
 
 
@@ -713,7 +748,8 @@ def test_validate_config_refuses_sources_of_another_kind() -> None:
     raw = yaml.safe_load(VALID)
     raw["figures"]["bulk"]["sources"] = ["edge"]
     with pytest.raises(
-        ConfigError, match=r"figures.bulk.sources must name one of example, got 'edge'"
+        ConfigError,
+        match=r"figures.bulk must read random_matrices \(one of example\), got 'edge'",
     ):
         validate_config(raw)
 
@@ -725,5 +761,5 @@ def test_validate_config_wants_the_settings_of_directions_where_they_are_read() 
     raw["figures"]["what"] = {
         "kind": "directions", "experiments": ["slow"], "labels": ["one"], "seed": 0,
     }  # fmt: skip
-    with pytest.raises(ConfigError, match=r"directions is missing, which figures\.what needs"):
+    with pytest.raises(ConfigError, match=r"figures\.what reads .*; directions must be set, got"):
         validate_config(raw)
