@@ -48,7 +48,7 @@ TooLargeError                  More memory is needed than is available
 NotTwiceDifferentiableError    The model or the loss has no correct second derivative
 NotASumOverSamplesError        The loss couples samples
 NotConvergedError              Some eigenpairs did not converge
-InconsistentMatrixError        A result failed its own check
+InconsistentMatrixError        A result failed a consistency check
 NoSolutionError                The equation of a limiting law was not solved
 DivergedError                  A training diverged
 ConfigError                    The configuration has errors

@@ -133,7 +133,7 @@ class NotConvergedError(HesspipeError, ArithmeticError):
 
 
 class InconsistentMatrixError(HesspipeError, ArithmeticError):
-    """A result failed its own check, e.g. a matrix disagrees with its products.
+    """A result failed a consistency check, e.g. a matrix disagrees with its products.
 
     Either an operation of the model has a wrong derivative, or this is a defect of hesspipe:
     please report it with the network.

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: atomic writes, and tensors in safetensors.
+"""Atomic file writes, tensors in safetensors files, and digests.
 
-A file is written beside its place, flushed to the disk and renamed. A killed job or a full
-disk therefore leaves the old file or none, never a part of the new one.
+A file is written under a temporary name in the same folder, flushed to the disk and renamed. A
+killed job or a full disk therefore leaves the old file or none, never a part of the new one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path that becomes `path` when the block ends without an error.
+    """Yield a temporary path that is renamed to `path` if the block succeeds.
 
     Raises
     ------
     OSError
-        What the block raised, e.g. on a full disk, with the name of the file that could not
-        be written; the temporary file is removed.
+        If the file cannot be written, e.g. on a full disk; the message names it. The temporary
+        file is removed.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -43,7 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes files for one user; a result is for everyone that umask allows.
+        # mkstemp makes files that only their owner may read; results get the permissions of umask.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -62,7 +62,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _concerns(named: Path, path: Path) -> bool:
-    """Whether an error that names a file is about writing to `path` or making its folder."""
+    """Return whether an error about a file concerns writing `path` or making its folder."""
     return named.parent == path.parent or path.is_relative_to(named)
 
 
@@ -80,15 +80,15 @@ def write_json(content: Mapping[str, Any], path: str | Path) -> None:
 def write_tensors(
     tensors: Mapping[str, Tensor], path: str | Path, about: Mapping[str, str]
 ) -> None:
-    """Write named tensors and a note about them to a safetensors file, atomically.
+    """Write named tensors and facts about them to a safetensors file, atomically.
 
-    Equal tensors and notes give equal bytes.
+    Equal tensors and facts give equal bytes.
 
     Parameters
     ----------
     tensors : mapping
         Any shapes and dtypes; stored row-major. Tensors that share memory, as tied weights do,
-        are stored once for each name.
+        are stored once per name.
     path : str or Path
         Ends in .safetensors.
     about : mapping of str to str
@@ -103,7 +103,7 @@ def write_tensors(
         start = content.untyped_storage().data_ptr()
         contents[name] = content.clone() if start in seen else content
         seen.add(start)
-    # A large write by Python itself raises OSError with the disk's own reason.
+    # Written by Python, so that a full disk raises an OSError that says so.
     serialized = save(
         contents,
         # One entry: safetensors writes several in an order that changes from run to run.
@@ -125,9 +125,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises
     ------
     DamagedFileError
-        If the file is truncated or no safetensors file.
+        If the file is truncated or not a safetensors file.
     FileNotFoundError
-        If there is none.
+        If the file does not exist.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -143,6 +143,6 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

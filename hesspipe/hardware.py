@@ -70,12 +70,12 @@ def has_gpu() -> bool:
 
 
 def pick_device() -> torch.device:
-    """Pick the device at run time: $HESSPIPE_DEVICE if set, else the first GPU, else the CPU.
+    """Select the device at run time: $HESSPIPE_DEVICE if set, else the first GPU, else the CPU.
 
     Raises
     ------
     ValueError
-        If the variable names a device that torch cannot use here.
+        If the variable names a device that torch cannot use on this machine.
     """
     import torch
 

@@ -1,8 +1,7 @@
-"""Functions of one's own, named in config.yaml as "package.module:function".
+"""User functions, referred to in config.yaml as "package.module:function".
 
-A module is looked for where `python -m` would: first below the folder that the workflow runs
-in, then among the installed packages. What can be said of a name without running anything is
-said before any job starts.
+Modules are searched for as by `python -m`: first below the working directory of the workflow, then
+among the installed packages. Errors that the source code shows are reported before any job starts.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_function_name(name: str) -> bool:
-    """Whether a text has the form "package.module:function".
+    """Return whether a text has the form "package.module:function".
 
     Examples
     --------
@@ -39,12 +38,12 @@ def source_file(module: str, root: str | Path = ".") -> Path | None:
     module : str
         Dotted name.
     root : str or Path
-        The folder that holds its first part.
+        The folder that contains its top-level package or module.
 
     Returns
     -------
     Path or None
-        Relative to `root`; None if the module is not there (it may be installed).
+        Relative to `root`; None if the module is not below it (it may be installed).
     """
     stem = Path(*module.split("."))
     for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
@@ -54,20 +53,20 @@ def source_file(module: str, root: str | Path = ".") -> Path | None:
 
 
 def mistake_in(name: str, root: str | Path = ".") -> str | None:
-    """Say what is wrong with the name of a function, as far as its source shows it.
+    """Check the name of a function against the source code, without importing it.
 
     Parameters
     ----------
     name : str
         "package.module:function".
     root : str or Path
-        Where the workflow runs.
+        Working directory of the workflow.
 
     Returns
     -------
     str or None
-        What it must be, and what it is; None if nothing is wrong. A function of an installed
-        package is looked up when it is called.
+        An error message, or None. Functions of installed packages are only looked up when they
+        are called.
     """
     module, _, function = name.partition(":")
     path = source_file(module, root)
@@ -97,10 +96,10 @@ def load_function(name: str, root: str | Path = ".") -> Callable[..., Any]:
     Parameters
     ----------
     name : str
-        "package.module:function"; a class will do.
+        "package.module:function"; the function may be a class.
     root : str or Path
-        Put in front of where Python looks for modules, and left there: a module may import
-        others when its functions are called.
+        Inserted into `sys.path`, and left there: a module may import others when its functions
+        are called.
 
     Returns
     -------
@@ -119,24 +118,26 @@ def load_function(name: str, root: str | Path = ".") -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a module that the user's own module imports
+            raise  # a module that the user's module imports
         raise ValueError(
             f"{name!r} must name a module in this folder or an installed one; there is no "
             f"{error.name}"
         ) from None
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ValueError(f"{name!r} must name a function of {module_name}, which has none such")
+        raise ValueError(
+            f"{name!r} must name a function of {module_name}, which has none of that name"
+        )
     return function  # type: ignore[no-any-return]  # getattr is Any
 
 
 def call_function(name: str, arguments: Mapping[str, Any], root: str | Path = ".") -> Any:
-    """Call a function by its name with the arguments that config.yaml gives.
+    """Call a function by its name with arguments from config.yaml.
 
     Raises
     ------
     ValueError
-        If the function is not found, or does not take these arguments.
+        If the function is not found, or does not accept these arguments.
     """
     function = load_function(name, root)
     try:
@@ -147,12 +148,12 @@ def call_function(name: str, arguments: Mapping[str, Any], root: str | Path = ".
             f"{sorted(arguments)} ({error})"
         ) from None
     except ValueError:
-        pass  # a function written in C, which says itself what it does not take
+        pass  # a function written in C without a signature, which raises its own error
     return function(**arguments)
 
 
 def _top_level_names(source: str) -> set[str]:
-    """Names that a module defines or imports, wherever outside its functions and classes."""
+    """Collect the names that a module defines or imports outside its functions and classes."""
     names: set[str] = set()
     waiting: list[ast.AST] = [*ast.parse(source).body]
     while waiting:

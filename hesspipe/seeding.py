@@ -23,7 +23,7 @@ def derive_seed(seed: int, purpose: str, num_bits: int = 63) -> int:
     Parameters
     ----------
     seed : int
-        The run's seed, at least 0.
+        Seed of the run, at least 0.
     purpose : str
         What the numbers are for, e.g. "initial parameters".
     num_bits : int
@@ -50,7 +50,7 @@ def derive_seed(seed: int, purpose: str, num_bits: int = 63) -> int:
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """Make the generator of one purpose, on the CPU so that every device sees equal numbers."""
+    """Make the generator of one purpose, on the CPU so that all devices use equal numbers."""
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, purpose))

@@ -3,7 +3,7 @@
 A random start vector has, on average, the same share of each eigenvector. The eigenvalues of its
 Lanczos matrix, weighted by the squares of the first entries of their eigenvectors, are a Gauss
 quadrature of the density with these shares: nodes and weights. Several probes give an average and
-its standard error.
+a standard error.
 
 References
 ----------
@@ -33,24 +33,25 @@ NUM_STEPS = 80
 
 @dataclass(frozen=True)
 class Density:
-    """A spectral density as quadrature nodes and weights, a row a probe.
+    """A spectral density as quadrature nodes and weights, one row per probe.
 
-    Everything else is computed from them, so that a width or a threshold can be chosen later.
+    Densities, counts and moments are computed from them, so that a width or a threshold can be
+    chosen later.
 
     Attributes
     ----------
     nodes : Tensor, shape (probes, steps)
         float64, on the CPU, ascending in each row.
     weights : Tensor, shape (probes, steps)
-        Shares of the P eigenvalues; each row's sum is 1. A probe whose Krylov space ended early
-        has weights of 0 behind its own.
+        Shares of the P eigenvalues; each row sums to 1. If the Krylov space of a probe is smaller
+        than num_steps, its row is padded with weights of 0.
     dim : int
         P.
     matrix : str
         Name of the operator: "hessian", "ggn" or "residual", or "operator" for any other.
     num_products : int
     eps : float
-        Of the dtype that the products were computed in.
+        Machine epsilon of the dtype of the products.
     """
 
     nodes: Tensor
@@ -66,7 +67,7 @@ class Density:
         Parameters
         ----------
         grid : Tensor, shape (n,)
-            Where to evaluate it.
+            Points at which to evaluate it.
         width : float
             Standard deviation of the Gaussian, in the unit of the eigenvalues.
 
@@ -89,14 +90,13 @@ class Density:
     def count(self, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
         """Estimate how many eigenvalues lie in (low, high].
 
-        Near an edge of the interval the quadrature counts whole nodes: an eigenvalue apart from
-        all others is a node by itself once Lanczos has found it, but a threshold inside the bulk
-        is only resolved to the distance of the nodes.
+        The quadrature counts nodes: an isolated eigenvalue is a node by itself once Lanczos has
+        found it, but a threshold inside the bulk is only resolved to the distance of the nodes.
 
         Parameters
         ----------
         low, high : float
-            With their defaults, everything below, or above.
+            By default unbounded.
 
         Returns
         -------
@@ -106,8 +106,8 @@ class Density:
         Raises
         ------
         ValueError
-            If a threshold is as near to a node as eigenvalues are known, P eps max |node|: on
-            which side they are is then noise, as those of zeros are at a threshold of 0.
+            If a threshold is within rounding, P eps max |node|, of a node: on which side the
+            eigenvalues lie is then noise, as for zero eigenvalues at a threshold of 0.
         """
         if not low < high:
             raise ValueError(f"low must be below high, got {low} and {high}")
@@ -116,7 +116,7 @@ class Density:
             if (((self.nodes - threshold).abs() <= resolution) & (self.weights > 0)).any():
                 raise ValueError(
                     f"thresholds must be apart from eigenvalues, got {threshold} with a node "
-                    f"within the rounding of {resolution:.1e}; take one farther away, or float64"
+                    f"within the rounding of {resolution:.1e}; use one farther away, or float64"
                 )
         is_inside = (self.nodes > low) & (self.nodes <= high)
         mean, error = _summarize(self.dim * (self.weights * is_inside).sum(1))
@@ -151,8 +151,8 @@ def density(
 ) -> Density:
     """Estimate the spectral density of a symmetric operator.
 
-    Full reorthogonalization is used, at the price of holding num_steps vectors of length P:
-    without it, copies of the extreme eigenvalues take weight and nodes from the bulk.
+    Full reorthogonalization is used, at the cost of storing num_steps vectors of length P:
+    without it, copies of the extreme eigenvalues would replace nodes of the bulk.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def density(
         See `hesspipe.linalg.operator.symmetric_product`.
     num_probes : int
         Random vectors; at least 2 are needed for standard errors, which are nan for 1. Errors
-        fall with the square root of num_probes * P.
+        decrease as 1 / sqrt(num_probes * P).
     num_steps : int
         Lanczos steps of each probe, at most P. The resolution is about the spectrum's spread
         divided by num_steps, and finer at its ends.
@@ -178,7 +178,7 @@ def density(
     TooLargeError
         Before allocating, if the vectors do not fit into memory.
     ValueError
-        If the numbers do not fit.
+        If num_probes or num_steps is out of range.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def density(
         require(
             (num_steps + 2) * product.dim * torch.finfo(product.dtype).bits // 8,
             f"a Lanczos basis of {num_steps} vectors of length P = {product.dim:,}",
-            "take fewer steps, or float32",
+            "use fewer steps, or float32",
         )
     nodes = torch.zeros(num_probes, num_steps, dtype=torch.float64)
     weights = torch.zeros(num_probes, num_steps, dtype=torch.float64)
@@ -216,14 +216,14 @@ def density(
 
 
 def _quadrature(product: SymmetricProduct, start: Tensor, steps: Any) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of one start vector."""
+    """Compute nodes and weights (k,) from one start vector."""
     tridiagonal = tridiagonalize(product, start, len(steps), steps=steps).matrix
     nodes, vectors = torch.linalg.eigh(tridiagonal.double().cpu())
     return nodes, vectors[0].square()
 
 
 def _summarize(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the first dimension, and its standard error; nan from one row."""
+    """Return the mean over the first dimension and its standard error, nan for one row."""
     mean = rows.mean(0)
     if len(rows) == 1:
         return mean, torch.full_like(mean, math.nan)

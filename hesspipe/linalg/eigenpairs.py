@@ -1,8 +1,8 @@
-"""Extreme eigenpairs of a symmetric operator: both ends, each as often as it is there.
+"""Extreme eigenpairs of a symmetric operator, from both ends of the spectrum, with multiplicity.
 
-Thick-restart Lanczos with full reorthogonalization. It needs a fifth to a half of LOBPCG's products
-and about as many as ARPACK, which makes sure of no multiplicities (benchmarks/eigenpairs.md).
-`hesspipe.linalg.thick_restart` says when a search is over, and why nothing is missing then.
+Thick-restart Lanczos with full reorthogonalization. It needs a fifth to a half of the products of
+LOBPCG, and about as many as ARPACK, which does not verify multiplicities
+(benchmarks/eigenpairs.md). `hesspipe.linalg.thick_restart` explains when a search is complete.
 """
 
 from __future__ import annotations
@@ -41,33 +41,34 @@ def eigenpairs(
 ) -> Eigenpairs:
     """Compute extreme eigenpairs of a symmetric operator.
 
-    Every wanted eigenvalue is found, as often as it is there: what has converged is locked, and a
-    second search begins at a random vector orthogonal to it. It ends when it has converged to
-    nothing new, or when a missing eigenvector would have shown but for a random start that has a
-    probability below 1e-4 (in exact arithmetic; see `hesspipe.linalg.krylov`).
+    Every wanted eigenvalue is found with its multiplicity: converged pairs are locked, and a second
+    search starts from a random vector orthogonal to them. It ends when it has converged to nothing
+    new, or when a missing eigenvector would have appeared with probability at least 1 - 1e-4 (in
+    exact arithmetic; see `hesspipe.linalg.krylov`).
 
-    The number of products grows with the square root of the spectrum's spread divided by the
-    distances at its end. Where eigenvalues crowd, as at the zeros of a singular G, no method that
-    only multiplies gets far: ask `hesspipe.density` for counts there.
+    The number of products grows as the square root of the spread of the spectrum divided by the
+    gaps at its ends. Where eigenvalues cluster, as at the zeros of a singular G, no method based on
+    products alone converges in reasonable time: use `hesspipe.density` for counts there.
 
     Parameters
     ----------
     operator : any object with `shape`, `dtype` and `@`
         See `hesspipe.linalg.operator.symmetric_product`.
     num_smallest, num_largest : int
-        How many pairs of each end, smallest meaning most negative. Together 1 to P.
+        Numbers of pairs from each end of the spectrum, smallest meaning most negative. Together
+        1 to P.
     tolerance : float
-        Residual norms end below tolerance * max|eigenvalue|, at least 10 eps of the dtype.
+        Residual norms are at most tolerance * max|eigenvalue|; at least 10 eps of the dtype.
     max_products : int
-        Products after which to give up.
+        Products after which the search gives up.
     basis_size : int, optional
-        Vectors of length P to hold. More of them need fewer products: by default
-        2 k + 60 of k wanted pairs, see benchmarks/eigenpairs.md.
+        Vectors of length P to store; more of them need fewer products. By default 2 k + 60 for k
+        wanted pairs, see benchmarks/eigenpairs.md.
     seed : int
-        Of the random start vectors.
+        Seed of the random start vectors.
     state : path, optional
-        A safetensors file that the search is saved to at every restart, resumed from if it is
-        there, and deleted after success. Of several processes, each needs a path of its own.
+        A safetensors file. The search is saved to it at every restart, resumed from it if it
+        exists, and the file is deleted after success. Each of several processes needs another one.
     progress : bool
         Show a progress bar with the number of converged pairs.
 
@@ -78,9 +79,9 @@ def eigenpairs(
     Raises
     ------
     NotConvergedError
-        With the pairs that did converge.
+        The error carries the pairs that did converge.
     ValueError
-        If the arguments do not fit, or the state is that of another problem.
+        If an argument is out of range, or the state belongs to another problem.
     TooLargeError
         Before allocating, if the basis does not fit into memory.
 
@@ -133,7 +134,7 @@ def _check_arguments(
     if not tolerance >= least:
         raise ValueError(
             f"tolerance must be at least {least:.0e} in {product.dtype}, got {tolerance:.0e}; "
-            "ask for less or compute in float64"
+            "raise it or compute in float64"
         )
     if max_products < 1:
         raise ValueError(f"max_products must be at least 1, got {max_products}")

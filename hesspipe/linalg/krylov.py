@@ -1,22 +1,22 @@
-"""A Krylov basis that is extended, restarted with Ritz vectors, deflated and saved.
+"""A Krylov basis that can be extended, restarted with Ritz vectors, deflated and saved.
 
-The basis V has orthonormal rows, of which the first `num_locked` are held as known eigenvectors.
-The rest is a Krylov space of the operator, projected off the locked ones:
+The basis V has orthonormal rows, of which the first `num_locked` are locked as known eigenvectors.
+The rest spans a Krylov space of the operator, orthogonal to the locked ones:
 
     A V^T = V^T T + beta r e_last^T
 
 T is computed as V A V^T entry by entry during the orthogonalization, so that it is the
-Rayleigh-Ritz matrix whatever vector the basis is continued with. A thick restart keeps some Ritz
-vectors and the residual direction r, which leaves the relation true with a smaller V.
+Rayleigh-Ritz matrix whichever vector extends the basis. A thick restart keeps some Ritz vectors and
+the residual direction r, and the relation then holds with a smaller V.
 
 An eigenvector u orthogonal to the locked ones, with an eigenvalue l beyond all Ritz values, cannot
-hide: the relation gives its components x = V u from that on the random start vector, x_0,
+remain hidden: the relation gives its components x = V u from x_0, the one along the random start,
 
     x_next = (l x_last - T[:, last] . x) / beta,
 
-and |x| <= 1. So |x_0| is at most 1 / |x / x_0|, which shrinks with every step; for a larger l it
-shrinks faster. A random start in P dimensions has |x_0| < d / sqrt(P) with a probability
-below d. `watch` follows this bound for given l.
+and |x| <= 1. So |x_0| is at most 1 / |x / x_0|, which decreases with every step, and faster for a
+larger l. A random start in P dimensions has |x_0| < d / sqrt(P) with a probability below d. `watch`
+tracks this bound for given l.
 
 References
 ----------
@@ -38,7 +38,7 @@ from hesspipe.linalg.operator import SymmetricProduct, random_unit
 from hesspipe.linalg.orthogonalization import orthogonalize
 from hesspipe.seeding import generator
 
-# Columns that a restart rotates at once: its work space beside the basis.
+# Columns that a restart rotates at once: the work space that it needs besides the basis.
 _COLUMNS_AT_ONCE = 2**16
 # Bound on a start's component below which no random start falls.
 _SURELY_SEEN = 1e-30
@@ -46,16 +46,16 @@ _SURELY_SEEN = 1e-30
 
 @dataclass(frozen=True)
 class Ritz:
-    """Ritz pairs of the part of the basis that is not locked.
+    """Ritz pairs of the unlocked part of the basis.
 
     Attributes
     ----------
     values : array, shape (k,)
         Ascending.
     coefficients : array, shape (k, k)
-        Of the Ritz vectors, as columns, on that part of the basis.
+        Columns: coefficients of the Ritz vectors with respect to that part of the basis.
     rests : array, shape (k,)
-        |A y - value y|, up to what the locked vectors' own residuals add.
+        Residual norms |A y - value y|, up to a contribution of the residuals of locked vectors.
     """
 
     values: NDArray[np.float64]
@@ -64,32 +64,32 @@ class Ritz:
 
 
 class KrylovBasis:
-    """See the module.
+    """An orthonormal basis of locked eigenvectors and a Krylov space; see the module docstring.
 
     Parameters
     ----------
     product : SymmetricProduct
     capacity : int
-        Most vectors to hold, at most P.
+        Maximum number of vectors, at most P.
     seed : int
-        Of the random start vectors.
+        Seed of the random start vectors.
 
     Attributes
     ----------
     vectors : Tensor, shape (capacity + 1, P)
-        Row `size` is the one to be multiplied next.
+        Row `size` is multiplied next.
     size, num_locked : int
     num_steps : int
         Products since the last restart or random vector.
     num_products, num_starts : int
         Products made, and random vectors drawn.
     watched, hidden : array, shape (w,)
-        Values l, and for each the most that an eigenvector can have in common with the random
-        start of this search if its eigenvalue is l or lies beyond.
+        Values l, and for each a bound on the component along the random start of any eigenvector
+        with eigenvalue l or beyond.
     beta : float
-        Norm of the last product's part outside the basis; 0 in an invariant space.
+        Norm of the part of the last product outside the basis; 0 in an invariant space.
     scale : float
-        Largest absolute Ritz value seen: the norm of the operator, from below.
+        Largest absolute Ritz value so far: a lower bound of the norm of the operator.
     """
 
     def __init__(self, product: SymmetricProduct, capacity: int, seed: int) -> None:
@@ -99,7 +99,7 @@ class KrylovBasis:
             require(
                 num_bytes,
                 f"a basis of {capacity + 1} vectors of length P = {product.dim:,}",
-                "ask for fewer eigenpairs, or pass a smaller basis_size",
+                "compute fewer eigenpairs, or pass a smaller basis_size",
             )
         self.product, self.capacity, self.seed = product, capacity, seed
         self.vectors = torch.zeros(
@@ -115,23 +115,23 @@ class KrylovBasis:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further vector has a place, or exists."""
+        """Whether the basis has reached its capacity."""
         return self.size == self.capacity
 
     @property
     def spans_everything(self) -> bool:
-        """Whether the basis is one of the whole space."""
+        """Whether the basis spans the whole space."""
         return self.size == self.product.dim
 
     def extend(self) -> None:
-        """Multiply the next vector and orthogonalize the product: one step of Lanczos."""
+        """Multiply the next vector and orthogonalize the product: one Lanczos step."""
         size = self.size
-        image = self.product.multiply(self.vectors[size])
+        image = self.product.multiply(self.vectors[size])  # (P,)
         norm = float(image.norm())
         if not np.isfinite(norm):
             raise ValueError(f"a product with the {self.product.name} must be finite, got {norm}")
         vector, coefficients, self.beta = orthogonalize(image, self.vectors[: size + 1])
-        self.projected[: size + 1, size] = coefficients.double().cpu().numpy()
+        self.projected[: size + 1, size] = coefficients.double().cpu().numpy()  # (size + 1,)
         self.projected[size, : size + 1] = self.projected[: size + 1, size]
         self.size += 1
         self.num_steps += 1
@@ -139,14 +139,14 @@ class KrylovBasis:
         if self.spans_everything:
             self.beta = 0.0
         elif self.beta <= breakdown(max(norm, np.abs(self.projected).max()), self.product):
-            self.beta = 0.0  # an invariant space: go on in its complement
+            self.beta = 0.0  # an invariant space: continue in its complement
             self._draw()
         else:
             self.vectors[self.size] = vector / self.beta
             self._follow()
 
     def watch(self, points: NDArray[np.float64]) -> None:
-        """Follow the bound on what can hide at these values; see the module."""
+        """Track the bound on hidden eigenvectors at these values (w,); see the module docstring."""
         self.watched = points
         self._components = np.zeros((len(points), self.capacity + 1))
         self._components[:, self.size] = 1.0
@@ -154,16 +154,16 @@ class KrylovBasis:
 
     def _follow(self) -> None:
         part = slice(self.num_locked, self.size)
-        known, last = self._components[:, part], self.size - 1
-        new = self.watched * self._components[:, last] - known @ self.projected[part, last]
-        # Long after a bound is small enough it would overflow: it stays.
+        known, last = self._components[:, part], self.size - 1  # (w, size - num_locked)
+        new = self.watched * self._components[:, last] - known @ self.projected[part, last]  # (w,)
+        # Once a bound is far below any threshold its recursion would overflow: it is frozen.
         new = np.where(self.hidden > _SURELY_SEEN, new / self.beta, 0.0)
         self._components[:, self.size] = new
         norms = np.linalg.norm(self._components[:, self.num_locked : self.size + 1], axis=1)
         self.hidden = np.minimum(self.hidden, 1 / np.maximum(norms, 1.0))
 
     def ritz(self) -> Ritz:
-        """Solve the projected problem."""
+        """Solve the projected eigenproblem."""
         part = slice(self.num_locked, self.size)
         values, coefficients = np.linalg.eigh(self.projected[part, part])
         self.scale = max(self.scale, float(np.abs(values).max()))
@@ -172,10 +172,10 @@ class KrylovBasis:
         return Ritz(values, coefficients, np.abs(self.beta * coefficients[-1]))
 
     def restart(self, ritz: Ritz, kept: NDArray[np.int64]) -> None:
-        """Keep some Ritz vectors, and the residual direction to go on with."""
+        """Keep some Ritz vectors, and continue with the residual direction: a thick restart."""
         # A u = l u gives (l - value) <u, y> = beta c_last <u, r>: no cancellation.
-        gaps = self.watched[:, None] - ritz.values[kept]
-        following = self._components[:, [self.size]]
+        gaps = self.watched[:, None] - ritz.values[kept]  # (w, k)
+        following = self._components[:, [self.size]]  # (w, 1)
         components = following * self.beta * ritz.coefficients[-1, kept] / gaps
         self._rotate(ritz.coefficients[:, kept], ritz.values[kept])
         self._components[:, self.num_locked : self.size] = components
@@ -183,19 +183,19 @@ class KrylovBasis:
         self._rests = ritz.rests[kept]
 
     def lock(self, ritz: Ritz, kept: NDArray[np.int64]) -> None:
-        """Keep some Ritz vectors as eigenvectors; go on in a random direction."""
+        """Lock some Ritz vectors as eigenvectors, and continue with a random direction."""
         self._rotate(ritz.coefficients[:, kept], ritz.values[kept])
         self.num_locked = self.size
         self.beta = 0.0
         self._draw()
 
     def unlock(self) -> None:
-        """Search the whole basis again."""
+        """Make the locked vectors part of the search again."""
         self.num_locked = 0
         self.watch(np.zeros(0))
 
     def begin_with(self, rows: Tensor, values: NDArray[np.float64], vector: Tensor) -> None:
-        """Begin anew with a few Ritz vectors, and what a vector adds to them."""
+        """Restart from Ritz vectors (k, P) and the part of a vector (P,) orthogonal to them."""
         self.size, self.num_locked, self.num_steps = len(rows), 0, 0
         self.watch(np.zeros(0))
         self.vectors[: self.size] = rows
@@ -211,9 +211,9 @@ class KrylovBasis:
         self.num_steps = 0
 
     def _rotate(self, coefficients: NDArray[np.float64], values: NDArray[np.float64]) -> None:
-        """Replace the part that is not locked by combinations of it, the next vector behind."""
+        """Replace the unlocked part by combinations of its rows, followed by the next vector."""
         old, new = self.size, self.num_locked + len(values)
-        rotation = torch.from_numpy(coefficients.T.copy()).to(self.vectors)
+        rotation = torch.from_numpy(coefficients.T.copy()).to(self.vectors)  # (k, old - locked)
         for columns in self.vectors.split(_COLUMNS_AT_ONCE, dim=1):
             columns[self.num_locked : new] = rotation @ columns[self.num_locked : old]
             columns[new] = columns[old]
@@ -224,7 +224,7 @@ class KrylovBasis:
         self.num_steps = 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """What a later process needs to go on: tensors, and numbers as text."""
+        """Return the state that a later process resumes from: tensors, and numbers as text."""
         tensors = {
             "vectors": self.vectors[: self.size + 1],
             "projected": torch.from_numpy(self.projected[: self.size, : self.size].copy()),
@@ -237,7 +237,7 @@ class KrylovBasis:
         return tensors, {name: str(int(getattr(self, name))) for name in names}
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, str]) -> None:
-        """Take over a saved state."""
+        """Restore a saved state."""
         for name in ("size", "num_locked", "num_steps", "num_products", "num_starts"):
             setattr(self, name, int(numbers[name]))
         self.watched, self.hidden = tensors["watched"].numpy(), tensors["hidden"].numpy()

@@ -69,9 +69,9 @@ def tridiagonalize(
     start : Tensor, shape (P,)
         Of the operator's dtype; normalized here.
     num_steps : int
-        Products to make, at most P. Fewer are made if the Krylov space is invariant before.
+        Number of products, at most P. Fewer are made if the Krylov space becomes invariant.
     steps : iterable of int, optional
-        range(num_steps) behind a progress bar.
+        range(num_steps), e.g. wrapped in a progress bar.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def tridiagonalize(
     vector, norm, scale = start / start.norm(), 0.0, 0.0
     for step in steps if steps is not None else range(num_steps):
         basis[step] = vector
-        image = product.multiply(vector)
+        image = product.multiply(vector)  # (P,)
         vector, coefficients, norm = orthogonalize(image, basis[: step + 1])
         diagonal.append(coefficients[-1])
         scale = max(scale, float(image.norm()))
@@ -116,7 +116,7 @@ def tridiagonalize(
 
 
 def breakdown(scale: float, product: SymmetricProduct) -> float:
-    """Norm below which the rest of a product is the product's own rounding."""
+    """Return the norm below which the remainder of a product is rounding."""
     return 10 * torch.finfo(product.dtype).eps * scale
 
 

@@ -104,7 +104,7 @@ def _check_symmetric(product: SymmetricProduct) -> None:
 def random_unit(
     product: SymmetricProduct, generator: torch.Generator, basis: Tensor | None = None
 ) -> Tensor:
-    """Draw a random direction, orthogonal to the rows of a basis: shape (dim,)."""
+    """Draw a random unit vector (dim,), orthogonal to the rows of a basis."""
     vector = torch.randn(product.dim, generator=generator, dtype=torch.float64)
     unit: Tensor = vector.to(product.device, product.dtype)
     unit /= unit.norm()

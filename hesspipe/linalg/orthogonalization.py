@@ -1,7 +1,8 @@
 """Gram-Schmidt orthogonalization against a basis, repeated until nothing is left.
 
-What one pass leaves in the span of the basis is of the size of its own rounding, which is no longer
-small compared with a vector that has shrunk. A second pass removes it.
+One pass leaves a component in the span of the basis, of the size of its rounding errors. Where the
+pass has made the vector much smaller, that is no longer small in comparison. A second pass removes
+it.
 
 References
 ----------
@@ -19,9 +20,9 @@ _ENOUGH = 0.5**0.5
 
 
 def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Take the part of a vector that is orthogonal to the rows of a basis.
+    """Compute the part of a vector that is orthogonal to the rows of a basis.
 
-    At least two passes of classical Gram-Schmidt, and more until a pass leaves the norm as it is.
+    At least two passes of classical Gram-Schmidt, and more until a pass leaves the norm unchanged.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]
     vector : Tensor, shape (P,)
         Not normalized.
     coefficients : Tensor, shape (k,)
-        What was taken away, on the basis.
+        Of the removed part, with respect to the basis.
     norm : float
         Of the result.
     """
@@ -43,7 +44,7 @@ def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]
     total = basis.new_zeros(len(basis))
     before, num_passes = float(vector.norm()), 0
     while True:
-        projection = basis @ vector
+        projection = basis @ vector  # (k,)
         vector = vector - basis.T @ projection
         total += projection
         num_passes += 1

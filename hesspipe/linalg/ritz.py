@@ -1,4 +1,4 @@
-"""Eigenpairs as results: with true residuals, from products made for them alone."""
+"""Eigenpairs with true residual norms, from products made for this purpose."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class Eigenpairs:
     eigenvectors : Tensor, shape (P, k)
         Orthonormal columns, in the operator's dtype and on its device.
     residual_norms : Tensor, shape (k,)
-        |A v - lambda v|, from products made for this alone. An eigenvalue of A lies within it.
+        |A v - lambda v|, from additional products. Each interval lambda +- residual norm contains
+        an eigenvalue of A.
     num_products : int
-        Products with A, those for the residuals included.
+        Products with A, including those for the residuals.
     matrix : str
         Name of the operator: "hessian", "ggn" or "residual", or "operator" for any other.
     num_smallest, num_largest : int
@@ -41,7 +42,7 @@ class Eigenpairs:
 def true_pairs(
     product: SymmetricProduct, rows: Tensor, num_smallest: int, num_products: int
 ) -> tuple[Eigenpairs, Tensor]:
-    """Compute the Ritz pairs of a few vectors, and their residuals, with fresh products.
+    """Compute the Ritz pairs of a few vectors, and their true residuals.
 
     Parameters
     ----------
@@ -49,9 +50,9 @@ def true_pairs(
     rows : Tensor, shape (k, P)
         Nearly orthonormal.
     num_smallest : int
-        How many of them belong to the lower end.
+        Number of pairs at the lower end.
     num_products : int
-        Products made before.
+        Number of products made before.
 
     Returns
     -------
@@ -59,7 +60,7 @@ def true_pairs(
     residuals : Tensor, shape (P, k)
         A v - lambda v.
     """
-    orthonormal = torch.linalg.qr(rows.T).Q
+    orthonormal = torch.linalg.qr(rows.T).Q  # (P, k)
     images = torch.zeros_like(orthonormal)
     for column, vector in enumerate(orthonormal.T):
         images[:, column] = product.multiply(vector.contiguous())
@@ -79,7 +80,7 @@ def true_pairs(
 
 
 def subset(pairs: Eigenpairs, is_chosen: Tensor) -> Eigenpairs:
-    """Some of the pairs, in the same order; is_chosen has shape (k,)."""
+    """Select pairs by a mask (k,), in the same order."""
     num_smallest = int(is_chosen[: pairs.num_smallest].sum())
     return replace(
         pairs,

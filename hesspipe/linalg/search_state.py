@@ -1,4 +1,4 @@
-"""A search that is saved and resumed: its basis, and a proof that it is the same problem's."""
+"""Save and resume a search for eigenpairs, with a check that the problem is the same."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from hesspipe.tolerances import agrees
 
 
 class SearchState:
-    """A file that holds a search's basis.
+    """A file with the basis of a search.
 
-    The settings must be the same when it is read, which their hash shows, and so must the operator:
-    a product with a fixed random vector is stored, and made again. It depends on the parameters,
-    the data and the loss alike.
+    When it is read, the settings must be the same, which is checked by a hash, and so must the
+    operator, which is checked by its product with a fixed random vector. The product depends on
+    the parameters, the data and the loss.
 
     Parameters
     ----------
     path : str or Path
-        Ends in .safetensors. Of several processes, each needs one of its own.
+        Ends in .safetensors. Each of several processes needs another one.
     basis : KrylovBasis
     settings : mapping
-        JSON-like: what else decides the search.
+        JSON-like: the other arguments that the search depends on.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class SearchState:
         write_tensors(tensors | {"image": self.image}, self.path, {"key": self.key, **numbers})
 
     def load(self) -> None:
-        """Put the saved basis in place of the one just begun, if there is a file.
+        """Replace the basis by the saved one, if the file exists.
 
         Raises
         ------
         ValueError
-            If it is another problem's.
+            If the file belongs to another problem.
         """
         if not self.path.exists():
             return
@@ -72,11 +72,11 @@ class SearchState:
         self.basis.load(tensors, about)
 
     def _is_close(self, image: Tensor) -> bool:
-        # Sums over samples may be taken in another order by another number of threads.
+        # Another number of threads may add samples in another order.
         return agrees(image, self.image, float(self.image.norm()))
 
     def _foreign(self, of: str) -> str:
         return (
             f"state must be a file of the same search, got {self.path} with {of}; pass another "
-            "path, or delete the file to begin anew"
+            "path, or delete the file to start again"
         )

@@ -1,13 +1,14 @@
-"""The search for extreme eigenpairs: until they converge and nothing else can be there.
+"""The search for extreme eigenpairs, until all have converged and none can be missing.
 
-Thick-restart Lanczos finds the wanted pairs of both ends from one Krylov space. Such a space
-contains one eigenvector of each multiple eigenvalue, so that is not the end: the pairs found are
-locked, and a new search starts from a random vector orthogonal to them. If it finds a value beyond
-a wanted one, all go on together. It is over when, at each end,
+Thick-restart Lanczos finds the wanted pairs at both ends from one Krylov space. Such a space
+contains only one eigenvector of each multiple eigenvalue. The converged pairs are therefore locked,
+and a second search starts from a random vector orthogonal to them. If it finds a value beyond a
+wanted one, the locked pairs are unlocked and the search continues with all of them. It is complete
+when, at each end,
 
-    its own extreme pair has converged and does not lie beyond the wanted ones, or
-    it has gone so far that a further wanted eigenvector would have shown, unless the random start
-    were orthogonal to it but for a part that has a probability of 1e-4 (`hesspipe.linalg.krylov`).
+    the extreme pair of the second search has converged and does not lie beyond the wanted ones, or
+    a further wanted eigenvector would have appeared with probability at least 1 - 1e-4, over the
+    random start vector (`hesspipe.linalg.krylov`).
 
 References
 ----------
@@ -33,20 +34,19 @@ from hesspipe.linalg.search_state import SearchState
 
 # Probability that a random start hides a wanted eigenvalue from the second criterion.
 _DELTA = 1e-4
-# Estimates of residuals must be this much below the tolerance that the true ones are held to.
+# Estimated residual norms must be below this multiple of the tolerance for the true ones.
 _STRICTER = 0.3
-# Share of the Ritz vectors beyond the wanted ones that a restart keeps; see
-# benchmarks/eigenpairs.md.
+# Share of the unwanted Ritz vectors that a restart keeps; see benchmarks/eigenpairs.md.
 _KEPT_SHARE = 0.5
-# Steps between two looks at the Ritz values, which cost an eigensolver of the basis' size.
+# Steps between two computations of the Ritz values, each an eigenproblem of the basis size.
 _STEPS_PER_LOOK = 5
-# Times that true residuals may disagree with estimates, from rounding of the products.
+# Times that true residuals may exceed their estimates, by rounding of the products.
 _MAX_DISAGREEMENTS = 3
 
 
 @dataclass
 class PairSearch:
-    """One search; see the module, and `hesspipe.eigenpairs` for what the fields mean."""
+    """One search; see the module docstring, and `hesspipe.eigenpairs` for the fields."""
 
     basis: KrylovBasis
     num_smallest: int
@@ -59,11 +59,11 @@ class PairSearch:
 
     @property
     def num_wanted(self) -> int:
-        """Pairs of both ends."""
+        """Number of wanted pairs, at both ends."""
         return self.num_smallest + self.num_largest
 
     def run(self, bar: tqdm[Any]) -> Eigenpairs:
-        """Search until all is found, or products run out."""
+        """Search until all pairs are found, or max_products is reached."""
         basis = self.basis
         while True:
             if basis.num_products >= self.max_products:
@@ -78,7 +78,7 @@ class PairSearch:
                     return found
 
     def _look(self, bar: tqdm[Any]) -> bool:
-        """First search: lock the wanted pairs if they have converged; restart a full basis."""
+        """Check the first search: lock converged pairs, restart a full basis."""
         basis, ritz = self.basis, self.basis.ritz()
         if len(ritz.values) < self.num_wanted:
             return False
@@ -98,7 +98,7 @@ class PairSearch:
         return False
 
     def _look_again(self, bar: tqdm[Any]) -> bool:
-        """Search beside locked pairs: whether nothing that is wanted can be left."""
+        """Check the second search: return whether no wanted pair can be missing."""
         basis, ritz = self.basis, self.basis.ritz()
         is_over = basis.hidden <= _DELTA / math.sqrt(basis.product.dim)
         for end, (limit, index, sign) in enumerate(self._limits()):
@@ -113,7 +113,7 @@ class PairSearch:
         return False
 
     def _limits(self) -> list[tuple[float, int, int]]:
-        """Of each end: a value that only a new pair lies beyond, its Ritz index, the direction."""
+        """Return for each end: a limit that only new pairs exceed, a Ritz index, a direction."""
         locked, limits = self.basis.projected.diagonal(), []
         if self.num_largest:
             limits.append((locked[self.num_smallest] + self._allowed(), -1, 1))
@@ -122,11 +122,11 @@ class PairSearch:
         return limits
 
     def _allowed(self) -> float:
-        """Largest estimate of a residual norm that passes."""
+        """Largest estimated residual norm that counts as converged."""
         return self.stricter * self.tolerance * self.basis.scale
 
     def _restart(self, ritz: Ritz, num_smallest: int, num_largest: int) -> None:
-        """Keep the wanted ends and, of what lies next to them, as much as pays."""
+        """Restart with the wanted Ritz vectors and a share of those next to them."""
         num_wanted = num_smallest + num_largest
         spare = int(_KEPT_SHARE * (len(ritz.values) - num_wanted))
         low = round(spare * num_smallest / num_wanted)
@@ -134,7 +134,7 @@ class PairSearch:
         self._save()
 
     def _finish(self) -> Eigenpairs | None:
-        """Hold the pairs to their true residuals; None if the search has to go on."""
+        """Compare the true residuals with the tolerance; None if the search must continue."""
         basis = self.basis
         pairs, residuals = true_pairs(
             basis.product, basis.vectors[: self.num_wanted], self.num_smallest, basis.num_products
@@ -149,7 +149,7 @@ class PairSearch:
             raise NotConvergedError(
                 f"residual norms must be at most {allowed:.1e}, got "
                 f"{float(pairs.residual_norms.max()):.1e}, where estimates were smaller: the "
-                "products' own rounding is too large; raise the tolerance or compute in float64",
+                "rounding of the products is too large; raise the tolerance or compute in float64",
                 subset(pairs, is_converged),
             )
         self.stricter *= 0.1
@@ -158,7 +158,7 @@ class PairSearch:
         return None
 
     def _not_converged(self, reason: str) -> NotConvergedError:
-        """Say what is missing, and hand over what there is."""
+        """Build the error, with the pairs that did converge."""
         basis = self.basis
         if basis.num_locked:
             rows, num_smallest = basis.vectors[: basis.num_locked], self.num_smallest
@@ -169,7 +169,7 @@ class PairSearch:
             is_converged = ritz.rests[wanted] <= self._allowed()
             num_smallest = int(is_converged[: self.num_smallest].sum())
             rotation = torch.from_numpy(ritz.coefficients[:, wanted[is_converged]].T.copy())
-            rows = rotation.to(basis.vectors) @ basis.vectors[: basis.size]
+            rows = rotation.to(basis.vectors) @ basis.vectors[: basis.size]  # (k, P)
             missing = f"the largest residual norm left is {ritz.rests[wanted].max():.1e}"
         pairs, _ = true_pairs(basis.product, rows, num_smallest, basis.num_products)
         return NotConvergedError(
@@ -184,7 +184,7 @@ class PairSearch:
 
 
 def _ends(ritz: Ritz, num_smallest: int, num_largest: int) -> NDArray[np.int64]:
-    """Indices of the smallest and largest Ritz values, ascending; all if they are too few."""
+    """Return the indices of the smallest and largest Ritz values, ascending; at most all."""
     size = len(ritz.values)
     first_of_largest = max(size - num_largest, min(num_smallest, size))
     return np.concatenate([np.arange(min(num_smallest, size)), np.arange(first_of_largest, size)])

@@ -1,14 +1,14 @@
 """Trace and Frobenius norm of a symmetric operator, estimated with standard errors.
 
-Both are split by an orthonormal basis Q of a few directions in which the operator is large,
+Both are split by an orthonormal basis Q of a few directions in which the operator is large:
 
     tr(A)      = tr(Q^T A Q) + tr(Z A Z),              Z = 1 - Q Q^T
     ||A||_F^2  = ||A Q||_F^2 + ||A Z||_F^2,
 
-of which the first parts are exact, and the second ones are averages over random vectors g of signs,
-of g^T Z A Z g and ||A Z g||^2, from the same products. The spectrum of a network's Hessian has few
-large eigenvalues, and what is left after them varies much less. Q spans A times random vectors,
-as in Hutch++; its vectors and those of the averages are independent, so the estimates have no bias.
+The first terms are computed exactly. The second ones are averages of g^T Z A Z g and ||A Z g||^2
+over vectors g of random signs, from the same products. The Hessian of a network has few large
+eigenvalues, and the remainder without them has a much smaller variance. Q spans A times random
+vectors, as in Hutch++; these are independent of the g, so the estimates are unbiased.
 
 References
 ----------
@@ -36,13 +36,13 @@ NUM_PRODUCTS = 90
 
 @dataclass(frozen=True)
 class Estimate:
-    """A random estimate without bias.
+    """An unbiased random estimate.
 
     Attributes
     ----------
     value : float
     standard_error : float
-        Of the value, estimated from the spread of its random part; 0 if there is none.
+        Estimated from the spread of the random part; 0 if the value is exact.
     """
 
     value: float
@@ -51,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class NormEstimates:
-    """Sums over all eigenvalues.
+    """Estimates of the trace and the Frobenius norm.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class NormEstimates:
 
     @property
     def frobenius_norm(self) -> Estimate:
-        """Square root of the sum of squares; its error to first order."""
+        """Square root of the sum of squares; the standard error is to first order."""
         squares = self.squared_frobenius_norm
         norm = math.sqrt(squares.value)
         return Estimate(norm, squares.standard_error / (2 * norm) if norm > 0 else 0.0)
@@ -84,8 +84,8 @@ def estimate_norms(
     operator : any object with `shape`, `dtype` and `@`
         See `hesspipe.linalg.operator.symmetric_product`.
     num_products : int
-        Products to make, at least 6: a third for Q, a third for A Q, as Meyer et al. (2021)
-        divide them, and a third for the averages. If a third reaches P, both are exact.
+        Number of products, at least 6: a third each for Q, for A Q and for the averages, as in
+        Meyer et al. (2021). If a third reaches P, both results are exact.
     seed : int
 
     Returns
@@ -95,7 +95,7 @@ def estimate_norms(
     Raises
     ------
     ValueError
-        If there are too few products.
+        If num_products is too small.
     TooLargeError
         Before allocating, if the vectors do not fit into memory.
 
@@ -133,7 +133,7 @@ def estimate_norms(
 
 
 def _large_directions(product: SymmetricProduct, num_directions: int, seed: int) -> Tensor:
-    """Q, shape (P, num_directions): the span of A times random signs."""
+    """Compute Q (P, num_directions), which spans A times random signs."""
     random = generator(seed, "large directions")
     images = [product.multiply(_signs(product, random)) for _ in range(num_directions)]
     basis: Tensor = torch.linalg.qr(torch.stack(images, dim=1)).Q
@@ -143,12 +143,12 @@ def _large_directions(product: SymmetricProduct, num_directions: int, seed: int)
 def _averages(
     product: SymmetricProduct, basis: Tensor, num_vectors: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """g^T Z A Z g and ||A Z g||^2 for vectors g of random signs: each of shape (num_vectors,)."""
+    """Compute g^T Z A Z g and ||A Z g||^2, each (num_vectors,), for vectors g of random signs."""
     random = generator(seed, "averages")
     forms, norms = [], []
     for _ in range(num_vectors):
         signs = _signs(product, random)
-        projected = signs - basis @ (basis.T @ signs)
+        projected = signs - basis @ (basis.T @ signs)  # Z g, (P,)
         image = product.multiply(projected)
         forms.append(float(projected @ image))
         norms.append(float(image.square().sum()))
