@@ -1,11 +1,11 @@
-"""Outlier eigenvalues: how many stand apart above the bulk, by three written rules.
+"""Counts of outlier eigenvalues above the bulk of a spectrum, by three rules.
 
 The paper counts outliers by the "largest consecutive gap, largest consecutive ratio, and a
 heuristic method of determining the threshold by searching for the elbow in the scree plot"
-(Appendix A), and leaves the rest open. Here, with the eigenvalues in descending order
+(Appendix A), and does not specify them further. Here, with the eigenvalues in descending order
 mu_1 >= mu_2 >= ...:
 
-candidates  The `num_candidates` largest eigenvalues enter, and of these only the positive ones
+candidates  The `num_candidates` largest eigenvalues, and of these only the positive ones
             above eps * P * max|eigenvalue|. Without the first limit the largest ratio lies
             where a positive tail meets the rounding around zero, three thousand ranks away
             from any outlier; without the second it may be infinite.
@@ -36,13 +36,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Rule = Literal["gap", "ratio", "elbow"]
 
-# Figure 3 of the paper shows as many; no network of the paper has more outliers.
+# As many as Figure 3 of the paper shows; no network of the paper has more outliers.
 NUM_CANDIDATES = 120
 
 
 @dataclass(frozen=True)
 class OutlierCount:
-    """How many outliers a rule finds.
+    """The number of outliers by a rule, and its cutoff.
 
     Attributes
     ----------
@@ -68,10 +68,11 @@ def count_outliers(
     eigenvalues : array_like, shape (P,)
         Finite, ascending: a whole spectrum.
     rule : {"gap", "ratio", "elbow"}
-        See the module's text. The outliers of a network's Hessian spread over decades; the
-        largest gap then often lies among them, where the ratio finds their lower end.
+        Defined in the docstring of this module. The outliers of a network's Hessian spread over
+        decades; the largest gap is then often one between outliers, where the largest ratio is
+        the one below them.
     num_candidates : int
-        How many of the largest eigenvalues enter, at least 2.
+        Number of the largest eigenvalues that are considered, at least 2.
 
     Returns
     -------
@@ -136,7 +137,7 @@ def _ratio_cutoff(descending: NDArray[np.float64]) -> float:
 
 
 def _below(upper: float, middle: float, lower: float) -> float:
-    """The middle of two neighbors; the lower one where rounding lifts it onto the upper."""
+    """The middle of two neighbors; the lower one if rounding makes it equal to the upper."""
     return float(middle if middle < upper else lower)
 
 

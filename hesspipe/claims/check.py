@@ -1,16 +1,16 @@
 """Checks of the paper's statements, and the results that each verdict rests on.
 
 A kind of claim is an entry of `SPECTRUM_CLAIMS`, `LANDSCAPE_CLAIMS` or `THEORY_CLAIMS`: from its
-name to its statement and its check. What it reads is decided by `reads` of its entry in
-config.yaml, and only there. A check is called as `check(results, **limits)`, with
+name to its statement and its check. The results that it reads are those of the `reads` of its
+entry in config.yaml. A check is called as `check(results, **limits)`, with
 
 results
     A mapping from `hesspipe.config.results.ResultKey` to `hesspipe.tables.store.Result`, exactly
     those that the entry reads, in ascending order of the keys; a statement about spectra gets
     them as runs, see `hesspipe.claims.runs.runs_of`.
 limits
-    The numbers and rules of the entry: all that does not say what is read. A statement about
-    spectra is also given the order or the groups of its experiments.
+    The entry without the keys that select its results: its numbers and its rule for outliers. A
+    statement about spectra also gets the order or the groups of its experiments.
 
 It returns a dictionary of the criterion, what was measured, and a verdict: "holds", "holds in
 part" or "does not hold". The criterion's numbers are those of config.yaml, written before the
@@ -41,7 +41,7 @@ _RULES = {
     "positions": "sample_spikes",
     "parts": "sample_spiked_spectra",
 }
-# What an entry has for its `reads`.
+# Keys of an entry that select its results.
 _PLACES = ("seed", "seeds", "step", "experiment", "sources")
 
 

@@ -9,10 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.figures import style
 from hesspipe.tables.decomposition import make_table
 from hesspipe.tables.queries import of_kind
 from hesspipe.tables.store import Result
+
+# G has no negative eigenvalues.
+_WITH_NEGATIVE = (Matrix.HESSIAN, Matrix.RESIDUAL)
 
 
 def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
@@ -60,36 +64,32 @@ def draw_ratios(axes: Axes, table: pd.DataFrame) -> None:
 
 def draw_most_negative(axes: Axes, table: pd.DataFrame) -> None:
     """Mark the magnitude of the most negative eigenvalues of H and R."""
-    for number, matrix in enumerate(("hessian", "residual")):
-        axes.plot(
-            table["step"], -table[f"smallest_{matrix}"], color=style.MATRIX_COLORS[matrix],
-            marker=style.NETWORK_MARKERS[number], markersize=2.5,
-            label=style.MATRIX_LABELS[matrix],
-        )  # fmt: skip
+    values = {matrix: -table[f"smallest_{matrix}"] for matrix in _WITH_NEGATIVE}
+    draw_by_matrix(axes, table["step"], values)
     axes.set_yscale("log", nonpositive="clip")
     axes.set_ylabel(r"$-\lambda_{\min}$ (nats)")
 
 
 def draw_negative_counts(axes: Axes, table: pd.DataFrame) -> None:
-    """Mark how many eigenvalues of H and R are negative."""
-    for number, matrix in enumerate(("hessian", "residual")):
-        axes.plot(
-            table["step"], table[f"num_negative_{matrix}"], color=style.MATRIX_COLORS[matrix],
-            marker=style.NETWORK_MARKERS[number], markersize=2.5,
-            label=style.MATRIX_LABELS[matrix],
-        )  # fmt: skip
+    """Mark the number of negative eigenvalues of H and R."""
+    values = {matrix: table[f"num_negative_{matrix}"] for matrix in _WITH_NEGATIVE}
+    draw_by_matrix(axes, table["step"], values)
     axes.set_ylabel("negative eigenvalues")
 
 
 def draw_outliers(axes: Axes, table: pd.DataFrame, num_classes: int) -> None:
-    """Mark the count of outliers of H and G, and the number of classes."""
-    for number, (column, matrix) in enumerate(
-        {"num_outliers": "hessian", "num_outliers_ggn": "ggn"}.items()
-    ):
+    """Mark the number of outliers of H and G, and the number of classes."""
+    values = {Matrix.HESSIAN: table["num_outliers"], Matrix.GGN: table["num_outliers_ggn"]}
+    draw_by_matrix(axes, table["step"], values)
+    axes.axhline(num_classes, color=style.NEUTRAL_COLOR, zorder=0, label="classes")
+    axes.set_ylabel("outliers")
+
+
+def draw_by_matrix(axes: Axes, steps: pd.Series, values: Mapping[Matrix, pd.Series]) -> None:
+    """Draw a curve for each of two matrices against the steps of training."""
+    for number, (matrix, column) in enumerate(values.items()):
         axes.plot(
-            table["step"], table[column], color=style.MATRIX_COLORS[matrix],
+            steps, column, color=style.MATRIX_COLORS[matrix],
             marker=style.NETWORK_MARKERS[number], markersize=2.5,
             label=style.MATRIX_LABELS[matrix],
         )  # fmt: skip
-    axes.axhline(num_classes, color=style.NEUTRAL_COLOR, zorder=0, label="classes")
-    axes.set_ylabel("outliers")

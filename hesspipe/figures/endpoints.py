@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.figures import style
 from hesspipe.tables.queries import of_kind
 from hesspipe.tables.store import Result
@@ -55,7 +56,7 @@ def draw_spectrum(axes: Axes, spectrum: pd.DataFrame) -> None:
         linestyle="none",
         marker=".",
         markersize=3,
-        color=style.MATRIX_COLORS["hessian"],
+        color=style.MATRIX_COLORS[Matrix.HESSIAN],
     )
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)

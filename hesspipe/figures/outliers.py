@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.figures import style
 from hesspipe.tables.queries import extreme_eigenvalues, of_kind, outlier_rows
 from hesspipe.tables.store import Result
@@ -53,7 +54,7 @@ def draw_outliers(axes: Axes, positions: pd.Series, eigenvalues: pd.Series, cuto
     is_outlier = eigenvalues > cutoff
     for part, color in (
         (is_outlier, style.OUTLIER_COLOR),
-        (~is_outlier, style.MATRIX_COLORS["hessian"]),
+        (~is_outlier, style.MATRIX_COLORS[Matrix.HESSIAN]),
     ):
         axes.plot(
             positions[part],

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.figures import style
 from hesspipe.tables.queries import extreme_eigenvalues, of_kind
 from hesspipe.tables.store import Result
@@ -57,7 +58,7 @@ def draw_lines(axes: Axes, part: pd.DataFrame, sign: float) -> None:
         axes.plot(
             of_sign["step"],
             sign * of_sign["eigenvalue"],
-            color=style.MATRIX_COLORS["hessian"],
+            color=style.MATRIX_COLORS[Matrix.HESSIAN],
             marker=".",
             markersize=3,
             alpha=1.0 - 0.7 * (int(str(order)) - 1) / num_lines,

@@ -28,8 +28,9 @@ _LABELS = {
 def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
     """Draw the loss as contours, with the solutions and the projected path of training.
 
-    The first coordinate goes upward: another seed's solution is farther from both parts of one
-    training than these are from each other, and the figure is wider than high.
+    The first coordinate is the vertical one, because the figure is wider than high and the
+    solution of another seed is farther away than the two parts of one training are from each
+    other.
 
     Parameters
     ----------

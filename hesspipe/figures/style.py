@@ -1,4 +1,4 @@
-"""The look of every figure, as plain rcParams, and how a figure is saved."""
+"""The style of all figures as plain rcParams, and saving with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.style as mpl_style
 from matplotlib.figure import Figure
 
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.files import atomic_path
 
 # Text width and font sizes of the ICLR 2018 style file, in inches and points.
@@ -18,18 +19,26 @@ _CAPTION_SIZE = 9.0
 
 # Paul Tol, "Colour schemes", SRON technical note (2021): the "bright" set, safe for the
 # color-blind. One color per matrix, the same in every figure.
-MATRIX_COLORS = {"hessian": "#4477AA", "ggn": "#228833", "residual": "#EE6677"}
+MATRIX_COLORS: dict[str, str] = {
+    Matrix.HESSIAN: "#4477AA",
+    Matrix.GGN: "#228833",
+    Matrix.RESIDUAL: "#EE6677",
+}
 # One color and one marker per network, in the order of the figure's entry in config.yaml.
 NETWORK_COLORS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]
 NETWORK_MARKERS = ["o", "s", "^", "D", "v", "P"]
-# One color for what is measured on the training set, and one for the test set.
+# One color for the training set and one for the test set.
 HALF_COLORS = {"train": "#4477AA", "test": "#EE6677"}
 HALF_LABELS = {"train": "training set", "test": "test set"}
-MATRIX_MARKERS = {"hessian": "o", "ggn": "s", "residual": "^"}
+MATRIX_MARKERS: dict[str, str] = {Matrix.HESSIAN: "o", Matrix.GGN: "s", Matrix.RESIDUAL: "^"}
 SIGN_COLORS = {"positive": "#4477AA", "negative": "#EE6677"}
 OUTLIER_COLOR = "#AA3377"
 NEUTRAL_COLOR = "#BBBBBB"
-MATRIX_LABELS = {"hessian": "Hessian", "ggn": "Gauss-Newton", "residual": "residual"}
+MATRIX_LABELS: dict[str, str] = {
+    Matrix.HESSIAN: "Hessian",
+    Matrix.GGN: "Gauss-Newton",
+    Matrix.RESIDUAL: "residual",
+}
 
 RC_PARAMS: dict[str, Any] = {
     "font.family": "serif",
@@ -51,18 +60,18 @@ RC_PARAMS: dict[str, Any] = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
 }
-# Read when a figure is saved, not when it is drawn: Type 42 fonts stay editable text.
+# These apply when a figure is saved, not when it is drawn; Type 42 fonts stay editable text.
 _SAVE_PARAMS: dict[str, Any] = {"pdf.fonttype": 42, "savefig.bbox": None}
 _PNG_DPI = 200
 
 
 def context() -> AbstractContextManager[None]:
-    """Give the style to what is drawn inside a with block, and to nothing else."""
+    """Apply the style inside a with block, without changing global settings."""
     return mpl_style.context(["default", RC_PARAMS])
 
 
 def network_line(number: int) -> dict[str, Any]:
-    """Give the color and marker of the network that stands at this place in the figure's entry."""
+    """Color and marker of the network at this position in the figure's entry."""
     return {
         "color": NETWORK_COLORS[number],
         "marker": NETWORK_MARKERS[number],
@@ -71,13 +80,7 @@ def network_line(number: int) -> dict[str, Any]:
 
 
 def save(figure: Figure, path_to_pdf: str | Path, path_to_png: str | Path) -> None:
-    """Write a figure as PDF and PNG; equal figures give equal bytes.
-
-    Parameters
-    ----------
-    figure : Figure
-    path_to_pdf, path_to_png : str or Path
-    """
+    """Write a figure as PDF and PNG; equal figures give equal bytes."""
     with mpl_style.context(["default", RC_PARAMS, _SAVE_PARAMS]):
         with atomic_path(path_to_pdf) as temporary:
             figure.savefig(temporary, metadata={"CreationDate": None})
