@@ -57,9 +57,12 @@ def is_module(name: str) -> bool:
 
 def entries(section: str) -> dict[str, str]:
     """The kind of each figure or table of the paper and of the example, by name."""
+    from hesspipe.config.expansion import expand
+    from hesspipe.config.yaml_files import read_yaml
+
     found: dict[str, str] = {}
     for path in CONFIGURATIONS:
-        config = yaml.safe_load((REPOSITORY / path).read_text(encoding="utf-8"))
+        config = expand(read_yaml(REPOSITORY / path), (REPOSITORY / path).parent).raw
         found |= {name: entry["kind"] for name, entry in config.get(section, {}).items()}
     return found
 
@@ -149,7 +152,7 @@ def test_entries_of_your_experiment_are_valid(
     from hesspipe.config.loading import validate_config
 
     text = (DOCS / "your_experiment.md").read_text(encoding="utf-8")
-    functions, stored, matrix_free, outputs = (
+    functions, stored, matrix_free, outputs, many = (
         yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.S | re.M)
     )
     (tmp_path / "my_data.py").write_text("def load(num_train): ...\n")
@@ -161,8 +164,11 @@ def test_entries_of_your_experiment_are_valid(
     functions["experiments"] |= stored["experiments"]
     functions["experiments"]["my_network"] |= matrix_free
     functions["figures"] |= outputs["figures"]
-    functions["tables"] = outputs["tables"]
-    plan = validate_config(functions).experiments["my_network"]
+    functions["tables"] = outputs["tables"] | many.pop("tables")
+    functions["experiments"] |= many.pop("experiments")
+    config = validate_config(functions | many)
+    assert {"my_steps01_width32", "my_steps03_width64"} < set(config.experiments)
+    plan = config.experiments["my_network"]
     assert plan.matrix_free is not None
     assert plan.matrix_free.all_groups == ["network", "attention", "head"]
 
