@@ -1,4 +1,4 @@
-"""The data, read once: batches of any sizes, copied to where and how they are computed with."""
+"""Data in batches of any sizes, read once and copied to the device and dtype of the objective."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from hesspipe.hardware import require
 from hesspipe.objective.pytrees import Fields, map_tensors, named_tensors
 
-# Data are counted against the memory that is left each time this many bytes were read.
+# Bytes read between two comparisons with the available memory.
 _BYTES_BETWEEN_FORECASTS = 64 * 2**20
 
 
@@ -23,9 +23,9 @@ class Batch:
     Attributes
     ----------
     inputs : Tensor or Fields
-        `len()` is the number of samples, and a slice takes some of them, from either.
+        Both have a `len()`, the number of samples, and can be sliced.
     targets : Any
-        As the loss takes them.
+        As the loss expects them.
     share : float
     """
 
@@ -39,7 +39,7 @@ class Batch:
         return len(self.inputs)
 
     def first(self, count: int) -> Batch:
-        """The first samples; all of them where targets have no row for every sample."""
+        """Return the first samples; all of them if the targets do not have one row per sample."""
         tensors = [tensor for _, tensor in named_tensors(self.targets, "")]
         has_rows = all(tensor.ndim and len(tensor) == self.num_samples for tensor in tensors)
         if count >= self.num_samples or not tensors or not has_rows:
@@ -51,29 +51,29 @@ class Batch:
 def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Batch]:
     """Read all batches, once, and copy them.
 
-    Read once and kept, so that every pass sees the same data, even of a loader that shuffles
-    or augments; copied, so that they stay what they were if the caller's tensors change.
+    They are read once and stored, so that every pass sees the same data, even from a loader that
+    shuffles or augments, and copied, so that later changes of the caller's tensors have no effect.
 
     Parameters
     ----------
     data : (inputs, targets), or an iterable of such pairs
         Inputs are a tensor, a dictionary (for `model(**inputs)`), or a tuple or list (for
-        `model(*inputs)`); targets a tensor, or whatever the loss takes. A pair of two tuples is
-        read as two batches: write one batch of tuples as `[(inputs, targets)]`.
+        `model(*inputs)`); targets a tensor, or whatever the loss expects. A pair of two
+        tuples is read as two batches: write one batch of tuples as `[(inputs, targets)]`.
     dtype : torch.dtype
-        Of the floating-point tensors.
+        Floating-point tensors are converted to it.
     device : torch.device
 
     Returns
     -------
     list of Batch
-        With a share of 1.
+        Each with a share of 1.
 
     Raises
     ------
     ValueError
-        If there is no sample, a batch is no pair, or inputs or targets are not finite. Minus
-        infinity is allowed among inputs of several tensors, where it masks attention.
+        If there is no sample, a batch is not a pair, or inputs or targets are not finite. Minus
+        infinity is allowed in inputs of several tensors, where it masks attention.
     TooLargeError
         If the data do not fit into memory.
     """

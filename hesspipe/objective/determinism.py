@@ -1,8 +1,9 @@
-"""What is asked of evaluations: finite, in full precision, each sample alone, always the same.
+"""Checks that a model is deterministic, finite, full-precision and per-sample independent.
 
-A spectrum belongs to one function of theta. Modules that are random or couple samples are known
-by type. Everything else is tried: the outputs are computed twice with different random numbers,
-and where they differ the operation that drew the numbers, or the buffer that changed, is named.
+A spectrum belongs to one function of theta. Modules that are random or couple samples are
+recognized by type. Everything else is tested: the outputs are computed twice with different random
+numbers, and if they differ, the operation that drew random numbers or the buffer that changed is
+named.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from hesspipe.tolerances import rounding
 
 @contextmanager
 def preserved_random_state(device: torch.device) -> Iterator[None]:
-    """Leave the global random states (torch, NumPy, Python) as they were found."""
+    """Restore the global random states (torch, NumPy, Python) afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -36,17 +37,17 @@ def preserved_random_state(device: torch.device) -> Iterator[None]:
 def require_finite_evaluation(
     outputs: Any, loss: Any, buffers: dict[str, Tensor], number: int
 ) -> None:
-    """Refuse outputs that are not finite, and a loss that is no finite scalar.
+    """Raise an error unless outputs are finite and the loss is a finite scalar.
 
     Parameters
     ----------
     outputs : nested tensors
     loss : Any
-        What the loss function returned.
+        Return value of the loss function.
     buffers : dict of Tensor
-        Named as a possible cause.
+        Buffers of the model; those with nan are named as a possible cause.
     number : int
-        Of the batch.
+        Number of the batch, for the message.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def require_finite_evaluation(
     for name, tensor in named_tensors(outputs, "outputs"):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = [key for key, value in buffers.items() if value.isnan().any()]
-            hint = f"; nan stands in the buffers {', '.join(bad)}" if bad else ""
+            hint = f"; the buffers {', '.join(bad)} contain nan" if bad else ""
             raise ValueError(f"model {name} must be finite, got nan or inf in batch {number}{hint}")
     if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.is_floating_point():
         what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -67,7 +68,7 @@ def require_finite_evaluation(
 
 
 def refuse_random_modules(model: nn.Module) -> None:
-    """Refuse dropout and batch normalization in training mode, which are known by type."""
+    """Raise an error for dropout and batch normalization in training mode, by module type."""
     for name, module in model.named_modules():
         is_dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
         is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -78,7 +79,7 @@ def refuse_random_modules(model: nn.Module) -> None:
             )
         if is_batch_norm and module.running_mean is None:
             raise ValueError(
-                f"model must treat each sample alone, got {name} ({type(module).__name__}) "
+                f"model must treat samples independently, got {name} ({type(module).__name__}) "
                 "without running statistics; build it with track_running_stats=True"
             )
 
@@ -86,16 +87,16 @@ def refuse_random_modules(model: nn.Module) -> None:
 def refuse_differences(
     first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype
 ) -> None:
-    """Refuse a model or loss of which two evaluations differ by more than rounding.
+    """Raise an error if two evaluations differ by more than rounding.
 
     Parameters
     ----------
     first : (outputs, loss)
-        Of one batch.
+        First evaluation of one batch.
     evaluate : callable () -> (outputs, loss)
-        Evaluates the same once more.
+        Evaluates the same batch again.
     number : int
-        Of the batch.
+        Number of the batch, for the message.
     dtype : torch.dtype
 
     Raises
@@ -122,34 +123,34 @@ def refuse_differences(
 
 
 def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int]) -> None:
-    """Refuse a model that writes into its buffers when it is evaluated."""
+    """Raise an error if an evaluation of the model has changed its buffers."""
     for name, buffer in buffers.items():
         if buffer._version != versions[name]:
             raise ValueError(
-                f"model must not change when it is evaluated, got a change of its buffer {name}; "
+                f"model must not change when it is evaluated, got a change in its buffer {name}; "
                 "call model.eval() first"
             )
 
 
 def couples_samples(whole: Any, part: Any, dtype: torch.dtype, num_batches: int) -> bool:
-    """Whether a model's outputs for some samples depend on the others of their batch.
+    """Return whether outputs for some samples depend on the other samples of the batch.
 
     Parameters
     ----------
     whole, part : nested tensors
-        Outputs of a batch, and of its first samples alone.
+        Outputs for a batch, and for its first samples only.
     dtype : torch.dtype
     num_batches : int
 
     Returns
     -------
     bool
-        Outputs without a row per sample, or padded to the batch's longest, are not compared.
+        Outputs without one row per sample, or padded to the longest of the batch, are ignored.
 
     Raises
     ------
     ValueError
-        If they do, and there are several batches: the loss depends on how they were made.
+        If they do and there are several batches, so that the loss depends on the batching.
     """
     pairs = zip(named_tensors(whole, ""), named_tensors(part, ""), strict=False)
     is_coupled = any(
@@ -161,7 +162,7 @@ def couples_samples(whole: Any, part: Any, dtype: torch.dtype, num_batches: int)
     )
     if is_coupled and num_batches > 1:
         raise ValueError(
-            "model must treat each sample alone, got outputs of samples that depend on the others "
+            "model must treat samples independently, got outputs that depend on the other samples "
             "of their batch, so that the loss depends on how the data are batched; pass all the "
             "data as one batch, or use running statistics"
         )
@@ -169,7 +170,7 @@ def couples_samples(whole: Any, part: Any, dtype: torch.dtype, num_batches: int)
 
 
 def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:
-    """Evaluate, and refuse operations that turn numbers of a type into less precise ones.
+    """Evaluate, and raise an error if an operation converts to lower precision.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:
     Returns
     -------
     Any
-        The evaluation.
+        Result of the evaluation.
 
     Raises
     ------
@@ -190,13 +191,13 @@ def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:
     if tracer.found is not None:
         raise ValueError(
             f"model and loss_fn must compute in {dtype}, got {tracer.found}; remove the "
-            "conversion, or pass its dtype=... for all"
+            "conversion, or pass that dtype as dtype=..."
         )
     return evaluation
 
 
 class _PrecisionTracer(TorchFunctionMode):
-    """Finds the first operation that turns numbers of a type into less precise ones."""
+    """Finds the first operation that converts from a dtype to a less precise one."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -217,7 +218,7 @@ class _PrecisionTracer(TorchFunctionMode):
 
 
 class _RandomnessTracer(TorchFunctionMode):
-    """Finds the first operation that draws random numbers of the global generator."""
+    """Finds the first operation that draws random numbers from the global generator."""
 
     name: str | None = None
 
@@ -249,13 +250,13 @@ def _name_of(function: Any) -> str:
 
 
 def _is_same(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
-    """Equal up to rounding, as sums on a GPU may be in another order."""
+    """Compare up to rounding, as a GPU may add in another order."""
     if one.shape != other.shape:
         return False
     if not one.is_floating_point():
         return bool(torch.equal(one, other))
     if one.numel() == 0:
         return True
-    size = one.detach().abs().nan_to_num(posinf=0.0).max()  # a scale; no result is changed
+    size = one.detach().abs().nan_to_num(posinf=0.0).max()  # only a scale
     tolerance = rounding(float(size), dtype)
     return bool(torch.allclose(one, other, rtol=0.0, atol=tolerance, equal_nan=True))

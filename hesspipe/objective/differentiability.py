@@ -1,9 +1,9 @@
-"""Whether a loss has the derivatives that are taken of it, and which operation has none.
+"""Check that a loss is twice differentiable, with correct and finite derivatives.
 
-torch says so itself for its own operations. A gradient that lacks a part (something was detached)
-is not the derivative of the loss, and its own derivative is no Hessian. A user's own
-`torch.autograd.Function` may be wrong without a word: what its backward method computes outside
-of autograd is a constant to the second derivative. Both are compared with differences.
+For its own operations torch raises an error. A gradient that lacks a part, because something was
+detached, is not the derivative of the loss, and its derivative is not a Hessian. A user-defined
+`torch.autograd.Function` can be silently wrong: values that its backward method computes outside
+of autograd are constants for the second derivative. Both are compared with finite differences.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from hesspipe.seeding import generator
 if TYPE_CHECKING:
     from hesspipe.objective.objective import Objective
 
-# Relative difference from central differences that a right derivative may have; one that lacks
-# a term differs by the size of the term.
+# Relative deviation from central differences that a correct derivative may have; one that lacks
+# a term deviates by the size of the term.
 _DIFFERENCE_TOLERANCE = 1e-3
-# Of a directional derivative, relative to its usual size |gradient| / sqrt(P): wide, as kinks near
-# by move a difference a little, and a gradient that lacks a part differs by about that part.
+# The same for a directional derivative, relative to its typical size |gradient| / sqrt(P). It is
+# wide, because nearby kinks perturb differences, and a gradient that lacks a part deviates by
+# about that part.
 _GRADIENT_TOLERANCE = {torch.float64: 1e-2, torch.float32: 1e-1}
 # Operations of torch 2.13 with wrong second derivatives, by the names of their graph nodes.
 _KNOWN_WRONG = {"WeightNormInterfaceBackward0": "torch.nn.utils.parametrizations.weight_norm"}
-# Steps of differences of the gradient in float64: so small that hardly a unit meets its kink.
+# Step sizes for differences of the gradient in float64: so small that few units cross a kink.
 _SMALL_STEPS = (1e-8, 1e-9)
-# Of the size of the outputs and the loss over |theta|^2.
+# Smallest significant curvature, relative to (outputs + loss) / |theta|^2.
 _FLOOR = {torch.float64: 1e-6, torch.float32: 1e-2}
-# An asymmetry is a mistake where it is this much of the product, and this many times its rounding.
+# An asymmetry is an error above this fraction of the product and this multiple of its rounding.
 _ASYMMETRY, _ASYMMETRY_ROUNDINGS = 1e-4, 1e4
 # Rounding of a loss summed over many samples, in units of eps.
 _LOSS_ROUNDING = 50
@@ -47,7 +48,9 @@ _LOSS_ROUNDING = 50
 
 @contextmanager
 def differentiating() -> Iterator[None]:
-    """Record gradients in full precision whatever the caller's modes, and name what has no second.
+    """Enable gradients in full precision, and name operations without a second derivative.
+
+    The caller's inference mode, `no_grad` and autocast have no effect inside.
 
     Raises
     ------
@@ -75,10 +78,10 @@ def differentiating() -> Iterator[None]:
 def refuse_wrong_derivatives(
     evaluate: Callable[[Tensor], tuple[Any, Tensor]], model: FlatModel
 ) -> None:
-    """Compare first derivatives with differences, and second ones where they may be wrong.
+    """Compare first derivatives with finite differences, and second ones where they may be wrong.
 
-    All is done at a point near theta: exactly at theta, a unit with zero weights may stand on a
-    kink, where a difference is no derivative. In float32 rounding hides what is small.
+    This is done at a point near theta: exactly at theta, a unit with zero weights may lie on a
+    kink, where finite differences do not converge. In float32, rounding hides small errors.
 
     Parameters
     ----------
@@ -90,8 +93,8 @@ def refuse_wrong_derivatives(
     NotTwiceDifferentiableError
         If a `torch.autograd.Function` in the loss has no or a wrong second derivative.
     ValueError
-        If the loss does not depend on theta, or not through theta alone, or if its gradient
-        is not its derivative.
+        If the loss does not depend on theta, or depends on parameters other than through theta,
+        or if its gradient is not its derivative.
     """
     theta = model.another_point()
     point = theta.clone().requires_grad_()
@@ -105,12 +108,12 @@ def refuse_wrong_derivatives(
     for leaf in leaves:
         if id(leaf) in model.originals:
             raise ValueError(
-                f"model and loss_fn must use parameters as the model's own, got "
-                f"{model.originals[id(leaf)]} used in another way, which would be a constant here: "
-                "a closure over the model, or a list of parameters; for a penalty on the "
+                f"model and loss_fn must use parameters through the model only, got "
+                f"{model.originals[id(leaf)]} used in another way, which would be a constant here, "
+                "e.g. in a closure over the model or a list of parameters; for a penalty on the "
                 "parameters use weight_decay, or Objective.from_function"
             )
-    # What the loss is rounded to: small losses are differences of numbers like the outputs.
+    # Scale of the loss's rounding: a small loss is a difference of numbers like the outputs.
     size = max(float(tensor.detach().abs().max()) for _, tensor in named_tensors(outputs, ""))
     size += abs(float(value.detach()))
     numbers = torch.randn(2, len(theta), generator=generator(0, "differences"), dtype=torch.float64)
@@ -126,40 +129,40 @@ def refuse_wrong_derivatives(
         (gradient,) = torch.autograd.grad(value, point)
         _check_gradient(loss, theta, gradient, direction, size, own)
         products = _products(loss, theta, torch.stack([direction, other, direction + other]))
-        # Curvatures as small as this beside what they could be are rounding.
+        # Smaller curvatures are rounding, compared with the curvatures that are possible.
         floor = _FLOOR[theta.dtype] * size / max(1.0, float(theta @ theta))
         _check_symmetry(products, direction, other, floor, own or known)
         if names or theta.dtype == torch.float64:
             _check_second_derivative(loss, theta, direction, products[0], floor, own or known)
     except RuntimeError as error:
         if not own:
-            raise  # an operation of torch: named by `differentiating`
+            raise  # an operation of torch: `differentiating` names it
         raise NotTwiceDifferentiableError(
             f"the model and the loss must be twice differentiable, got an error{own} (torch says: "
-            f"{error}); use differentiable operations, and no once_differentiable"
+            f"{error}); use differentiable operations, and not once_differentiable"
         ) from error
 
 
 def require_finite_matrix(objective: Objective, values: Tensor, matrix: str) -> None:
-    """Refuse a matrix or products (rows of P entries) with entries that are not finite.
+    """Raise an error if a matrix or products have entries that are not finite.
 
     Parameters
     ----------
     objective : Objective
     values : Tensor, shape (P, P) or (K, P)
     matrix : str
-        Its name for the message.
+        Name of the matrix, for the message.
 
     Raises
     ------
     ValueError
-        Naming the first batch and parameter of which the gradient, or else the second
-        derivative, is not finite.
+        The message names the first batch and parameter with a gradient, or else a second
+        derivative, that is not finite.
     """
     if torch.isfinite(values.sum()):
         return
     is_bad = (~torch.isfinite(values)).any(0)
-    if not is_bad.any():  # a sum of finite numbers that overflows
+    if not is_bad.any():  # only the sum overflows
         return
     found = _first_infinite_derivative(objective)
     where = f"; {found} is the first that is not" if found else ""
@@ -181,8 +184,8 @@ def _check_gradient(
 ) -> None:
     """Compare <gradient, direction> with differences of the loss.
 
-    They must differ by more than rounding, and two differences of different steps must agree
-    with each other better than with the gradient: only then is the gradient wrong.
+    The gradient is wrong only if they differ by more than rounding and two differences with
+    different steps agree with each other better than with the gradient.
     """
     expected = float(gradient @ direction)
     usual = float(gradient.norm()) / math.sqrt(len(theta))
@@ -198,14 +201,14 @@ def _check_gradient(
     if error > _GRADIENT_TOLERANCE[theta.dtype] * usual and abs(slopes[0] - slopes[1]) < error:
         raise NotTwiceDifferentiableError(
             "the gradient must be the derivative of the loss, got a slope that differs from "
-            f"differences of the loss by {error:.1e}{own}, beside a usual size of {usual:.1e}; "
-            "where something is detached or computed under torch.no_grad() there is no Hessian: "
-            "freeze the parameters behind it by requires_grad_(False)"
+            f"differences of the loss by {error:.1e}{own}, compared with a typical size of "
+            f"{usual:.1e}; where something is detached or computed under torch.no_grad() there is "
+            "no Hessian: freeze the parameters behind it by requires_grad_(False)"
         )
 
 
 def _products(loss: Callable[[Tensor], Tensor], theta: Tensor, vectors: Tensor) -> Tensor:
-    """Products of the Hessian with vectors (K, P), one after the other."""
+    """Compute products of the Hessian with vectors (K, P), one at a time."""
     point = theta.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True)
     if not gradient.requires_grad:
@@ -220,7 +223,7 @@ def _products(loss: Callable[[Tensor], Tensor], theta: Tensor, vectors: Tensor) 
 def _check_symmetry(products: Tensor, one: Tensor, other: Tensor, floor: float, own: str) -> None:
     """Compare <other, H one> with <one, H other>.
 
-    Their rounding is estimated by that of H (one + other) = H one + H other.
+    Rounding is estimated from the error in H (one + other) = H one + H other.
     """
     asymmetry = float((products[0] @ other - products[1] @ one).abs())
     size = float(products[:2].norm()) / math.sqrt(len(one))
@@ -228,8 +231,8 @@ def _check_symmetry(products: Tensor, one: Tensor, other: Tensor, floor: float, 
     floor *= 1e-4 / math.sqrt(len(one))
     if asymmetry > max(_ASYMMETRY * size, _ASYMMETRY_ROUNDINGS * rounding, floor):
         raise NotTwiceDifferentiableError(
-            f"the second derivative must be symmetric, got a difference of {asymmetry:.1e} beside "
-            f"a size of {size:.1e}{own}; write the operation with elementary ones"
+            f"the second derivative must be symmetric, got a difference of {asymmetry:.1e} at "
+            f"a size of {size:.1e}{own}; replace the operation by elementary ones"
         )
 
 
@@ -241,7 +244,7 @@ def _check_second_derivative(
     floor: float,
     own: str,
 ) -> None:
-    """Compare a product with differences of the gradient, which must agree with each other."""
+    """Compare a product with differences of the gradient that agree with each other."""
     steps = _SMALL_STEPS if theta.dtype == torch.float64 else (_step(theta), 0.1 * _step(theta))
     scale = max(1.0, float(theta.norm())) if theta.dtype == torch.float64 else 1.0
     differences = [_difference(loss, theta, direction, step * scale) for step in steps]
@@ -251,7 +254,7 @@ def _check_second_derivative(
     if error > max(_tolerance(theta.dtype) * size, floor) and spread < 0.5 * error:
         raise NotTwiceDifferentiableError(
             "the second derivative must agree with differences of the gradient, got a difference "
-            f"of {error:.1e} beside a size of {size:.1e}{own}; a backward method must compute the "
+            f"of {error:.1e} at a size of {size:.1e}{own}; a backward method must compute the "
             "derivative, from ctx.saved_tensors and with differentiable operations"
         )
 
@@ -259,7 +262,7 @@ def _check_second_derivative(
 def _difference(
     loss: Callable[[Tensor], Tensor], theta: Tensor, vector: Tensor, step: float
 ) -> Tensor:
-    """Central difference of the gradient."""
+    """Compute a central difference of the gradient: (P,)."""
     gradients = []
     for sign in (1, -1):
         point = (theta + sign * step * vector).requires_grad_()
@@ -269,7 +272,7 @@ def _difference(
 
 
 def _step(theta: Tensor) -> float:
-    """The best one of central differences, whose error is about eps^(2/3)."""
+    """Return the optimal step of central differences, whose error is about eps^(2/3)."""
     return math.cbrt(torch.finfo(theta.dtype).eps) * max(1.0, float(theta.norm()))
 
 
@@ -278,7 +281,7 @@ def _tolerance(dtype: torch.dtype) -> float:
 
 
 def _contents(root: torch.autograd.graph.Node) -> tuple[list[str], list[Tensor], set[str]]:
-    """Names of the `torch.autograd.Function`s in a graph, its leaves, and all nodes' names."""
+    """Return the names of `torch.autograd.Function`s in a graph, its leaves, and all node names."""
     names: set[str] = set()
     operations: set[str] = set()
     leaves: list[Tensor] = []

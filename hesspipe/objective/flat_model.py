@@ -1,6 +1,7 @@
-"""A model as a function of its parameters, which are never touched.
+"""A model as a function of one flat parameter vector.
 
-Its structure is copied, not its numbers, and kernels without a second derivative are kept out.
+The model itself is never changed: its structure is copied without the parameters. Kernels without a
+second derivative are disabled.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hesspipe.objective.flattening import flatten, unflatten
 from hesspipe.objective.pytrees import Fields, call_arguments
 from hesspipe.seeding import generator
 
-# Of a step away from theta: small, so that it stays where the loss is defined.
+# Relative size of a step away from theta: small, so that the loss is still defined.
 _RELATIVE_STEP = 1e-3
 
 
@@ -31,11 +32,11 @@ class FlatModel:
     Parameters
     ----------
     model : nn.Module
-        Its structure is copied, so that its training mode, hooks and attributes may change.
+        Its structure is copied, so that later changes of its mode or attributes have no effect.
     dtype : torch.dtype
-        Parameters and buffers are copied in it.
+        Parameters and buffers are converted to it.
     patterns : sequence of str, optional
-        Names of the parameters that are varied, with the wildcards of `fnmatch`.
+        Names of the parameters to vary, with the wildcards of `fnmatch`.
 
     Attributes
     ----------
@@ -45,10 +46,10 @@ class FlatModel:
     is_varied : Tensor of bool, shape (P,)
     buffers : dict of Tensor
     originals : dict
-        Names of the varied parameters by the identity of the caller's tensors, which nothing
-        may depend on.
+        Names of the varied parameters by the `id` of the caller's tensors, which the loss must
+        not depend on.
     draws_numbers : bool
-        Set where an evaluation draws random numbers: their global state is then put back.
+        Whether evaluations draw random numbers, so that the global state must be restored.
 
     Raises
     ------
@@ -89,7 +90,7 @@ class FlatModel:
         self.buffers = {name: self._cast(buffer) for name, buffer in model.named_buffers()}
 
     def __call__(self, theta: Tensor, inputs: Tensor | Fields) -> Any:
-        """What the model returns."""
+        """Evaluate the model."""
         state = self.buffers | self.unflatten(theta)
         args, kwargs = call_arguments(inputs)
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
@@ -97,9 +98,9 @@ class FlatModel:
             return torch.func.functional_call(self.structure, state, args, kwargs)
 
     def another_point(self) -> Tensor:
-        """A random point (P,) near theta in all directions that are varied.
+        """Draw a random point (P,) near theta, with all varied parameters changed.
 
-        There, weights that start at zero hide nothing, and no unit stands exactly on a kink.
+        There, initial weights of zero hide nothing, and no unit lies exactly on a kink.
         """
         noise = torch.randn(
             len(self.theta), generator=generator(0, "another point"), dtype=torch.float64
@@ -108,7 +109,7 @@ class FlatModel:
         return self.theta + _RELATIVE_STEP * (size + (size.mean() or 1.0)) * noise * self.is_varied
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
-        """Split a flat vector into named parameters, frozen ones held constant."""
+        """Split a flat vector into named parameters, with frozen ones detached."""
         named = unflatten(theta, dict(zip(self.names, self.shapes, strict=True)))
         parts = zip(named.items(), self.is_frozen, strict=True)
         return {name: part.detach() if is_frozen else part for (name, part), is_frozen in parts}
@@ -136,14 +137,14 @@ class FunctionOfTheta(nn.Module):
 
     @staticmethod
     def sum_of_outputs(outputs: Tensor, _: Tensor) -> Tensor:
-        """The loss that goes with it."""
+        """Loss function that returns the output itself."""
         return outputs.sum()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FunctionOfTheta:
-        return self  # copying what the function holds is not ours to do
+        return self  # the function may hold anything, and need not be copied
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The function's value, of shape (1, 1)."""
+        """Evaluate the function: shape (1, 1)."""
         value = self.function(self.theta)
         if not isinstance(value, Tensor) or value.numel() != 1:
             what = (
@@ -154,7 +155,7 @@ class FunctionOfTheta(nn.Module):
 
 
 def _chosen(names: list[str], patterns: Sequence[str] | None) -> set[str]:
-    """The names that a pattern matches; each pattern must match one."""
+    """Select the names that match a pattern; each pattern must match at least one."""
     if patterns is None:
         return set(names)
     if isinstance(patterns, str):
@@ -171,7 +172,7 @@ def _chosen(names: list[str], patterns: Sequence[str] | None) -> set[str]:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, of one that is compiled or wrapped for several devices."""
+    """Unwrap a model that is compiled or wrapped for several devices."""
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
@@ -182,7 +183,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _require_usable(model: nn.Module) -> None:
-    """Refuse a model that is no real function of finite parameters on one device.
+    """Raise an error unless the parameters are real, finite and on one device.
 
     Raises
     ------
@@ -195,7 +196,7 @@ def _require_usable(model: nn.Module) -> None:
         if hasattr(module, "_orig_mod"):
             raise ValueError(
                 f"model must not hold compiled modules, got {name}: second derivatives of "
-                "compiled code can be wrong; pass the model as it was before torch.compile"
+                "compiled code can be wrong; pass the model from before torch.compile"
             )
     for name, value in parameters.items():
         if value.is_complex():
@@ -208,7 +209,7 @@ def _require_usable(model: nn.Module) -> None:
 
 
 def _structure_of(model: nn.Module) -> nn.Module:
-    """Copy a model's modules; parameters, buffers and other tensors stay the same objects."""
+    """Copy the modules of a model; parameters, buffers and other tensors are shared."""
     memo: dict[int, Any] = {
         id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())
     }
@@ -221,16 +222,16 @@ def _structure_of(model: nn.Module) -> nn.Module:
     except Exception as error:
         raise ValueError(
             f"model must allow copy.deepcopy, got {type(error).__name__}: {error}; clear what it "
-            "stored when it was called, or use Objective.from_function"
+            "stored in its last call, or use Objective.from_function"
         ) from error
 
 
 @contextmanager
 def _twice_differentiable_kernels(device: torch.device) -> Iterator[None]:
-    """Keep out fused attention, the fused encoder layer and automatic low precision.
+    """Disable fused attention, the fused encoder layer and autocast.
 
-    The first has no second derivative; the second is taken without gradients alone, where it
-    gives other numbers for padded tokens. All are global settings, and put back.
+    The first has no second derivative; the second is used only without gradients, and there gives
+    other results for padded tokens. All are global settings, and are restored.
     """
     is_fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

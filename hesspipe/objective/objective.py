@@ -1,4 +1,4 @@
-"""L(theta): a model, a loss and data as one function of one flat parameter vector."""
+"""L(theta): a model, a loss and data as a function of one flat parameter vector."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from hesspipe.objective.reductions import (
 
 __all__ = ["Batch", "Objective"]
 
-# Samples on which operations are tried: what they do does not depend on the sample.
+# Samples on which operations are tested: their properties do not depend on the sample.
 _NUM_PROBES = 8
 
 
@@ -41,61 +41,61 @@ class Objective:
     """The loss over all the data as a function of one flat parameter vector.
 
     ``L(theta) = loss_fn(f(theta; x), y) + (weight_decay / 2) |theta|^2`` for one batch. Over
-    several batches it is what one batch of all the data would give: each batch counts by the
-    denominator that the loss itself divides by (samples, their class weights, valid labels,
-    elements), not by its place in a list.
+    several batches it equals the loss of one batch with all the data: each batch is weighted by
+    the denominator that the loss divides by (samples, their class weights, valid labels or
+    elements).
 
-    Everything is read once and copied, here: the data, and the model but for its parameters'
-    memory. So every later pass sees the same function, whatever happens to the loader, the
-    tensors or the model's mode, and the model is never changed. Attention is computed by the
-    plain "math" kernel, the only one that has second derivatives.
+    The data, the parameters and the structure of the model are read once and copied. Later changes
+    of the loader, of tensors or of the mode of the model therefore have no effect, and the model
+    is never changed. Attention is computed by the "math" kernel, the only one with second
+    derivatives.
 
     Parameters
     ----------
     model : nn.Module
-        f; in evaluation mode if it has dropout or batch normalization. It may return a tensor,
-        or nested dictionaries, tuples and lists of tensors.
+        f; in evaluation mode if it has dropout or batch normalization. It returns a tensor, or
+        nested dictionaries, tuples and lists of tensors.
     loss_fn : callable (outputs, targets) -> scalar Tensor
         l; a sum or mean over samples.
     data : (inputs, targets), or an iterable of such batches
-        Read once; see `hesspipe.objective.batches.read_batches`. Inputs that are a dictionary are
-        given to the model as `model(**inputs)`, a tuple or list as `model(*inputs)`.
+        Read once; see `hesspipe.objective.batches.read_batches`. The model is called as
+        `model(**inputs)` if inputs are a dictionary, and as `model(*inputs)` for a tuple or list.
     denominator : callable (outputs, targets) -> float, optional
-        What a mean loss divides by on a batch. Known for torch's own losses; needed for any
-        other loss on more than one batch, where `reduction="sum"` is 1.
+        Denominator of a mean loss on a batch; 1 for a sum. Known for the losses of torch; needed
+        for any other loss on more than one batch.
     dtype : torch.dtype
-        Everything is computed in it. float64, because the counts of zero and negative
-        eigenvalues mean nothing in float32.
+        Of all computations. float64 by default, because counts of zero and negative eigenvalues
+        are meaningless in float32.
     weight_decay : float
-        Of the parameters that are varied. Its curvature, weight_decay on their diagonal, is
-        part of H and of G, because it is convex and R is what may be indefinite.
+        Coefficient of the penalty on the varied parameters. Its curvature, weight_decay on their
+        diagonal, is part of H and G but not of R, because it is convex.
     parameters : sequence of str, optional
-        Names of the parameters that are varied, with the wildcards of `fnmatch`
-        ("layers.0.*"); the others are held constant. All that require a gradient by default.
+        Names of the parameters to vary, with the wildcards of `fnmatch` ("layers.0.*"); the others
+        are constant. By default all that require a gradient.
 
     Attributes
     ----------
     theta : Tensor, shape (P,)
-        The model's parameters, in the order of `model.named_parameters()`, each row-major. A
-        parameter that several modules share stands there once.
+        The parameters of the model, in the order of `model.named_parameters()`, each row-major. A
+        parameter that several modules share appears once.
     names, shapes, is_frozen : list
-        Of the parameters, in the same order. Frozen ones (`requires_grad` false, or not among
-        `parameters`) stay part of theta, so their rows in every matrix are zero.
+        One entry per parameter, in the same order. Frozen ones (`requires_grad` false, or not
+        among `parameters`) remain part of theta, with rows of zeros in every matrix.
     is_varied : Tensor of bool, shape (P,)
-        The entries of theta that are not frozen.
+        Mask of the entries of theta that are not frozen.
     loss_fn : callable (outputs, targets) -> scalar Tensor
-        The loss as a function of outputs as `outputs` gives them, one vector per sample.
+        The loss as a function of what `outputs` returns, one vector per sample.
     batches : list of Batch
     num_parameters, num_data : int
         P and N.
     couples_samples : bool
-        Whether a sample's outputs depend on the others of its batch.
+        Whether outputs for a sample depend on the other samples of its batch.
 
     Raises
     ------
     ValueError
-        If two evaluations differ, if numbers are not finite or lose precision, if there is no
-        data or no parameter, or if the loss's denominator is unknown and needed.
+        If two evaluations differ, values are not finite or lose precision, there are no data or
+        no parameters, or the denominator of the loss is needed and not known.
     TooLargeError
         If the data do not fit into memory.
 
@@ -152,9 +152,9 @@ class Objective:
         *,
         dtype: torch.dtype = torch.float64,
     ) -> Objective:
-        """Make an objective of a plain function of theta, for those without a model.
+        """Make an objective from a function of theta, without a model.
 
-        It has a Hessian only: G and R are defined by a network's outputs.
+        It has a Hessian only: G and R are defined by the outputs of a network.
 
         Parameters
         ----------
@@ -186,14 +186,14 @@ class Objective:
             dtype=dtype,
         )
         objective._reason_without_rows = (
-            "G and R are defined by a network's outputs, which Objective.from_function does not "
-            "know; use the hessian, or Objective with a model"
+            "G and R are defined by the outputs of a network, which Objective.from_function does "
+            "not know; use the hessian, or Objective with a model"
         )
         return objective
 
     @property
     def has_output_rows(self) -> bool:
-        """Whether the model returns a row for every sample; without, there is only a Hessian."""
+        """Whether the model returns one row per sample; otherwise only H is defined."""
         return self._reason_without_rows is None
 
     @property
@@ -212,19 +212,19 @@ class Objective:
         Returns
         -------
         Tensor, shape (n, C)
-            All that the model returns for a sample, row-major, one tensor after the other.
+            All outputs for a sample, each tensor row-major, concatenated.
 
         Raises
         ------
         ValueError
-            If the model does not return a row for every sample, or there is no model.
+            If the model does not return one row per sample, or there is no model.
         """
         if self._reason_without_rows is not None:
             raise ValueError(self._reason_without_rows)
         return join_outputs(self._flat(theta, inputs), len(inputs))[0]
 
     def loss(self, theta: Tensor) -> Tensor:
-        """Evaluate L(theta) over all the data, weight decay included: a scalar."""
+        """Evaluate L(theta) over all the data, including weight decay: a scalar."""
         total = torch.stack(
             [batch.share * self.batch_loss(theta, batch) for batch in self.batches]
         ).sum()
@@ -239,7 +239,7 @@ class Objective:
         return self._whole_loss(self._flat(theta, batch.inputs), batch.targets)
 
     def decay_diagonal(self, matrix: str) -> Tensor:
-        """What weight decay adds to the diagonal of "hessian", "ggn" or "residual": (P,)."""
+        """Return the contribution of weight decay to the diagonal of a matrix: (P,)."""
         decay = 0.0 if matrix == "residual" else self.weight_decay
         return decay * self.is_varied.to(self.dtype)
 
@@ -265,12 +265,12 @@ class Objective:
         return part
 
     def total_denominator(self) -> float | None:
-        """Compute what the loss divides by over all the data; None for a sum.
+        """Compute the denominator of the loss over all the data; None for a sum.
 
         Raises
         ------
         ValueError
-            If the loss is not one of torch's own, and `denominator` was not given.
+            If the loss is not one of torch, and `denominator` was not given.
         """
         if reduction(self._whole_loss) == "sum":
             return None
@@ -283,7 +283,7 @@ class Objective:
         return total
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
-        """Split a flat vector into named parameters, frozen ones held constant."""
+        """Split a flat vector into named parameters, with frozen ones detached."""
         return self._flat.unflatten(theta)
 
     def name_of(self, index: int) -> str:
@@ -291,7 +291,7 @@ class Objective:
         return self._flat.name_of(index)
 
     def _weigh(self, batches: list[Batch], denominator: Denominator | None) -> list[Batch]:
-        """Give each batch its share of the denominator of all the data; evaluate all twice."""
+        """Weight each batch by its share of the denominator; evaluate all batches twice."""
         is_whole = reduction(self._whole_loss) == "sum" or len(batches) == 1
         divide = None if is_whole else denominator or known_denominator(self._whole_loss)
         versions = {name: buffer._version for name, buffer in self._flat.buffers.items()}
@@ -303,7 +303,7 @@ class Objective:
                 raise ValueError(
                     f"denominator must be positive, got {weights[-1]} in batch {number}"
                 )
-            if weights[-1] == 0:  # no valid label: 0/0 to the loss, no part of the whole
+            if weights[-1] == 0:  # no valid label: the loss would be 0 / 0
                 continue
             loss = self._whole_loss(outputs, batch.targets)
             require_finite_evaluation(outputs, loss, self._flat.buffers, number)
@@ -323,7 +323,7 @@ class Objective:
     def _outputs_and_loss(
         self, theta: Tensor, batch: Batch, scale: float = 1.0
     ) -> tuple[Any, Tensor]:
-        """What the model, times a number, and the loss return."""
+        """Evaluate the model, times a factor, and the loss."""
         outputs = self._flat(theta, batch.inputs)
         if scale != 1:
             outputs = map_tensors(lambda t: t * scale if t.is_floating_point() else t, outputs)
@@ -341,7 +341,7 @@ class Objective:
             )
 
     def _try_another_point(self, theta: Tensor) -> None:
-        """Evaluate a batch away from theta, where weights that start at zero hide nothing."""
+        """Run the checks away from theta, where initial weights of zero hide nothing."""
         batch = self.batches[0].first(_NUM_PROBES)
         evaluate = partial(self._outputs_and_loss, theta, batch)
         found = in_full_precision(evaluate, self.dtype)

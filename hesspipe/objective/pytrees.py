@@ -1,8 +1,8 @@
-"""Inputs, targets and outputs of several tensors: dictionaries and tuples of them.
+"""Inputs, targets and outputs in nested dictionaries, tuples and lists of tensors.
 
-`Fields` holds inputs of several tensors and is measured and sliced like one tensor, so that a
-chunk of samples is taken the same way from both. `join_outputs` and `Layout.split` go between a
-model's outputs and one vector per sample, in which the curvature of a loss is written.
+`Fields` holds inputs of several tensors, and has a length and slices like one tensor.
+`join_outputs` and `Layout.split` convert between the outputs of a model and one vector per sample,
+in terms of which the curvature of a loss is defined.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Fields:
     Parameters
     ----------
     values : mapping, tuple or list
-        A mapping is given to the model as `model(**values)`, a tuple or list as
-        `model(*values)`. Values that are no tensors (None, a number, a string) are passed on.
+        The model is called as `model(**values)` for a mapping, as `model(*values)` for a tuple or
+        list. Values that are not tensors (None, a number, a string) are passed through.
 
     Raises
     ------
     ValueError
-        If there is no tensor, or the tensors differ in their number of rows.
+        If there is no tensor, or their numbers of rows differ.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Fields:
         if not isinstance(values, (Mapping, tuple, list)):
             raise ValueError(
                 "inputs must be a tensor, or a dictionary, tuple or list of tensors, got "
-                f"{type(values).__name__}; torch.as_tensor makes a tensor of an array"
+                f"{type(values).__name__}; convert arrays with torch.as_tensor"
             )
         self.values = dict(values) if isinstance(values, Mapping) else values
         lengths = {
@@ -53,8 +53,8 @@ class Fields:
             raise ValueError(f"inputs must hold at least one tensor, got {type(values).__name__}")
         if len(set(lengths.values())) > 1:
             raise ValueError(
-                f"inputs must all have one row per sample, got rows {lengths}; keep in the model "
-                "what does not belong to a sample, as a buffer"
+                f"inputs must all have one row per sample, got rows {lengths}; make tensors "
+                "that do not belong to a sample buffers of the model"
             )
         self._length = next(iter(lengths.values()))
 
@@ -66,7 +66,7 @@ class Fields:
 
 
 def call_arguments(inputs: Tensor | Fields) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of the model, cloned: it may work in place on them."""
+    """Return positional and keyword arguments of the model; cloned, as it may work in place."""
     values = inputs.values if isinstance(inputs, Fields) else (inputs,)
     values = map_tensors(torch.clone, values)
     return ((), values) if isinstance(values, dict) else (tuple(values), {})
@@ -84,7 +84,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], values: Any) -> Any:
 
 
 def named_tensors(values: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested dictionaries, tuples and lists, and where it is."""
+    """Iterate over the tensors in nested dictionaries, tuples and lists, with their places."""
     if isinstance(values, Tensor):
         yield name, values
     elif isinstance(values, (Mapping, tuple, list)):
@@ -97,11 +97,11 @@ def _items(values: Mapping[Any, Any] | tuple[Any, ...] | list[Any]) -> Iterator[
 
 
 def _rebuilt(values: Any, parts: list[Any]) -> Any:
-    """A container of the same type, with other entries."""
+    """Make a container of the same type with other entries."""
     if isinstance(values, Mapping):
         if type(values) is dict:
             return dict(zip(values, parts, strict=True))
-        rebuilt = copy.copy(values)  # classes of their own, such as the outputs of transformers
+        rebuilt = copy.copy(values)  # subclasses, such as the outputs of transformers
         rebuilt.update(zip(values, parts, strict=True))  # type: ignore[attr-defined]
         return rebuilt
     if hasattr(values, "_fields"):  # a named tuple
@@ -111,14 +111,14 @@ def _rebuilt(values: Any, parts: list[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one vector per sample is made of a model's outputs.
+    """The correspondence between the outputs of a model and one vector per sample.
 
     Attributes
     ----------
     template : Any
-        Nested containers with an index in the place of each tensor.
+        Nested containers with an index in place of each tensor.
     shapes : tuple of torch.Size
-        Of the tensors, without the samples.
+        Shapes of the tensors without the sample dimension.
     """
 
     template: Any
@@ -126,11 +126,11 @@ class Layout:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the outputs are one vector per sample as they are."""
+        """Whether the outputs already are one vector per sample."""
         return self.template == 0 and len(self.shapes[0]) == 1
 
     def split(self, rows: Tensor) -> Any:
-        """Make outputs as the model gives them of vectors (n, C)."""
+        """Convert vectors (n, C) to outputs as the model returns them."""
         sizes = [shape.numel() for shape in self.shapes]
         parts = [
             part.reshape(len(rows), *shape)
@@ -140,12 +140,12 @@ class Layout:
 
 
 def join_outputs(outputs: Any, num_samples: int) -> tuple[Tensor, Layout]:
-    """Make one vector per sample of a model's outputs.
+    """Concatenate the outputs of a model to one vector per sample.
 
     Parameters
     ----------
     outputs : Tensor, or nested dictionaries, tuples and lists of tensors
-        All of floating point, each with one row per sample; None is allowed.
+        Floating-point, each with one row per sample; None is allowed.
     num_samples : int
 
     Returns
@@ -156,7 +156,7 @@ def join_outputs(outputs: Any, num_samples: int) -> tuple[Tensor, Layout]:
     Raises
     ------
     ValueError
-        If an output is something else.
+        If an output is not such a tensor.
     """
     tensors: list[Tensor] = []
     template = _template(outputs, "outputs", num_samples, tensors)

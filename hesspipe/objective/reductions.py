@@ -1,4 +1,4 @@
-"""What a loss divides by on a batch: the weight of the batch in the loss over all the data."""
+"""Denominators of mean losses, the weights of batches in the loss over all the data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# (outputs, targets) -> scalar; outputs as the model gives them.
+# (outputs, targets) -> scalar; outputs as the model returns them.
 LossFunction = Callable[[Any, Any], Tensor]
 Denominator = Callable[[Any, Any], float]
 
-# A mean over labels, weighted by class, or over elements, or over samples.
+# Losses that are means over labels, weighted by class, over elements, or over samples.
 _PER_LABEL = {"CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"}
 _PER_ELEMENT = {
     "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss",
@@ -26,7 +26,7 @@ _PER_SAMPLE = {"MultiLabelSoftMarginLoss", "multilabel_soft_margin_loss"}
 
 
 def in_dtype(loss_fn: LossFunction, dtype: torch.dtype, device: torch.device) -> LossFunction:
-    """Copy a loss with tensors of its own (class weights), so that they match the outputs."""
+    """Copy a loss, with its tensors (class weights) converted to the dtype of the outputs."""
 
     def cast(value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -42,13 +42,13 @@ def in_dtype(loss_fn: LossFunction, dtype: torch.dtype, device: torch.device) ->
 
 
 def reduction(loss_fn: LossFunction) -> str | None:
-    """How the loss reduces: "mean", "sum", "batchmean"; None if it does not say."""
+    """Return the reduction of the loss, "mean", "sum" or "batchmean"; None if unknown."""
     found = _setting(loss_fn, "reduction", None)
     return found if isinstance(found, str) else None
 
 
 def known_denominator(loss_fn: LossFunction) -> Denominator:
-    """Find what one of torch's own mean losses divides by, a `functools.partial` of one too.
+    """Return the denominator of a mean loss of torch, or of a `functools.partial` of one.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def known_denominator(loss_fn: LossFunction) -> Denominator:
     Raises
     ------
     ValueError
-        If the loss is another one.
+        If the loss is not one of torch.
 
     Examples
     --------
@@ -79,14 +79,14 @@ def known_denominator(loss_fn: LossFunction) -> Denominator:
         if name in _PER_ELEMENT:
             return _num_elements
     raise ValueError(
-        f"the denominator of loss_fn ({name}) is not known, and batches must be weighed by it; "
-        "pass denominator=..., a function of (outputs, targets) that gives what the loss divides "
-        "by on a batch (1 for a sum), or all the data as one batch"
+        f"the denominator of loss_fn ({name}) must be known to weight batches, got a loss that is "
+        "not one of torch; pass denominator=..., a function of (outputs, targets) that returns "
+        "what the loss divides by on a batch (1 for a sum), or all the data as one batch"
     )
 
 
 def _setting(loss_fn: LossFunction, name: str, default: Any) -> Any:
-    """An argument that a loss was made with."""
+    """Return an argument that a loss was constructed with."""
     if isinstance(loss_fn, partial):
         return loss_fn.keywords.get(name, default)
     return getattr(loss_fn, name, default)
@@ -95,15 +95,15 @@ def _setting(loss_fn: LossFunction, name: str, default: Any) -> Any:
 def _num_elements(outputs: Tensor, targets: Tensor) -> float:
     if outputs.shape != targets.shape:
         raise ValueError(
-            f"targets must have the outputs' shape {tuple(outputs.shape)}, got "
-            f"{tuple(targets.shape)}: each would be compared with every other sample's; use "
+            f"targets must have the shape of the outputs, {tuple(outputs.shape)}, got "
+            f"{tuple(targets.shape)}, which would be broadcast over samples; use "
             "targets.view_as(outputs)"
         )
     return float(outputs.numel())
 
 
 def _label_weight(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> float:
-    """Sum of the class weights of the valid labels; probabilities as targets count one each."""
+    """Sum the class weights of the valid labels; targets that are probabilities count 1 each."""
     if targets.is_floating_point():
         return outputs.numel() / outputs.shape[1]
     valid = targets[targets != _setting(loss_fn, "ignore_index", -100)]

@@ -159,7 +159,7 @@ def test_model_that_is_no_function_of_theta_is_refused(case: str) -> None:
 def test_batch_statistics_are_refused_on_several_batches() -> None:
     model, data = WithFunctional(normalized), (normal(8, 4), labels(8, 3))
     batches = [(data[0][:5], data[1][:5]), (data[0][5:], data[1][5:])]
-    with pytest.raises(ValueError, match="treat each sample alone, got outputs of samples"):
+    with pytest.raises(ValueError, match="treat samples independently, got outputs that depend"):
         Objective(model, nn.CrossEntropyLoss(), batches)
     expected = reference(model, nn.CrossEntropyLoss(), *data)["hessian"]
     whole = Objective(model, nn.CrossEntropyLoss(), data)
@@ -415,7 +415,7 @@ def test_autocast_of_the_caller_does_not_lower_the_precision() -> None:
 
 def test_broadcast_targets_are_refused_on_several_batches() -> None:
     batches = [(normal(4, 3), normal(4)), (normal(5, 3), normal(5))]
-    with pytest.raises(ValueError, match=r"targets must have the outputs' shape \(4, 1\), got"):
+    with pytest.raises(ValueError, match=r"targets must have the shape of the outputs, \(4, 1\), got"):
         Objective(nn.Linear(3, 1), nn.MSELoss(), batches)
 
 
@@ -435,5 +435,5 @@ def test_function_of_theta_has_a_hessian_and_nothing_else() -> None:
         lambda: hesspipe.ResidualOperator(objective) @ theta,
         lambda: hesspipe.spectrum(objective, "ggn"),
     ):
-        with pytest.raises(ValueError, match="G and R are defined by a network's outputs"):
+        with pytest.raises(ValueError, match="G and R are defined by the outputs of a network"):
             compute()

@@ -161,7 +161,7 @@ def test_unknown_loss_on_several_batches_needs_a_denominator() -> None:
 
     model, inputs, targets = network([4, 5, 3]), normal(7, 4), normal(7, 3)
     batches = list(zip(inputs.split(4), targets.split(4), strict=True))
-    with pytest.raises(ValueError, match=r"half_squares\) is not known.*pass denominator="):
+    with pytest.raises(ValueError, match=r"half_squares\) must be known.*pass denominator="):
         Objective(model, half_squares, batches)
     whole = Objective(model, half_squares, (inputs, targets))
     split = Objective(
@@ -416,7 +416,7 @@ def test_model_that_writes_into_its_buffers_is_refused() -> None:
             self.calls += 1
             return super().forward(inputs)
 
-    with pytest.raises(ValueError, match=r"a change of its buffer calls; call model.eval"):
+    with pytest.raises(ValueError, match=r"a change in its buffer calls; call model.eval"):
         Objective(Counting(), nn.CrossEntropyLoss(), (normal(6, 4), labels(6, 3)))
 
 

@@ -39,7 +39,7 @@ def test_fields_are_measured_and_sliced_by_samples() -> None:
         ({"x": normal(5, 2), "table": normal(3, 2)}, r"one row per sample, got rows \{'x': 5, 'ta"),
         ({"x": normal(5, 2), "scale": torch.tensor(1.0)}, "one row per sample"),
         ({"flag": True}, "at least one tensor"),
-        (normal(2).numpy(), "got ndarray; torch.as_tensor makes a tensor of an array"),
+        (normal(2).numpy(), "got ndarray; convert arrays with torch.as_tensor"),
     ],
 )
 def test_inputs_without_a_row_per_sample_are_refused(values: Any, message: str) -> None:
