@@ -1,4 +1,4 @@
-"""Files are whole or absent, whatever happens while they are written or read."""
+"""Writes are atomic, and damaged files are refused."""
 
 import hashlib
 import json
@@ -103,7 +103,7 @@ def test_atomic_path_gives_the_permissions_that_umask_allows(tmp_path, umask, mo
     before = os.umask(umask)
     try:
         write_text("text", path)
-        assert os.umask(umask) == umask  # what the process had is what it has
+        assert os.umask(umask) == umask  # the limits of the process are unchanged
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == mode

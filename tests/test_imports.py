@@ -1,4 +1,4 @@
-"""A function is found by its name, or one line says why not, before and when it is called."""
+"""User functions are found by name, or the error says why not, before and during the call."""
 
 from __future__ import annotations
 

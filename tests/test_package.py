@@ -1,4 +1,4 @@
-"""The package as a whole: reading order of its modules, public names, what loading it costs."""
+"""The package as a whole: public names, lazy loading, dependencies."""
 
 from __future__ import annotations
 

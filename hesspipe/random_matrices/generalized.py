@@ -1,8 +1,8 @@
 """The law of sample covariances with a given population spectrum and given sample weights.
 
 A logistic model's gradients are c(w, x_n) x_n: its Gauss-Newton matrix is a sample covariance
-in which each sample counts with a weight of its own. Its spectrum then follows from the weights
-alone, without a fit; only for equal weights is it the Marchenko-Pastur law.
+in which each sample has its own weight. The weights alone determine its spectrum, without a fit;
+only for equal weights is it the Marchenko-Pastur law.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NUM_NODES = 40
 _EDGE_DENSITY = 1e-5
 _LOWEST = 1e-7
 _BLOCK = 2_000_000  # complex numbers at a time, 32 MB
-_EDGE_MARGIN = 1e-5  # an outlier is further from the bulk than an edge is known
+_EDGE_MARGIN = 1e-5  # an outlier must be farther from the bulk than the error of an edge
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class GeneralizedLaw:
         return np.asarray(np.mean(self.weights / (1 + self.weights * a[..., None]), axis=-1))
 
     def density(self, positions: ArrayLike) -> Real:
-        """Evaluate the density of what is not exactly zero; alpha = P / N.
+        """Evaluate the density of the nonzero eigenvalues; alpha = P / N.
 
         Parameters
         ----------
@@ -205,7 +205,7 @@ class GeneralizedLaw:
         return np.where(x > 0, area, np.where(x < 0, 0.0, self.mass_at_zero))
 
     def edges(self, num_scanned: int = 400) -> tuple[float, float]:
-        """Find the smallest and the largest eigenvalue of what is not exactly zero.
+        """Find the edges of the nonzero part of the spectrum.
 
         Parameters
         ----------
@@ -231,7 +231,7 @@ class GeneralizedLaw:
         return self.density(positions) * self.bound > _EDGE_DENSITY
 
     def _bisect(self, inside: float, outside: float) -> float:
-        """Where the bulk ends, from the outside."""
+        """Find an edge of the bulk by bisection."""
         for _ in range(60):
             middle = (inside + outside) / 2
             if self._is_in_bulk(np.array([middle]))[0]:

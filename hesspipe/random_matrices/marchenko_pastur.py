@@ -64,7 +64,7 @@ class MarchenkoPastur:
         return max(0.0, 1 - 1 / self.aspect_ratio)
 
     def density(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """Evaluate the density of the bulk, which has all mass but that at zero.
+        """Evaluate the density of the bulk, without the mass at zero.
 
         Parameters
         ----------

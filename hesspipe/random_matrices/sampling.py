@@ -14,8 +14,8 @@ from hesspipe.seeding import derive_seed
 if TYPE_CHECKING:
     import pandas as pd
 
-# The largest eigenvector of the tridiagonal matrix has decayed to nothing after a few times
-# N^(1/3) entries; with this many times, the eigenvalue is exact to rounding (a test).
+# The largest eigenvector of the tridiagonal matrix decays within a few times N^(1/3) entries;
+# with this factor, the eigenvalue is exact to rounding (a test).
 _NUM_DECAY_LENGTHS = 30
 
 
@@ -41,7 +41,7 @@ def largest_eigenpair(
         P and N; alpha = P / N.
     rng : numpy Generator
     num_rows : int, optional
-        Of the tridiagonal matrix that are kept; by default as many as matter.
+        Kept rows of the tridiagonal matrix; by default enough for full accuracy.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def sample_spectra(
     Returns
     -------
     DataFrame
-        repeat, rank (0 = smallest), eigenvalue; P rows a repeat, zeros as they are computed.
+        repeat, rank (0 = smallest), eigenvalue; P rows per repeat; zeros as computed.
     """
     import pandas as pd
 

@@ -1,8 +1,8 @@
-"""Spiked models: what a few large or small population eigenvalues do to a sample covariance.
+"""Spiked models: sample covariances with a few large or small population eigenvalues.
 
-The sample covariance is (1/N) X X^T with P x N entries of variance 1, but for a few directions
-whose population eigenvalue (their strength, the paper's l) is another. In the paper's
-conventions alpha = P / N; its Theorem 1 is one strength, its Theorem 2 a bounded number.
+The sample covariance is (1/N) X X^T with P x N entries of variance 1, except in a few directions
+with another population eigenvalue (the strength, l in the paper). As in the paper, alpha = P / N.
+Theorem 1 is about one spike, Theorem 2 about a bounded number of spikes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 def separates(strength: float, aspect_ratio: float) -> bool:
-    """Say whether a population eigenvalue gives the sample covariance an outlier.
+    """Check whether a population eigenvalue creates an outlier of the sample covariance.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def separates(strength: float, aspect_ratio: float) -> bool:
 
 
 def sample_position(strength: float, aspect_ratio: float) -> float:
-    """Give the limit of the sample eigenvalue that belongs to a population eigenvalue.
+    """Compute the limit of the sample eigenvalue that belongs to a population eigenvalue.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def sample_position(strength: float, aspect_ratio: float) -> float:
     Returns
     -------
     float
-        l (1 + alpha / (l - 1)) where it separates; otherwise the edge of the bulk that it
-        sticks to, (1 + sqrt(alpha))^2 for l >= 1 and (1 - sqrt(alpha))^2 for l < 1.
+        l (1 + alpha / (l - 1)) where it separates; otherwise the nearest edge of
+        the bulk, (1 + sqrt(alpha))^2 for l >= 1 and (1 - sqrt(alpha))^2 for l < 1.
 
     References
     ----------
@@ -67,7 +67,7 @@ def sample_position(strength: float, aspect_ratio: float) -> float:
 
 
 def eigenvector_overlap(strength: float, aspect_ratio: float) -> float:
-    """Give the squared cosine between an outlier's eigenvector and the population's.
+    """Compute the squared cosine between the eigenvectors of an outlier and of the population.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def eigenvector_overlap(strength: float, aspect_ratio: float) -> float:
     Returns
     -------
     float
-        (1 - alpha / (l - 1)^2) / (1 + alpha / (l - 1)), or 0 where nothing separates.
+        (1 - alpha / (l - 1)^2) / (1 + alpha / (l - 1)), or 0 without an outlier.
 
     References
     ----------
@@ -97,7 +97,7 @@ def eigenvector_overlap(strength: float, aspect_ratio: float) -> float:
 
 
 def position_deviation(strength: float, aspect_ratio: float, num_samples: int) -> float:
-    """Give the standard deviation of an outlier's position, to leading order in N.
+    """Compute the standard deviation of an outlier's position, to leading order in N.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def position_deviation(strength: float, aspect_ratio: float, num_samples: int) -
     Returns
     -------
     float
-        l sqrt(2 (1 - alpha / (l - 1)^2) / N), for real Gaussian entries: for others the
-        fourth moment enters.
+        l sqrt(2 (1 - alpha / (l - 1)^2) / N), for real Gaussian entries; for others it
+        depends on the fourth moment.
 
     Raises
     ------
@@ -133,10 +133,10 @@ def position_deviation(strength: float, aspect_ratio: float, num_samples: int) -
 
 
 def edge_scaling(num_parameters: int, num_samples: int) -> tuple[float, float]:
-    """Give center and width of the largest eigenvalue of a sample covariance without spikes.
+    """Compute center and width of the largest eigenvalue of a sample covariance without spikes.
 
-    (largest - center) / width tends to the Tracy-Widom law with beta = 1. The halves below
-    make the difference from it of order N^(-2/3) instead of N^(-1/3).
+    (largest - center) / width tends to the Tracy-Widom law with beta = 1. With the shifts
+    by 1/2, the error is of order N^(-2/3) instead of N^(-1/3).
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def edge_scaling(num_parameters: int, num_samples: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class SpectrumPicture:
-    """Where the P eigenvalues of a sample covariance with a few spikes lie (Theorem 2).
+    """Parts of the spectrum of a sample covariance with a few spikes (Theorem 2).
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The Tracy-Widom law with beta = 1: how the edge of a real sample covariance fluctuates."""
+"""The Tracy-Widom law with beta = 1: fluctuations of the edge of a real sample covariance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def tracy_widom_cdf(positions: ArrayLike, num_nodes: int = _NUM_NODES) -> NDArra
     """Evaluate the distribution function of the Tracy-Widom law with beta = 1.
 
     It is the Fredholm determinant det(1 - Ai(x + y + s)) on (0, infinity), here on the nodes of
-    a quadrature rule: it converges exponentially, and no table or differential equation with
-    its unstable start is needed.
+    a quadrature rule. It converges exponentially, and needs no table and no differential equation,
+    whose start is unstable.
 
     Parameters
     ----------
@@ -52,5 +52,5 @@ def tracy_widom_cdf(positions: ArrayLike, num_nodes: int = _NUM_NODES) -> NDArra
         np.linalg.det(np.eye(num_nodes) - roots[:, None] * airy(sums + value)[0] * roots)
         for value in s.ravel()
     ]
-    # Rounding leaves 1e-16 beside 0 and 1.
+    # Rounding exceeds 0 and 1 by 1e-16.
     return np.clip(np.reshape(flat, s.shape), 0.0, 1.0)

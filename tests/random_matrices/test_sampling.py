@@ -24,7 +24,7 @@ def test_bidiagonal_draws_are_distributed_as_dense_ones(
     values, vectors = np.linalg.eigh(entries @ entries.transpose(0, 2, 1) / num_samples)
     assert ks_2samp(draws[:, 0], values[:, -1]).pvalue > 1e-3
     assert ks_2samp(draws[:, 1], vectors[:, 0, -1] ** 2).pvalue > 1e-3
-    # The test can tell a sample of another size.
+    # The test detects a sample of another size.
     other = values[:, -1] * (num_samples / (num_samples + 1))
     assert ks_2samp(draws[:, 0], other).pvalue < ks_2samp(draws[:, 0], values[:, -1]).pvalue
 

@@ -84,7 +84,7 @@ def test_picture_is_that_of_simulated_spectra(num_parameters: int, num_samples: 
     assert (num_left, num_right) == ((1, 2) if num_parameters < num_samples else (0, 2))
     assert picture.num_zeros + picture.num_bulk + num_left + num_right == num_parameters
     means, errors = nonzero.mean(0), nonzero.std(0) / np.sqrt(40)
-    # The bias is of order 1/N beside the statistical error.
+    # The bias, of order 1/N, is added to the statistical error.
     bias = 20 / num_samples
     for mean, error, limit in zip(
         [*means[:num_left], *means[len(means) - num_right :]],

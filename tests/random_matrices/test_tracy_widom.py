@@ -45,5 +45,5 @@ def test_simulated_edges_follow_the_law() -> None:
     center, width = edge_scaling(num_parameters, num_samples)
     test = kstest((largest - center) / width, tracy_widom_cdf)
     assert test.pvalue > 0.01
-    # The law is not just any bell: without its scaling's halves, and as a Gaussian, it fails.
+    # Without the shifts by 1/2, and with a Gaussian instead of the law, the test fails.
     assert kstest((largest - center) / width, "norm").pvalue < 1e-6
