@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hesspipe.seeding import derive_seed
+
 _PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -150,6 +152,24 @@ def call_function(name: str, arguments: Mapping[str, Any], root: str | Path = ".
     except ValueError:
         pass  # a function written in C without a signature, which raises its own error
     return function(**arguments)
+
+
+def call_seeded(name: str, arguments: Mapping[str, Any], seed: int, purpose: str) -> Any:
+    """Call a function by its name with torch's global random state seeded, and restore it after.
+
+    Parameters
+    ----------
+    name, arguments
+        See `call_function`.
+    seed : int
+    purpose : str
+        What the numbers are for; see `hesspipe.seeding.derive_seed`.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, purpose))
+        return call_function(name, arguments)
 
 
 def _top_level_names(source: str) -> set[str]:

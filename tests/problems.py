@@ -34,6 +34,11 @@ def network(widths: list[int], activation: str = "relu", std: float = 0.6) -> nn
     return model
 
 
+def theta_of(model: nn.Module) -> Tensor:
+    """A network's parameters as one vector, shape (P,), float64."""
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach().double()
+
+
 def assert_close(found: Tensor, expected: Tensor, factor: float = 50.0) -> None:
     """Equal up to factor * eps * ||expected||, entry by entry."""
     tolerance = factor * EPS * float(expected.norm())

@@ -1,8 +1,8 @@
-"""CIFAR-10 as published: its own binary files, from a folder or by download.
+"""CIFAR-10 in its binary version, from a folder or by download.
 
-A file is a row of records, each one byte for the label and 3 x 32 x 32 bytes for the image: the
-red plane, the green one, the blue one, each row by row. The version in this layout is read
-rather than the one for Python, whose files are pickles: to open a pickle is to run it.
+A file is a sequence of records, each one byte for the label and 3 x 32 x 32 bytes for the image:
+the red plane, the green one, the blue one, each row by row. The version for Python is not read,
+because its files are pickles, and opening a pickle runs code.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from hesspipe.data.dataset import Dataset
+from hesspipe.data.download import download
 from hesspipe.errors import CIFAR10FileError
 from hesspipe.files import atomic_path
+from hesspipe.seeding import generator
 
 # The dataset's home page, and the checksum that it publishes.
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -26,6 +31,9 @@ TEST_FILES = ("test_batch.bin",)
 NUM_CLASSES = 10
 _IMAGE_SHAPE = (3, 32, 32)
 _RECORD_BYTES = 1 + 3 * 32 * 32
+_ADVICE = (
+    f"or put {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {TEST_FILES[0]} into its folder yourself"
+)
 
 
 class Images(NamedTuple):
@@ -75,64 +83,92 @@ def missing_files(folder: str | Path) -> list[Path]:
 def download_cifar10(
     folder: str | Path, *, address: str = ADDRESS, checksum: str = CHECKSUM
 ) -> None:
-    """Fetch CIFAR-10's archive into a folder and unpack its six files, with a progress bar.
+    """Download CIFAR-10's archive into a folder and unpack its six files.
 
-    Where all six are there already, nothing is fetched. The archive stays beside them.
+    If all six are there already, nothing is downloaded. The archive stays in the folder.
 
     Parameters
     ----------
     folder : path
-        Made if need be.
     address : str
-        Where the archive is.
+        Of the archive.
     checksum : str
         Its algorithm and hash, as pooch writes them.
 
     Raises
     ------
     FileNotFoundError
-        If the archive cannot be had with this checksum, or lacks a file; no part of it is left.
+        If the archive cannot be downloaded, or lacks a file.
     """
-    import pooch
-    import requests
+    folder = Path(folder)
+    if missing_files(folder):
+        archive = folder / Path(address).name
+        download([address], checksum, archive, advice=_ADVICE)
+        _unpack(archive, folder)
 
-    if not missing_files(folder):
-        return
-    try:
-        archive = pooch.retrieve(
-            address, checksum, Path(address).name, Path(folder), progressbar=True
+
+def cifar10_images(*, source: str, folder: str, num_train: int, seed: int) -> Dataset:
+    """Draw a training set from CIFAR-10's photographs; its test images are all held out.
+
+    Each color is shifted and scaled to mean 0 and standard deviation 1 over the training images
+    drawn, and the test images by the same numbers: the customary preprocessing, which the paper
+    says it uses (Section 4.2).
+
+    Parameters
+    ----------
+    source : str
+        "folder": the six files of the binary version lie in `folder`, with any number of images.
+        "download": the same, after fetching what is missing.
+    folder : str
+    num_train : int
+        N, drawn without replacement; CIFAR-10 has 50,000 training images. With one seed, a
+        smaller training set holds the first images of a larger one.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        Inputs of shape (N, 3, 32, 32), float32.
+
+    Raises
+    ------
+    ValueError
+        If there are not that many images, or a file is damaged.
+    FileNotFoundError
+        If a file is missing or cannot be downloaded.
+    """
+    if source not in ("folder", "download"):
+        raise ValueError(f"source must be 'folder' or 'download', got {source!r}")
+    if source == "download":
+        download_cifar10(folder)
+    train, test = read_cifar10(folder)
+    if not 1 <= num_train <= len(train.labels):
+        raise ValueError(
+            f"num_train must be 1 to {len(train.labels)} for the images in {folder}, "
+            f"got {num_train}; draw fewer, or use a folder with more"
         )
-    except requests.HTTPError as error:
-        status = "unknown"
-        if error.response is not None:
-            status = str(error.response.status_code)
-            error.response.close()  # its connection would stay open as long as the error
-        raise _not_downloaded(folder, f"{address} answers with status {status}") from None
-    except requests.RequestException as error:
-        reason = f"{address} cannot be reached, {type(error).__name__}"
-        raise _not_downloaded(folder, reason) from None
-    except ValueError:
-        reason = f"{address} gives another checksum than CIFAR-10's"
-        raise _not_downloaded(folder, reason) from None
-    _unpack(Path(archive), Path(folder))
-
-
-def _not_downloaded(folder: str | Path, reason: str) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"CIFAR-10 is not in {folder} and could not be downloaded ({reason}); run the same command "
-        f"again with a network, or put {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {TEST_FILES[0]} "
-        "there by hand"
+    order = torch.randperm(len(train.labels), generator=generator(seed, "cifar10 training images"))
+    drawn = torch.from_numpy(train.images)[order[:num_train]]
+    means, stds = _color_moments(drawn)
+    return Dataset(
+        _standardized(drawn, means, stds),
+        torch.from_numpy(train.labels)[order[:num_train]].to(torch.int64),
+        _standardized(torch.from_numpy(test.images), means, stds),
+        torch.from_numpy(test.labels).to(torch.int64),
+        num_classes=NUM_CLASSES,
     )
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """The six files, each whole or absent, whatever folder of the archive they lie in."""
+    """Extract the six files, each atomically, from whatever folder of the archive."""
     with tarfile.open(archive) as content:
         members = {Path(member.name).name: member for member in content if member.isfile()}
         for path in missing_files(folder):
             packed = content.extractfile(members[path.name]) if path.name in members else None
             if packed is None:
-                raise _not_downloaded(folder, f"{archive} has no {path.name}")
+                raise FileNotFoundError(
+                    f"{archive} must hold CIFAR-10's six files, and lacks {path.name}; {_ADVICE}"
+                )
             with atomic_path(path) as temporary:
                 temporary.write_bytes(packed.read())
 
@@ -160,3 +196,22 @@ def _read_records(path: Path) -> npt.NDArray[np.uint8]:
     if records[:, 0].max() >= NUM_CLASSES:
         raise CIFAR10FileError(path, f"a label is {records[:, 0].max()}, more than 9")
     return records
+
+
+def _color_moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each color, from its histogram: exact sums of bytes."""
+    levels = torch.arange(256, dtype=torch.float64)
+    counts = torch.stack([color.flatten().bincount(minlength=256) for color in images.unbind(1)])
+    shares = counts.double() / counts.sum(1, keepdim=True)
+    means = shares @ levels
+    return means, (shares @ levels**2 - means**2).sqrt()
+
+
+def _standardized(images: Tensor, means: Tensor, stds: Tensor) -> Tensor:
+    """From bytes to float32 numbers, color by color."""
+    levels = (torch.arange(256, dtype=torch.float64) - means[:, None]) / stds[:, None]
+    colors = [
+        level.to(torch.float32)[color.long()]
+        for level, color in zip(levels, images.unbind(1), strict=True)
+    ]
+    return torch.stack(colors, 1)

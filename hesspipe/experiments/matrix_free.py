@@ -1,10 +1,10 @@
-"""Densities and extreme eigenpairs at a checkpoint, as tables: from products alone."""
+"""Densities and extreme eigenpairs at one checkpoint, from matrix-vector products alone."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,112 +12,146 @@ import pandas as pd
 import torch
 
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS
-from hesspipe.curvature.spectra import density, eigenpairs
-from hesspipe.experiments.spectra import load_objective
+from hesspipe.experiments.loading import load_objective
 from hesspipe.files import digest
+from hesspipe.linalg.density import density as estimate
+from hesspipe.linalg.eigenpairs import eigenpairs as find
+from hesspipe.tables.store import Result
 
 
-def density_table(
+def estimate_density(
+    *,
     path_to_dataset: str | Path,
     path_to_checkpoint: str | Path,
-    matrix: str,
-    patterns: list[str] | None,
-    model: dict[str, Any],
-    settings: dict[str, Any],
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Estimate the spectral density of H, G or R, or of their block of some parameters.
+    model: Mapping[str, Any],
+    matrix: Matrix | str,
+    group: str,
+    patterns: Sequence[str] | None,
+    dtype: str,
+    batch_size: int | None,
+    density: Mapping[str, Any],
+) -> Result:
+    """Estimate the spectral density of H, G or R, or of their diagonal block of a group.
 
     A block of fewer rows than steps takes as many steps as rows: then nothing is left to find.
 
     Parameters
     ----------
     path_to_dataset, path_to_checkpoint : path
-    matrix : {"hessian", "ggn", "residual"}
-    patterns : list of str or None
-        Names of the block's parameters, with wildcards; None is the whole network.
-    model : dict
+    model : mapping
         The experiment's `model` in config.yaml.
-    settings : dict
-        dtype, batch_size and density of its `matrix_free`.
+    matrix : Matrix or str
+    group : str
+        Name of the parameter group.
+    patterns : sequence of str or None
+        Of the names of the group's parameters, with wildcards; None is the whole network.
+    dtype, batch_size
+        See `hesspipe.experiments.loading.load_objective`; dtype by its name.
+    density : mapping
+        num_probes, num_steps and seed; see `hesspipe.linalg.density.density`.
 
     Returns
     -------
-    table : DataFrame
-        probe, node, weight.
-    provenance : dict
-        The training's, the step, the matrix and how it was computed; num_parameters is the
-        size of the block.
+    Result
+        Of kind "density": probe, node, weight. The provenance has the training's, the step, the
+        matrix and how it was computed; num_parameters is the size of the block.
+
+    Raises
+    ------
+    ValueError
+        If a pattern matches no parameter.
     """
+    matrix = Matrix(matrix)
     objective, provenance = load_objective(
-        path_to_dataset, path_to_checkpoint, model, parameters=patterns, **_precision(settings)
+        path_to_dataset,
+        path_to_checkpoint,
+        model,
+        dtype=getattr(torch, dtype),
+        batch_size=batch_size,
+        parameters=patterns,
     )
     operator: Any = OPERATORS[matrix](objective)
     if patterns is not None:
         operator = DiagonalBlock(operator, objective.is_varied)
-    wanted = settings["density"]
-    num_steps = min(wanted["num_steps"], operator.shape[0])
-    result = density(operator, progress=True, **(wanted | {"num_steps": num_steps}))
-    num_probes, num_nodes = result.nodes.shape
+    num_steps = min(density["num_steps"], operator.shape[0])
+    found = estimate(operator, progress=True, **{**density, "num_steps": num_steps})
+    num_probes, num_nodes = found.nodes.shape
     table = pd.DataFrame(
         {
             "probe": torch.arange(num_probes).repeat_interleave(num_nodes).numpy(),
-            "node": result.nodes.flatten().numpy(),
-            "weight": result.weights.flatten().numpy(),
+            "node": found.nodes.flatten().numpy(),
+            "weight": found.weights.flatten().numpy(),
         }
     )
-    return table, provenance | {
-        "matrix": matrix,
-        "method": "stochastic Lanczos quadrature",
-        "patterns": patterns,
-        "num_parameters": operator.shape[0],
-        "density": wanted,
-    }
+    return Result(
+        "density",
+        table,
+        provenance
+        | {
+            "matrix": matrix,
+            "method": "stochastic Lanczos quadrature",
+            "group": group,
+            "patterns": None if patterns is None else list(patterns),
+            "num_parameters": operator.shape[0],
+            "density": dict(density),
+        },
+    )
 
 
-def eigenpairs_table(
+def find_eigenpairs(
+    *,
     path_to_dataset: str | Path,
     path_to_checkpoint: str | Path,
-    matrix: str,
-    model: dict[str, Any],
-    settings: dict[str, Any],
-    own_code: Sequence[str | Path] = (),
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+    model: Mapping[str, Any],
+    matrix: Matrix | str,
+    dtype: str,
+    batch_size: int | None,
+    eigenpairs: Mapping[str, Any],
+    user_code: Sequence[str | Path] = (),
+) -> Result:
     """Compute the extreme eigenvalues of H, G or R with the norms of their true residuals.
 
-    An unfinished search is kept below .hesspipe; a job that was killed goes on from there.
+    An unfinished search is kept below .hesspipe, and the next call with the same arguments
+    resumes it.
 
     Parameters
     ----------
     path_to_dataset, path_to_checkpoint : path
-    matrix : {"hessian", "ggn", "residual"}
-    model : dict
+    model : mapping
         The experiment's `model` in config.yaml.
-    settings : dict
-        dtype, batch_size and eigenpairs of its `matrix_free`.
-    own_code : sequence of path
-        Files behind functions of one's own: an unfinished search of others is not gone on with.
+    matrix : Matrix or str
+    dtype, batch_size
+        See `hesspipe.experiments.loading.load_objective`; dtype by its name.
+    eigenpairs : mapping
+        num_smallest, num_largest, tolerance, max_products and seed; see
+        `hesspipe.linalg.eigenpairs.eigenpairs`.
+    user_code : sequence of path
+        Files of the user's functions; a search is only resumed if they are the same.
 
     Returns
     -------
-    table : DataFrame
-        end ("smallest" or "largest"), rank (0 = smallest), eigenvalue, residual_norm.
-    provenance : dict
-        The training's, the step, the matrix and how it was computed.
+    Result
+        Of kind "eigenpairs": end ("smallest" or "largest"), rank (0 = smallest), eigenvalue,
+        residual_norm. The provenance has the training's, the step, the matrix and how it was
+        computed.
     """
+    matrix = Matrix(matrix)
     objective, provenance = load_objective(
-        path_to_dataset, path_to_checkpoint, model, **_precision(settings)
+        path_to_dataset,
+        path_to_checkpoint,
+        model,
+        dtype=getattr(torch, dtype),
+        batch_size=batch_size,
     )
-    wanted = settings["eigenpairs"]
-    files = [path_to_dataset, path_to_checkpoint, *own_code]
-    specification = [matrix, model, settings, [digest(path) for path in files]]
-    name = hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()[:16]
-    path_to_state = Path(".hesspipe", "eigenpairs", f"{name}.safetensors")
-    path_to_state.parent.mkdir(parents=True, exist_ok=True)
-    operator = OPERATORS[matrix](objective)
-    found = eigenpairs(operator, progress=True, state=path_to_state, **wanted)
-    size, num_smallest = objective.num_parameters, wanted["num_smallest"]
-    num_largest = wanted["num_largest"]
+    state = _path_to_state(
+        [matrix, model, dtype, batch_size, eigenpairs],
+        [path_to_dataset, path_to_checkpoint, *user_code],
+    )
+    found = find(OPERATORS[matrix](objective), progress=True, state=state, **eigenpairs)
+    num_smallest, num_largest = eigenpairs["num_smallest"], eigenpairs["num_largest"]
+    size = objective.num_parameters
     table = pd.DataFrame(
         {
             "end": ["smallest"] * num_smallest + ["largest"] * num_largest,
@@ -126,13 +160,23 @@ def eigenpairs_table(
             "residual_norm": found.residual_norms.numpy(),
         }
     )
-    return table, provenance | {
-        "matrix": matrix,
-        "method": "thick-restart Lanczos",
-        "num_products": found.num_products,
-        "eigenpairs": wanted,
-    }
+    return Result(
+        "eigenpairs",
+        table,
+        provenance
+        | {
+            "matrix": matrix,
+            "method": "thick-restart Lanczos",
+            "num_products": found.num_products,
+            "eigenpairs": dict(eigenpairs),
+        },
+    )
 
 
-def _precision(settings: dict[str, Any]) -> dict[str, Any]:
-    return {"dtype": getattr(torch, settings["dtype"]), "batch_size": settings["batch_size"]}
+def _path_to_state(settings: Sequence[Any], files: Sequence[str | Path]) -> Path:
+    """Where an unfinished search is kept: equal settings and files share it."""
+    text = json.dumps([*settings, [digest(path) for path in files]], sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = Path(".hesspipe", "eigenpairs", f"{name}.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,36 +1,36 @@
-"""One training of a configured experiment: from a dataset's file to checkpoints."""
+"""One training of a configured experiment, or a saved state in its place: to checkpoints."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
+from torch import nn
 
 from hesspipe.data.dataset import Dataset, read_dataset
-from hesspipe.errors import DamagedFileError
-from hesspipe.files import atomic_path, digest, read_tensors
-from hesspipe.hardware import pick_device
-from hesspipe.networks.build import build_loss, build_network, refuse_random_training
-from hesspipe.networks.training import (
-    Schedule,
-    checkpoint_path,
-    load_checkpoint,
-    state_folder,
-    train,
+from hesspipe.experiments.loading import load_data
+from hesspipe.files import atomic_path, digest
+from hesspipe.networks.build import (
+    build_loss,
+    build_network,
+    build_uninitialized,
+    refuse_random_training,
 )
+from hesspipe.networks.checkpoints import Checkpoint, read_checkpoint
+from hesspipe.networks.saved_states import load_state
+from hesspipe.networks.training import Schedule, checkpoint_path, state_folder, train
 from hesspipe.seeding import derive_seed
+from hesspipe.tables.store import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A training and its unfinished state, which a killed job leaves and the next one finds.
+    """A training and its unfinished state, which a killed job leaves and the next one resumes.
 
     Attributes
     ----------
@@ -39,62 +39,44 @@ class TrainingRun:
         Its name in config.yaml.
     seed : int
         Draws the initial point and orders the batches.
-    model, training : dict
+    model, training : mapping
         Their entries in config.yaml.
-    own_code : sequence of path
-        Files behind functions of one's own: an unfinished training of others is not gone on with.
+    user_code : sequence of path
+        Files of the user's functions; a training is only resumed if they are the same.
     path_to_start : str or Path, optional
-        Checkpoint of another experiment on the same network, whose point is this one's start.
+        Checkpoint of another experiment on the same network, at which this one starts.
     """
 
     path_to_dataset: str | Path
     experiment: str
     seed: int
-    model: dict[str, Any]
-    training: dict[str, Any]
-    own_code: Sequence[str | Path] = ()
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    user_code: Sequence[str | Path] = ()
     path_to_start: str | Path | None = None
 
     @cached_property
-    def device(self) -> torch.device:
-        """Where the training runs; see `hesspipe.hardware.pick_device`."""
-        return pick_device()
+    def data(self) -> Dataset:
+        """The data, in the training's dtype, on its device."""
+        return load_data(self.path_to_dataset, self.dtype)
 
-    @cached_property
-    def dataset(self) -> Dataset:
-        """The data, in the training's dtype."""
-        dtype = getattr(torch, self.training["dtype"])
-        return read_dataset(self.path_to_dataset).to(dtype, self.device)
+    @property
+    def dtype(self) -> torch.dtype:
+        """The training's dtype."""
+        dtype: torch.dtype = getattr(torch, self.training["dtype"])
+        return dtype
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What decided the numbers."""
-        about = {
-            "experiment": self.experiment,
-            "seed": self.seed,
-            "dataset": self.dataset.settings,
-            "num_classes": self.dataset.num_classes,
-            "num_samples": len(self.dataset.train_inputs),
-            "model": self.model,
-            "training": self.training,
-            "dtype": self.training["dtype"],
-            "device": self.device.type,
-        }
-        return about if self.path_to_start is None else about | {"starts_from": self._origin}
-
-    @property
-    def _origin(self) -> dict[str, Any]:
-        """Which experiment and step the starting point is from."""
+        """What decides the numbers."""
+        provenance = _provenance(
+            self.experiment, self.seed, self.data, self.model, self.training, self.training["dtype"]
+        )
         if self.path_to_start is None:
-            return {}
-        _, about = read_tensors(self.path_to_start)
-        try:
-            return {
-                "experiment": json.loads(about["provenance"])["experiment"],
-                "step": int(about["step"]),
-            }
-        except (KeyError, ValueError) as error:
-            raise DamagedFileError(self.path_to_start, f"no provenance: {error}") from None
+            return provenance
+        start = Checkpoint.read(self.path_to_start)
+        origin = {key: start.origin[key] for key in ("experiment", "step") if key in start.origin}
+        return provenance | {"starts_from": origin}
 
     @property
     def path_to_state(self) -> Path:
@@ -105,41 +87,36 @@ class TrainingRun:
                 **self.provenance,
                 **start,
                 "dataset_digest": digest(self.path_to_dataset),
-                "own_code": {str(path): digest(path) for path in self.own_code},
+                "user_code": {str(path): digest(path) for path in self.user_code},
                 "num_threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             }
         )
 
-    def train(self, *, progress: bool = True) -> pd.DataFrame:
+    def train(self, *, progress: bool = True) -> Result:
         """Train from the starting point, or from where an earlier job was stopped.
 
-        The order of the batches of a continuation has a random stream of its own.
+        The order of the batches of a continuation has its own random stream.
 
         Returns
         -------
-        DataFrame
-            The history; see `hesspipe.networks.training.train`.
+        Result
+            Of kind "history"; see `hesspipe.networks.training.train`.
         """
-        data = self.dataset
-        settings = {key: self.training[key] for key in self.training if key in _SCHEDULE}
-        dtype = getattr(torch, self.training["dtype"])
-        network = build_network(data.train_inputs, data.num_classes, self.seed, self.model, dtype)
-        refuse_random_training(network)
-        order_seed = self.seed
-        if self.path_to_start is not None:
-            load_checkpoint(network, self.path_to_start)
-            order_seed = derive_seed(self.seed, "continuation")
-        return train(
-            network,
-            data,
+        names = {field.name for field in fields(Schedule)}
+        settings = {key: self.training[key] for key in self.training if key in names}
+        is_continuation = self.path_to_start is not None
+        history = train(
+            self._start(),
+            self.data,
             Schedule(**{"batch_size": None, **settings}),
-            seed=order_seed,
+            seed=derive_seed(self.seed, "continuation") if is_continuation else self.seed,
             path_to_state=self.path_to_state,
             loss_fn=build_loss(self.model),
-            about={"provenance": json.dumps(self.provenance, sort_keys=True)},
+            provenance=self.provenance,
             progress=progress,
         )
+        return Result("history", history, self.provenance)
 
     def collect_checkpoints(self, paths_to_checkpoints: Sequence[str | Path]) -> None:
         """Copy the finished training's checkpoints to their places and remove its state.
@@ -156,12 +133,69 @@ class TrainingRun:
                 shutil.copyfile(checkpoint_path(folder, step), temporary)
         shutil.rmtree(folder)
 
+    def _start(self) -> nn.Module:
+        """The network at its starting point."""
+        build = build_network if self.path_to_start is None else build_uninitialized
+        inputs, num_classes = self.data.train_inputs, self.data.num_classes
+        network = build(inputs, num_classes, self.seed, self.model, self.dtype)
+        refuse_random_training(network)
+        if self.path_to_start is not None:
+            read_checkpoint(self.path_to_start, network).into(network)
+        return network
 
-_SCHEDULE = {
-    "step_size",
-    "num_steps",
-    "batch_size",
-    "record_every",
-    "checkpoint_every",
-    "num_recorded",
-}
+
+def import_state(
+    *,
+    path_to_dataset: str | Path,
+    path_to_state: str | Path,
+    experiment: str,
+    seed: int,
+    model: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> Checkpoint:
+    """Check that a saved state dict is that of the experiment's network: its step 0.
+
+    In float64, so that everything computed from it is exact whatever dtype it was saved in.
+
+    Parameters
+    ----------
+    path_to_dataset, path_to_state : path
+        The state is a safetensors file of the network's `state_dict()`.
+    experiment : str
+    seed : int
+        Names the run; nothing is drawn.
+    model, training : mapping
+        Their entries in config.yaml.
+
+    Raises
+    ------
+    ValueError
+        If the state is not that of this network.
+    """
+    data = read_dataset(path_to_dataset).to(torch.float64, torch.device("cpu"))
+    network = build_uninitialized(data.train_inputs, data.num_classes, seed, model, torch.float64)
+    load_state(network, path_to_state)
+    provenance = _provenance(experiment, seed, data, model, training, "float64")
+    return Checkpoint.of(network, 0, provenance)
+
+
+def _provenance(
+    experiment: str,
+    seed: int,
+    data: Dataset,
+    model: Mapping[str, Any],
+    training: Mapping[str, Any],
+    dtype: str,
+) -> dict[str, Any]:
+    """What decides the numbers of a run, as every checkpoint and table of it stores it."""
+    return {
+        "experiment": experiment,
+        "seed": seed,
+        "dataset": data.settings,
+        "num_classes": data.num_classes,
+        "num_samples": len(data.train_inputs),
+        "model": dict(model),
+        "training": dict(training),
+        "dtype": dtype,
+        "device": data.train_inputs.device.type,
+    }

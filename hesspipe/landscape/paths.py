@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from hesspipe.data.dataset import Dataset
 from hesspipe.networks.evaluation import loss_and_accuracy
+from hesspipe.objective.flattening import unflatten
+from hesspipe.objective.reductions import LossFunction
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,6 @@ class Plane:
         return first, second, distance
 
 
-def parameter_vector(model: nn.Module) -> Tensor:
-    """Give a model's parameters as one vector, shape (P,), float64.
-
-    In the order of `model.named_parameters()`, each row-major.
-    """
-    return torch.cat([value.detach().double().reshape(-1) for value in model.parameters()])
-
-
 def line_coefficients(num_between: int, num_beyond: int) -> list[float]:
     """Give evenly spaced coefficients of a line, 0 and 1 exactly among them.
 
@@ -77,6 +71,7 @@ def evaluate_line(
     second: Tensor,
     coefficients: Sequence[float],
     *,
+    loss_fn: LossFunction = nn.functional.cross_entropy,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Evaluate a network on the straight line through two points.
@@ -94,6 +89,7 @@ def evaluate_line(
         Where the coefficient is 0 and 1.
     coefficients : sequence of float
         Of (1 - coefficient) first + coefficient second.
+    loss_fn : callable (outputs, targets) -> scalar Tensor
     progress : bool
         Show a progress bar.
 
@@ -111,8 +107,8 @@ def evaluate_line(
     first, second = first.double(), second.double()
     for coefficient in tqdm(coefficients, desc="line", unit="point", disable=not progress):
         _put(network, (1 - coefficient) * first + coefficient * second)
-        train = loss_and_accuracy(network, data.train_inputs, data.train_targets)
-        test = loss_and_accuracy(network, data.test_inputs, data.test_targets)
+        train = loss_and_accuracy(network, data.train_inputs, data.train_targets, loss_fn)
+        test = loss_and_accuracy(network, data.test_inputs, data.test_targets, loss_fn)
         _check_finite(train[0] + test[0], f"coefficient {coefficient}")
         rows.append((coefficient, *train, *test))
     columns = ["coefficient", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
@@ -166,13 +162,19 @@ def plane_grid(points: Sequence[tuple[float, float]], num_points: int, margin: f
 
 
 def evaluate_plane(
-    model: nn.Module, data: Dataset, plane: Plane, grid: Tensor, *, progress: bool = False
+    model: nn.Module,
+    data: Dataset,
+    plane: Plane,
+    grid: Tensor,
+    *,
+    loss_fn: LossFunction = nn.functional.cross_entropy,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Evaluate a network's training loss at points of a plane.
 
     Parameters
     ----------
-    model, data
+    model, data, loss_fn
         See `evaluate_line`.
     plane : Plane
     grid : Tensor, shape (n, 2)
@@ -193,7 +195,7 @@ def evaluate_plane(
     network, rows = copy.deepcopy(model), []
     for first, second in tqdm(grid.tolist(), desc="plane", unit="point", disable=not progress):
         _put(network, plane.point(first, second))
-        loss, _ = loss_and_accuracy(network, data.train_inputs, data.train_targets)
+        loss, _ = loss_and_accuracy(network, data.train_inputs, data.train_targets, loss_fn)
         _check_finite(loss, f"the point ({first:.4g}, {second:.4g})")
         rows.append((first, second, loss))
     return pd.DataFrame(rows, columns=["first", "second", "train_loss"])
@@ -202,10 +204,10 @@ def evaluate_plane(
 def _put(network: nn.Module, theta: Tensor) -> None:
     """Fill a network's parameters from a vector, rounding to their dtype."""
     parameters = list(network.parameters())
-    parts = theta.split([parameter.numel() for parameter in parameters])
+    parts = unflatten(theta, [parameter.shape for parameter in parameters])
     with torch.no_grad():
         for parameter, part in zip(parameters, parts, strict=True):
-            parameter.copy_(part.view_as(parameter))
+            parameter.copy_(part)
 
 
 def _check_finite(loss: float, where: str) -> None:

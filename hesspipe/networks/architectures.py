@@ -1,4 +1,4 @@
-"""The paper's architectures."""
+"""The paper's architectures, with parameters zero or at a random initial point."""
 
 from __future__ import annotations
 
@@ -260,6 +260,33 @@ def initialize_scaled(model: nn.Module, gain: float, generator: torch.Generator)
         parameter.copy_((gain / parameter[0].numel()) ** 0.5 * numbers)
 
 
+def build_architecture(
+    inputs: Tensor, num_outputs: int, *, kind: str, **settings: Any
+) -> nn.Module:
+    """Build one of the paper's networks with all parameters zero.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (N, ...)
+        A batch of what the network will see; decides its input size, dtype and device.
+    num_outputs : int
+        C, the number of classes.
+    kind : str
+        "mlp", "convnet" or "alexnet".
+    **settings
+        The other arguments of the function of that name.
+    """
+    if kind == "mlp":
+        model = mlp(num_inputs=inputs[0].numel(), num_outputs=num_outputs, **settings)
+    elif kind == "convnet":
+        model = convnet(input_shape=inputs.shape[1:], num_outputs=num_outputs, **settings)
+    elif kind == "alexnet":
+        model = alexnet(input_shape=inputs.shape[1:], num_outputs=num_outputs, **settings)
+    else:
+        raise ValueError(f"model kind must be 'mlp', 'convnet' or 'alexnet', got {kind!r}")
+    return model.to(inputs.device, inputs.dtype)
+
+
 def build_model(
     inputs: Tensor,
     num_outputs: int,
@@ -270,37 +297,23 @@ def build_model(
     initial_gain: float | None = None,
     **settings: Any,
 ) -> nn.Module:
-    """Build a model from its entry in config.yaml, at a random initial point.
+    """Build one of the paper's networks at a random initial point.
 
     Parameters
     ----------
-    inputs : Tensor, shape (N, ...)
-        A batch of what the model will see: gives its input size, dtype and device.
-    num_outputs : int
-        C, the number of classes.
+    inputs, num_outputs, kind, **settings
+        See `build_architecture`.
     generator : torch.Generator
         Draws the initial point; on the CPU.
-    kind : str
-        "mlp", "convnet" or "alexnet".
     initial_std, initial_gain : float
-        One of them: see `initialize_normal` and `initialize_scaled`.
-    **settings
-        The other arguments of the function of that name.
+        Exactly one of them: see `initialize_normal` and `initialize_scaled`.
     """
     if (initial_std is None) == (initial_gain is None):
         raise ValueError(
             "one of initial_std and initial_gain must be given, "
             f"got {initial_std} and {initial_gain}"
         )
-    if kind == "mlp":
-        model = mlp(num_inputs=inputs[0].numel(), num_outputs=num_outputs, **settings)
-    elif kind == "convnet":
-        model = convnet(input_shape=inputs.shape[1:], num_outputs=num_outputs, **settings)
-    elif kind == "alexnet":
-        model = alexnet(input_shape=inputs.shape[1:], num_outputs=num_outputs, **settings)
-    else:
-        raise ValueError(f"model kind must be 'mlp', 'convnet' or 'alexnet', got {kind!r}")
-    model = model.to(inputs.device, inputs.dtype)
+    model = build_architecture(inputs, num_outputs, kind=kind, **settings)
     if initial_gain is not None:
         initialize_scaled(model, initial_gain, generator)
     elif initial_std is not None:

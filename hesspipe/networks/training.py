@@ -1,4 +1,4 @@
-"""Constant-step descent, GD and SGD, that can be killed and goes on where it was.
+"""Descent with a constant step, GD and SGD, that resumes after a kill with identical results.
 
 The update is theta <- theta - step_size * gradient, without momentum or decay, so the
 parameters at a step are the whole state: a checkpoint and the (stateless) order of batches
@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from hesspipe.data.dataset import Dataset
 from hesspipe.errors import DamagedFileError, DivergedError
-from hesspipe.files import atomic_path, read_tensors, write_tensors
+from hesspipe.files import atomic_path
 from hesspipe.hardware import exact_kernels
+from hesspipe.networks.checkpoints import Checkpoint
 from hesspipe.networks.evaluation import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
@@ -80,7 +81,7 @@ def train(
     seed: int,
     path_to_state: str | Path,
     loss_fn: LossFunction = nn.functional.cross_entropy,
-    about: Mapping[str, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Minimize a loss, keeping checkpoints on the way.
@@ -103,8 +104,8 @@ def train(
         the last record, and `history.parquet`.
     loss_fn : callable (outputs, targets) -> scalar Tensor
         The paper's is the mean cross-entropy.
-    about : mapping of str to str, optional
-        Stored in every checkpoint.
+    provenance : mapping, optional
+        JSON-like; stored in every checkpoint.
     progress : bool
         Show a progress bar with the last recorded loss.
 
@@ -139,7 +140,7 @@ def train(
             rows.append(_evaluate(model, data, loss_fn, step, schedule.num_recorded))
             _check_finite(rows[-1]["gradient_norm"], "norm of the gradient", step, schedule, folder)
             bar.set_postfix(loss=f"{rows[-1]['train_loss']:.3g}", refresh=False)
-            _save(model, rows, folder, step, about or {})
+            _save(model, rows, folder, step, provenance or {})
             _forget_records_before(step, folder, schedule)
         if step == schedule.num_steps:
             break
@@ -164,27 +165,6 @@ def state_folder(specification: Mapping[str, Any]) -> Path:
     return Path(".hesspipe", "training", hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> dict[str, str]:
-    """Put a checkpoint's parameters and buffers into a model of the same architecture.
-
-    Returns
-    -------
-    dict of str to str
-        The step, and what was stored with it.
-
-    Raises
-    ------
-    DamagedFileError
-        If the file is truncated, or its tensors are not this model's.
-    """
-    tensors, about = read_tensors(path)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise DamagedFileError(path, f"not a checkpoint of this model: {error}") from None
-    return about
-
-
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Where a training's state keeps the checkpoint of a step."""
     return folder / f"step{step}.safetensors"
@@ -195,12 +175,12 @@ def _save(
     rows: list[Row],
     folder: Path,
     step: int,
-    about: Mapping[str, str],
+    provenance: Mapping[str, Any],
 ) -> None:
-    """The history first: a checkpoint then never lies ahead of it."""
+    """Write the history first: a checkpoint is then never ahead of it."""
     with atomic_path(folder / "history.parquet") as temporary:
         pd.DataFrame(rows).to_parquet(temporary)
-    write_tensors(model.state_dict(), checkpoint_path(folder, step), {"step": str(step), **about})
+    Checkpoint.of(model, step, provenance).write(checkpoint_path(folder, step))
 
 
 def _forget_records_before(step: int, folder: Path, schedule: Schedule) -> None:
@@ -219,10 +199,11 @@ def _resume(model: nn.Module, folder: Path) -> tuple[int, list[Row]]:
     for step in sorted(_saved_steps(folder), reverse=True):
         path = checkpoint_path(folder, step)
         try:
-            load_checkpoint(model, path)
+            checkpoint = Checkpoint.read(path)
             history = pd.read_parquet(folder / "history.parquet")
+            checkpoint.into(model)
         except (DamagedFileError, OSError, ValueError):
-            continue  # a disk that lost power; training from the one before writes it anew
+            continue  # a disk that lost power; training from the previous one writes it again
         return step, history[history["step"] < step].to_dict("records")
     return 0, []
 

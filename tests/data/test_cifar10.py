@@ -23,12 +23,20 @@ from cifar10_files import (
     write_files,
 )
 
-from hesspipe.data.cifar10 import ADDRESS, CHECKSUM, download_cifar10, missing_files, read_cifar10
-from hesspipe.data.dataset import cifar10_images, make_dataset, read_dataset, write_dataset
+from hesspipe.data.cifar10 import (
+    ADDRESS,
+    CHECKSUM,
+    cifar10_images,
+    download_cifar10,
+    missing_files,
+    read_cifar10,
+)
+from hesspipe.data.dataset import read_dataset, write_dataset
+from hesspipe.data.make import make_dataset
 from hesspipe.errors import CIFAR10FileError
 from hesspipe.seeding import generator
 
-WAY_OUT = "replace it by CIFAR-10's own file, or delete it and set source: download"
+ADVICE = "replace it by CIFAR-10's own file, or delete it and set source: download"
 
 
 def test_read_cifar10_gives_what_the_files_hold(tmp_path):
@@ -67,7 +75,7 @@ def test_read_cifar10_refuses_a_file_that_is_not_whole_or_foreign(tmp_path, cont
     with pytest.raises(CIFAR10FileError) as caught:
         read_cifar10(folder)
     assert str(caught.value) == (
-        f"{folder / 'data_batch_2.bin'} is not CIFAR-10's binary layout ({reason}); {WAY_OUT}"
+        f"{folder / 'data_batch_2.bin'} is not CIFAR-10's binary layout ({reason}); {ADVICE}"
     )
 
 
@@ -174,14 +182,14 @@ def test_download_cifar10_leaves_files_that_are_there(tmp_path, home_page):
 
 
 def failure(folder: Path, address: str, checksum: str) -> str:
-    """The reason for which a download is refused, with the way out taken off."""
+    """The reason for which a download is refused, without the advice."""
     with pytest.raises(FileNotFoundError) as caught:
         download_cifar10(folder, address=address, checksum=checksum)
     text = str(caught.value)
-    start, end = f"CIFAR-10 is not in {folder} and could not be downloaded (", "); run the same"
+    start = f"{folder / Path(address).name} could not be downloaded ("
+    end = "); run the same command again with a network connection, or put data_batch_1.bin to "
     assert text.startswith(start)
-    assert text.endswith("or put data_batch_1.bin to data_batch_5.bin and test_batch.bin there "
-                         "by hand")  # fmt: skip
+    assert text.endswith("data_batch_5.bin and test_batch.bin into its folder yourself")
     return text[len(start) : text.index(end)]
 
 
@@ -190,7 +198,7 @@ def test_download_cifar10_refuses_a_wrong_checksum_and_leaves_nothing(tmp_path, 
     right = md5(path)
     path.write_bytes(path.read_bytes()[:-20])
     folder = tmp_path / "cifar10"
-    assert failure(folder, address, right) == f"{address} gives another checksum than CIFAR-10's"
+    assert failure(folder, address, right) == f"{address} serves a file with another checksum"
     assert not list(folder.iterdir())
 
 
@@ -213,8 +221,9 @@ def test_download_cifar10_names_a_file_that_the_archive_lacks(tmp_path, home_pag
     address, path, _ = home_page
     path.write_bytes(archive([name for name in FILES if name != "data_batch_4.bin"]))
     folder = tmp_path / "cifar10"
-    reason = failure(folder, address, md5(path))
-    assert reason == f"{folder / 'cifar.tar.gz'} has no data_batch_4.bin"
+    message = r"cifar.tar.gz must hold CIFAR-10's six files, and lacks data_batch_4.bin; .*yourself"
+    with pytest.raises(FileNotFoundError, match=message):
+        download_cifar10(folder, address=address, checksum=md5(path))
 
 
 def test_download_cifar10_knows_the_home_page_and_its_checksum():

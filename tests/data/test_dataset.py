@@ -9,13 +9,9 @@ import yaml
 from sklearn.datasets import make_blobs
 from torch import Tensor, nn
 
-from hesspipe.data.dataset import (
-    Dataset,
-    gaussian_clusters,
-    make_dataset,
-    read_dataset,
-    write_dataset,
-)
+from hesspipe.data.clusters import gaussian_clusters
+from hesspipe.data.dataset import Dataset, read_dataset, write_dataset
+from hesspipe.data.make import make_dataset
 from hesspipe.errors import DamagedFileError
 from hesspipe.files import write_tensors
 from hesspipe.seeding import derive_seed

@@ -18,13 +18,15 @@ import yaml
 from torch import Tensor, nn
 
 from hesspipe.curvature.dense import hessian_matrix
-from hesspipe.data.dataset import Dataset, make_dataset, mnist_digits, read_dataset, write_dataset
+from hesspipe.data.dataset import Dataset, read_dataset, write_dataset
+from hesspipe.data.make import make_dataset
 from hesspipe.data.mnist import (
     CHECKSUMS,
     MIRRORS,
     Digits,
     download_digits,
     embedded_digits,
+    mnist_digits,
     read_digits,
 )
 from hesspipe.errors import DigitsFileError
@@ -39,7 +41,7 @@ EMBEDDED = {"source": "embedded", "folder": None, "num_train": 1000, "seed": 0}
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 NAMES = [TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS]
-WAY_OUT = "replace it by MNIST's own file, or delete it and set source: download"
+ADVICE = "replace it by MNIST's own file, or delete it and set source: download"
 
 
 # Idx files, written from the format's description alone.
@@ -317,9 +319,9 @@ def refusal(folder: Path) -> str:
     with pytest.raises(DigitsFileError) as caught:
         read_digits(folder)
     message = str(caught.value)
-    assert message.endswith(f"); {WAY_OUT}")
+    assert message.endswith(f"); {ADVICE}")
     assert "\n" not in message
-    return message.removesuffix(f"); {WAY_OUT}")
+    return message.removesuffix(f"); {ADVICE}")
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -502,9 +504,10 @@ def test_download_digits_says_that_there_is_no_network(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     first = f"{NO_SERVER}first/"
     assert failed_download(tmp_path, [first, NO_SERVER]) == (
-        f"{tmp_path / TRAIN_IMAGES}.gz could not be downloaded ({first} cannot be reached, "
-        f"ConnectionError; {NO_SERVER} cannot be reached, ConnectionError); run the same command "
-        "again with a network, put the file there by hand, or set source: embedded"
+        f"{tmp_path / TRAIN_IMAGES}.gz could not be downloaded ({first}{TRAIN_IMAGES}.gz cannot "
+        f"be reached, ConnectionError; {NO_SERVER}{TRAIN_IMAGES}.gz cannot be reached, "
+        "ConnectionError); run the same command again with a network connection, put the file "
+        "there yourself, or set source: embedded"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -513,7 +516,7 @@ def test_download_digits_refuses_another_checksum_and_leaves_nothing_behind(tmp_
     (mirror.folder / f"{TRAIN_LABELS}.gz").write_bytes(b"something else")
     folder = tmp_path / "mnist"
     found = failed_download(folder, [mirror.address])
-    reason = f"{mirror.address} gives another SHA-256 than MNIST's"
+    reason = f"{mirror.address}{TRAIN_LABELS}.gz serves a file with another checksum"
     assert found.startswith(f"{folder / TRAIN_LABELS}.gz could not be downloaded ({reason});")
     # Those before it are whole; of it there is nothing, not under another name either.
     before = list(SUMS)[: list(SUMS).index(f"{TRAIN_LABELS}.gz")]
@@ -523,7 +526,7 @@ def test_download_digits_refuses_another_checksum_and_leaves_nothing_behind(tmp_
 def test_download_digits_says_what_a_mirror_answers(tmp_path, mirror):
     (mirror.folder / f"{TEST_LABELS}.gz").unlink()
     found = failed_download(tmp_path / "mnist", [mirror.address])
-    assert f"({mirror.address} answers with status 404);" in found
+    assert f"({mirror.address}{TEST_LABELS}.gz answers with status 404);" in found
 
 
 def test_download_digits_goes_on_to_the_next_mirror(tmp_path, mirror):

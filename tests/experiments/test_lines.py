@@ -11,14 +11,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hesspipe.data.dataset import make_dataset, read_dataset, write_dataset
+from hesspipe.data.dataset import write_dataset
+from hesspipe.data.make import make_dataset
 from hesspipe.errors import DamagedFileError
-from hesspipe.experiments.lines import align_checkpoint, line_table, load_solution, plane_tables
+from hesspipe.experiments.lines import align_units, evaluate_line, evaluate_plane
+from hesspipe.experiments.loading import Solution, load_solution
 from hesspipe.experiments.training import TrainingRun
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.landscape.alignment import permute_units
-from hesspipe.landscape.paths import parameter_vector
-from hesspipe.tables.store import read_parts, write_table
+from hesspipe.networks.checkpoints import Checkpoint
+from hesspipe.tables.store import Result, read_parts, write_result
 
 DATASET = {"kind": "mnist_digits", "source": "embedded", "folder": None, "num_train": 60, "seed": 0}
 MODEL = {
@@ -33,15 +35,31 @@ LINES = {"num_between": 4, "num_beyond": 2}
 PATHS = [f"step{step}.safetensors" for step in (0, 6, 12)]
 
 
+def a_run(part: str, seed: int, start: Path | None, **changes: Any) -> TrainingRun:
+    return TrainingRun(
+        path_to_dataset="data.safetensors", experiment=part, seed=seed, model=MODEL,
+        training=TRAINING | changes, path_to_start=start,
+    )  # fmt: skip
+
+
 def run(part: str, seed: int, start: Path | None = None, **changes: Any) -> pd.DataFrame:
-    """Train one part into a folder of its own, and write its history."""
-    trained = TrainingRun(
-        "data.safetensors", part, seed, MODEL, TRAINING | changes, path_to_start=start
-    )
+    """Train one part into its own folder, and write its history."""
+    trained = a_run(part, seed, start, **changes)
     history, folder = trained.train(progress=False), Path(f"{part}{seed}")
     trained.collect_checkpoints([folder / path for path in PATHS])
-    write_table(history, folder / "history.parquet", "history", trained.provenance)
-    return history
+    write_result(history, folder / "history.parquet")
+    return history.table
+
+
+def solution(path: str) -> Solution:
+    return load_solution("data.safetensors", path, MODEL)
+
+
+def aligned(path_to_reference: str, path_to_other: str) -> Checkpoint:
+    return align_units(
+        path_to_dataset="data.safetensors", path_to_reference=path_to_reference,
+        path_to_other=path_to_other, model=MODEL,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +104,7 @@ def test_parts_of_one_seed_see_batches_in_orders_of_their_own() -> None:
 
 def test_unfinished_state_belongs_to_one_starting_point() -> None:
     runs = [
-        TrainingRun("data.safetensors", "sb", 0, MODEL, TRAINING, path_to_start=start)
+        a_run("sb", 0, start)
         for start in (None, Path("lb0/step6.safetensors"), Path("lb0/step12.safetensors"))
     ]
     assert len({trained.path_to_state for trained in runs}) == 3
@@ -95,66 +113,56 @@ def test_unfinished_state_belongs_to_one_starting_point() -> None:
 def test_start_without_provenance_is_refused() -> None:
     tensors, _ = read_tensors("lb0/step12.safetensors")
     write_tensors(tensors, "bare.safetensors", {})
-    bare = TrainingRun(
-        "data.safetensors", "sb", 0, MODEL, TRAINING, path_to_start="bare.safetensors"
-    )
-    with pytest.raises(DamagedFileError, match=r"bare.safetensors .*no provenance"):
+    bare = a_run("sb", 0, Path("bare.safetensors"))
+    with pytest.raises(DamagedFileError, match=r"bare.safetensors .*it lacks 'parameters'"):
         bare.train(progress=False)
 
 
 def test_line_meets_the_last_records_of_both_histories_to_the_last_bit() -> None:
-    ends = "lb0/step12.safetensors", "sb0/step12.safetensors"
-    table, about = line_table("data.safetensors", *ends, MODEL, LINES)
+    line = evaluate_line(
+        path_to_dataset="data.safetensors", path_to_first="lb0/step12.safetensors",
+        path_to_second="sb0/step12.safetensors", model=MODEL, lines=LINES,
+    )  # fmt: skip
+    table = line.table
     assert list(table["coefficient"]) == [-0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
     for part, place in (("lb", 0.0), ("sb", 1.0)):
         record = pd.read_parquet(f"{part}0/history.parquet").iloc[-1]
         found = table[table["coefficient"] == place].iloc[0]
         for column in table.columns.drop("coefficient"):
             assert found[column] == record[column], (part, column)
-    assert about["first"] == {"experiment": "lb", "seed": 0, "step": 12}
-    assert about["second"] == {"experiment": "sb", "seed": 0, "step": 12}
-    write_table(table, "line.parquet", "line", about)
+    assert line.provenance["first"] == {"experiment": "lb", "seed": 0, "step": 12}
+    assert line.provenance["second"] == {"experiment": "sb", "seed": 0, "step": 12}
+    write_result(line, "line.parquet")
 
 
-def test_align_checkpoint_gives_the_same_function_nearer_to_the_reference() -> None:
-    align_checkpoint(
-        "data.safetensors", "sb0/step12.safetensors", "sb1/step12.safetensors", MODEL,
-        "aligned.safetensors",
-    )  # fmt: skip
-    dataset = read_dataset("data.safetensors")
-    reference, other, aligned = (
-        load_solution(dataset, path, MODEL)
-        for path in ("sb0/step12.safetensors", "sb1/step12.safetensors", "aligned.safetensors")
-    )
-    assert aligned.end == {"experiment": "sb", "seed": 1, "step": 12, "aligned_to": 0}
-    inputs = dataset.test_inputs[:50].float()
+def test_align_units_gives_the_same_function_nearer_to_the_reference() -> None:
+    paths = ["sb0/step12.safetensors", "sb1/step12.safetensors", "aligned.safetensors"]
+    aligned(*paths[:2]).write(paths[2])
+    reference, other, found = (solution(path) for path in paths)
+    assert found.checkpoint.origin == {"experiment": "sb", "seed": 1, "step": 12, "aligned_to": 0}
+    inputs = other.data.test_inputs[:50]
     expected = other.network(inputs)
     eps = torch.finfo(torch.float32).eps
-    assert (aligned.network(inputs) - expected).abs().max() < 50 * eps * expected.abs().max()
-    vectors = [parameter_vector(end.network) for end in (reference, other, aligned)]
-    assert (vectors[2] - vectors[0]).norm() < (vectors[1] - vectors[0]).norm()
-    assert torch.equal(vectors[2].sort().values, vectors[1].sort().values)
+    assert (found.network(inputs) - expected).abs().max() < 50 * eps * expected.abs().max()
+    points = [end.checkpoint.theta.double() for end in (reference, other, found)]
+    assert (points[2] - points[0]).norm() < (points[1] - points[0]).norm()
+    assert torch.equal(points[2].sort().values, points[1].sort().values)
 
 
-def test_align_checkpoint_finds_a_permuted_checkpoint_again() -> None:
-    dataset = read_dataset("data.safetensors")
-    original = load_solution(dataset, "sb0/step12.safetensors", MODEL)
+def test_align_units_finds_a_permuted_checkpoint_again() -> None:
+    original = solution("sb0/step12.safetensors")
     random = np.random.default_rng(0)
     orders = [random.permutation(size) for size in MODEL["channels"]]
-    _, about = read_tensors("sb0/step12.safetensors")
-    tensors = permute_units(original.network, orders).state_dict()
-    write_tensors(tensors, "permuted.safetensors", about)
-    paths = "sb0/step12.safetensors", "permuted.safetensors", MODEL, "again.safetensors"
-    align_checkpoint("data.safetensors", *paths)
-    again = load_solution(dataset, "again.safetensors", MODEL)
-    assert torch.equal(parameter_vector(again.network), parameter_vector(original.network))
+    permuted = permute_units(original.network, orders)
+    Checkpoint.of(permuted, 12, original.checkpoint.provenance).write("permuted.safetensors")
+    again = aligned("sb0/step12.safetensors", "permuted.safetensors")
+    assert torch.equal(again.theta, original.checkpoint.theta)
+    assert not torch.equal(Checkpoint.read("permuted.safetensors").theta, again.theta)
 
 
 def test_plane_holds_the_three_ends_at_the_losses_of_their_records() -> None:
-    parts = [[f"{part}0/{path}" for path in PATHS] for part in ("lb", "sb")]
-    grid, points, about = plane_tables(
-        "data.safetensors", parts, "sb1/step12.safetensors", MODEL, {"num_points": 3, "margin": 0.0}
-    )
+    grid, marked = a_plane()
+    points = marked.table
     assert list(points["point"]) == ["path"] * 6 + ["large batch", "small batch", "other seed"]
     assert list(points["step"]) == [0, 6, 12, 12, 18, 24, 12, 24, 24]
     ends = points.tail(3).set_index("point")
@@ -163,22 +171,31 @@ def test_plane_holds_the_three_ends_at_the_losses_of_their_records() -> None:
     assert tuple(ends.loc["large batch", ["first", "second"]]) == (0.0, 0.0)
     assert ends.loc["small batch", "first"] > 0
     assert points["distance"][0] > 0.1 * length  # the initial point is off the plane
-    # The grid's corners, in coordinates of our own: along, and what is left across.
-    dataset = read_dataset("data.safetensors")
+    # The grid's corners, in coordinates computed here: along, and what is left across.
     paths = ["lb0/step12.safetensors", "sb0/step12.safetensors", "sb1/step12.safetensors"]
-    solutions = [load_solution(dataset, path, MODEL) for path in paths]
-    origin, second, third = (parameter_vector(solution.network) for solution in solutions)
+    solutions = [solution(path) for path in paths]
+    origin, second, third = (end.checkpoint.theta.double() for end in solutions)
     along = (second - origin) / (second - origin).norm()
     across = (third - origin) - ((third - origin) @ along) * along
     across /= across.norm()
-    network, inputs = solutions[0].network, dataset.train_inputs[:50].float()
-    assert len(grid) == 9
-    for row in grid.iloc[[0, 2, 6, 8]].itertuples():
+    network, data = solutions[0].network, solutions[0].data
+    assert len(grid.table) == 9
+    for row in grid.table.iloc[[0, 2, 6, 8]].itertuples():
         theta = (origin + row.first * along + row.second * across).float()
         torch.nn.utils.vector_to_parameters(theta, network.parameters())
-        loss = functional.cross_entropy(network(inputs), dataset.train_targets[:50]).item()
+        outputs = network(data.train_inputs[:50])
+        loss = functional.cross_entropy(outputs, data.train_targets[:50]).item()
         assert row.train_loss == pytest.approx(loss, rel=1e-5)  # float32
-    assert about["third"] == {"experiment": "sb", "seed": 1, "step": 12}
+    assert grid.provenance["third"] == {"experiment": "sb", "seed": 1, "step": 12}
+
+
+def a_plane() -> tuple[Result, Result]:
+    return evaluate_plane(
+        path_to_dataset="data.safetensors", paths_to_first_part=[f"lb0/{path}" for path in PATHS],
+        paths_to_second_part=[f"sb0/{path}" for path in PATHS],
+        path_to_other="sb1/step12.safetensors", model=MODEL,
+        planes={"num_points": 3, "margin": 0.0},
+    )  # fmt: skip
 
 
 def test_read_parts_counts_the_steps_on() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from hesspipe.curvature.dense import hessian_matrix
-from hesspipe.experiments.matrix_free import density_table, eigenpairs_table
-from hesspipe.experiments.spectra import load_objective, spectrum_table
+from hesspipe.data.dataset import write_dataset
+from hesspipe.data.make import make_dataset
+from hesspipe.experiments.loading import load_objective
+from hesspipe.experiments.matrix_free import estimate_density, find_eigenpairs
+from hesspipe.experiments.outliers import count_by_rules
+from hesspipe.experiments.spectra import extract_spectrum
 from hesspipe.experiments.training import TrainingRun
-from hesspipe.networks.build import make_own_dataset
-from hesspipe.tables.outliers import count_by_rules
-from hesspipe.tables.store import read_table, write_table
+from hesspipe.tables.store import Result, read_result, write_result
 
 NETS = """
 import torch
@@ -38,14 +40,15 @@ TRAINING = {
     "algorithm": "sgd", "batch_size": 10, "step_size": 0.5, "num_steps": 30, "record_every": 30,
     "checkpoint_every": 30, "dtype": "float64",
 }  # fmt: skip
-SETTINGS: dict[str, Any] = {
-    "dtype": "float64", "batch_size": 7,
-    "density": {"num_probes": 3, "num_steps": 80, "seed": 0},
-    "eigenpairs": {
-        "num_smallest": 3, "num_largest": 8, "tolerance": 1e-10, "max_products": 2000, "seed": 0,
-    },
+PRECISION: dict[str, Any] = {"dtype": "float64", "batch_size": 7}
+DENSITY = {"num_probes": 3, "num_steps": 80, "seed": 0}
+EIGENPAIRS = {
+    "num_smallest": 3, "num_largest": 8, "tolerance": 1e-10, "max_products": 2000, "seed": 0,
 }  # fmt: skip
-NETWORK = Path("data.safetensors"), Path("step30.safetensors")
+NETWORK: dict[str, Any] = {
+    "path_to_dataset": "data.safetensors", "path_to_checkpoint": "step30.safetensors",
+    "model": MODEL,
+}  # fmt: skip
 EPS = np.finfo(np.float64).eps
 
 
@@ -54,15 +57,33 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "my_free_nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    from hesspipe.data.dataset import write_dataset
-
-    settings = {"kind": "own", "function": "my_free_nets:points", "arguments": {}}
-    write_dataset(make_own_dataset(settings), NETWORK[0])
-    run = TrainingRun(NETWORK[0], "mine", 0, MODEL, TRAINING)
+    data = make_dataset(kind="own", function="my_free_nets:points", arguments={})
+    write_dataset(data, NETWORK["path_to_dataset"])
+    run = TrainingRun(
+        path_to_dataset=NETWORK["path_to_dataset"], experiment="mine", seed=0, model=MODEL,
+        training=TRAINING,
+    )  # fmt: skip
     run.train(progress=False)
-    run.collect_checkpoints([NETWORK[1]])
+    run.collect_checkpoints([NETWORK["path_to_checkpoint"]])
     yield
     sys.modules.pop("my_free_nets", None)
+
+
+def density(matrix: str, patterns: list[str] | None, **changes: Any) -> Result:
+    return estimate_density(
+        **NETWORK, **PRECISION | changes, matrix=matrix, group="any", patterns=patterns,
+        density=DENSITY,
+    )  # fmt: skip
+
+
+def pairs(matrix: str, user_code: Sequence[str] = (), **changes: Any) -> Result:
+    return find_eigenpairs(
+        **NETWORK, **PRECISION | changes, matrix=matrix, eigenpairs=EIGENPAIRS, user_code=user_code
+    )
+
+
+def spectrum(matrix: str) -> Result:
+    return extract_spectrum(**NETWORK, matrix=matrix, zero_tolerance=1.0)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +92,13 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_density_of_a_part_is_that_of_its_diagonal_block(
     patterns: list[str] | None, num_parameters: int
 ) -> None:
-    table, about = density_table(*NETWORK, "hessian", patterns, MODEL, SETTINGS)
-    objective, _ = load_objective(*NETWORK, MODEL, parameters=patterns)
+    result = density("hessian", patterns)
+    table = result.table
+    objective, _ = load_objective(**NETWORK, parameters=patterns)
     kept = objective.is_varied
     block = hessian_matrix(objective)[kept][:, kept]
     exact = torch.linalg.eigvalsh(block).numpy()
-    assert about["num_parameters"] == len(exact) == num_parameters
+    assert result.provenance["num_parameters"] == len(exact) == num_parameters
     # With as many steps as rows, the nodes that have weight are the eigenvalues themselves.
     seen = table[table["weight"] > 1e-6]
     distances = np.abs(seen["node"].to_numpy()[:, None] - exact).min(1)
@@ -90,23 +112,24 @@ def test_density_of_a_part_is_that_of_its_diagonal_block(
 
 
 def test_density_is_stored_as_it_is(tmp_path: Path) -> None:
-    table, about = density_table(*NETWORK, "ggn", None, MODEL, SETTINGS)
-    write_table(table, tmp_path / "d.parquet", "density", about | {"group": "network"})
-    again = read_table(tmp_path / "d.parquet", "density")
-    assert (again["node"] == table["node"]).all()
-    assert again.attrs["matrix"] == "ggn"
-    assert table["node"].min() >= -1e3 * EPS * table["node"].max()
+    result = density("ggn", None)
+    write_result(result, tmp_path / "d.parquet")
+    again = read_result(tmp_path / "d.parquet", "density")
+    nodes = result.table["node"]
+    assert (again.table["node"] == nodes).all()
+    assert again.provenance["matrix"] == "ggn"
+    assert nodes.min() >= -1e3 * EPS * nodes.max()
 
 
 def test_eigenpairs_are_the_ends_of_the_exact_spectrum() -> None:
-    table, about = eigenpairs_table(*NETWORK, "hessian", MODEL, SETTINGS)
-    exact, _ = spectrum_table(*NETWORK, "hessian", MODEL, zero_tolerance=1.0)
+    result = pairs("hessian")
+    table, exact = result.table, spectrum("hessian").table
     expected = exact.set_index("rank").loc[table["rank"], "eigenvalue"].to_numpy()
     largest = np.abs(expected).max()
     assert np.abs(table["eigenvalue"].to_numpy() - expected).max() <= 1e-9 * largest
     assert table["residual_norm"].max() <= 1e-9 * largest
     assert table["end"].value_counts().to_dict() == {"largest": 8, "smallest": 3}
-    assert about["num_products"] > 0
+    assert result.provenance["num_products"] > 0
     assert not list(Path(".hesspipe/eigenpairs").iterdir())
 
 
@@ -119,11 +142,11 @@ def test_unfinished_search_is_known_by_all_that_decides_it(
         states.append(state)
         raise InterruptedError
 
-    monkeypatch.setattr("hesspipe.experiments.matrix_free.eigenpairs", stop)
+    monkeypatch.setattr("hesspipe.experiments.matrix_free.find", stop)
 
     def search(matrix: str = "hessian", **changes: Any) -> None:
         with pytest.raises(InterruptedError):
-            eigenpairs_table(*NETWORK, matrix, MODEL, SETTINGS | changes, ["my_free_nets.py"])
+            pairs(matrix, ["my_free_nets.py"], **changes)
 
     search()
     search()
@@ -136,11 +159,9 @@ def test_unfinished_search_is_known_by_all_that_decides_it(
 
 
 def test_outliers_are_the_same_from_the_ends_as_from_all_eigenvalues() -> None:
-    ends, about = eigenpairs_table(*NETWORK, "hessian", MODEL, SETTINGS)
-    whole, about_whole = spectrum_table(*NETWORK, "hessian", MODEL, zero_tolerance=1.0)
-    ends.attrs, whole.attrs = about, about_whole
+    ends, whole = pairs("hessian"), spectrum("hessian")
     rules = ["gap", "ratio", "elbow"]
-    counts, expected = (count_by_rules(table, rules, 8) for table in (ends, whole))
+    counts, expected = (count_by_rules(found, rules, 8) for found in (ends, whole))
     assert counts["num_outliers"].tolist() == expected["num_outliers"].tolist()
     np.testing.assert_allclose(counts["cutoff"], expected["cutoff"], rtol=1e-8)
     with pytest.raises(ValueError, match="num_candidates must be at most 8"):
@@ -148,5 +169,4 @@ def test_outliers_are_the_same_from_the_ends_as_from_all_eigenvalues() -> None:
 
 
 def test_precision_is_what_the_settings_say() -> None:
-    _, about = density_table(*NETWORK, "hessian", None, MODEL, SETTINGS | {"dtype": "float32"})
-    assert about["dtype"] == "float32"
+    assert density("hessian", None, dtype="float32").provenance["dtype"] == "float32"

@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 import hesspipe
-from hesspipe.data.dataset import make_dataset, read_dataset, write_dataset
+from hesspipe.data.dataset import read_dataset, write_dataset
+from hesspipe.data.make import make_dataset
 from hesspipe.errors import DamagedFileError
-from hesspipe.experiments.spectra import spectrum_table
+from hesspipe.experiments.spectra import extract_spectrum
 from hesspipe.experiments.training import TrainingRun
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.networks.architectures import build_model
 from hesspipe.seeding import generator
+from hesspipe.tables.store import Result
 
 DATASET = {
     "kind": "gaussian_clusters",
@@ -49,7 +51,17 @@ def path_to_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(path_to_dataset: Path, seed: int = 0, **changes: Any) -> TrainingRun:
-    return TrainingRun(path_to_dataset, "example", seed, MODEL, TRAINING | changes)
+    return TrainingRun(
+        path_to_dataset=path_to_dataset, experiment="example", seed=seed, model=MODEL,
+        training=TRAINING | changes,
+    )  # fmt: skip
+
+
+def spectrum_at(path_to_dataset: Path, path_to_checkpoint: str) -> Result:
+    return extract_spectrum(
+        path_to_dataset=path_to_dataset, path_to_checkpoint=path_to_checkpoint, model=MODEL,
+        matrix="hessian", zero_tolerance=1.0,
+    )  # fmt: skip
 
 
 def test_run_leaves_its_checkpoints_and_no_state(path_to_dataset: Path) -> None:
@@ -60,7 +72,7 @@ def test_run_leaves_its_checkpoints_and_no_state(path_to_dataset: Path) -> None:
     assert not trained.path_to_state.exists()
     first, _ = read_tensors("out/step0.safetensors")
     expected = build_model(
-        trained.dataset.train_inputs, 3, generator(0, "initial parameters"), **MODEL
+        trained.data.train_inputs, 3, generator(0, "initial parameters"), **MODEL
     )
     assert all(torch.equal(first[name], tensor) for name, tensor in expected.state_dict().items())
 
@@ -81,15 +93,14 @@ def test_changed_data_have_a_state_of_their_own(path_to_dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_spectrum_table_is_the_spectrum_at_the_checkpoint(
+def test_extract_spectrum_gives_the_spectrum_at_the_checkpoint(
     path_to_dataset: Path, dtype: str
 ) -> None:
     trained = run(path_to_dataset, dtype=dtype)
     trained.train(progress=False)
     trained.collect_checkpoints(["out/step20.safetensors"])
-    table, about = spectrum_table(
-        path_to_dataset, "out/step20.safetensors", "hessian", MODEL, zero_tolerance=1.0
-    )
+    result = spectrum_at(path_to_dataset, "out/step20.safetensors")
+    table, provenance = result.table, result.provenance
     data = read_dataset(path_to_dataset)
     model = build_model(data.train_inputs, 3, generator(0, "initial parameters"), **MODEL)
     model.load_state_dict(read_tensors("out/step20.safetensors")[0])
@@ -101,15 +112,23 @@ def test_spectrum_table_is_the_spectrum_at_the_checkpoint(
     difference = torch.tensor(table["eigenvalue"].to_list(), dtype=torch.float64) - expected
     assert difference.abs().max() < 1e-13 * expected.abs().max()
     assert list(table["rank"]) == list(range(len(expected)))
-    assert (about["step"], about["matrix"], about["method"]) == (20, "hessian", "layers")
-    assert about["num_negative"] + about["num_zero"] + about["num_positive"] == len(expected)
-    assert about["dataset"] == DATASET
-    assert about["training"]["dtype"] == dtype
+    assert (provenance["step"], provenance["matrix"], provenance["method"]) == (
+        20,
+        "hessian",
+        "layers",
+    )
+    assert provenance["num_negative"] + provenance["num_zero"] + provenance["num_positive"] == len(
+        expected
+    )
+    assert provenance["dataset"] == DATASET
+    assert provenance["training"]["dtype"] == dtype
 
 
 def test_checkpoint_without_provenance_is_refused(path_to_dataset: Path) -> None:
-    data = run(path_to_dataset).dataset
+    data = run(path_to_dataset).data
     model = build_model(data.train_inputs, 3, generator(0, "initial parameters"), **MODEL)
     write_tensors(model.state_dict(), "bare.safetensors", {})
-    with pytest.raises(DamagedFileError, match=r"bare.safetensors .*no provenance.*delete it"):
-        spectrum_table(path_to_dataset, "bare.safetensors", "hessian", MODEL, zero_tolerance=1.0)
+    with pytest.raises(
+        DamagedFileError, match=r"bare.safetensors .*it lacks 'parameters'.*delete it"
+    ):
+        spectrum_at(path_to_dataset, "bare.safetensors")

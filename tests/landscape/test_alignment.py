@@ -7,13 +7,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from problems import EPS, network, normal
+from problems import EPS, network, normal, theta_of
 from torch import nn
 
-from hesspipe.data.dataset import Dataset, mnist_digits
+from hesspipe.data.dataset import Dataset
+from hesspipe.data.mnist import mnist_digits
 from hesspipe.landscape.alignment import align_units, match_units, permute_units
 from hesspipe.landscape.barriers import find_barrier
-from hesspipe.landscape.paths import evaluate_line, line_coefficients, parameter_vector
+from hesspipe.landscape.paths import evaluate_line, line_coefficients
 from hesspipe.networks.architectures import (
     alexnet,
     convnet,
@@ -56,19 +57,19 @@ def random_orders(model: nn.Sequential, seed: int) -> list[np.ndarray]:
 
 
 def similarity(one: nn.Module, other: nn.Module) -> float:
-    return float(parameter_vector(one) @ parameter_vector(other))
+    return float(theta_of(one) @ theta_of(other))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_permute_units_leaves_the_function_and_moves_the_point(name):
     model = drawn(name, 0)
-    before = parameter_vector(model)
+    before = theta_of(model)
     permuted = permute_units(model, random_orders(model, 1))
     inputs = normal(6, *SHAPES[name])
     expected = model(inputs)
     assert (permuted(inputs) - expected).abs().max() <= 50 * EPS * expected.abs().max()
-    assert (parameter_vector(permuted) - before).norm() > 0.5 * before.norm()
-    assert torch.equal(parameter_vector(model), before)
+    assert (theta_of(permuted) - before).norm() > 0.5 * before.norm()
+    assert torch.equal(theta_of(model), before)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -77,16 +78,16 @@ def test_align_units_finds_a_permuted_copy_exactly_at_zero_barrier(name, seed):
     model = drawn(name, seed)
     permuted = permute_units(model, random_orders(model, 10 + seed))
     aligned = align_units(model, permuted)
-    assert torch.equal(parameter_vector(aligned), parameter_vector(model))
+    assert torch.equal(theta_of(aligned), theta_of(model))
     # Its own answers are the labels, so that both copies are solutions.
     train, test = normal(20, *SHAPES[name]), normal(5, *SHAPES[name], seed=3)
     data = Dataset(train, model(train).argmax(1), test, model(test).argmax(1), 3)
     coefficients = line_coefficients(10, 0)
-    ends = parameter_vector(model), parameter_vector(permuted)
+    ends = theta_of(model), theta_of(permuted)
     apart = evaluate_line(model, data, *ends, coefficients)
     tolerance = 100 * EPS * model(train).abs().max().item()
     assert find_barrier(coefficients, apart["train_loss"]).height > 1000 * tolerance
-    line = evaluate_line(model, data, ends[0], parameter_vector(aligned), coefficients)
+    line = evaluate_line(model, data, ends[0], theta_of(aligned), coefficients)
     for column in ("train_loss", "test_loss"):
         height = find_barrier(coefficients, line[column]).height
         assert height <= tolerance
@@ -132,9 +133,7 @@ def test_match_units_takes_layers_without_biases():
     one = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Tanh(), nn.Linear(4, 2)).double()
     initialize_normal(one, 1.0, torch.Generator().manual_seed(0))
     order = np.array([2, 0, 3, 1])
-    assert torch.equal(
-        parameter_vector(align_units(one, permute_units(one, [order]))), parameter_vector(one)
-    )
+    assert torch.equal(theta_of(align_units(one, permute_units(one, [order]))), theta_of(one))
 
 
 @pytest.mark.parametrize(
@@ -160,13 +159,11 @@ def test_align_units_lowers_the_barrier_between_two_trained_networks(tmp_path):
         initialize_scaled(model, 2.0, torch.Generator().manual_seed(seed))
         train(model, digits, options, seed=seed, path_to_state=tmp_path / str(seed), progress=False)
         models.append(model)
-    start, coefficients = parameter_vector(models[0]), line_coefficients(6, 0)
+    start, coefficients = theta_of(models[0]), line_coefficients(6, 0)
     heights = [
         find_barrier(
             coefficients,
-            evaluate_line(models[0], digits, start, parameter_vector(end), coefficients)[
-                "train_loss"
-            ],
+            evaluate_line(models[0], digits, start, theta_of(end), coefficients)["train_loss"],
         ).height
         for end in (models[1], align_units(*models))
     ]

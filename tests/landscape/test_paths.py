@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from problems import EPS, labels, network, normal
+from problems import EPS, labels, network, normal, theta_of
 from torch import nn
 from torch.nn import functional
 
@@ -14,7 +14,6 @@ from hesspipe.landscape.paths import (
     evaluate_line,
     evaluate_plane,
     line_coefficients,
-    parameter_vector,
     plane_grid,
     plane_through,
 )
@@ -35,10 +34,10 @@ def test_line_coefficients_hold_both_ends_exactly():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_evaluate_line_meets_both_ends_to_the_last_bit(dtype):
     one, other = network([4, 5, 3]).to(dtype), network([4, 5, 3], std=0.3).to(dtype)
-    ends = parameter_vector(one), parameter_vector(other) + 0.7
+    ends = theta_of(one), theta_of(other) + 0.7
     torch.nn.utils.vector_to_parameters(ends[1].to(dtype), other.parameters())
     sample = data(dtype)
-    table = evaluate_line(one, sample, ends[0], parameter_vector(other), [0.0, 0.3, 1.0])
+    table = evaluate_line(one, sample, ends[0], theta_of(other), [0.0, 0.3, 1.0])
     for row, model in ((0, one), (2, other)):
         outputs = model(sample.train_inputs), model(sample.test_inputs)
         targets = sample.train_targets, sample.test_targets
@@ -53,7 +52,7 @@ def test_evaluate_line_is_that_of_a_linear_model_in_closed_form():
     one, other = (nn.Linear(4, 3).double() for _ in range(2))
     sample = data()
     coefficients = [-0.5, 0.25, 2.0]
-    table = evaluate_line(one, sample, parameter_vector(one), parameter_vector(other), coefficients)
+    table = evaluate_line(one, sample, theta_of(one), theta_of(other), coefficients)
     for coefficient, loss in zip(coefficients, table["train_loss"], strict=True):
         outputs = (1 - coefficient) * one(sample.train_inputs) + coefficient * other(
             sample.train_inputs
@@ -64,15 +63,15 @@ def test_evaluate_line_is_that_of_a_linear_model_in_closed_form():
 
 def test_evaluate_line_leaves_the_model_as_it_was():
     model = network([4, 5, 3])
-    before = parameter_vector(model)
+    before = theta_of(model)
     evaluate_line(model, data(), before, before + 1, [0.5])
-    assert torch.equal(parameter_vector(model), before)
+    assert torch.equal(theta_of(model), before)
     assert all(value.grad is None for value in model.parameters())
 
 
 def test_evaluate_line_refuses_a_loss_that_is_not_finite():
     model = network([4, 5, 3]).float()
-    start = parameter_vector(model)
+    start = theta_of(model)
     with pytest.raises(ArithmeticError, match=r"got (nan|inf) at coefficient 1e\+35; evaluate"):
         evaluate_line(model, data(torch.float32), start, start + 1, [0.0, 1e35])
 
@@ -120,7 +119,7 @@ def test_plane_grid_covers_the_points_with_room():
 
 def test_evaluate_plane_is_the_line_where_the_plane_holds_it():
     models = [network([4, 5, 3], std=0.6) for _ in range(3)]
-    points = [parameter_vector(models[0]) + 0.3 * normal(43, seed=seed) for seed in range(3)]
+    points = [theta_of(models[0]) + 0.3 * normal(43, seed=seed) for seed in range(3)]
     plane = plane_through(*points)
     length = (points[1] - points[0]).norm().item()
     line = evaluate_line(models[0], data(), points[0], points[1], [0.0, 0.5, 1.5])

@@ -21,7 +21,8 @@ from hesspipe.data.dataset import Dataset
 from hesspipe.errors import DamagedFileError, DivergedError
 from hesspipe.files import read_tensors
 from hesspipe.networks import training
-from hesspipe.networks.training import Schedule, load_checkpoint, train
+from hesspipe.networks.checkpoints import Checkpoint, read_checkpoint
+from hesspipe.networks.training import Schedule, train
 
 
 def small_data(num_samples: int = 20) -> Dataset:
@@ -81,10 +82,13 @@ def test_checkpoints_are_kept_at_both_ends_and_periodically(tmp_path: Path) -> N
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {
         f"step{step}.safetensors" for step in (0, 6, 12, 15)
     }
-    first, about = read_tensors(tmp_path / "step0.safetensors")
-    assert about["step"] == "0"
-    assert all(torch.equal(first[name], start[name]) for name in start)
-    load_checkpoint(network([4, 5, 3]), tmp_path / "step15.safetensors")
+    first = Checkpoint.read(tmp_path / "step0.safetensors")
+    assert first.step == 0
+    assert all(torch.equal(first.parameters[name], start[name]) for name in start)
+    last = read_checkpoint(tmp_path / "step15.safetensors", model)
+    assert all(
+        torch.equal(last.parameters[name], value) for name, value in model.named_parameters()
+    )
 
 
 def test_every_epoch_holds_each_sample_once_in_an_order_of_its_own() -> None:
@@ -282,9 +286,10 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path, widths: list[int
     )
     path = tmp_path / "step0.safetensors"
     with pytest.raises(
-        DamagedFileError, match=r"step0.safetensors .*not a checkpoint of this model"
+        DamagedFileError,
+        match=r"step0.safetensors .*the checkpoint must be of this network, but it",
     ):
-        load_checkpoint(network(widths), path)
+        read_checkpoint(path, network(widths))
 
 
 def test_schedule_refuses_checkpoints_without_a_record() -> None:

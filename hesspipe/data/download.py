@@ -1,0 +1,52 @@
+"""Downloads with a checksum and a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def download(addresses: Sequence[str], checksum: str, path: str | Path, *, advice: str) -> None:
+    """Download a file from the first address that serves it with the right checksum.
+
+    A file that is there with that checksum is left as it is, without any connection.
+
+    Parameters
+    ----------
+    addresses : sequence of str
+        The next is tried where one fails.
+    checksum : str
+        Algorithm and hash, as pooch writes them: "sha256:...".
+    path : path
+        Its folder is made if need be.
+    advice : str
+        What to do instead of downloading; ends the message.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no address serves the file; no part of it is left behind.
+    """
+    import pooch
+    import requests
+
+    path, failures = Path(path), []
+    for address in addresses:
+        try:
+            pooch.retrieve(address, checksum, path.name, path.parent, progressbar=True)
+        except requests.HTTPError as error:
+            status = "an unknown status"
+            if error.response is not None:
+                status = f"status {error.response.status_code}"
+                error.response.close()  # its connection would stay open as long as the error
+            failures.append(f"{address} answers with {status}")
+        except requests.RequestException as error:
+            failures.append(f"{address} cannot be reached, {type(error).__name__}")
+        except ValueError:
+            failures.append(f"{address} serves a file with another checksum")
+        else:
+            return
+    raise FileNotFoundError(
+        f"{path} could not be downloaded ({'; '.join(failures)}); run the same command again with "
+        f"a network connection, {advice}"
+    )

@@ -1,0 +1,148 @@
+"""From files to the network, loss and data of an experiment, and to its objective.
+
+Every experiment loads here, so that a checkpoint means the same network in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hesspipe.data.dataset import Dataset, read_dataset
+from hesspipe.errors import DamagedFileError
+from hesspipe.hardware import pick_device
+from hesspipe.networks.build import build_loss, build_uninitialized
+from hesspipe.networks.checkpoints import Checkpoint, read_checkpoint
+from hesspipe.objective.objective import Objective
+from hesspipe.objective.reductions import LossFunction
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A network at a checkpoint, with its loss and its data.
+
+    Attributes
+    ----------
+    network : nn.Module
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+    data : Dataset
+        In the network's dtype, on its device.
+    checkpoint : Checkpoint
+    """
+
+    network: nn.Module
+    loss_fn: LossFunction
+    data: Dataset
+    checkpoint: Checkpoint
+
+    @property
+    def recorded_data(self) -> Dataset:
+        """The data that the history was measured on: the first training samples, all held-out."""
+        recorded = slice(self.checkpoint.provenance["training"].get("num_recorded"))
+        return replace(
+            self.data,
+            train_inputs=self.data.train_inputs[recorded],
+            train_targets=self.data.train_targets[recorded],
+        )
+
+    def read_others(self, paths: Sequence[str | Path]) -> list[Checkpoint]:
+        """Read other checkpoints of the same network."""
+        return [read_checkpoint(path, self.network) for path in paths]
+
+
+def load_data(path_to_dataset: str | Path, dtype: torch.dtype) -> Dataset:
+    """Read a dataset onto the device that `hesspipe.hardware.pick_device` picks."""
+    return read_dataset(path_to_dataset).to(dtype, pick_device())
+
+
+def load_solution(
+    path_to_dataset: str | Path,
+    path_to_checkpoint: str | Path,
+    model: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+) -> Solution:
+    """Load a network of a configured experiment, with its loss and data.
+
+    Parameters
+    ----------
+    path_to_dataset, path_to_checkpoint : path
+    model : mapping
+        The experiment's `model` in config.yaml.
+    dtype : torch.dtype, optional
+        Of network and data; by default that of the training.
+
+    Raises
+    ------
+    DamagedFileError
+        If a file is truncated, or the checkpoint is not of this model or lacks its provenance.
+    """
+    checkpoint = Checkpoint.read(path_to_checkpoint)
+    if "seed" not in checkpoint.provenance:
+        raise DamagedFileError(path_to_checkpoint, "its provenance lacks the seed")
+    dtype = dtype or checkpoint.theta.dtype
+    data = load_data(path_to_dataset, dtype)
+    network = build_uninitialized(
+        data.train_inputs, data.num_classes, checkpoint.provenance["seed"], model, dtype
+    )
+    try:
+        checkpoint.into(network)
+    except ValueError as error:
+        raise DamagedFileError(path_to_checkpoint, error) from None
+    return Solution(network, build_loss(model), data, checkpoint)
+
+
+def load_objective(
+    path_to_dataset: str | Path,
+    path_to_checkpoint: str | Path,
+    model: Mapping[str, Any],
+    *,
+    dtype: torch.dtype = torch.float64,
+    batch_size: int | None = None,
+    parameters: Sequence[str] | None = None,
+) -> tuple[Objective, dict[str, Any]]:
+    """Load the loss on the training set at a checkpoint, with the network in evaluation mode.
+
+    Parameters
+    ----------
+    path_to_dataset, path_to_checkpoint : path
+    model : mapping
+        The experiment's `model` in config.yaml.
+    dtype : torch.dtype
+        Everything is computed in it, whatever the network was trained in.
+    batch_size : int or None
+        Samples in a batch; None is all of them in one. It decides memory and no number.
+    parameters : sequence of str, optional
+        Patterns of the names of parameters to vary; see `hesspipe.objective.objective.Objective`.
+
+    Returns
+    -------
+    objective : Objective
+    provenance : dict
+        The training's, the step, dtype, device and number of parameters.
+
+    Raises
+    ------
+    DamagedFileError
+        If a file is truncated, or the checkpoint is not of this model or lacks its provenance.
+    ValueError
+        If a pattern matches no parameter.
+    """
+    solution = load_solution(path_to_dataset, path_to_checkpoint, model, dtype=dtype)
+    inputs, targets = solution.data.train_inputs, solution.data.train_targets
+    size = batch_size or len(inputs)
+    batches = list(zip(inputs.split(size), targets.split(size), strict=True))
+    network = solution.network.eval()
+    objective = Objective(network, solution.loss_fn, batches, dtype=dtype, parameters=parameters)
+    return objective, {
+        **solution.checkpoint.provenance,
+        "step": solution.checkpoint.step,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": inputs.device.type,
+        "num_parameters": objective.num_parameters,
+    }
