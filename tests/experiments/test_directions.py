@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from problems import assert_close, labels, network, normal
@@ -16,7 +15,6 @@ from hesspipe.experiments.directions import (
     squared_overlaps,
 )
 from hesspipe.objective.objective import Objective
-from hesspipe.tables.directions import summarize_directions
 
 
 def test_class_mean_gradients_are_those_of_a_loop_also_over_batches() -> None:
@@ -99,20 +97,3 @@ def test_overlap_of_a_random_vector_is_rank_over_dimension() -> None:
     overlaps, rank = squared_overlaps(vectors / vectors.norm(dim=0), directions)
     assert rank == 6
     assert float(overlaps.mean()) == pytest.approx(0.1, abs=4 * float(overlaps.std()) / 20)
-
-
-def test_summary_takes_the_first_the_last_and_those_after() -> None:
-    table = pd.DataFrame({"order": [1, 2, 3, 4], "own": [0.9, 0.7, 0.5, 0.1]})
-    table.attrs = {
-        "experiment": "a", "seed": 0, "step": 9, "num_parameters": 30, "num_classes": 3,
-        "ranks": {"own": 3},
-    }  # fmt: skip
-    counts = pd.DataFrame(
-        [(9, "hessian", "gap", 7), (9, "hessian", "ratio", 2), (9, "ggn", "ratio", 5),
-         (0, "hessian", "ratio", 6)],
-        columns=["step", "matrix", "rule", "num_outliers"],
-    )  # fmt: skip
-    (row,) = summarize_directions([table], [counts], "ratio").to_dict("records")
-    assert row["num_outliers"] == 2
-    assert row["own_chance"] == 0.1
-    assert (row["own_first"], row["own_last"], row["own_after"]) == (0.8, 0.5, 0.1)

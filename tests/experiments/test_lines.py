@@ -20,7 +20,8 @@ from hesspipe.experiments.training import TrainingRun
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.landscape.alignment import permute_units
 from hesspipe.networks.checkpoints import Checkpoint
-from hesspipe.tables.store import Result, read_parts, write_result
+from hesspipe.tables.queries import join_histories
+from hesspipe.tables.store import Result, read_result, write_result
 
 DATASET = {"kind": "mnist_digits", "source": "embedded", "folder": None, "num_train": 60, "seed": 0}
 MODEL = {
@@ -198,7 +199,7 @@ def a_plane() -> tuple[Result, Result]:
     )  # fmt: skip
 
 
-def test_read_parts_counts_the_steps_on() -> None:
-    table = read_parts(["lb0/history.parquet", "sb0/history.parquet"])
+def test_join_histories_counts_the_steps_of_both_parts() -> None:
+    table = join_histories([read_result(f"{part}0/history.parquet") for part in ("lb", "sb")])
     assert list(table["step"]) == [0, 3, 6, 9, 12, 12, 15, 18, 21, 24]
     assert list(table["part"]) == [1] * 5 + [2] * 5
