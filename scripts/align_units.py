@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from hesspipe.experiments.landscape import align_units
-
 from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:

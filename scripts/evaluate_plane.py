@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from hesspipe.experiments.landscape import evaluate_plane
-
 from hesspipe.tables.store import write_result
 from hesspipe.workflow.jobs import job
 

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from hesspipe.data.make import make_dataset
-
 from hesspipe.data.dataset import write_dataset
+from hesspipe.data.make import make_dataset
 from hesspipe.workflow.jobs import job
 
 if TYPE_CHECKING:

@@ -115,7 +115,8 @@ def measure_directions(
     path_to_dataset: str | Path,
     path_to_checkpoint: str | Path,
     model: Mapping[str, Any],
-    directions: Mapping[str, Any],
+    num_beyond: int,
+    tolerance: float,
 ) -> Result:
     """Compare the leading eigenvectors of H with the class-mean gradients at a checkpoint.
 
@@ -124,8 +125,10 @@ def measure_directions(
     path_to_dataset, path_to_checkpoint : path
     model : mapping
         The experiment's `model` in config.yaml.
-    directions : mapping
-        num_beyond, the eigenvectors after the first C, and tolerance, of the eigenpairs.
+    num_beyond : int
+        Eigenvectors after the first C.
+    tolerance : float
+        Of the eigenpairs; see `hesspipe.linalg.eigenpairs.eigenpairs`.
 
     Returns
     -------
@@ -135,11 +138,11 @@ def measure_directions(
         and the rank of each span.
     """
     objective, provenance = load_objective(path_to_dataset, path_to_checkpoint, model)
-    num_pairs = provenance["num_classes"] + directions["num_beyond"]
+    num_pairs = provenance["num_classes"] + num_beyond
     pairs = eigenpairs(
         OPERATORS[Matrix.HESSIAN](objective),
         num_largest=num_pairs,
-        tolerance=directions["tolerance"],
+        tolerance=tolerance,
     )
     vectors = pairs.eigenvectors.flip(1)
     columns, ranks = {}, {}
@@ -153,5 +156,6 @@ def measure_directions(
             **columns,
         }
     )
-    described = {"matrix": Matrix.HESSIAN, "directions": dict(directions), "ranks": ranks}
+    settings = {"num_beyond": num_beyond, "tolerance": tolerance}
+    described = {"matrix": Matrix.HESSIAN, "directions": settings, "ranks": ranks}
     return Result("directions", table, provenance | described)

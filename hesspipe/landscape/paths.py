@@ -203,11 +203,11 @@ def evaluate_plane(
 
 def _put(network: nn.Module, theta: Tensor) -> None:
     """Fill a network's parameters from a vector, rounding to their dtype."""
-    parameters = list(network.parameters())
-    parts = unflatten(theta, [parameter.shape for parameter in parameters])
+    parameters = dict(network.named_parameters())
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
     with torch.no_grad():
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.copy_(part)
+        for name, part in unflatten(theta, shapes).items():
+            parameters[name].copy_(part)
 
 
 def _check_finite(loss: float, where: str) -> None:

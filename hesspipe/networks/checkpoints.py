@@ -30,9 +30,8 @@ class Checkpoint:
     ----------
     theta : Tensor, shape (P,)
         All parameters in the order of `network.named_parameters()`, in the dtype of training.
-    names : tuple of str
-    shapes : tuple of torch.Size
-        Of the parameters.
+    shapes : mapping of str to torch.Size
+        Names and shapes of the parameters, in the same order.
     step : int
         Updates since the start of this training.
     provenance : mapping
@@ -42,8 +41,7 @@ class Checkpoint:
     """
 
     theta: Tensor
-    names: tuple[str, ...]
-    shapes: tuple[torch.Size, ...]
+    shapes: Mapping[str, torch.Size]
     step: int
     provenance: Mapping[str, Any]
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
@@ -53,9 +51,8 @@ class Checkpoint:
         """Take a checkpoint of a network: a copy."""
         parameters = {name: value.detach() for name, value in network.named_parameters()}
         return cls(
-            flatten(parameters.values()),
-            tuple(parameters),
-            tuple(value.shape for value in parameters.values()),
+            flatten(parameters),
+            {name: value.shape for name, value in parameters.items()},
             step,
             provenance,
             {name: buffer.clone() for name, buffer in _buffers(network).items()},
@@ -74,12 +71,11 @@ class Checkpoint:
         """
         tensors, header = read_tensors(path)
         try:
-            names = tuple(json.loads(header["parameters"]))
-            parameters = [tensors.pop(name) for name in names]
+            names = json.loads(header["parameters"])
+            parameters = {name: tensors.pop(name) for name in names}
             return cls(
                 flatten(parameters),
-                names,
-                tuple(parameter.shape for parameter in parameters),
+                {name: parameter.shape for name, parameter in parameters.items()},
                 int(header["step"]),
                 json.loads(header["provenance"]),
                 tensors,
@@ -94,7 +90,7 @@ class Checkpoint:
         header = {
             "step": str(self.step),
             "provenance": json.dumps(self.provenance, sort_keys=True),
-            "parameters": json.dumps(self.names),
+            "parameters": json.dumps([*self.shapes]),
         }
         write_tensors({**self.parameters, **self.buffers}, path, header)
 
@@ -133,7 +129,7 @@ class Checkpoint:
     @property
     def parameters(self) -> dict[str, Tensor]:
         """Views of theta by name."""
-        return dict(zip(self.names, unflatten(self.theta, self.shapes), strict=True))
+        return unflatten(self.theta, self.shapes)
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def test_theta_of_a_checkpoint_is_that_of_an_objective() -> None:
     objective = Objective(model, nn.CrossEntropyLoss(), (normal(6, 4), labels(6, 3)))
     checkpoint = Checkpoint.of(model, 0, {})
     assert torch.equal(checkpoint.theta, objective.theta)
-    assert list(checkpoint.names) == objective.names
-    assert list(checkpoint.shapes) == objective.shapes
+    assert list(checkpoint.shapes) == objective.names
+    assert list(checkpoint.shapes.values()) == objective.shapes
 
 
 def test_checkpoint_is_a_copy_and_fills_a_network_with_copies() -> None:

@@ -90,8 +90,7 @@ def align_units(
 def evaluate_plane(
     *,
     path_to_dataset: str | Path,
-    paths_to_first_part: Sequence[str | Path],
-    paths_to_second_part: Sequence[str | Path],
+    paths_to_parts: Sequence[Sequence[str | Path]],
     path_to_other: str | Path,
     model: Mapping[str, Any],
     planes: Mapping[str, Any],
@@ -101,7 +100,7 @@ def evaluate_plane(
     Parameters
     ----------
     path_to_dataset : path
-    paths_to_first_part, paths_to_second_part : sequence of path
+    paths_to_parts : two sequences of path
         Checkpoints of Part I and of Part II, each in the order of training.
     path_to_other : path
         The third solution.
@@ -119,9 +118,8 @@ def evaluate_plane(
         first, second, distance; the path of training is projected to the plane. The provenance of
         both has that of Part II, and the three ends.
     """
-    solution = load_solution(path_to_dataset, paths_to_second_part[-1], model)
-    first_part = solution.read_others(paths_to_first_part)
-    second_part = solution.read_others(paths_to_second_part)
+    solution = load_solution(path_to_dataset, paths_to_parts[1][-1], model)
+    first_part, second_part = (solution.read_others(part) for part in paths_to_parts)
     (other,) = solution.read_others([path_to_other])
     large, small = first_part[-1], second_part[-1]
     plane = paths.plane_through(*(_point(end, solution) for end in (large, small, other)))

@@ -14,7 +14,7 @@ from torch.nn import functional
 from hesspipe.data.dataset import write_dataset
 from hesspipe.data.make import make_dataset
 from hesspipe.errors import DamagedFileError
-from hesspipe.experiments.lines import align_units, evaluate_line, evaluate_plane
+from hesspipe.experiments.landscape import align_units, evaluate_line, evaluate_plane
 from hesspipe.experiments.loading import Solution, load_solution
 from hesspipe.experiments.training import TrainingRun
 from hesspipe.files import read_tensors, write_tensors
@@ -192,8 +192,8 @@ def test_plane_holds_the_three_ends_at_the_losses_of_their_records() -> None:
 
 def a_plane() -> tuple[Result, Result]:
     return evaluate_plane(
-        path_to_dataset="data.safetensors", paths_to_first_part=[f"lb0/{path}" for path in PATHS],
-        paths_to_second_part=[f"sb0/{path}" for path in PATHS],
+        path_to_dataset="data.safetensors",
+        paths_to_parts=[[f"{part}0/{path}" for path in PATHS] for part in ("lb", "sb")],
         path_to_other="sb1/step12.safetensors", model=MODEL,
         planes={"num_points": 3, "margin": 0.0},
     )  # fmt: skip
