@@ -34,7 +34,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Rule = Literal["gap", "ratio", "elbow"]
+OutlierRule = Literal["gap", "ratio", "elbow"]
 
 # As many as Figure 3 of the paper shows; no network of the paper has more outliers.
 NUM_CANDIDATES = 120
@@ -59,7 +59,7 @@ class OutlierCount:
 
 
 def count_outliers(
-    eigenvalues: ArrayLike, rule: Rule = "gap", *, num_candidates: int = NUM_CANDIDATES
+    eigenvalues: ArrayLike, rule: OutlierRule = "gap", *, num_candidates: int = NUM_CANDIDATES
 ) -> OutlierCount:
     """Count the eigenvalues that stand apart above the bulk.
 

@@ -18,8 +18,9 @@ from hesspipe.config.readers import (
     spectra,
 )
 from hesspipe.config.results import ResultKey
-from hesspipe.config.types import Count, Distinct, OutlierRule, Positive, Seed, Seeds, Share, Step
+from hesspipe.config.types import Count, Distinct, Positive, Seed, Seeds, Share, Step
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.outliers import OutlierRule
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config

@@ -23,7 +23,6 @@ from hesspipe.config.types import (
     Distinct,
     Matrices,
     MatrixName,
-    OutlierRule,
     Positive,
     Seed,
     Seeds,
@@ -32,6 +31,7 @@ from hesspipe.config.types import (
     Steps,
 )
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.outliers import OutlierRule
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config

@@ -19,7 +19,8 @@ from hesspipe.config.random_matrices import RandomMatrix
 from hesspipe.config.readers import Reader
 from hesspipe.config.results import ResultKey
 from hesspipe.config.tables import Table
-from hesspipe.config.types import Count, Distinct, Name, OutlierRule, Positive, Section, Share
+from hesspipe.config.types import Count, Distinct, Name, Positive, Section, Share
+from hesspipe.outliers import OutlierRule
 
 
 class SpectrumSettings(Section):

@@ -18,8 +18,9 @@ from hesspipe.config.readers import (
     spectra,
 )
 from hesspipe.config.results import ResultKey, ResultKind
-from hesspipe.config.types import Count, Distinct, Matrices, OutlierRule, Seed, Seeds, Step
+from hesspipe.config.types import Count, Distinct, Matrices, Seed, Seeds, Step
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.outliers import OutlierRule
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config

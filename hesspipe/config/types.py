@@ -15,7 +15,6 @@ Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 Activation = Literal["relu", "tanh"]
 # Strict types refuse a text where a member is expected; YAML has texts only.
 MatrixName = Annotated[Matrix, Field(strict=False)]
-OutlierRule = Literal["gap", "ratio", "elbow"]
 Dtype = Literal["float32", "float64"]
 Seed = Annotated[int, Field(ge=0)]
 Step = Annotated[int, Field(ge=0)]

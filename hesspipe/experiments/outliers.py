@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from hesspipe.outliers import Rule
+from hesspipe.outliers import OutlierRule
 from hesspipe.outliers import count_outliers as count
 from hesspipe.tables.store import Result, read_result
 
 
 def count_outliers(
-    paths_to_spectra: Sequence[str | Path], *, rules: Sequence[Rule], num_candidates: int
+    paths_to_spectra: Sequence[str | Path], *, rules: Sequence[OutlierRule], num_candidates: int
 ) -> Result:
     """Count the outliers of every spectrum of one run by several rules.
 
@@ -37,7 +37,9 @@ def count_outliers(
     return Result("outliers", table, run | settings)
 
 
-def count_by_rules(spectrum: Result, rules: Sequence[Rule], num_candidates: int) -> pd.DataFrame:
+def count_by_rules(
+    spectrum: Result, rules: Sequence[OutlierRule], num_candidates: int
+) -> pd.DataFrame:
     """Count the outliers of one spectrum by several rules.
 
     The largest eigenvalues are enough: no others enter a rule.
