@@ -103,7 +103,7 @@ def test_atomic_path_gives_the_permissions_that_umask_allows(tmp_path, umask, mo
     before = os.umask(umask)
     try:
         write_text("text", path)
-        assert os.umask(umask) == umask  # the limits of the process are unchanged
+        assert os.umask(umask) == umask  # the umask of the process is unchanged
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == mode
