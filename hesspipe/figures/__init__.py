@@ -1,7 +1,7 @@
 """Figures: one module for each kind of figure of config.yaml.
 
 A kind is added in three places: a model of its entry in `hesspipe.config`, with `reads` for the
-results that it shows; a module here with the name of the kind; and a caption report/<kind>.rst.
+results that it shows; a module here with the name of the kind; and a caption in report/figure.rst.
 
 The module has a function `make_figure(results, settings)`, which gets the results in the order of
 the entry's `reads`, and the entry itself as a dictionary, and returns a matplotlib Figure. It

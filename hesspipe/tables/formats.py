@@ -36,12 +36,13 @@ def format_table(table: pd.DataFrame, module: ModuleType) -> dict[str, str]:
     Returns
     -------
     dict
-        csv (with all digits), md and tex, by suffix.
+        csv (with all digits), md, tex and html, by suffix.
     """
     return {
         "csv": table.to_csv(index=False),
         "md": getattr(module, "to_markdown", to_markdown)(table),
         "tex": getattr(module, "to_latex", to_latex)(table),
+        "html": to_page(table),
     }
 
 

@@ -7,6 +7,7 @@ from typing import get_args
 
 import pandas as pd
 import pytest
+from jinja2 import Template
 
 from hesspipe.config.figures import Figure
 from hesspipe.config.tables import Table
@@ -28,14 +29,15 @@ def kinds(union: object) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", kinds(Figure))
-def test_every_kind_of_figure_has_a_caption(kind: str) -> None:
-    assert (REPORT / f"{kind}.rst").read_text().strip().endswith(".")
-
-
-@pytest.mark.parametrize("kind", kinds(Table))
-def test_every_kind_of_table_has_a_caption(kind: str) -> None:
-    assert (REPORT / f"{kind}_table.rst").read_text().strip().endswith(".")
+@pytest.mark.parametrize(
+    ("template", "kind"),
+    [("figure", kind) for kind in kinds(Figure)] + [("table", kind) for kind in kinds(Table)],
+)
+def test_every_kind_has_a_caption(template: str, kind: str) -> None:
+    settings = {"kind": kind, "steps": [0, 10]}
+    job = {"params": {"config": {"settings": settings}}}
+    caption = Template((REPORT / f"{template}.rst").read_text()).render(snakemake=job)
+    assert caption.strip().endswith(".")
 
 
 def test_page_shows_every_cell_escaped_and_loads_nothing() -> None:
@@ -80,7 +82,15 @@ def test_format_table_takes_the_formats_of_the_kind_where_it_has_them() -> None:
         "csv": "mean,cutoff\n0.3333333333333333,0.12345\n",
         "md": to_markdown(table),
         "tex": to_latex(table),
+        "html": to_page(table),
     }
     assert special["csv"] == default["csv"]
     assert special["md"] == outlier_counts.to_markdown(table) != default["md"]
     assert special["tex"] == outlier_counts.to_latex(table) != default["tex"]
+
+
+def test_page_shows_integers_with_gaps_as_they_are() -> None:
+    table = pd.DataFrame({"num_zero": pd.array([123456, None], dtype="Int64")})
+    page = to_page(table)
+    assert ">123456<" in page
+    assert "NA" not in page
