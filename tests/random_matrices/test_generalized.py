@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from hesspipe.errors import NoSolutionError
 from hesspipe.random_matrices.generalized import GeneralizedLaw, outlier_positions
@@ -146,3 +149,96 @@ def test_unsolved_equation_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hesspipe.random_matrices.generalized._MAX_ITERATIONS", 1)
     with pytest.raises(NoSolutionError, match="no solution at 1 of 1 points after 1 iterations"):
         GeneralizedLaw(1.0, ONE, ONE).density([1.0])
+
+
+def support(weights: np.ndarray, ratio: float) -> list[tuple[float, float, float]]:
+    """Ends and mass of each piece of the support, for a population of ones and ratio > 1.
+
+    Independent of the fixed-point iteration: outside the support, a = -1 / v is real, the
+    equation for a says z = v (alpha + mean_d[d / (v - d)]), and dz / dv > 0. The ends are where
+    mean_d[(d / (v - d))^2] = alpha, which is convex between two neighboring weights.
+
+    References
+    ----------
+    Silverstein, Choi (1995); Bai, Silverstein (1999), for the mass: a gap between the n-th and
+    the next weight has the share n / N of the nonzero eigenvalues below.
+    """
+    d = np.sort(weights)
+    radius = np.sqrt(1 / (len(d) * ratio))  # the equation cannot hold closer to a weight
+
+    def slope(v: float) -> float:
+        return float(np.mean((d / (v - d)) ** 2)) - ratio
+
+    def position(v: float) -> float:
+        return float(v * (ratio + np.mean(d / (v - d))))
+
+    ends = [position(brentq(slope, 0, d[0] * (1 - radius), xtol=1e-300, rtol=1e-14))]
+    shares = [0.0]
+    for number, (low, high) in enumerate(pairwise(d), start=1):
+        start, end = low * (1 + radius), high * (1 - radius)
+        if start < end:
+            middle = brentq(lambda v: np.mean(d**2 / (d - v) ** 3), start, end, xtol=1e-300)
+            if slope(middle) < 0:
+                for bracket in ((start, middle), (middle, end)):
+                    ends.append(position(brentq(slope, *bracket, xtol=1e-300, rtol=1e-14)))
+                shares.append(number / len(d))
+    top = d[-1] * np.array([1 + radius, 1.01 + 1 / np.sqrt(ratio)])
+    ends.append(position(brentq(slope, *top, rtol=1e-14)))
+    masses = np.diff([*shares, 1.0]) / ratio  # of the eigenvalues, of which 1 / alpha are not zero
+    return list(zip(ends[::2], ends[1::2], masses, strict=True))
+
+
+# Curvatures p (1 - p) of a separable problem: single ones far below all others.
+SPREAD = np.concatenate([[1e-6, 1e-5, 1.1e-5, 5e-5, 2e-4], np.geomspace(5e-3, 0.25, 55)])
+
+
+def test_spread_weights_have_a_narrow_piece_of_the_support_for_each_small_one() -> None:
+    pieces = support(SPREAD, 2.0)
+    law = GeneralizedLaw(2.0, SPREAD, ONE)
+    assert [round(120 * mass) for _, _, mass in pieces] == [1, 2, 1, 1, 55]
+    below = law.mass_at_zero
+    for (lower, upper, mass), following in zip(pieces, [*pieces[1:], None], strict=True):
+        assert law.cdf(lower * (1 - 1e-3)) == pytest.approx(below, abs=1e-8)
+        below += mass
+        assert law.cdf(upper * (1 + 1e-3)) == pytest.approx(below, abs=1e-8)
+        assert following is None or upper < following[0] / 1.5
+    assert law.edges()[1] == pytest.approx(pieces[-1][1], rel=1e-6)
+
+
+def test_density_integrates_to_the_mass_in_each_bin_where_the_weights_are_spread() -> None:
+    law = GeneralizedLaw(2.0, SPREAD, ONE)
+    pieces = support(SPREAD, 2.0)
+    bins = np.linspace(0, np.sqrt(pieces[-1][1]), 13) ** 2
+    masses = np.diff(law.cdf(bins))
+    found = np.zeros(len(masses))
+    for lower, upper, mass in pieces:
+        # Equal steps of the angle are dense toward both ends of a piece, where the density is a
+        # square root; narrow pieces lie inside the first bin.
+        angle = (np.arange(2000) + 0.5) * np.pi / 2000
+        x = lower + (upper - lower) * np.sin(angle / 2) ** 2
+        areas = law.density(x) * (upper - lower) * np.sin(angle) / 2 * (np.pi / 2000)
+        assert areas.sum() == pytest.approx(mass, rel=2e-3)
+        found += np.histogram(x, bins=bins, weights=areas)[0]
+    # A bin's end falls between two nodes.
+    np.testing.assert_allclose(found, masses, atol=1e-3 * (1 - law.mass_at_zero))
+    assert pieces[3][1] < bins[1]
+    # A hundred points evenly spaced in the root, as a drawn curve would have, miss the mass.
+    root = np.linspace(1e-6, np.sqrt(bins[1]), 100 // 12)
+    drawn = np.trapezoid(2 * root * law.density(root**2), root)
+    assert abs(drawn / masses[0] - 1) > 0.1
+
+
+def test_mass_in_each_bin_is_that_of_simulated_eigenvalues_where_the_weights_are_spread() -> None:
+    law = GeneralizedLaw(2.0, SPREAD, ONE)
+    bins = np.concatenate([[0.0, 4e-6, 3e-5, 1e-4, 5e-4], np.linspace(0.05, 0.8, 6)])
+    expected = np.diff(law.cdf(bins)) * 2 * len(SPREAD)
+    rng = np.random.default_rng(5)
+    counts = []
+    for _ in range(200):
+        entries = rng.standard_normal((2 * len(SPREAD), len(SPREAD))) * np.sqrt(SPREAD)
+        counts.append(np.histogram(np.linalg.eigvalsh(entries.T @ entries / len(SPREAD)), bins)[0])
+    mean, error = np.mean(counts, 0), np.std(counts, 0) / np.sqrt(len(counts))
+    np.testing.assert_allclose(expected[:4], [1, 2, 1, 1], atol=1e-6)
+    # Of order 1: the difference of a finite matrix from its limit.
+    assert (np.abs(mean - expected) < 4 * error + 0.25).all()
+    np.testing.assert_allclose(mean[:3], expected[:3], atol=0.05)
