@@ -22,10 +22,10 @@ from typing import Any
 from hesspipe.config.yaml_files import read_yaml
 from hesspipe.errors import ConfigError
 
-_INCLUDABLE = ("figures", "tables", "claims")
+INCLUDABLE = ("figures", "tables", "claims")
 _READERS = ("figures", "tables", "claims")
-_SECTIONS = ("models", "trainings", "datasets", "experiments", "random_matrices", *_READERS)
-_NAMED_PARTS = {"model": "models", "training": "trainings"}
+SECTIONS = ("models", "trainings", "datasets", "experiments", "random_matrices", *_READERS)
+NAMED_PARTS = {"model": "models", "training": "trainings"}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 Raw = dict[str, Any]
@@ -61,10 +61,10 @@ def expand(raw: Mapping[str, Any], folder: Path) -> Expansion:
         The configuration's; names of files are relative to it.
     """
     found = Expansion({**raw})
-    for section in _INCLUDABLE:
+    for section in INCLUDABLE:
         _include(section, folder, found)
-    from_grids = {section: _expand_grids(section, found) for section in _SECTIONS}
-    for section in _SECTIONS:
+    from_grids = {section: _expand_grids(section, found) for section in SECTIONS}
+    for section in SECTIONS:
         _resolve_likes(section, from_grids[section], found)
     _resolve_parts(found)
     _resolve_groups(found)
@@ -210,7 +210,7 @@ def _resolve_likes(section: str, from_grids: Raw, found: Expansion) -> None:
 def _resolve_parts(found: Expansion) -> None:
     """Write out the named models and trainings of experiments."""
     for name, entry in _entries("experiments", found):
-        for part, section in _NAMED_PARTS.items():
+        for part, section in NAMED_PARTS.items():
             given = entry.get(part)
             changes = dict(given) if isinstance(given, Mapping) else {}
             other = changes.pop("like", None) if changes else given
