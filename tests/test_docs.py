@@ -15,6 +15,8 @@ import yaml
 from safetensors.torch import save_file
 
 import hesspipe
+from hesspipe.config.expansion import expand
+from hesspipe.config.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -57,9 +59,6 @@ def is_module(name: str) -> bool:
 
 def entries(section: str) -> dict[str, str]:
     """The kind of each figure or table of the paper and of the example, by name."""
-    from hesspipe.config.expansion import expand
-    from hesspipe.config.yaml_files import read_yaml
-
     found: dict[str, str] = {}
     for path in CONFIGURATIONS:
         config = expand(read_yaml(REPOSITORY / path), (REPOSITORY / path).parent).raw

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from sklearn.datasets import make_blobs
 from torch import Tensor, nn
 
+from hesspipe.config.loading import load_config
 from hesspipe.data.clusters import gaussian_clusters
 from hesspipe.data.dataset import Dataset, read_dataset, write_dataset
 from hesspipe.data.make import make_dataset
@@ -16,10 +16,11 @@ from hesspipe.errors import DamagedFileError
 from hesspipe.files import write_tensors
 from hesspipe.seeding import derive_seed
 
-CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
-CLUSTERS = sorted(
-    name for name, data in CONFIG["datasets"].items() if data["kind"] == "gaussian_clusters"
-)
+DATASETS = {
+    name: data.model_dump()
+    for name, data in load_config(Path(__file__).parents[2] / "config.yaml").datasets.items()
+}
+CLUSTERS = sorted(name for name, data in DATASETS.items() if data["kind"] == "gaussian_clusters")
 EPS = torch.finfo(torch.float64).eps
 SMALL = {
     "num_clusters": 3,
@@ -121,8 +122,8 @@ def test_gaussian_clusters_puts_no_point_into_both_halves(small):
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_make_dataset_has_every_class_in_both_halves(name):
-    data = make_dataset(**CONFIG["datasets"][name])
-    num_classes = CONFIG["datasets"][name]["num_clusters"]
+    data = make_dataset(**DATASETS[name])
+    num_classes = DATASETS[name]["num_clusters"]
     assert data.num_classes == num_classes
     for targets in (data.train_targets, data.test_targets):
         assert targets.unique().tolist() == list(range(num_classes))

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
+from hesspipe.config.loading import load_config
 from hesspipe.curvature.dense import hessian_matrix
 from hesspipe.data.dataset import Dataset, read_dataset, write_dataset
 from hesspipe.data.make import make_dataset
@@ -34,9 +34,9 @@ from hesspipe.networks.architectures import initialize_normal, mlp
 from hesspipe.objective.objective import Objective
 from hesspipe.seeding import generator
 
-MNIST_1000 = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())["datasets"][
-    "mnist_1000"
-]
+MNIST_1000 = (
+    load_config(Path(__file__).parents[2] / "config.yaml").datasets["mnist_1000"].model_dump()
+)
 EMBEDDED = {"source": "embedded", "folder": None, "num_train": 1000, "seed": 0}
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
