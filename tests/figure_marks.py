@@ -1,4 +1,4 @@
-"""What is drawn into a panel, for the tests of figures."""
+"""Marks and lines of a panel, for the tests of figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outlier counts: hand-made spectra with known answers, invariances, and kneed."""
+"""Outlier counts: spectra with known answers, invariances, and the package kneed."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def count(eigenvalues, rule: str, **settings_) -> int:
         ([1.0, 8.0, 9.0, 10.0], "elbow", 0, 10.0),
     ],
 )
-def test_count_outliers_finds_the_hand_made_answer(eigenvalues, rule, num_outliers, cutoff):
+def test_count_outliers_finds_the_known_answer(eigenvalues, rule, num_outliers, cutoff):
     result = count_outliers(eigenvalues, rule)
     assert (result.num_outliers, result.rule) == (num_outliers, rule)
     assert result.cutoff == pytest.approx(cutoff, rel=4 * EPS)
@@ -78,7 +78,7 @@ def test_count_outliers_takes_the_fewest_of_equals(eigenvalues, rule, expected):
     ],
     ids=["negative", "zero", "tiny", "at the rounding"],
 )
-def test_count_outliers_ignores_what_is_not_positive_beyond_rounding(rule, bulk):
+def test_count_outliers_ignores_eigenvalues_not_positive_beyond_rounding(rule, bulk):
     result = count_outliers(bulk + SHELVES, rule)
     assert result == count_outliers(SHELVES, rule)
 
@@ -106,7 +106,7 @@ def test_count_outliers_needs_num_candidates_against_a_ratio_near_zero():
 
 
 @pytest.mark.parametrize(("num_candidates", "expected"), [(2, 1), (3, 1), (4, 3), (5, 3), (6, 5)])
-def test_count_outliers_looks_no_further_than_num_candidates(num_candidates, expected):
+def test_count_outliers_considers_num_candidates_only(num_candidates, expected):
     descending = [16.0, 10.0, 8.0, 2.0, 1.0, 0.1]
     assert count(descending[::-1], "ratio", num_candidates=num_candidates) == expected
 
@@ -126,7 +126,7 @@ def test_count_outliers_scales_the_cutoff_and_not_the_count(eigenvalues, rule, f
     "eigenvalues",
     [[], [5.0], [0.0], [-5.0], [3.0] * 10, [0.0] * 10, [-3.0, -2.0, -1.0], [0.0, 0.0, 5.0]],
 )
-def test_count_outliers_is_zero_where_nothing_can_stand_apart(eigenvalues, rule):
+def test_count_outliers_is_zero_without_two_different_candidates(eigenvalues, rule):
     result = count_outliers(eigenvalues, rule)
     assert result.num_outliers == 0
     assert result.cutoff == (eigenvalues[-1] if eigenvalues else 0.0)
@@ -175,7 +175,7 @@ CURVES = {
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_count_outliers_has_its_elbow_where_kneed_has_it(name):
+def test_count_outliers_has_the_elbow_of_kneed(name):
     knee = KneeLocator(RANKS, CURVES[name], curve="convex", direction="decreasing").knee
     result = count_outliers(CURVES[name][::-1], "elbow")
     assert result.num_outliers + 1 == knee
@@ -189,12 +189,12 @@ def test_count_outliers_takes_tensors(rule, dtype):
     assert count_outliers(tensor, rule) == count_outliers(tensor.tolist(), rule)
 
 
-def test_count_outliers_takes_the_gap_if_nothing_else_is_said():
+def test_count_outliers_uses_the_gap_by_default():
     assert count_outliers(STEPS) == count_outliers(STEPS, "gap")
 
 
 @pytest.mark.parametrize(
-    ("eigenvalues", "said"),
+    ("eigenvalues", "message"),
     [
         ([0.0, np.nan], "must be finite, got 1 that are not"),
         ([-np.inf, 0.0, np.inf], "must be finite, got 2 that are not"),
@@ -203,8 +203,8 @@ def test_count_outliers_takes_the_gap_if_nothing_else_is_said():
         ([3.0, 2.0], "must be in ascending order; sort them first"),
     ],
 )
-def test_count_outliers_refuses_what_is_no_spectrum(eigenvalues, said):
-    with pytest.raises(ValueError, match=f"eigenvalues {said}"):
+def test_count_outliers_refuses_invalid_spectra(eigenvalues, message):
+    with pytest.raises(ValueError, match=f"eigenvalues {message}"):
         count_outliers(eigenvalues, "gap")
 
 
@@ -215,6 +215,6 @@ def test_count_outliers_refuses_an_unknown_rule():
 
 @pytest.mark.parametrize("num_candidates", [1, 0, -3])
 def test_count_outliers_refuses_too_few_candidates(num_candidates):
-    said = f"num_candidates must be at least 2, got {num_candidates}"
-    with pytest.raises(ValueError, match=said):
+    message = f"num_candidates must be at least 2, got {num_candidates}"
+    with pytest.raises(ValueError, match=message):
         count_outliers(STEPS, "gap", num_candidates=num_candidates)

@@ -1,4 +1,4 @@
-"""Each statement of the paper, with a case for each verdict it can get."""
+"""Statements about spectra, with a case for each verdict."""
 
 import numpy as np
 import pandas as pd
@@ -193,12 +193,12 @@ def test_negative_part_measures_the_smallest_against_the_largest():
     ],
     ids=["flatness", "counts_match", "counts_grow", "negative_part"],
 )
-def test_check_claim_says_the_numbers_of_its_criterion(result, numbers):
+def test_check_claim_has_the_numbers_of_its_criterion(result, numbers):
     assert [number for number in numbers if number not in result["criterion"]] == []
     assert result["where"] == "Section 9.9"
 
 
-def test_check_claim_leaves_out_runs_that_it_does_not_name():
+def test_check_claim_ignores_runs_that_it_does_not_name():
     runs = [run("named", num_negative=1), run("other", num_negative=0)]
     result = check(runs, "negative_part", experiments=["named"], max_magnitude=0.1)
     assert (result["verdict"], result["measured"]["num_runs"]) == ("holds", 1)
@@ -369,7 +369,7 @@ def test_check_claim_compares_the_shares_of_negative_eigenvalues(numbers, verdic
         ([0, 2.0, 3.0], [0, 2.0, 3.0], "does not hold", 0),
     ],
 )
-def test_check_claim_wants_each_outlier_of_the_first_network_larger(
+def test_check_claim_requires_each_outlier_of_the_first_network_to_be_larger(
     large, small, verdict, num_larger
 ):
     runs = {0: {"lb": run_with("lb", large), "sb": run_with("sb", small)}}

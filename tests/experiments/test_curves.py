@@ -1,4 +1,4 @@
-"""A smoothed density is the sum of Gaussians that it says it is."""
+"""A smoothed density is the weighted sum of its Gaussians."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_density_of_does_not_depend_on_the_order_of_the_rows() -> None:
         ([[2.0, 2.0, 2.0]] * 3, 0.1, 10, "two different nodes to be drawn, got only 2.0"),
     ],
 )
-def test_smooth_refuses_what_cannot_be_drawn(
+def test_smooth_refuses_invalid_arguments(
     nodes: Any, relative_width: float, num_points: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""H = G + R through training: what each panel shows."""
+"""H = G + R through training: the curves of each panel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gallery's figures show their tables, and say what their axes are."""
+"""Gallery figures: data, labels and sizes in the Figure object."""
 
 from __future__ import annotations
 

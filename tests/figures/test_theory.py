@@ -1,4 +1,4 @@
-"""Figure 10, Theorems 1 and 2: what is drawn."""
+"""Figure 10, Theorems 1 and 2: data, marks and labels in the Figure object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decomposition's table against matrices whose spectra are known."""
+"""The decomposition of matrices with known spectra."""
 
 from __future__ import annotations
 
