@@ -1,4 +1,4 @@
-"""Is there a barrier? How far the loss on a line rises between the line's two ends."""
+"""Loss barriers: the rise of the loss on a line between its two end points."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Barrier:
-    """How far a loss on a line rises between the line's two ends.
+    """The rise of a loss on a line between its two end points.
 
     Attributes
     ----------
     height : float
         Largest rise above the straight line between the loss at coefficients 0 and 1; at least 0.
     place : float
-        Coefficient in [0, 1] of that rise; 0 where there is none.
+        Coefficient in [0, 1] of that rise; 0 if there is none.
     rise : float
-        Largest rise above the higher of the two ends; at least 0, at most `height`.
+        Largest rise above the higher end point; at least 0, at most `height`.
     """
 
     height: float
@@ -28,12 +28,12 @@ class Barrier:
 
 
 def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barrier:
-    """Find the barrier between the two ends of a line.
+    """Find the barrier between the end points of a line.
 
     Parameters
     ----------
     coefficients : sequence of float
-        Ascending, 0 and 1 among them; those outside [0, 1] are not looked at.
+        Ascending, including 0 and 1; those outside [0, 1] are ignored.
     losses : sequence of float
         At the coefficients.
 
@@ -59,7 +59,7 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
     is_between = (places >= 0) & (places <= 1)
     places, values = places[is_between], values[is_between]
     left, right = values[0], values[-1]
-    # Written so that the ends are met exactly, and a constant loss has no rise from rounding.
+    # In this form the end points are exact, and a constant loss has no rise from rounding.
     rises = values - (left + places * (right - left))
     rises[[0, -1]] = 0.0
     top = int(rises.argmax())

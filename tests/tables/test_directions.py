@@ -1,4 +1,4 @@
-"""The table of overlaps averages the first eigenvectors, the last of the classes, and the others."""
+"""The table of overlaps: means over the first C - 1 eigenvectors, the C-th and the others."""
 
 from __future__ import annotations
 
