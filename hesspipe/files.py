@@ -78,7 +78,7 @@ def write_json(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def write_tensors(
-    tensors: Mapping[str, Tensor], path: str | Path, about: Mapping[str, str]
+    tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]
 ) -> None:
     """Write named tensors and facts about them to a safetensors file, atomically.
 
@@ -91,8 +91,8 @@ def write_tensors(
         are stored once per name.
     path : str or Path
         Ends in .safetensors.
-    about : mapping of str to str
-        Stored in the file's header.
+    metadata : mapping of str to str
+        Stored in the header of the file.
     """
     from safetensors.torch import save
 
@@ -107,7 +107,7 @@ def write_tensors(
     serialized = save(
         contents,
         # One entry: safetensors writes several in an order that changes from run to run.
-        metadata={"about": json.dumps(about, sort_keys=True)},
+        metadata={"about": json.dumps(metadata, sort_keys=True)},
     )
     with atomic_path(path) as temporary:
         temporary.write_bytes(serialized)
@@ -120,7 +120,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     -------
     tensors : dict
         On the CPU.
-    about : dict
+    metadata : dict of str to str
 
     Raises
     ------
@@ -136,8 +136,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            return {name: file.get_tensor(name) for name in names}, about
+            metadata = json.loads((file.metadata() or {}).get("about", "{}"))
+            return {name: file.get_tensor(name) for name in names}, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise DamagedFileError(path, error) from None
 

@@ -54,7 +54,7 @@ def source_file(module: str, root: str | Path = ".") -> Path | None:
     return None
 
 
-def mistake_in(name: str, root: str | Path = ".") -> str | None:
+def check_name(name: str, root: str | Path = ".") -> str | None:
     """Check the name of a function against the source code, without importing it.
 
     Parameters

@@ -27,7 +27,7 @@ TENSORS = {
     "empty": torch.zeros(0, 2),
 }
 REBUILD = "delete it and run the same command again to rebuild it"
-# Writes 80,000 bytes where the system allows 8,192; the limit stands for a full disk.
+# Writes 80,000 bytes where the system allows 8,192; the limit simulates a full disk.
 WRITE_ON_FULL_DISK = """
 import resource, signal, sys
 import torch
@@ -136,7 +136,7 @@ def test_write_tensors_keeps_the_old_file_on_a_full_disk(tensor_file):
     assert list(tensor_file.parent.iterdir()) == [tensor_file]
 
 
-def test_read_tensors_gives_what_was_written(tensor_file):
+def test_read_tensors_returns_what_was_written(tensor_file):
     tensors, about = read_tensors(tensor_file)
     assert about == {"note": "made by a test"}
     assert set(tensors) == set(TENSORS)
@@ -182,7 +182,7 @@ def test_read_tensors_refuses_a_truncated_file(tensor_file, share):
 @pytest.mark.parametrize(
     "content", [b"PAR1 is another format", b"\xff" * 1000, b"\x02" + b"\0" * 7 + b"{}x"]
 )
-def test_read_tensors_refuses_what_is_no_tensor_file(tmp_path, content):
+def test_read_tensors_refuses_other_files(tmp_path, content):
     path = tmp_path / "other.safetensors"
     path.write_bytes(content)
     with pytest.raises(DamagedFileError, match=REBUILD):

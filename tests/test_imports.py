@@ -11,9 +11,9 @@ import pytest
 
 from hesspipe.imports import (
     call_function,
+    check_name,
     is_function_name,
     load_function,
-    mistake_in,
     source_file,
 )
 
@@ -64,14 +64,14 @@ def test_source_file_is_a_module_or_a_package(root: Path) -> None:
 
 
 @pytest.mark.parametrize("function", ["build", "Model", "path", "mathematics", "LIMIT", "inside"])
-def test_mistake_in_finds_none_in_what_a_module_defines(root: Path, function: str) -> None:
-    assert mistake_in(f"own_package.nets:{function}", root) is None
+def test_check_name_accepts_what_a_module_defines(root: Path, function: str) -> None:
+    assert check_name(f"own_package.nets:{function}", root) is None
 
 
-def test_mistake_in_says_which_functions_there_are(root: Path) -> None:
-    found = mistake_in("own_single:bild", root)
+def test_check_name_lists_the_functions_of_the_module(root: Path) -> None:
+    found = check_name("own_single:bild", root)
     assert found == "must name a function of own_single.py, which has build; got 'own_single:bild'"
-    assert "hidden" not in str(mistake_in("own_package.nets:x", root))
+    assert "hidden" not in str(check_name("own_package.nets:x", root))
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,19 @@ def test_mistake_in_says_which_functions_there_are(root: Path) -> None:
         ("own_package.broken:f", r"that can be read, got .* \(own_package/broken.py, line 1\)"),
     ],
 )
-def test_mistake_in_says_what_is_wrong_with_a_module(root: Path, name: str, message: str) -> None:
-    found = mistake_in(name, root)
+def test_check_name_explains_an_invalid_module(root: Path, name: str, message: str) -> None:
+    found = check_name(name, root)
     assert found is not None
     assert re.search(message, found)
 
 
-def test_mistake_in_runs_nothing(root: Path) -> None:
+def test_check_name_runs_nothing(root: Path) -> None:
     (root / "loud.py").write_text("raise SystemExit('ran')\ndef build(): pass\n")
-    assert mistake_in("loud:build", root) is None
+    assert check_name("loud:build", root) is None
 
 
-def test_mistake_in_leaves_installed_packages_to_the_call(root: Path) -> None:
-    assert mistake_in("torch.nn:CrossEntropyLoss", root) is None
+def test_check_name_leaves_installed_packages_to_the_call(root: Path) -> None:
+    assert check_name("torch.nn:CrossEntropyLoss", root) is None
 
 
 def test_call_function_calls_it_with_its_arguments(root: Path) -> None:

@@ -42,7 +42,7 @@ def numbers(seed: int, purpose: str) -> torch.Tensor:
     return torch.randn(1000, generator=generator(seed, purpose), dtype=torch.float64)
 
 
-def test_generator_gives_equal_numbers_again():
+def test_generator_is_reproducible():
     assert torch.equal(numbers(7, "initial parameters"), numbers(7, "initial parameters"))
 
 

@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hesspipe.imports import call_function, mistake_in
+from hesspipe.imports import call_function, check_name
 
 
 def wrong_function(key: str, name: str) -> Iterator[str]:
     """Find a function that its module does not define."""
-    mistake = mistake_in(name)
+    mistake = check_name(name)
     if mistake is not None:
         yield f"{key} {mistake}"
 

@@ -37,7 +37,7 @@ class SearchState:
     ) -> None:
         self.path, self.basis = Path(path), basis
         product = basis.product
-        about = {
+        description = {
             "dim": product.dim,
             "dtype": str(product.dtype),
             "name": product.name,
@@ -45,7 +45,7 @@ class SearchState:
             "seed": basis.seed,
             **settings,
         }
-        self.key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        self.key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
         self.image = product.multiply(random_unit(product, generator(0, "operator's identity")))
         basis.num_products += 1
 
@@ -64,12 +64,12 @@ class SearchState:
         """
         if not self.path.exists():
             return
-        tensors, about = read_tensors(self.path)
-        if about.get("key") != self.key:
+        tensors, metadata = read_tensors(self.path)
+        if metadata.get("key") != self.key:
             raise ValueError(self._foreign("other settings"))
         if not self._is_close(tensors["image"].to(self.image)):
             raise ValueError(self._foreign("another operator (parameters, data or loss)"))
-        self.basis.load(tensors, about)
+        self.basis.load(tensors, metadata)
 
     def _is_close(self, image: Tensor) -> bool:
         # Another number of threads may add samples in another order.

@@ -105,14 +105,7 @@ def refuse_wrong_derivatives(
             "detach its outputs or be evaluated under torch.no_grad()"
         )
     names, leaves, operations = _contents(value.grad_fn)
-    for leaf in leaves:
-        if id(leaf) in model.originals:
-            raise ValueError(
-                f"model and loss_fn must use parameters through the model only, got "
-                f"{model.originals[id(leaf)]} used in another way, which would be a constant here, "
-                "e.g. in a closure over the model or a list of parameters; for a penalty on the "
-                "parameters use weight_decay, or Objective.from_function"
-            )
+    _refuse_other_uses(leaves, model)
     # Scale of the loss's rounding: a small loss is a difference of numbers like the outputs.
     size = max(float(tensor.detach().abs().max()) for _, tensor in named_tensors(outputs, ""))
     size += abs(float(value.detach()))
@@ -122,23 +115,23 @@ def refuse_wrong_derivatives(
     def loss(theta: Tensor) -> Tensor:
         return evaluate(theta)[1]
 
-    own = f" with the torch.autograd.Function {', '.join(names)}" if names else ""
+    custom = f" with the torch.autograd.Function {', '.join(names)}" if names else ""
     wrong = [name for operation, name in _KNOWN_WRONG.items() if operation in operations]
     known = f" with {', '.join(wrong)}, whose second derivative torch has wrong" if wrong else ""
     try:
         (gradient,) = torch.autograd.grad(value, point)
-        _check_gradient(loss, theta, gradient, direction, size, own)
+        _check_gradient(loss, theta, gradient, direction, size, custom)
         products = _products(loss, theta, torch.stack([direction, other, direction + other]))
         # Smaller curvatures are rounding, compared with the curvatures that are possible.
         floor = _FLOOR[theta.dtype] * size / max(1.0, float(theta @ theta))
-        _check_symmetry(products, direction, other, floor, own or known)
+        _check_symmetry(products, direction, other, floor, custom or known)
         if names or theta.dtype == torch.float64:
-            _check_second_derivative(loss, theta, direction, products[0], floor, own or known)
+            _check_second_derivative(loss, theta, direction, products[0], floor, custom or known)
     except RuntimeError as error:
-        if not own:
+        if not custom:
             raise  # an operation of torch: `differentiating` names it
         raise NotTwiceDifferentiableError(
-            f"the model and the loss must be twice differentiable, got an error{own} (torch says: "
+            f"the model and the loss must be twice differentiable, got an error{custom} (torch says: "
             f"{error}); use differentiable operations, and not once_differentiable"
         ) from error
 
@@ -174,13 +167,25 @@ def require_finite_matrix(objective: Objective, values: Tensor, matrix: str) -> 
     )
 
 
+def _refuse_other_uses(leaves: list[Tensor], model: FlatModel) -> None:
+    """Raise an error if a loss depends on the caller's parameters other than through theta."""
+    for leaf in leaves:
+        if id(leaf) in model.originals:
+            raise ValueError(
+                f"model and loss_fn must use parameters through the model only, got "
+                f"{model.originals[id(leaf)]} used in another way, which would be a constant here, "
+                "e.g. in a closure over the model or a list of parameters; for a penalty on the "
+                "parameters use weight_decay, or Objective.from_function"
+            )
+
+
 def _check_gradient(
     loss: Callable[[Tensor], Tensor],
     theta: Tensor,
     gradient: Tensor,
     direction: Tensor,
     size: float,
-    own: str,
+    cause: str,
 ) -> None:
     """Compare <gradient, direction> with differences of the loss.
 
@@ -201,7 +206,7 @@ def _check_gradient(
     if error > _GRADIENT_TOLERANCE[theta.dtype] * usual and abs(slopes[0] - slopes[1]) < error:
         raise NotTwiceDifferentiableError(
             "the gradient must be the derivative of the loss, got a slope that differs from "
-            f"differences of the loss by {error:.1e}{own}, compared with a typical size of "
+            f"differences of the loss by {error:.1e}{cause}, compared with a typical size of "
             f"{usual:.1e}; where something is detached or computed under torch.no_grad() there is "
             "no Hessian: freeze the parameters behind it by requires_grad_(False)"
         )
@@ -220,7 +225,7 @@ def _products(loss: Callable[[Tensor], Tensor], theta: Tensor, vectors: Tensor) 
     return torch.stack(rows)
 
 
-def _check_symmetry(products: Tensor, one: Tensor, other: Tensor, floor: float, own: str) -> None:
+def _check_symmetry(products: Tensor, one: Tensor, other: Tensor, floor: float, cause: str) -> None:
     """Compare <other, H one> with <one, H other>.
 
     Rounding is estimated from the error in H (one + other) = H one + H other.
@@ -232,7 +237,7 @@ def _check_symmetry(products: Tensor, one: Tensor, other: Tensor, floor: float, 
     if asymmetry > max(_ASYMMETRY * size, _ASYMMETRY_ROUNDINGS * rounding, floor):
         raise NotTwiceDifferentiableError(
             f"the second derivative must be symmetric, got a difference of {asymmetry:.1e} at "
-            f"a size of {size:.1e}{own}; replace the operation by elementary ones"
+            f"a size of {size:.1e}{cause}; replace the operation by elementary ones"
         )
 
 
@@ -242,7 +247,7 @@ def _check_second_derivative(
     direction: Tensor,
     product: Tensor,
     floor: float,
-    own: str,
+    cause: str,
 ) -> None:
     """Compare a product with differences of the gradient that agree with each other."""
     steps = _SMALL_STEPS if theta.dtype == torch.float64 else (_step(theta), 0.1 * _step(theta))
@@ -254,7 +259,7 @@ def _check_second_derivative(
     if error > max(_tolerance(theta.dtype) * size, floor) and spread < 0.5 * error:
         raise NotTwiceDifferentiableError(
             "the second derivative must agree with differences of the gradient, got a difference "
-            f"of {error:.1e} at a size of {size:.1e}{own}; a backward method must compute the "
+            f"of {error:.1e} at a size of {size:.1e}{cause}; a backward method must compute the "
             "derivative, from ctx.saved_tensors and with differentiable operations"
         )
 

@@ -60,13 +60,13 @@ def test_eigenpairs_are_the_prescribed_ones(
 
 
 def test_multiplicity_needs_the_second_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guard: one Krylov space holds one vector of each eigenvalue."""
+    """The guard: one Krylov space contains one vector per eigenvalue."""
     monkeypatch.setattr("hesspipe.linalg.thick_restart.PairSearch._look_again", lambda *_: True)
     found = eigenpairs(matrix_with(SPECTRA["multiple"].double()), num_largest=3)
     assert found.eigenvalues[0] < 8  # the true ones are 9, 9, 9
 
 
-def test_float32_finds_each_eigenvalue_as_often_as_it_is_there() -> None:
+def test_float32_finds_each_eigenvalue_with_its_multiplicity() -> None:
     values = SPECTRA["multiple"].double()
     matrix = matrix_with(values, torch.float32)
     found = eigenpairs(matrix, num_largest=9, tolerance=5e-6)
@@ -189,7 +189,7 @@ def test_basis_that_does_not_fit_is_refused_with_the_numbers(
 
 
 def test_block_products_of_the_operator_are_not_needed() -> None:
-    """Operators that only multiply single vectors are enough."""
+    """Operators that multiply only single vectors are sufficient."""
     matrix = matrix_with(SPECTRA["decades"].double())
     found = eigenpairs(Counted(matrix), num_largest=2)
     assert (found.eigenvalues.numpy() - np.sort(SPECTRA["decades"])[-2:]).max() <= 1e-5

@@ -1,4 +1,4 @@
-"""The basis of a search against its identities: projection, restarts, and what can hide."""
+"""Identities of the search basis: projection, restarts, and the bound on missing eigenvectors."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_projection_and_residual_hold_through_restarts() -> None:
         assert np.array_equal(basis.ritz().rests, ritz.rests[ends(4, 20)])
 
 
-def test_components_of_a_missing_eigenvector_are_those_that_are_followed() -> None:
-    """The identity behind the bound: V u for each eigenvector u, from its eigenvalue alone."""
+def test_tracked_components_are_those_of_a_missing_eigenvector() -> None:
+    """The identity behind the bound: V u for each eigenvector u, from its eigenvalue only."""
     # Without outliers: none has been found after so few steps.
     matrix = matrix_with(torch.linspace(-1, 1, 200, dtype=torch.float64))
     eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
@@ -59,7 +59,7 @@ def test_components_of_a_missing_eigenvector_are_those_that_are_followed() -> No
         assert float((start @ vector).abs()) <= basis.hidden[row] * (1 + 1e-11)
 
 
-def test_bound_shrinks_beyond_the_ritz_values_and_more_so_further_out() -> None:
+def test_bound_decreases_beyond_the_ritz_values_and_faster_further_out() -> None:
     basis = KrylovBasis(symmetric_product(MATRIX), 30, seed=2)
     basis.watch(np.array([3.1, 4.0, 8.0]))
     bounds = []
@@ -72,7 +72,7 @@ def test_bound_shrinks_beyond_the_ritz_values_and_more_so_further_out() -> None:
     assert steps[-1, 2] < 1e-6
 
 
-def test_locked_vectors_stay_and_the_search_goes_on_beside_them() -> None:
+def test_locked_vectors_stay_and_the_search_continues_orthogonal_to_them() -> None:
     basis = KrylovBasis(symmetric_product(MATRIX), 40, seed=3)
     while not basis.is_full:
         basis.extend()

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import aslinearoperator
 from hesspipe.linalg.operator import random_unit, symmetric_product
 
 
-def test_symmetric_product_takes_what_others_call_an_operator() -> None:
+def test_symmetric_product_accepts_tensors_arrays_and_scipy_operators() -> None:
     matrix = matrix_with(torch.linspace(-1, 3, 30, dtype=torch.float64))
     vector = normal(30)
     for operator in (matrix, matrix.numpy(), aslinearoperator(matrix.numpy())):
@@ -21,7 +21,7 @@ def test_symmetric_product_takes_what_others_call_an_operator() -> None:
     assert symmetric_product(product) is product
 
 
-def test_symmetric_product_names_what_is_no_operator() -> None:
+def test_symmetric_product_names_an_object_that_is_not_an_operator() -> None:
     with pytest.raises(TypeError, match=r"operator must have shape, dtype and @.* got str"):
         symmetric_product("hessian")
 
@@ -36,7 +36,7 @@ def test_symmetric_product_names_what_is_no_operator() -> None:
     ],
     ids=["square", "symmetric", "real", "finite"],
 )
-def test_symmetric_product_refuses_what_is_not_one(operator: object, message: str) -> None:
+def test_symmetric_product_refuses_other_operators(operator: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         symmetric_product(operator)
 

@@ -8,7 +8,7 @@ from problems import EPS, normal
 from hesspipe.linalg.orthogonalization import orthogonalize
 
 
-def test_orthogonalize_takes_twice_what_once_leaves() -> None:
+def test_orthogonalize_removes_in_a_second_pass_what_one_leaves() -> None:
     basis = torch.linalg.qr(normal(3000, 12, seed=2)).Q.T.contiguous()
     inside, outside = basis.T @ normal(12), normal(3000, seed=3)
     outside -= basis.T @ (basis @ outside)

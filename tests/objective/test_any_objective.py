@@ -1,4 +1,4 @@
-"""Drawn architectures, losses, batches and dtypes against a dense reference."""
+"""Random architectures, losses, batches and dtypes against a dense reference."""
 
 from __future__ import annotations
 

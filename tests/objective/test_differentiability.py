@@ -1,4 +1,4 @@
-"""What has no second derivative, or a wrong one, is named."""
+"""Operations without a second derivative, or with a wrong one, are named."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hesspipe.objective.objective import Objective
 
 
 class Square(torch.autograd.Function):
-    """Right: its backward method is differentiable."""
+    """Correct: its backward method is differentiable."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Square(torch.autograd.Function):
 
 
 class ConstantSlope(Square):
-    """Wrong without a word: the derivative is a constant to the second derivative."""
+    """Silently wrong: the derivative is a constant for the second derivative."""
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class ConstantSlope(Square):
 
 
 class OnceOnly(Square):
-    """Says so, but torch.autograd.grad does not reach the node that would raise."""
+    """Declares it, but torch.autograd.grad does not reach the node that would raise."""
 
     @staticmethod
     @once_differentiable
@@ -52,7 +52,7 @@ class OnceOnly(Square):
 
 
 class StraightThrough(torch.autograd.Function):
-    """No derivative of what it computes, as quantized networks have it."""
+    """The backward method is not the derivative, as in quantized networks."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Applied(nn.Module):
 DATA = normal(8, 4), labels(8, 3)
 
 
-def test_own_function_with_a_second_derivative_is_right() -> None:
+def test_user_function_with_a_second_derivative_is_correct() -> None:
     model = Applied(Square.apply).double()
     plain = Applied(torch.square).double()
     plain.load_state_dict(model.state_dict())
@@ -96,7 +96,7 @@ def test_own_function_with_a_second_derivative_is_right() -> None:
 
 @pytest.mark.parametrize("function", [ConstantSlope, OnceOnly])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_own_function_without_a_right_second_derivative_is_named(
+def test_user_function_with_a_wrong_second_derivative_is_named(
     function: Any, dtype: torch.dtype
 ) -> None:
     message = f"second derivative must .* with the torch.autograd.Function {function.__name__}"
@@ -104,7 +104,7 @@ def test_own_function_without_a_right_second_derivative_is_named(
         Objective(Applied(function.apply), nn.CrossEntropyLoss(), DATA, dtype=dtype)
 
 
-def test_own_function_without_a_right_first_derivative_is_named() -> None:
+def test_user_function_with_a_wrong_first_derivative_is_named() -> None:
     message = r"gradient must be the derivative.*Function StraightThrough"
     with pytest.raises(NotTwiceDifferentiableError, match=message):
         Objective(Applied(StraightThrough.apply), nn.CrossEntropyLoss(), DATA)
@@ -116,7 +116,7 @@ def checkpointed(use_reentrant: bool) -> Any:
 
 # Of the reentrant kind, which warns wherever nothing is differentiated.
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-def test_checkpointing_is_right_or_refused() -> None:
+def test_checkpointing_is_correct_or_refused() -> None:
     model = Applied(checkpointed(False)).double()
     plain = Applied(torch.tanh).double()
     plain.load_state_dict(model.state_dict())
@@ -189,7 +189,7 @@ def test_gradient_that_is_not_the_derivative_is_refused(how: str, seed: int) -> 
         Objective(model, nn.CrossEntropyLoss(), DATA)
 
 
-def test_what_is_computed_without_gradients_may_be_frozen() -> None:
+def test_parameters_behind_no_grad_may_be_frozen() -> None:
     model = Detaching("no_grad").double()
     initialize_normal(model, 0.7, torch.Generator().manual_seed(0))
     model.first.requires_grad_(False)

@@ -16,7 +16,11 @@ def test_flatten_has_the_order_of_torch() -> None:
 
 
 def test_unflatten_inverts_flatten_and_gives_views() -> None:
-    tensors = {"matrix": normal(3, 2), "scalar": torch.tensor(3.0, dtype=torch.float64), "vector": normal(4)}
+    tensors = {
+        "matrix": normal(3, 2),
+        "scalar": torch.tensor(3.0, dtype=torch.float64),
+        "vector": normal(4),
+    }
     theta = flatten(tensors)
     found = unflatten(theta, {name: tensor.shape for name, tensor in tensors.items()})
     assert list(found) == list(tensors)

@@ -1,4 +1,4 @@
-"""The objective is the loss of all the data, whatever the batches, and leaves the model alone."""
+"""The objective is the loss over all the data for any batches, and does not change the model."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_outputs_follow_theta_and_the_order_of_named_parameters() -> None:
     assert [objective.name_of(index) for index in (0, 5, 6, 8)] == ["weight"] * 2 + ["bias"] * 2
 
 
-def test_model_is_the_same_after_use_as_before() -> None:
+def test_model_is_not_changed() -> None:
     model = network([4, 5, 3])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random_state = torch.get_rng_state()
@@ -215,7 +215,7 @@ def test_weight_decay_leaves_frozen_parameters_alone() -> None:
         Objective(model, nn.CrossEntropyLoss(), data, weight_decay=-1)
 
 
-def test_matrix_of_some_parameters_is_the_block_of_the_whole() -> None:
+def test_matrix_of_some_parameters_is_a_block_of_the_full_one() -> None:
     model, data = network([4, 5, 3], "tanh"), (normal(7, 4), labels(7, 3))
     whole = Objective(model, nn.CrossEntropyLoss(), data)
     expected = hesspipe.hessian_matrix(whole)
@@ -235,7 +235,7 @@ def test_matrix_of_some_parameters_is_the_block_of_the_whole() -> None:
         ([], "at least one parameter must be varied"),
     ],
 )
-def test_patterns_that_match_nothing_are_refused(patterns: Any, message: str) -> None:
+def test_patterns_without_a_match_are_refused(patterns: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Objective(
             network([4, 5, 3]), nn.CrossEntropyLoss(), (normal(7, 4), labels(7, 3)),
@@ -264,7 +264,7 @@ def two_sided_loss(outputs: dict[str, Any], targets: dict[str, Tensor]) -> Tenso
 
 @pytest.mark.parametrize("kind", [dict, tuple, list])
 @pytest.mark.parametrize("splits", [[6], [1, 3, 2]])
-def test_several_inputs_outputs_and_targets_are_right(kind: type, splits: list[int]) -> None:
+def test_several_inputs_outputs_and_targets_are_correct(kind: type, splits: list[int]) -> None:
     torch.manual_seed(0)
     model = TwoSided().double()
     left, right, y, z = normal(6, 2), normal(6, 3, seed=3), labels(12, 2).view(6, 2), normal(6)
@@ -291,7 +291,7 @@ def test_several_inputs_outputs_and_targets_are_right(kind: type, splits: list[i
 
 
 @pytest.mark.parametrize("matrix", ["hessian", "ggn", "residual"])
-def test_sequence_of_outputs_a_sample_is_right(matrix: str) -> None:
+def test_outputs_of_a_sequence_per_sample_are_correct(matrix: str) -> None:
     model, inputs, targets = nn.Conv1d(1, 2, 2).double(), normal(5, 1, 4), labels(15, 2).view(5, 3)
     targets[0, 1] = -100
     for loss_fn in (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=CLASS_WEIGHTS[:2])):
@@ -299,7 +299,7 @@ def test_sequence_of_outputs_a_sample_is_right(matrix: str) -> None:
             model, loss_fn, list(zip(inputs.split(2), targets.split(2), strict=True))
         )
         mean = copy.deepcopy(loss_fn).double()
-        # B023: the function is called before the loop goes on.
+        # B023: the function is called in the same iteration.
         expected = reference_matrices(
             model,
             lambda model: model(inputs),
@@ -308,7 +308,7 @@ def test_sequence_of_outputs_a_sample_is_right(matrix: str) -> None:
         assert_close(exact_matrix(objective, matrix).values, expected[matrix])
 
 
-def test_outputs_without_a_row_per_sample_have_a_hessian_alone() -> None:
+def test_outputs_without_one_row_per_sample_have_only_a_hessian() -> None:
     class Penalized(nn.Linear):
         def forward(self, inputs: Tensor) -> Any:
             return super().forward(inputs).exp(), self.weight.square().sum()
@@ -377,12 +377,12 @@ def test_batch_that_is_not_finite_is_named() -> None:
         (lambda *_: 1.0, "must return a scalar tensor, got float"),
     ],
 )
-def test_loss_that_is_no_scalar_is_refused(loss_fn: Any, message: str) -> None:
+def test_loss_that_is_not_a_scalar_is_refused(loss_fn: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Objective(network([4, 5, 3]), loss_fn, (normal(6, 4), labels(6, 3)))
 
 
-def test_data_that_are_no_pairs_are_refused() -> None:
+def test_data_that_are_not_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a pair \(inputs, targets\), got dict as batch 0"):
         Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), [{"inputs": normal(6, 4)}])
 
@@ -394,7 +394,7 @@ def test_data_too_large_for_memory_are_refused(monkeypatch: pytest.MonkeyPatch) 
         Objective(network([4, 5, 3]), nn.MSELoss(), batches)
 
 
-def test_compiled_and_wrapped_models_are_taken_as_they_are_inside() -> None:
+def test_compiled_and_wrapped_models_are_unwrapped() -> None:
     model = network([4, 5, 3])
     wrapped = nn.DataParallel(model)
     data = normal(6, 4), labels(6, 3)
@@ -429,12 +429,12 @@ def test_model_that_writes_into_its_buffers_is_refused() -> None:
         (lambda theta: 1.0, torch.ones(2), "loss must return a scalar tensor, got float"),
     ],
 )
-def test_function_that_is_no_loss_is_refused(loss: Any, theta: Tensor, message: str) -> None:
+def test_function_that_is_not_a_loss_is_refused(loss: Any, theta: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Objective.from_function(loss, theta)
 
 
-def test_outputs_of_one_size_and_two_shapes_have_a_hessian_alone() -> None:
+def test_outputs_of_one_size_and_two_shapes_have_only_a_hessian() -> None:
     class Shaped(nn.Linear):
         def forward(self, inputs: Tensor) -> Tensor:
             return super().forward(inputs.flatten(1)).tanh().view(len(inputs), *inputs.shape[1:])
@@ -461,7 +461,7 @@ def test_outputs_of_one_size_and_two_shapes_have_a_hessian_alone() -> None:
             compute()
 
 
-def test_spectral_norm_in_evaluation_mode_is_right() -> None:
+def test_spectral_norm_in_evaluation_mode_is_correct() -> None:
     torch.manual_seed(0)
     layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 5))
     model = nn.Sequential(layer, nn.Tanh(), nn.Linear(5, 3)).double().eval()

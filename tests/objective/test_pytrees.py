@@ -1,4 +1,4 @@
-"""Inputs and outputs of several tensors are measured, sliced, joined and taken apart."""
+"""Inputs and outputs of several tensors: length, slices, joining and splitting."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_fields_are_measured_and_sliced_by_samples() -> None:
         (normal(2).numpy(), "got ndarray; convert arrays with torch.as_tensor"),
     ],
 )
-def test_inputs_without_a_row_per_sample_are_refused(values: Any, message: str) -> None:
+def test_inputs_without_one_row_per_sample_are_refused(values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fields(values)
 
@@ -71,7 +71,7 @@ NESTED = [
 
 
 @pytest.mark.parametrize("outputs", NESTED)
-def test_outputs_come_back_as_they_were(outputs: Any) -> None:
+def test_split_inverts_join_outputs(outputs: Any) -> None:
     rows, layout = join_outputs(outputs, 4)
     assert rows.shape == (4, sum(tensor[0].numel() for _, tensor in named_tensors(outputs, "")))
     back = layout.split(rows)
@@ -92,7 +92,7 @@ def test_outputs_come_back_as_they_were(outputs: Any) -> None:
         (None, "must return tensors, got NoneType"),
     ],
 )
-def test_outputs_that_are_no_rows_are_named(outputs: Any, message: str) -> None:
+def test_outputs_without_rows_are_named(outputs: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         join_outputs(outputs, 4)
 
