@@ -131,8 +131,8 @@ def refuse_wrong_derivatives(
         if not custom:
             raise  # an operation of torch: `differentiating` names it
         raise NotTwiceDifferentiableError(
-            f"the model and the loss must be twice differentiable, got an error{custom} (torch says: "
-            f"{error}); use differentiable operations, and not once_differentiable"
+            f"the model and the loss must be twice differentiable, got an error{custom} (torch "
+            f"says: {error}); use differentiable operations, and not once_differentiable"
         ) from error
 
 
