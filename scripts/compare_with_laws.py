@@ -18,15 +18,15 @@ if __name__ == "__main__":
             entry=entry,
             zero_tolerance=snakemake.params.config["spectrum"]["zero_tolerance"],
         )
-        write_result(spectrum, snakemake.output.spectrum)
-        write_result(samples, snakemake.output.samples)
         law, outliers, histogram = compare_with_laws(
-            path_to_spectrum=snakemake.output.spectrum,
-            path_to_samples=snakemake.output.samples,
+            spectrum,
+            samples,
             num_groups=entry["num_groups"],
             num_positions=entry["num_positions"],
             num_bins=entry["num_bins"],
         )
+        write_result(spectrum, snakemake.output.spectrum)
+        write_result(samples, snakemake.output.samples)
         write_result(law, snakemake.output.law)
         write_result(outliers, snakemake.output.outliers)
         write_result(histogram, snakemake.output.histogram)

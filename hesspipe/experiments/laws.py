@@ -6,7 +6,6 @@ Nothing is fitted: the laws follow from the samples' curvatures alone.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,15 +13,15 @@ from numpy.typing import NDArray
 
 from hesspipe.random_matrices.generalized import GeneralizedLaw, outlier_positions
 from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
-from hesspipe.tables.store import Result, read_result
+from hesspipe.tables.store import Result
 
 Real = NDArray[np.float64]
 
 
 def compare_with_laws(
+    spectrum: Result,
+    samples: Result,
     *,
-    path_to_spectrum: str | Path,
-    path_to_samples: str | Path,
     num_groups: int,
     num_positions: int,
     num_bins: int,
@@ -37,8 +36,8 @@ def compare_with_laws(
 
     Parameters
     ----------
-    path_to_spectrum, path_to_samples : str or Path
-        Results of `hesspipe.experiments.linear_models.extract_linear_model`.
+    spectrum, samples : Result
+        From `hesspipe.experiments.linear_models.extract_linear_model`.
     num_groups : int
         Samples with neighboring curvatures are replaced by this many groups and their means; it
         must divide the number of samples.
@@ -61,17 +60,15 @@ def compare_with_laws(
         lower, upper (a bin, in roots of eigenvalues), measured, density, plain_density: means
         over the bin, of the density of the root. See `_histogram`.
     """
-    spectrum = read_result(path_to_spectrum, "spectrum")
-    samples = read_result(path_to_samples, "samples").table
     num_features = spectrum.provenance["num_features"]
     num_samples = spectrum.provenance["num_samples"]
-    curvatures = samples["curvature"].to_numpy()
+    curvatures = samples.table["curvature"].to_numpy()
     law = GeneralizedLaw(
         num_features / num_samples, group_means(curvatures, num_groups), np.ones(1)
     )
     plain = MarchenkoPastur(num_features / num_samples, float(curvatures.mean()))
     left, right = outlier_positions(
-        law, curvatures, samples[["along_data", "along_weights"]].to_numpy()
+        law, curvatures, samples.table[["along_data", "along_weights"]].to_numpy()
     )
     eigenvalues = spectrum.table["eigenvalue"].to_numpy()
     num_zero = len(eigenvalues) - min(num_features, num_samples)

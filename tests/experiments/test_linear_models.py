@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from problems import EPS, assert_close
@@ -74,23 +75,19 @@ def test_unknown_model_is_refused() -> None:
 
 
 def compare(folder: Path, **changes) -> tuple[dict[str, Any], list[Result]]:
-    """Extract and compare through files, as the jobs do."""
+    """Extract and compare, and check that all of it can be stored."""
     entry = {
         "kind": "linear_model", "signal": 3.0, "initial_norm": 2.0, "step_size": 0.1,
         "seed": 1, "num_positions": 40, "num_bins": 12,
     } | changes  # fmt: skip
     spectrum, samples = extract_linear_model(name="one", entry=entry, zero_tolerance=1.0)
-    write_result(spectrum, folder / "spectrum.parquet")
-    write_result(samples, folder / "samples.parquet")
-    results = compare_with_laws(
-        path_to_spectrum=folder / "spectrum.parquet",
-        path_to_samples=folder / "samples.parquet",
-        **{key: entry[key] for key in ("num_groups", "num_positions", "num_bins")},
-    )
+    settings = {key: entry[key] for key in ("num_groups", "num_positions", "num_bins")}
+    results = [spectrum, samples, *compare_with_laws(spectrum, samples, **settings)]
     for result in results:
-        write_result(result, folder / f"{result.kind}.parquet")
-        read_result(folder / f"{result.kind}.parquet", result.kind)
-    return entry, [spectrum, samples, *results]
+        path = folder / f"{result.kind}.parquet"
+        write_result(result, path)
+        pd.testing.assert_frame_equal(read_result(path).table, result.table, check_dtype=False)
+    return entry, results
 
 
 @pytest.mark.parametrize(
