@@ -20,7 +20,14 @@ from scipy.linalg.blas import dsyrk
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.curvature.loss_derivatives import add_weight_decay, at_zero_outputs, curvature_factors
+from hesspipe.curvature.layers import chunks
+from hesspipe.curvature.loss_derivatives import (
+    add_weight_decay,
+    at_zero_outputs,
+    curvature_factors,
+    decay_diagonal,
+)
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct, pull_back
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
@@ -53,8 +60,8 @@ def hessian_by_columns(
     Tensor, shape (P, P)
         In the objective's dtype; symmetric up to rounding.
     """
-    total = _second_derivative(objective, "hessian", columns_per_block, progress)
-    return add_weight_decay(objective, "hessian", total)
+    total = _second_derivative(objective, Matrix.HESSIAN, columns_per_block, progress)
+    return add_weight_decay(objective, Matrix.HESSIAN, total)
 
 
 @differentiating()
@@ -65,7 +72,7 @@ def residual_by_columns(
 
     Parameters and Returns as for `hessian_by_columns`.
     """
-    return _second_derivative(objective, "residual", columns_per_block, progress)
+    return _second_derivative(objective, Matrix.RESIDUAL, columns_per_block, progress)
 
 
 @differentiating()
@@ -90,14 +97,12 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
     for batch in tqdm(objective.batches, desc="ggn", disable=not progress, unit="batch"):
         factors, signs = curvature_factors(objective, batch)
         row_bytes = objective.num_parameters * objective.theta.element_size()
-        step = max(1, _JACOBIAN_BYTES // (signs.shape[1] * row_bytes))
-        for start in range(0, len(batch.inputs), step):
-            part = slice(start, start + step)
-            jacobians = _jacobians(objective, batch.inputs[part])
-            rows = factors[part].mT @ jacobians
+        for part in chunks(len(batch.inputs), _JACOBIAN_BYTES // (signs.shape[1] * row_bytes)):
+            jacobians = _jacobians(objective, batch.inputs[part])  # (n, C, P)
+            rows = factors[part].mT @ jacobians  # (n, C, P)
             add_squares(total, rows[signs[part] > 0], 1.0)
             add_squares(total, rows[signs[part] < 0], -1.0)
-    return add_weight_decay(objective, "ggn", mirror_lower(total))
+    return add_weight_decay(objective, Matrix.GGN, mirror_lower(total))
 
 
 @differentiating()
@@ -107,8 +112,7 @@ def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     Parameters
     ----------
     objective : Objective
-    matrix : str
-        "hessian", "ggn" or "residual".
+    matrix : {"hessian", "ggn", "residual"}
     vectors : Tensor, shape (K, P)
         One vector a row.
 
@@ -116,7 +120,8 @@ def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
     -------
     Tensor, shape (K, P)
     """
-    products = objective.decay_diagonal(matrix) * vectors
+    matrix = Matrix(matrix)
+    products = decay_diagonal(objective, matrix) * vectors
     for batch in objective.batches:
         products += BatchProduct(objective, matrix, batch)(vectors)
     return products
@@ -144,31 +149,30 @@ def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
     return total
 
 
-def unsaturated_norm(objective: Objective, matrix: str, vector: Tensor) -> float:
-    """Norm of a product before the loss saturates; eps times it is the rounding of the product.
+def unsaturated_norm(objective: Objective, matrix: Matrix, vector: Tensor) -> float:
+    """Compute ||M_0 v||, the norm of a product with the loss at outputs of zero.
 
-    The same product is taken with the loss at outputs of zero, where nothing cancels; see
-    `hesspipe.curvature.loss_derivatives.at_zero_outputs`.
+    Where the loss saturates, M v is tiny, and its rounding error is eps ||M_0 v||, not
+    eps ||M v||; see `hesspipe.curvature.loss_derivatives.at_zero_outputs`.
 
     Parameters
     ----------
     objective : Objective
-    matrix : str
-        "hessian", "ggn" or "residual".
+    matrix : Matrix
     vector : Tensor, shape (P,)
 
     Returns
     -------
     float
-        ||M_0 v||, or 0 where the loss is not defined at outputs of zero.
+        0 where the loss is not defined at outputs of zero.
     """
     neutral = at_zero_outputs(objective)
-    scale = float(multiply(neutral, matrix, vector.unsqueeze(0)).norm())
-    return scale if math.isfinite(scale) else 0.0
+    norm = float(multiply(neutral, matrix, vector.unsqueeze(0)).norm())
+    return norm if math.isfinite(norm) else 0.0
 
 
 def _second_derivative(
-    objective: Objective, matrix: str, columns_per_block: int, progress: bool
+    objective: Objective, matrix: Matrix, columns_per_block: int, progress: bool
 ) -> Tensor:
     if columns_per_block < 1:
         raise ValueError(f"columns_per_block must be at least 1, got {columns_per_block}")

@@ -28,14 +28,22 @@ import torch
 from torch import Tensor
 
 from hesspipe.curvature.columns import add_squares, mirror_lower
+from hesspipe.curvature.layers import (
+    Layer,
+    PatchEvaluation,
+    chunks,
+    evaluate_patches,
+    evaluation_slopes,
+    extend,
+    random_like,
+)
 from hesspipe.curvature.loss_derivatives import curvature_factors, output_slopes
-from hesspipe.curvature.patch_layers import Evaluation, PatchLayer, chunks, evaluate, extend
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.tangents import (
     Push,
     block_of_group,
     block_through,
     pusher,
-    random_tangent,
     separate_units,
     units_of,
 )
@@ -50,13 +58,13 @@ _SAMPLE_BYTES = 256 * 2**20
 _PASSES_SAVED = 3
 
 
-def matrix_by_convolutions(objective: Objective, layers: list[PatchLayer], matrix: str) -> Tensor:
+def matrix_by_convolutions(objective: Objective, layers: list[Layer], matrix: Matrix) -> Tensor:
     """Compute H, G or R of a piecewise linear network of Conv2d and Linear layers.
 
     Parameters
     ----------
     objective : Objective
-    layers : list of PatchLayer
+    layers : list of Layer
         From `hesspipe.curvature.patch_layers.patch_layers`.
     matrix : str
         "hessian", "ggn" or "residual". H is G + R here, both from their own formulas.
@@ -72,24 +80,24 @@ def matrix_by_convolutions(objective: Objective, layers: list[PatchLayer], matri
         If the loss couples samples: G, and so H, has no formula then.
     """
     total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
-    if matrix != "ggn":
+    if matrix is not Matrix.GGN:
         _add_residual(total, objective, layers)
-    if matrix != "residual":
+    if matrix is not Matrix.RESIDUAL:
         _add_ggn(total, objective, layers)
     return mirror_lower(total)
 
 
-def _add_ggn(total: Tensor, objective: Objective, layers: list[PatchLayer]) -> None:
+def _add_ggn(total: Tensor, objective: Objective, layers: list[Layer]) -> None:
     """Add G to the lower triangle of total."""
     names = [layer.name for layer in layers]
     for batch in objective.batches:
         factors, signs = curvature_factors(objective, batch)
         kept = signs.any(0).nonzero().flatten().tolist()
         # The rows, and a copy of those of each sign.
-        numbers = _numbers_a_sample(layers) + 2 * len(kept) * objective.num_parameters
+        numbers = _numbers_per_sample(layers) + 2 * len(kept) * objective.num_parameters
         step = _SAMPLE_BYTES // (numbers * total.element_size())
         for part in chunks(len(batch.inputs), step):
-            evaluation = evaluate(objective, names, batch.inputs[part])
+            evaluation = evaluate_patches(objective, names, batch.inputs[part])
             rows = total.new_zeros(len(evaluation.outputs), len(kept), len(total))
             for row, factor in enumerate(kept):
                 _write_gradients(rows[:, row], evaluation, layers, factors[part, :, factor])
@@ -98,38 +106,38 @@ def _add_ggn(total: Tensor, objective: Objective, layers: list[PatchLayer]) -> N
 
 
 def _write_gradients(
-    rows: Tensor, evaluation: Evaluation, layers: list[PatchLayer], cotangents: Tensor
+    rows: Tensor, evaluation: PatchEvaluation, layers: list[Layer], cotangents: Tensor
 ) -> None:
     """Write each sample's gradient of <cotangent, f> into its row of P entries."""
-    for layer, slope in zip(layers, _slopes(evaluation, cotangents), strict=True):
+    for layer, slope in zip(layers, evaluation_slopes(evaluation, cotangents), strict=True):
         product = slope @ evaluation.patches[layer.name].detach().mT
         rows[:, layer.weights] = product.flatten(1)
         if layer.bias is not None:
             rows[:, layer.biases] = slope.sum(2)
 
 
-def _add_residual(total: Tensor, objective: Objective, layers: list[PatchLayer]) -> None:
+def _add_residual(total: Tensor, objective: Objective, layers: list[Layer]) -> None:
     """Add R to the lower triangle of total."""
     names = [layer.name for layer in layers]
-    step = _SAMPLE_BYTES // (_numbers_a_sample(layers) * total.element_size())
+    step = _SAMPLE_BYTES // (_numbers_per_sample(layers) * total.element_size())
     for batch in objective.batches:
         weights = output_slopes(objective, batch)
         for part in chunks(len(batch.inputs), step):
-            evaluation = evaluate(objective, names, batch.inputs[part])
-            slopes = _slopes(evaluation, weights[part])
+            evaluation = evaluate_patches(objective, names, batch.inputs[part])
+            slopes = evaluation_slopes(evaluation, weights[part])
             for place, late in enumerate(layers):
                 _add_blocks_of(total, late, layers[:place], evaluation, slopes[place])
 
 
 def _add_blocks_of(
     total: Tensor,
-    late: PatchLayer,
-    layers: list[PatchLayer],
-    evaluation: Evaluation,
+    late: Layer,
+    layers: list[Layer],
+    evaluation: PatchEvaluation,
     slopes: Tensor,
 ) -> None:
     """Add the blocks of R that couple a layer with the earlier ones, one chunk's part."""
-    by_entries: list[PatchLayer] = []
+    by_entries: list[Layer] = []
     for early in layers:
         push = pusher(evaluation.patches[late.name], evaluation.deltas[early.name])
         if push is None:  # early does not feed late
@@ -164,13 +172,13 @@ def _add_blocks_of(
 
 def _way_through(
     push: Push,
-    late: PatchLayer,
-    early: PatchLayer,
-    between: list[PatchLayer],
-    evaluation: Evaluation,
+    late: Layer,
+    early: Layer,
+    between: list[Layer],
+    evaluation: PatchEvaluation,
 ) -> tuple[Push, Push, Tensor, Tensor] | None:
     """Find a layer that early reaches with one group, and through which alone it reaches late."""
-    tangent = random_tangent(evaluation.deltas[early.name]).unsqueeze(0)
+    tangent = random_like(evaluation.deltas[early.name]).unsqueeze(0)
     expected = push(tangent)
     for middle in between:
         first = pusher(evaluation.patches[middle.name], evaluation.deltas[early.name])
@@ -186,24 +194,16 @@ def _way_through(
     return None
 
 
-def _numbers_a_sample(layers: list[PatchLayer]) -> int:
+def _numbers_per_sample(layers: list[Layer]) -> int:
     """Numbers held at once for each sample: patches, pre-activations, and their derivatives."""
     return sum(layer.num_positions * (6 * layer.width + 8 * layer.num_units) for layer in layers)
 
 
-def _slopes(evaluation: Evaluation, cotangents: Tensor) -> tuple[Tensor, ...]:
-    """Differentiate <cotangent, f> by each layer's pre-activations: (n, U, S) each."""
-    return torch.autograd.grad(
-        evaluation.outputs, list(evaluation.deltas.values()), cotangents,
-        retain_graph=True, materialize_grads=True,
-    )  # fmt: skip
-
-
 def _add_by_cotangents(
     total: Tensor,
-    late: PatchLayer,
-    others: list[PatchLayer],
-    evaluation: Evaluation,
+    late: Layer,
+    others: list[Layer],
+    evaluation: PatchEvaluation,
     slopes: Tensor,
 ) -> None:
     """Add the blocks of a Linear layer with earlier ones, an input of the Linear at a time."""
@@ -223,9 +223,9 @@ def _add_by_cotangents(
 
 def _place(
     total: Tensor,
-    late: PatchLayer,
+    late: Layer,
     entries: Tensor,
-    early: PatchLayer,
+    early: Layer,
     units: Tensor,
     block: Tensor,
 ) -> None:

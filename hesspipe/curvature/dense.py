@@ -1,22 +1,20 @@
 """Exact Hessian, generalized Gauss-Newton and residual matrices of an objective.
 
-Each comes from its own formula, in the notation of the paper's Equation 4:
+Each is computed from its own formula, in the notation of the paper's Equation 4:
 
     H = d2L/dtheta2,   G = sum_n J_n^T S_n J_n,   R = sum_n sum_c e_nc d2f_c/dtheta2
 
 so that H = G + R is a test of all three. Three methods give the same numbers:
 
-    layers          products of per-sample blocks (`hesspipe.curvature.linear`), where all
-    parameters sit
-                    in Linear layers that are used once each
-    convolutions    products of patches and passes between layers
-    (`hesspipe.curvature.convolutional`),
-                    where they sit in Conv2d and Linear layers of a piecewise linear network
-    columns         differentiation, column by column (`hesspipe.curvature.columns`), for any
-    network
+    layers          for networks of Linear layers that are used once each: products of per-sample
+                    blocks, in `hesspipe.curvature.linear`
+    convolutions    for piecewise linear networks of Conv2d and Linear layers: products of patches,
+                    and passes between layers, in `hesspipe.curvature.convolutional`
+    columns         for any network: differentiation, column by column, in
+                    `hesspipe.curvature.columns`
 
-"convolutions" assembles H as G + R, where the sum tests nothing. There, as everywhere, H is
-compared with a product of its own formula, which differentiates the loss twice.
+Method "convolutions" assembles H as G + R, where the sum tests nothing. With every method, each
+matrix M is compared with a product M v that differentiates the loss and forms no matrix.
 """
 
 from __future__ import annotations
@@ -30,22 +28,21 @@ from torch import Tensor
 
 from hesspipe.curvature import columns
 from hesspipe.curvature.convolutional import matrix_by_convolutions
+from hesspipe.curvature.layers import Layer, find_layers, is_piecewise_linear
 from hesspipe.curvature.linear import matrix_by_layers
-from hesspipe.curvature.linear_layers import linear_layers
 from hesspipe.curvature.loss_derivatives import add_weight_decay
-from hesspipe.curvature.patch_layers import patch_layers
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.objective import Objective
 
-MatrixName = Literal["hessian", "ggn", "residual"]
 Method = Literal["auto", "layers", "convolutions", "columns"]
 
-_BY_COLUMNS: dict[str, Callable[..., Tensor]] = {
-    "hessian": columns.hessian_by_columns,
-    "ggn": columns.ggn_by_columns,
-    "residual": columns.residual_by_columns,
+_BY_COLUMNS: dict[Matrix, Callable[..., Tensor]] = {
+    Matrix.HESSIAN: columns.hessian_by_columns,
+    Matrix.GGN: columns.ggn_by_columns,
+    Matrix.RESIDUAL: columns.residual_by_columns,
 }
 
 _NEEDS = {
@@ -98,7 +95,7 @@ def hessian_matrix(
     tensor([[10.,  4.],
             [ 4.,  2.]], dtype=torch.float64)
     """
-    return exact_matrix(objective, "hessian", method, progress=progress).values
+    return exact_matrix(objective, Matrix.HESSIAN, method, progress=progress).values
 
 
 def ggn_matrix(objective: Objective, method: Method = "auto", *, progress: bool = False) -> Tensor:
@@ -106,7 +103,7 @@ def ggn_matrix(objective: Objective, method: Method = "auto", *, progress: bool 
 
     Parameters, Returns and Raises as for `hessian_matrix`.
     """
-    return exact_matrix(objective, "ggn", method, progress=progress).values
+    return exact_matrix(objective, Matrix.GGN, method, progress=progress).values
 
 
 def residual_matrix(
@@ -116,12 +113,12 @@ def residual_matrix(
 
     Parameters, Returns and Raises as for `hessian_matrix`.
     """
-    return exact_matrix(objective, "residual", method, progress=progress).values
+    return exact_matrix(objective, Matrix.RESIDUAL, method, progress=progress).values
 
 
 @dataclass(frozen=True)
 class ExactMatrix:
-    """A matrix, and what is known of how it was computed.
+    """A matrix, the method that computed it, and an estimate of its rounding errors.
 
     Attributes
     ----------
@@ -129,8 +126,8 @@ class ExactMatrix:
     method : str
         "layers", "convolutions" or "columns".
     rounding : float
-        Estimate of the largest eigenvalue of the matrix's rounding errors: the loss's own
-        rounding on top of eps * ||values||; see `hesspipe.curvature.columns.unsaturated_norm`.
+        Estimate of the largest eigenvalue of the matrix's rounding errors; see
+        `eigenvalue_rounding`.
     """
 
     values: Tensor
@@ -141,33 +138,35 @@ class ExactMatrix:
 @differentiating()
 def exact_matrix(
     objective: Objective,
-    matrix: MatrixName,
+    matrix: str,
     method: Method = "auto",
     *,
+    layers: list[Layer] | None = None,
     extra_bytes: int = 0,
     progress: bool = False,
 ) -> ExactMatrix:
-    """Compute H, G or R, check it, and say which method did it.
+    """Compute H, G or R, check it, and return it with the method that was chosen.
 
     Parameters
     ----------
     objective : Objective
     matrix : {"hessian", "ggn", "residual"}
     method : {"auto", "layers", "convolutions", "columns"}
+    layers : list of Layer, optional
+        What `hesspipe.curvature.layers.find_layers` found, where it was called before.
     extra_bytes : int
-        What the caller will need on top of the matrix, for the forecast.
+        Memory that the caller will need in addition to the matrix, for the forecast.
     progress : bool
 
     Returns
     -------
     ExactMatrix
     """
-    if matrix not in _BY_COLUMNS:
-        raise ValueError(f"matrix must be one of {sorted(_BY_COLUMNS)}, got {matrix!r}")
+    matrix = Matrix(matrix)
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     _forecast(objective, matrix, extra_bytes)
-    values, taken = _compute(objective, matrix, method, progress)
+    values, taken = _compute(objective, matrix, method, layers, progress)
     if taken != "columns":
         add_weight_decay(objective, matrix, values)
     require_finite_matrix(objective, values, matrix)
@@ -176,21 +175,23 @@ def exact_matrix(
 
 
 def _compute(
-    objective: Objective, matrix: str, method: Method, progress: bool
+    objective: Objective,
+    matrix: Matrix,
+    method: Method,
+    layers: list[Layer] | None,
+    progress: bool,
 ) -> tuple[Tensor, str]:
-    """The matrix, and the method that was taken: the first that applies, of those allowed."""
-    if method in ("auto", "layers"):
-        layers = linear_layers(objective)
-        if layers is not None:
-            return matrix_by_layers(objective, layers, matrix), "layers"
-    if method in ("auto", "convolutions"):
-        convolutions = patch_layers(objective)
-        if convolutions is not None:
-            try:
-                return matrix_by_convolutions(objective, convolutions, matrix), "convolutions"
-            except NotASumOverSamplesError:
-                if method == "convolutions":
-                    raise  # H has no such sum; differentiating the loss twice still gives it
+    """Compute the matrix with the first method that applies, of those allowed."""
+    if layers is None:
+        layers = [] if method == "columns" else find_layers(objective)
+    if method in ("auto", "layers") and layers and all(layer.is_linear for layer in layers):
+        return matrix_by_layers(objective, layers, matrix), "layers"
+    if method in ("auto", "convolutions") and layers and is_piecewise_linear(objective, layers):
+        try:
+            return matrix_by_convolutions(objective, layers, matrix), "convolutions"
+        except NotASumOverSamplesError:
+            if method == "convolutions":
+                raise  # H is no such sum, but differentiating the loss twice still gives it
     if method in _NEEDS:
         raise ValueError(
             f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"
@@ -198,7 +199,7 @@ def _compute(
     return _BY_COLUMNS[matrix](objective, progress=progress), "columns"
 
 
-def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:
+def _forecast(objective: Objective, matrix: Matrix, extra_bytes: int) -> None:
     size = objective.num_parameters
     num_bytes = size**2 * objective.theta.element_size()
     # The largest layer's block in packed form, and per-sample arrays up to their budget.
@@ -211,12 +212,15 @@ def _forecast(objective: Objective, matrix: str, extra_bytes: int) -> None:
     )
 
 
-def eigenvalue_rounding(objective: Objective, matrix: str) -> float:
-    """Estimate the largest eigenvalue of a matrix's rounding errors; see `ExactMatrix`."""
+def eigenvalue_rounding(objective: Objective, matrix: Matrix) -> float:
+    """Estimate the largest eigenvalue of the rounding errors that the loss's derivatives add.
+
+    It is 10 eps ||M_0 v|| / ||v|| for a random v, with M_0 as in
+    `hesspipe.curvature.columns.unsaturated_norm`. The largest errors in tests were a third of it.
+    """
     vector = _probe(objective)
-    scale = columns.unsaturated_norm(objective, matrix, vector)
-    # The largest errors seen were 3 eps ||M_0 v|| / ||v||.
-    return 10 * torch.finfo(objective.dtype).eps * scale / float(vector.norm())
+    norm = columns.unsaturated_norm(objective, matrix, vector)
+    return 10 * torch.finfo(objective.dtype).eps * norm / float(vector.norm())
 
 
 def _probe(objective: Objective) -> Tensor:
@@ -226,13 +230,13 @@ def _probe(objective: Objective) -> Tensor:
     return torch.randn(size, generator=generator, dtype=torch.float64).to(objective.theta)
 
 
-def _check_products(objective: Objective, values: Tensor, matrix: str) -> float:
-    """Compare M v and M^T v with a product that forms no matrix; return the rounding."""
+def _check_products(objective: Objective, values: Tensor, matrix: Matrix) -> float:
+    """Compare M v and M^T v with a product that forms no matrix; return the rounding estimate."""
     vector = _probe(objective)
     expected = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
     rounding = eigenvalue_rounding(objective, matrix)
     eps = torch.finfo(values.dtype).eps
-    # Each product is good to a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
+    # The error of each product is a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
     tolerance = (1e3 * eps * float(values.norm()) + 100 * rounding) * float(vector.norm())
     for product in (values @ vector, values.mT @ vector):
         error = float((product - expected).norm())

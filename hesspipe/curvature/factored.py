@@ -18,10 +18,11 @@ from scipy.linalg.lapack import dlauum, dpstrf
 from torch import Tensor
 
 from hesspipe.curvature import columns
-from hesspipe.curvature.dense import MatrixName, eigenvalue_rounding
-from hesspipe.curvature.factors import Factors, factorize, is_piecewise_linear
+from hesspipe.curvature.dense import eigenvalue_rounding
+from hesspipe.curvature.factors import Factors, factorize, has_curved_samples
 from hesspipe.curvature.gram import gram_matrix
-from hesspipe.curvature.linear_layers import linear_layers
+from hesspipe.curvature.layers import Layer
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import require
 from hesspipe.objective.objective import Objective
@@ -31,18 +32,26 @@ from hesspipe.objective.objective import Objective
 _OVERHEAD = 1.1
 
 
-def find_factors(objective: Objective, matrix: MatrixName) -> Factors | None:
+def find_factors(objective: Objective, layers: list[Layer], matrix: Matrix) -> Factors | None:
     """Compute the factors of H, G or R, where the network has them.
 
     G of every network of Linear layers has them, if the loss is convex in the outputs; H and R
     only if the network is piecewise linear.
 
+    Parameters
+    ----------
+    objective : Objective
+    layers : list of Layer
+        From `hesspipe.curvature.layers.find_layers`.
+    matrix : Matrix
+
     Returns
     -------
     Factors, or None
     """
-    layers = linear_layers(objective)
-    if layers is None or (matrix != "ggn" and not is_piecewise_linear(objective, layers)):
+    if not layers or not all(layer.is_linear for layer in layers):
+        return None
+    if matrix is not Matrix.GGN and has_curved_samples(objective, layers):
         return None
     return factorize(objective, layers, matrix)
 
@@ -52,7 +61,7 @@ def is_cheaper(factors: Factors) -> bool:
     return _OVERHEAD * factors.num_columns < factors.num_rows
 
 
-def factored_eigenvalues(objective: Objective, factors: Factors, matrix: MatrixName) -> Tensor:
+def factored_eigenvalues(objective: Objective, factors: Factors, matrix: Matrix) -> Tensor:
     """Compute all P eigenvalues of H, G or R from its factors.
 
     Parameters
@@ -60,7 +69,7 @@ def factored_eigenvalues(objective: Objective, factors: Factors, matrix: MatrixN
     objective : Objective
     factors : Factors
         Of this matrix.
-    matrix : {"hessian", "ggn", "residual"}
+    matrix : Matrix
 
     Returns
     -------
@@ -79,9 +88,10 @@ def factored_eigenvalues(objective: Objective, factors: Factors, matrix: MatrixN
     size = factors.num_columns
     if size == 0:  # the residual of a linear network
         return torch.zeros(objective.num_parameters, dtype=torch.float64)
+    num_other = sum(layer.num_parameters for layer in factors.others)
     require(
         # K and the eigensolver's copy; then A^T in the other layers, and the coupling.
-        (2 * size**2 + factors.coupling.numel() + size * _num_other(factors)) * 8,
+        (2 * size**2 + factors.coupling.numel() + size * num_other) * 8,
         f"the spectrum of the {matrix} from {size:,} columns",
         "use fewer samples or a machine with more memory",
     )
@@ -102,10 +112,6 @@ def factored_eigenvalues(objective: Objective, factors: Factors, matrix: MatrixN
     eigenvalues = torch.zeros(objective.num_parameters, dtype=torch.float64)
     eigenvalues[: len(nonzero)] = nonzero
     return eigenvalues.sort().values
-
-
-def _num_other(factors: Factors) -> int:
-    return sum(layer.num_units * layer.width for layer in factors.others)
 
 
 def _moments(gram: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +145,7 @@ def _signed_product(gram: Tensor, signs: Tensor) -> Tensor:
 
 
 def _check_gram(
-    objective: Objective, factors: Factors, gram: Tensor, signs: Tensor, matrix: MatrixName
+    objective: Objective, factors: Factors, gram: Tensor, signs: Tensor, matrix: Matrix
 ) -> None:
     """Compare K with products by differentiation, at a random point of the factors' span.
 

@@ -30,14 +30,15 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from hesspipe.curvature.linear import add_cross_block, extend, sample_arrays
-from hesspipe.curvature.linear_layers import (
-    LinearLayer,
+from hesspipe.curvature.layers import Layer, evaluate_linear
+from hesspipe.curvature.linear import (
+    add_cross_block,
+    extended_inputs,
     jacobian_rows,
-    perturbed_outputs,
-    zero_delta,
+    sample_arrays,
 )
 from hesspipe.curvature.loss_derivatives import curvature_factors
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.objective.objective import Batch, Objective
 
 
@@ -53,9 +54,9 @@ class Factors:
         T_n^T df_n/dz over all pre-activations.
     inputs : dict
         By layer name, a~_l (N, width); the largest layer's reduced.
-    largest : LinearLayer
+    largest : Layer
         With its reduced inputs and no bias of its own.
-    others : list of LinearLayer
+    others : list of Layer
         The other layers, placed one after the other in P_2.
     kept, places : Tensor, shape (Q,)
         Where Y_q is not zero, in P_2 and in theta; empty where there is no R.
@@ -74,8 +75,8 @@ class Factors:
     directions: Tensor
     whitened: Tensor
     inputs: dict[str, Tensor]
-    largest: LinearLayer
-    others: list[LinearLayer]
+    largest: Layer
+    others: list[Layer]
     kept: Tensor
     places: Tensor
     coupling: Tensor
@@ -90,26 +91,29 @@ class Factors:
         return self.whitened.shape[0] * self.whitened.shape[1] + 2 * len(self.sizes)
 
 
-def is_piecewise_linear(objective: Objective, layers: list[LinearLayer]) -> bool:
-    """Whether R has no second derivative in the pre-activations, at any sample."""
-    return all(
-        not samples.curvatures.any()
+def has_curved_samples(objective: Objective, layers: list[Layer]) -> bool:
+    """Whether R has a second derivative in the pre-activations at any sample, exactly.
+
+    `hesspipe.curvature.layers.is_piecewise_linear` tests some samples only; a factorization would
+    silently leave out what it misses in the others.
+    """
+    return any(
+        samples.curvatures.any()
         for batch in objective.batches
-        for samples in sample_arrays(objective, layers, batch, "residual")
+        for samples in sample_arrays(objective, layers, batch, Matrix.RESIDUAL)
     )
 
 
-def factorize(objective: Objective, layers: list[LinearLayer], matrix: str) -> Factors:
+def factorize(objective: Objective, layers: list[Layer], matrix: Matrix) -> Factors:
     """Compute the factors of H, G or R.
 
     Parameters
     ----------
     objective : Objective
         With a loss that is convex in the outputs, for H and G.
-    layers : list of LinearLayer
+    layers : list of Layer
         In the order in which they are called; piecewise linear between them, for H and R.
-    matrix : str
-        "hessian", "ggn" or "residual".
+    matrix : Matrix
 
     Returns
     -------
@@ -122,13 +126,13 @@ def factorize(objective: Objective, layers: list[LinearLayer], matrix: str) -> F
     """
     parts = [_whiten(objective, layers, batch) for batch in objective.batches]
     directions = torch.cat([part for part, _, _ in parts])
-    is_used = directions.abs().amax((0, 1)) > (torch.inf if matrix == "residual" else 0.0)
+    is_used = directions.abs().amax((0, 1)) > (torch.inf if matrix is Matrix.RESIDUAL else 0.0)
     whitened = torch.cat([part for _, part, _ in parts])[:, is_used]
     inputs = {
         layer.name: torch.cat([entering[layer.name] for *_, entering in parts]) for layer in layers
     }
     num_rows = sum(layer.num_units * int(inputs[layer.name].any(0).sum()) for layer in layers)
-    index = max(range(len(layers)), key=lambda number: _size(layers[number]))
+    index = max(range(len(layers)), key=lambda number: layers[number].num_parameters)
     is_first = index == 0
     reduced = _reduce(inputs[layers[index].name]) if is_first else inputs[layers[index].name]
     largest = replace(layers[index], num_inputs=reduced.shape[1], weight=0, bias=None)
@@ -149,21 +153,19 @@ def factorize(objective: Objective, layers: list[LinearLayer], matrix: str) -> F
         sizes=whitened.new_empty(0),
         num_rows=num_rows,
     )
-    return factors if matrix == "ggn" else _couple(objective, layers, index, factors)
+    return factors if matrix is Matrix.GGN else _couple(objective, layers, index, factors)
 
 
-def _couple(
-    objective: Objective, layers: list[LinearLayer], index: int, factors: Factors
-) -> Factors:
+def _couple(objective: Objective, layers: list[Layer], index: int, factors: Factors) -> Factors:
     """Add Y to the factors: the blocks of R between different layers."""
     largest, others = factors.largest, factors.others
-    size = sum(map(_size, others))
+    size = sum(layer.num_parameters for layer in others)
     to_largest = factors.whitened.new_zeros(size, largest.num_units * largest.num_inputs)
     from_largest = to_largest.new_zeros(to_largest.shape[::-1] if index else (0, 0))
     inner = to_largest.new_zeros(size, size)
     start = 0
     for batch in objective.batches:
-        for samples in sample_arrays(objective, layers, batch, "residual"):
+        for samples in sample_arrays(objective, layers, batch, Matrix.RESIDUAL):
             part = slice(start, start + len(samples.curvatures))
             start = part.stop
             inputs = samples.inputs | {largest.name: factors.inputs[largest.name][part]}
@@ -224,7 +226,7 @@ def _decompose(coupling: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
     return rotation[is_coupled].mT, every_size[is_coupled]
 
 
-def _places(layers: list[LinearLayer], kept: Tensor) -> Tensor:
+def _places(layers: list[Layer], kept: Tensor) -> Tensor:
     """Places in theta of some of the parameters of layers that stand one after the other."""
     ranges = []
     for layer in layers:
@@ -235,7 +237,7 @@ def _places(layers: list[LinearLayer], kept: Tensor) -> Tensor:
 
 
 def _whiten(
-    objective: Objective, layers: list[LinearLayer], batch: Batch
+    objective: Objective, layers: list[Layer], batch: Batch
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """T_n (n, C, C), zero where there is no curvature, T_n^T df_n/dz (n, C, D), and a~_l."""
     factors, signs = curvature_factors(objective, batch)
@@ -245,11 +247,9 @@ def _whiten(
             "method='columns' or 'layers'"
         )
     factors = factors * signs.unsqueeze(1)
-    delta = zero_delta(objective, layers, len(batch.inputs)).requires_grad_()
-    calls: dict[str, list[Tensor]] = {}
-    outputs = perturbed_outputs(objective, layers, batch.inputs, delta, calls)
-    entering = extend({name: inputs for name, (inputs,) in calls.items()}, layers)
-    return factors, factors.mT @ jacobian_rows(outputs, delta), entering
+    evaluation = evaluate_linear(objective, layers, batch.inputs)
+    jacobian = jacobian_rows(evaluation.outputs, evaluation.delta)  # (n, C, D)
+    return factors, factors.mT @ jacobian, extended_inputs(layers, evaluation.inputs)
 
 
 def _reduce(inputs: Tensor) -> Tensor:
@@ -261,16 +261,11 @@ def _reduce(inputs: Tensor) -> Tensor:
     return triangle.mT
 
 
-def _place_in_turn(layers: list[LinearLayer]) -> list[LinearLayer]:
+def _place_in_turn(layers: list[Layer]) -> list[Layer]:
     placed, start = [], 0
     for layer in layers:
         weights = layer.num_units * layer.num_inputs
         bias = None if layer.bias is None else start + weights
         placed.append(replace(layer, weight=start, bias=bias))
-        start += _size(layer)
+        start += layer.num_parameters
     return placed
-
-
-def _size(layer: LinearLayer) -> int:
-    """Parameters of a layer."""
-    return layer.num_units * layer.width

@@ -24,15 +24,11 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hesspipe.curvature.linear_layers import (
-    LinearLayer,
-    jacobian_rows,
-    perturbed_outputs,
-    zero_delta,
-)
+from hesspipe.curvature.layers import Layer, chunks, evaluate_linear, extend
 from hesspipe.curvature.loss_derivatives import output_curvatures, output_slopes
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.objective.objective import Batch, Objective
 
 # Largest set of per-sample arrays at once, in bytes.
@@ -54,13 +50,13 @@ class Samples:
     jacobians: dict[str, Tensor]
 
 
-def matrix_by_layers(objective: Objective, layers: list[LinearLayer], matrix: str) -> Tensor:
+def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) -> Tensor:
     """Compute H, G or R of a network of Linear layers, each from its own formula.
 
     Parameters
     ----------
     objective : Objective
-    layers : list of LinearLayer
+    layers : list of Layer
         From `hesspipe.curvature.linear_layers.linear_layers`.
     matrix : str
         "hessian", "ggn" or "residual".
@@ -78,44 +74,41 @@ def matrix_by_layers(objective: Objective, layers: list[LinearLayer], matrix: st
             for early, late in combinations(layers, 2):
                 add_cross_block(total, late, early, samples)
     for early, late in combinations(layers, 2):
-        for rows, columns in product(_spans(late), _spans(early)):
+        spans = product((late.weights, late.biases), (early.weights, early.biases))
+        for rows, columns in spans:
             total[columns, rows] = total[rows, columns].mT
     return total
 
 
 def sample_arrays(
-    objective: Objective, layers: list[LinearLayer], batch: Batch, matrix: str
+    objective: Objective, layers: list[Layer], batch: Batch, matrix: Matrix
 ) -> Iterator[Samples]:
     """Chunks of samples whose arrays fit into the budget."""
-    step = max(1, _SAMPLE_BYTES // (_numbers_a_sample(layers) * objective.theta.element_size()))
-    weights = (output_curvatures if matrix == "ggn" else output_slopes)(objective, batch)
-    for start in range(0, len(batch.inputs), step):
-        part = slice(start, start + step)
-        delta = zero_delta(objective, layers, len(batch.inputs[part])).requires_grad_()
-        calls: dict[str, list[Tensor]] = {}
-        outputs = perturbed_outputs(objective, layers, batch.inputs[part], delta, calls)
-        entering = {name: inputs for name, (inputs,) in calls.items()}
-        if matrix == "ggn":
-            jacobian = jacobian_rows(outputs, delta)
-            curvatures = jacobian.mT @ weights[part] @ jacobian
-            yield Samples(extend(entering, layers), None, curvatures, {})
+    is_ggn = matrix is Matrix.GGN
+    step = _SAMPLE_BYTES // (_numbers_per_sample(layers) * objective.theta.element_size())
+    weights = (output_curvatures if is_ggn else output_slopes)(objective, batch)
+    for part in chunks(len(batch.inputs), step):
+        evaluation = evaluate_linear(objective, layers, batch.inputs[part])
+        outputs, delta = evaluation.outputs, evaluation.delta
+        inputs = extended_inputs(layers, evaluation.inputs)
+        if is_ggn:
+            jacobian = jacobian_rows(outputs, delta)  # (n, C, D)
+            yield Samples(inputs, None, jacobian.mT @ weights[part] @ jacobian, {})
             continue
-        if matrix == "hessian":
+        if matrix is Matrix.HESSIAN:
             scalar = _loss_of_part(objective, batch, part, outputs)
         else:
             scalar = (weights[part] * outputs).sum()
-        (slopes,) = torch.autograd.grad(scalar, delta, create_graph=True)
+        (slopes,) = torch.autograd.grad(scalar, delta, create_graph=True)  # (n, D)
         jacobians = {
-            name: jacobian_rows(inputs, delta)
-            for name, inputs in entering.items()
-            if inputs.requires_grad
+            name: jacobian_rows(entering, delta)  # (n, K, D)
+            for name, entering in evaluation.inputs.items()
+            if entering.requires_grad
         }
-        yield Samples(
-            extend(entering, layers), slopes.detach(), jacobian_rows(slopes, delta), jacobians
-        )
+        yield Samples(inputs, slopes.detach(), jacobian_rows(slopes, delta), jacobians)
 
 
-def _numbers_a_sample(layers: list[LinearLayer]) -> int:
+def _numbers_per_sample(layers: list[Layer]) -> int:
     """Numbers held at once for each sample: Q and the jacobians, then the factors of one block.
 
     What enters the first layer depends on no pre-activation, so its width does not count.
@@ -138,54 +131,51 @@ def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tens
     return batch.share * objective.loss_fn(every_output, batch.targets)
 
 
-def extend(entering: dict[str, Tensor], layers: list[LinearLayer]) -> dict[str, Tensor]:
-    """Make a~ from a: append a column of ones where the layer has a bias.
-
-    Parameters
-    ----------
-    entering : dict
-        By layer name, a_l (n, num_inputs).
-    layers : list of LinearLayer
-
-    Returns
-    -------
-    dict
-        By layer name, a~_l (n, width), detached.
-    """
+def extended_inputs(layers: list[Layer], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Make a~_l (n, width), without a graph, from a_l (n, K), by layer name."""
     return {
-        layer.name: nn.functional.pad(
-            entering[layer.name].detach(), (0, layer.width - layer.num_inputs), value=1.0
-        )
-        for layer in layers
+        layer.name: extend(layer, inputs[layer.name].unsqueeze(2)).squeeze(2) for layer in layers
     }
 
 
-def _spans(layer: LinearLayer) -> list[slice]:
-    """The layer's places in theta: its weight, its bias."""
-    spans = [slice(layer.weight, layer.weight + layer.num_units * layer.num_inputs)]
-    if layer.bias is not None:
-        spans.append(slice(layer.bias, layer.bias + layer.num_units))
-    return spans
+def jacobian_rows(values: Tensor, delta: Tensor) -> Tensor:
+    """Differentiate each sample's values by the perturbation of the same sample.
+
+    Parameters
+    ----------
+    values : Tensor, shape (n, K)
+        Each row depends on the same row of delta alone; without a graph the result is zero.
+    delta : Tensor, shape (n, D)
+
+    Returns
+    -------
+    Tensor, shape (n, K, D)
+    """
+    jacobian = delta.new_zeros(*values.shape, delta.shape[1])
+    if values.requires_grad:
+        for row in range(values.shape[1]):
+            (jacobian[:, row],) = torch.autograd.grad(
+                values[:, row].sum(), delta, retain_graph=True, materialize_grads=True
+            )
+    return jacobian
 
 
-def _place(total: Tensor, late: LinearLayer, unit: int, early: LinearLayer, block: Tensor) -> None:
+def _place(total: Tensor, late: Layer, unit: int, early: Layer, block: Tensor) -> None:
     """Add a block (width of late, units of early, width of early) to the rows of one unit."""
     start = late.weight + unit * late.num_inputs
-    rows = slice(start, start + late.num_inputs)
-    columns = slice(early.weight, early.weight + early.num_units * early.num_inputs)
+    rows, columns = slice(start, start + late.num_inputs), early.weights
     shape = (early.num_units, early.num_inputs)
     total[rows, columns].unflatten(1, shape).add_(block[: late.num_inputs, :, : early.num_inputs])
     if early.bias is not None:
-        bias_columns = slice(early.bias, early.bias + early.num_units)
-        total[rows, bias_columns] += block[: late.num_inputs, :, -1]
+        total[rows, early.biases] += block[: late.num_inputs, :, -1]
     if late.bias is not None:
         row = total[late.bias + unit]
         row[columns].unflatten(0, shape).add_(block[-1, :, : early.num_inputs])
         if early.bias is not None:
-            row[bias_columns] += block[-1, :, -1]
+            row[early.biases] += block[-1, :, -1]
 
 
-def _add_own_block(total: Tensor, layer: LinearLayer, samples: Samples) -> None:
+def _add_own_block(total: Tensor, layer: Layer, samples: Samples) -> None:
     """Add Q[i, j] a~[a] a~[b], computed for i >= j and a >= b."""
     curvatures = samples.curvatures[:, layer.units, layer.units]
     if not curvatures.any():  # the residual of a piecewise linear network
@@ -211,7 +201,7 @@ def _symmetric_pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor, T
     return rows, columns, positions
 
 
-def add_cross_block(total: Tensor, late: LinearLayer, early: LinearLayer, samples: Samples) -> None:
+def add_cross_block(total: Tensor, late: Layer, early: Layer, samples: Samples) -> None:
     """Add the block of two layers to the rows of the late one, a unit i at a time.
 
     (Q[i, j] a~_late[a] + d[i] da_late[a]/dz_early[j]) a~_early[b]
@@ -221,7 +211,7 @@ def add_cross_block(total: Tensor, late: LinearLayer, early: LinearLayer, sample
     total : Tensor
         Its rows hold the late layer's parameters and its columns the early one's, at the places
         that the layers name.
-    late, early : LinearLayer
+    late, early : Layer
         The early one is called first.
     samples : Samples
     """
@@ -241,7 +231,7 @@ def add_cross_block(total: Tensor, late: LinearLayer, early: LinearLayer, sample
         _place(total, late, unit, early, block.unflatten(0, factors.shape[1:]))
 
 
-def _add_coupling(total: Tensor, late: LinearLayer, early: LinearLayer, samples: Samples) -> None:
+def _add_coupling(total: Tensor, late: Layer, early: Layer, samples: Samples) -> None:
     """Add the second term alone, for the pairs of an input and a unit that it couples.
 
     Between neighboring layers with an elementwise activation these are a pair for each unit.

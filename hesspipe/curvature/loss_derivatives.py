@@ -16,6 +16,7 @@ import copy
 import torch
 from torch import Tensor
 
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.objective import Batch, Objective
@@ -133,9 +134,15 @@ def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tenso
     return vectors * values.abs().sqrt().unsqueeze(-2), signs
 
 
-def add_weight_decay(objective: Objective, matrix: str, values: Tensor) -> Tensor:
-    """Add the curvature of weight decay to the diagonal of H or G (P, P), in place."""
-    values.diagonal().add_(objective.decay_diagonal(matrix))
+def decay_diagonal(objective: Objective, matrix: Matrix) -> Tensor:
+    """Return what weight decay adds to the diagonal of H, G or R: (P,)."""
+    decay = objective.weight_decay if matrix.has_decay else 0.0
+    return decay * objective.is_varied.to(objective.dtype)
+
+
+def add_weight_decay(objective: Objective, matrix: Matrix, values: Tensor) -> Tensor:
+    """Add the curvature of weight decay to the diagonal of H, G or R (P, P), in place."""
+    values.diagonal().add_(decay_diagonal(objective, matrix))
     return values
 
 

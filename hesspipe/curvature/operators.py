@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from hesspipe.curvature.loss_derivatives import decay_diagonal
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct
 from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.distributed import part_of_whole
@@ -65,7 +67,7 @@ class CurvatureOperator:
         From a product: if the vectors do not fit or the product is not finite.
     """
 
-    matrix: str
+    matrix: Matrix
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class CurvatureOperator:
         if self._process_group is not None:
             torch.distributed.all_reduce(total, group=self._process_group)
         if self.objective.weight_decay:
-            total = total + self.objective.decay_diagonal(self.matrix) * rows
+            total = total + decay_diagonal(self.objective, self.matrix) * rows
         return total
 
     def _batch_rows(self, number: int, rows: Tensor) -> Tensor:
@@ -179,7 +181,7 @@ class HessianOperator(CurvatureOperator):
             [ 4.,  2.]], dtype=torch.float64)
     """
 
-    matrix = "hessian"
+    matrix = Matrix.HESSIAN
 
 
 class GGNOperator(CurvatureOperator):
@@ -195,7 +197,7 @@ class GGNOperator(CurvatureOperator):
     tensor([14.,  6.], dtype=torch.float64)
     """
 
-    matrix = "ggn"
+    matrix = Matrix.GGN
 
 
 class ResidualOperator(CurvatureOperator):
@@ -211,11 +213,11 @@ class ResidualOperator(CurvatureOperator):
     tensor([0., 0.], dtype=torch.float64)
     """
 
-    matrix = "residual"
+    matrix = Matrix.RESIDUAL
 
 
-OPERATORS: dict[str, type[CurvatureOperator]] = {
-    "hessian": HessianOperator,
-    "ggn": GGNOperator,
-    "residual": ResidualOperator,
+OPERATORS: dict[Matrix, type[CurvatureOperator]] = {
+    Matrix.HESSIAN: HessianOperator,
+    Matrix.GGN: GGNOperator,
+    Matrix.RESIDUAL: ResidualOperator,
 }

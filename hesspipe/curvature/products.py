@@ -14,12 +14,13 @@ even symmetric, where differentiating backward twice agrees with finite differen
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from hesspipe.curvature.loss_derivatives import detached_outputs, output_slopes
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.objective import Objective
 
@@ -28,6 +29,9 @@ from hesspipe.objective.objective import Objective
 # 0.4 MiB, 1.2 and 1.8 for 2 MiB.
 _CACHE_BYTES = 8 * 2**20
 _MOST_AT_ONCE = 32
+
+# Values and the point to differentiate them by: a product is a chain of Jacobians.
+Link: TypeAlias = tuple[Tensor, Tensor]
 
 
 class BatchProduct:
@@ -38,8 +42,7 @@ class BatchProduct:
     Parameters
     ----------
     objective : Objective
-    matrix : str
-        "hessian", "ggn" or "residual".
+    matrix : Matrix
     batch : Batch
 
     Attributes
@@ -48,11 +51,10 @@ class BatchProduct:
         Memory that the graphs hold.
     """
 
-    def __init__(self, objective: Objective, matrix: str, batch: Batch) -> None:
-        self._theta = objective.theta.clone().requires_grad_()
-        self._on_cpu = self._theta.device.type == "cpu"
-        build = self._link_ggn if matrix == "ggn" else self._link_second
-        self._links = build(objective, matrix, batch)
+    def __init__(self, objective: Objective, matrix: Matrix, batch: Batch) -> None:
+        theta = objective.theta.clone().requires_grad_()
+        self._on_cpu = theta.device.type == "cpu"
+        self._links = _LINKS[matrix](objective, theta, batch)
         self.graph_bytes = _graph_bytes([values for values, _ in self._links])
 
     def __call__(self, vectors: Tensor) -> Tensor:
@@ -67,42 +69,42 @@ class BatchProduct:
         budget = min(block_bytes, _CACHE_BYTES) if self._on_cpu else block_bytes
         return max(1, min(_MOST_AT_ONCE, budget // max(1, self.graph_bytes)))
 
-    def _link_second(
-        self, objective: Objective, matrix: str, batch: Batch
-    ) -> list[tuple[Tensor, Tensor]]:
-        """The gradient, by theta."""
-        function = weighted_loss if matrix == "hessian" else linearized_loss
-        (gradient,) = torch.autograd.grad(
-            function(objective, self._theta, batch),
-            self._theta,
-            create_graph=True,
-            materialize_grads=True,
-        )
-        return [(gradient, self._theta)]
 
-    def _link_ggn(self, objective: Objective, _: str, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """J^T u by u; dL/df by f; f by theta: applied in this order they are J, S and J^T."""
-        leaf = detached_outputs(objective, batch)
-        outputs = objective.outputs(self._theta, batch.inputs)
-        pulled = torch.zeros_like(outputs, requires_grad=True)
-        (combined,) = torch.autograd.grad(
-            outputs, self._theta, pulled, create_graph=True, materialize_grads=True
-        )
-        loss = batch.share * objective.loss_fn(leaf, batch.targets)
-        (slopes,) = torch.autograd.grad(loss, leaf, create_graph=True)
-        return [(combined, pulled), (slopes, leaf), (outputs, self._theta)]
-
-
-def weighted_loss(objective: Objective, theta: Tensor, batch: Batch) -> Tensor:
-    """Evaluate the part of L(theta) that a batch contributes, its share included: a scalar."""
+def _hessian_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
+    """H from the gradient of the batch's term of L(theta)."""
     loss = objective.batch_loss(theta, batch)
-    return loss if batch.share == 1 else batch.share * loss
+    return _gradient_link(loss if batch.share == 1 else batch.share * loss, theta)
 
 
-def linearized_loss(objective: Objective, theta: Tensor, batch: Batch) -> Tensor:
-    """sum_n <e_n, f(theta; x_n)> over one batch, with e_n constant: a scalar."""
+def _residual_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
+    """R from the gradient of sum_n <e_n, f(theta; x_n)>, with e_n constant."""
     slopes = output_slopes(objective, batch)
-    return (slopes * objective.outputs(theta, batch.inputs)).sum()
+    return _gradient_link((slopes * objective.outputs(theta, batch.inputs)).sum(), theta)
+
+
+def _gradient_link(scalar: Tensor, theta: Tensor) -> list[Link]:
+    (gradient,) = torch.autograd.grad(scalar, theta, create_graph=True, materialize_grads=True)
+    return [(gradient, theta)]
+
+
+def _ggn_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
+    """J^T u by u; dL/df by f; f by theta: applied in this order they are J, S and J^T."""
+    leaf = detached_outputs(objective, batch)  # (n, C)
+    outputs = objective.outputs(theta, batch.inputs)  # (n, C)
+    pulled = torch.zeros_like(outputs, requires_grad=True)  # u
+    (combined,) = torch.autograd.grad(
+        outputs, theta, pulled, create_graph=True, materialize_grads=True
+    )
+    loss = batch.share * objective.loss_fn(leaf, batch.targets)
+    (slopes,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    return [(combined, pulled), (slopes, leaf), (outputs, theta)]
+
+
+_LINKS: dict[Matrix, Callable[[Objective, Tensor, Batch], list[Link]]] = {
+    Matrix.HESSIAN: _hessian_links,
+    Matrix.GGN: _ggn_links,
+    Matrix.RESIDUAL: _residual_links,
+}
 
 
 def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:

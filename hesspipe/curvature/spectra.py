@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import torch
 
-from hesspipe.curvature.dense import MatrixName, eigenvalue_rounding, exact_matrix
+from hesspipe.curvature.dense import eigenvalue_rounding, exact_matrix
 from hesspipe.curvature.factored import factored_eigenvalues, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
+from hesspipe.curvature.layers import Layer, find_layers
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS, CurvatureOperator
 from hesspipe.linalg import density as densities
@@ -39,7 +40,7 @@ SpectrumMethod = Literal["auto", "factored", "layers", "convolutions", "columns"
 @differentiating()
 def spectrum(
     objective: Objective,
-    matrix: MatrixName = "hessian",
+    matrix: str = "hessian",
     method: SpectrumMethod = "auto",
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
@@ -90,17 +91,20 @@ def spectrum(
             f"a spectrum needs dtype float64 for its counts of signs, got {objective.dtype}; "
             "build the Objective with dtype=torch.float64"
         )
-    factors = _factors(objective, matrix, method)
+    matrix = Matrix(matrix)
+    layers = find_layers(objective) if method in ("auto", "factored") else None
+    factors = _factors(objective, layers, matrix, method)
     if factors is not None:
         # Nothing is frozen where there are factors, so weight decay moves every eigenvalue alike.
         eigenvalues = factored_eigenvalues(objective.without_weight_decay(), factors, matrix)
-        eigenvalues += objective.weight_decay if matrix != "residual" else 0.0
+        eigenvalues += objective.weight_decay if matrix.has_decay else 0.0
         rounding = eigenvalue_rounding(objective, matrix)
         return with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
     exact = exact_matrix(
         objective,
         matrix,
         "auto" if method == "factored" else method,
+        layers=layers,
         extra_bytes=solver_bytes(objective.num_parameters),
         progress=progress,
     )
@@ -113,15 +117,21 @@ def spectrum(
     )
 
 
-def _factors(objective: Objective, matrix: MatrixName, method: SpectrumMethod) -> Factors | None:
-    """The factors, if asked for, or if they promise to be cheaper than the matrix."""
-    if method not in ("auto", "factored") or not objective.has_output_rows:
+def _factors(
+    objective: Objective, layers: list[Layer] | None, matrix: Matrix, method: SpectrumMethod
+) -> Factors | None:
+    """The factors, if required, or if they promise to be cheaper than the matrix."""
+    if layers is None or not objective.has_output_rows:
         return None
     size = objective.num_parameters
     num_outputs = len(objective.outputs(objective.theta, objective.batches[0].inputs[:1])[0])
-    if method == "auto" and matrix != "residual" and objective.num_data * (num_outputs - 1) > size:
+    if (
+        method == "auto"
+        and matrix is not Matrix.RESIDUAL
+        and objective.num_data * (num_outputs - 1) > size
+    ):
         return None  # A alone has more columns than the matrix
-    factors = find_factors(objective, matrix)
+    factors = find_factors(objective, layers, matrix)
     if method == "factored" and factors is None:
         raise ValueError(
             "method 'factored' needs a network of Linear layers, piecewise linear for the hessian "

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hesspipe.curvature.layers import random_like
 from hesspipe.curvature.products import pull_back
 
 # Numbers that one pass should move: more leave the cache, fewer leave the cores idle.
@@ -73,7 +74,7 @@ def separate_units(push: Push, num_inputs: int, delta: Tensor) -> list[Tensor]:
     list of Tensor, shape (K,)
         For each group, the unit that each entry depends on, -1 where on none of the group.
     """
-    numbers = random_tangent(delta)
+    numbers = random_like(delta)
     groups: list[Tensor] = []
     for unit in range(delta.shape[1]):
         tangent = torch.zeros_like(delta)
@@ -90,12 +91,6 @@ def separate_units(push: Push, num_inputs: int, delta: Tensor) -> list[Tensor]:
             owners[is_reached] = unit
             groups.append(owners)
     return groups
-
-
-def random_tangent(delta: Tensor) -> Tensor:
-    """Random numbers in the place of delta."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(delta.shape, generator=generator, dtype=torch.float64).to(delta)
 
 
 def units_of(owners: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from problems import EPS, assert_close, labels, network, normal
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe.curvature import columns, patch_layers, tangents
+from hesspipe.curvature import columns, dense, layers, tangents
 from hesspipe.curvature import convolutional as convolutions
 from hesspipe.curvature.dense import exact_matrix
 from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
@@ -105,6 +105,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "branches": Branches,
     "skip": Skip,
 }
+
+
+def is_applicable(objective: Objective) -> bool:
+    """Whether the structure that the method needs is found."""
+    found = layers.find_layers(objective)
+    return bool(found) and layers.is_piecewise_linear(objective, found)
 
 
 def build(name: str = "pooled", std: float = 0.6) -> nn.Module:
@@ -215,13 +221,13 @@ def test_memory_budget_does_not_change_the_matrix(
     objective = objective_on(build(name))
     expected = {matrix: MATRICES[matrix](objective, "convolutions") for matrix in MATRICES}
     sizes = []
-    evaluate = patch_layers.evaluate
+    evaluate = layers.evaluate_patches
 
     def recorded(objective: Objective, names: list[str], inputs: Tensor) -> object:
         sizes.append(len(inputs))
         return evaluate(objective, names, inputs)
 
-    monkeypatch.setattr(convolutions, "evaluate", recorded)
+    monkeypatch.setattr(convolutions, "evaluate_patches", recorded)
     monkeypatch.setattr(convolutions, "_SAMPLE_BYTES", 1)
     for matrix, function in MATRICES.items():
         assert_close(function(objective, "convolutions"), expected[matrix])
@@ -255,17 +261,17 @@ def test_each_way_is_taken(name: str, expected: set[str], monkeypatch: pytest.Mo
 
 def test_units_that_reach_different_entries_take_one_pass() -> None:
     objective = objective_on(build())
-    layers = patch_layers.patch_layers(objective)
-    names = [layer.name for layer in layers]
-    evaluation = patch_layers.evaluate(objective, names, objective.batches[0].inputs)
+    found = layers.find_layers(objective)
+    names = [layer.name for layer in found]
+    evaluation = layers.evaluate_patches(objective, names, objective.batches[0].inputs)
 
     def num_groups(late: int, early: int) -> int:
         delta = evaluation.deltas[names[early]]
         push = tangents.pusher(evaluation.patches[names[late]], delta)
-        return len(tangents.separate_units(push, layers[late].num_inputs, delta))
+        return len(tangents.separate_units(push, found[late].num_inputs, delta))
 
     assert [num_groups(1, 0), num_groups(2, 1), num_groups(3, 2)] == [1, 1, 1]
-    assert num_groups(2, 0) == layers[0].num_units
+    assert num_groups(2, 0) == found[0].num_units
     assert tangents.pusher(evaluation.patches[names[0]], evaluation.deltas[names[1]]) is None
 
 
@@ -386,7 +392,7 @@ def test_method_is_not_taken_where_it_would_be_wrong(name: str) -> None:
     model = REFUSED[name]().double()
     initialize_normal(model, 0.3, torch.Generator().manual_seed(2))
     objective = objective_on(model)
-    assert patch_layers.patch_layers(objective) is None
+    assert not is_applicable(objective)
     with pytest.raises(ValueError, match=r"'convolutions' needs a piecewise linear network.*colu"):
         hesspipe.hessian_matrix(objective, "convolutions")
     assert exact_matrix(objective, "hessian").method == "columns"
@@ -397,7 +403,7 @@ def test_padding_that_only_looks_like_zeros_is_left_to_columns() -> None:
     model = Wrapped(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"))
     images = nn.functional.pad(normal(9, 1, 6, 6), (1, 1, 1, 1))
     objective = Objective(model, WEIGHTED, (images, labels(9, 3)))
-    assert patch_layers.patch_layers(objective) is None
+    assert not is_applicable(objective)
 
 
 def test_frozen_parameters_are_left_to_columns() -> None:
@@ -410,7 +416,7 @@ def test_forward_hook_of_the_caller_is_not_lost() -> None:
     model = build()
     model[3].register_forward_hook(lambda module, args, output: 2 * output)
     objective = objective_on(model)
-    assert patch_layers.patch_layers(objective) is None
+    assert not is_applicable(objective)
     assert_close(hesspipe.hessian_matrix(objective), reference_hessian(objective))
 
 
@@ -423,7 +429,7 @@ def test_auto_takes_the_method_where_it_applies(name: str) -> None:
 def test_curved_network_taken_for_piecewise_linear_is_refused(
     matrix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patch_layers, "_is_piecewise_linear", lambda _: True)
+    monkeypatch.setattr(dense, "is_piecewise_linear", lambda *_: True)
     with pytest.raises(InconsistentMatrixError, match=f"the {matrix} disagrees with a product"):
         MATRICES[matrix](objective_on(Tanh()), "convolutions")
 

@@ -16,7 +16,7 @@ import hesspipe
 from hesspipe.curvature import columns
 from hesspipe.curvature import linear as layers
 from hesspipe.curvature.dense import exact_matrix
-from hesspipe.curvature.linear_layers import linear_layers
+from hesspipe.curvature.layers import find_layers
 from hesspipe.errors import NotASumOverSamplesError, TooLargeError
 from hesspipe.networks.architectures import initialize_normal
 from hesspipe.objective.objective import Objective
@@ -237,7 +237,7 @@ class Centered(UsedTwice):
 def test_layers_method_is_not_taken_where_it_would_be_wrong(build: type[nn.Module]) -> None:
     dim = 4 if build is Convolutional else 3
     objective = Objective(build().double(), nn.CrossEntropyLoss(), (normal(9, dim), labels(9, 3)))
-    assert linear_layers(objective) is None
+    assert find_layers(objective) == []
     found = exact_matrix(objective, "hessian")
     assert found.method == "columns"
     assert_close(found.values, reference_hessian(objective))

@@ -1,0 +1,401 @@
+"""The Linear and Conv2d layers of a network: where they stand in theta, and what enters them.
+
+For sample n, output position s, unit o, and the entries k of a patch a_l, layer l computes
+
+    z_l[n, o, s] = sum_k W_l[o, k] a_l[n, k, s] + b_l[o],     a~_l = [a_l; 1]
+
+A convolution is a Linear layer applied at each output position to the patch of its input there:
+k counts input channels and places in the kernel. A Linear layer has one position.
+
+Derivatives by pre-activations are taken by perturbations delta_l, zeros that are added to z_l. Two
+functions evaluate a network with them, and differ in what the layers compute with:
+
+    evaluate_linear    the modules themselves, fastest for Linear layers; one joint perturbation
+    evaluate_patches   products of weights and patches: the patches are needed anyway, and
+                       derivatives then pass through matrix products, which are fast in float64,
+                       where convolutions are not; one perturbation for each layer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hesspipe.objective.objective import Objective
+
+# Samples on which the structure is tested: it does not depend on the sample.
+_NUM_PROBES = 32
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where the parameters and units of one Linear or Conv2d layer stand.
+
+    Attributes
+    ----------
+    name : str
+        Of the module in the model.
+    is_linear : bool
+        Whether the module is a Linear layer, and not a Conv2d.
+    num_units : int
+        U: units of a Linear layer, or output channels.
+    num_inputs : int
+        K: inputs of a Linear layer, or entries of a patch, input channels times kernel size.
+    num_positions : int
+        S: output pixels; 1 for a Linear layer.
+    weight, bias : int or None
+        Positions of their first entries in theta; no bias is None.
+    first_unit : int
+        Position of the layer's first unit among the units of all layers.
+    """
+
+    name: str
+    is_linear: bool
+    num_units: int
+    num_inputs: int
+    num_positions: int
+    weight: int
+    bias: int | None
+    first_unit: int
+
+    @property
+    def width(self) -> int:
+        """Length of a~: the inputs, and one for the bias."""
+        return self.num_inputs + (self.bias is not None)
+
+    @property
+    def num_parameters(self) -> int:
+        """Entries of the weight and the bias."""
+        return self.num_units * self.width
+
+    @property
+    def weights(self) -> slice:
+        """The weight's entries in theta."""
+        return slice(self.weight, self.weight + self.num_units * self.num_inputs)
+
+    @property
+    def biases(self) -> slice:
+        """The bias's entries in theta; none without a bias."""
+        if self.bias is None:
+            return slice(0, 0)
+        return slice(self.bias, self.bias + self.num_units)
+
+    @property
+    def units(self) -> slice:
+        """The layer's units among those of all layers."""
+        return slice(self.first_unit, self.first_unit + self.num_units)
+
+
+@dataclass(frozen=True)
+class LinearEvaluation:
+    """Outputs of a network of Linear layers at n samples, with a graph behind them.
+
+    Attributes
+    ----------
+    outputs : Tensor, shape (n, C)
+    inputs : dict of Tensor, shape (n, K)
+        a_l, the input of each layer, by name.
+    delta : Tensor, shape (n, D)
+        A leaf of zeros added to the D pre-activations of all layers.
+    """
+
+    outputs: Tensor
+    inputs: dict[str, Tensor]
+    delta: Tensor
+
+
+@dataclass(frozen=True)
+class PatchEvaluation:
+    """Outputs of a network at n samples, computed from patches, with a graph behind them.
+
+    Attributes
+    ----------
+    outputs : Tensor, shape (n, C)
+    patches : dict of Tensor, shape (n, K, S)
+        a_l, by layer name, in the order of the calls.
+    deltas : dict of Tensor, shape (n, U, S)
+        Leaves of zeros added to the pre-activations.
+    weights : dict of Tensor, shape (U, K)
+    """
+
+    outputs: Tensor
+    patches: dict[str, Tensor]
+    deltas: dict[str, Tensor]
+    weights: dict[str, Tensor]
+
+
+_Affine: TypeAlias = nn.Conv2d | nn.Linear
+
+
+class _NotApplicableError(Exception):
+    """A layer is called twice, or on something other than one image or vector per sample."""
+
+
+def find_layers(objective: Objective) -> list[Layer]:
+    """Find the layers of a network whose parameters all belong to Linear and Conv2d layers.
+
+    What the forward method does with a layer cannot be read from module types, so it is tested
+    on some samples. A network that slips through fails the check of every matrix in
+    `hesspipe.curvature.dense`.
+
+    Returns
+    -------
+    list of Layer
+        In the order in which they are called. Empty unless every parameter is trainable and is
+        the weight or bias of a Linear or Conv2d (one group, zero padding) module that is called
+        once, on one vector or image per sample, and each sample's outputs depend on that sample
+        alone.
+    """
+    named = objective.model.named_modules()
+    modules = {name: module for name, module in named if _is_affine(module)}
+    if not _own_every_parameter(objective, modules):
+        return []
+    inputs = objective.batches[0].inputs[:_NUM_PROBES]
+    try:
+        evaluation = evaluate_patches(objective, modules, inputs)
+    except _NotApplicableError:
+        return []
+    outputs = evaluation.outputs
+    if set(evaluation.patches) != set(modules) or outputs.ndim != 2 or not outputs.requires_grad:
+        return []
+    layers = _locate(objective, modules, evaluation)
+    is_as_required = _samples_are_apart(objective, evaluation, inputs) and _gradient_agrees(
+        objective, layers, evaluation, inputs
+    )
+    return layers if is_as_required else []
+
+
+def is_piecewise_linear(objective: Objective, layers: list[Layer]) -> bool:
+    """Test whether the outputs' second derivative in all pre-activations is exactly zero.
+
+    In one random direction of all perturbations at once, with random cotangents, at some samples:
+    curvature anywhere in the network shows, within a layer and between layers.
+    """
+    inputs = objective.batches[0].inputs[:_NUM_PROBES]
+    evaluation = evaluate_patches(objective, [layer.name for layer in layers], inputs)
+    slopes = evaluation_slopes(evaluation, random_like(evaluation.outputs), create_graph=True)
+    moved = sum((slope * random_like(slope)).sum() for slope in slopes)
+    if not isinstance(moved, Tensor) or not moved.requires_grad:
+        return True
+    deltas = list(evaluation.deltas.values())
+    changes = torch.autograd.grad(moved, deltas, materialize_grads=True)
+    return not any(change.any() for change in changes)
+
+
+def evaluate_linear(objective: Objective, layers: list[Layer], inputs: Tensor) -> LinearEvaluation:
+    """Evaluate a network of Linear layers with a perturbation of all pre-activations.
+
+    Parameters
+    ----------
+    objective : Objective
+    layers : list of Layer
+    inputs : Tensor, shape (n, ...)
+
+    Returns
+    -------
+    LinearEvaluation
+    """
+    size = sum(layer.num_units for layer in layers)
+    delta = objective.theta.new_zeros(len(inputs), size).requires_grad_()  # (n, D)
+    entering: dict[str, Tensor] = {}
+
+    def add_delta(layer: Layer, _: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        entering[layer.name] = args[0]
+        return output + delta[:, layer.units]
+
+    hooks = {layer.name: partial(add_delta, layer) for layer in layers}
+    return LinearEvaluation(_hooked_outputs(objective, inputs, hooks), entering, delta)
+
+
+def evaluate_patches(objective: Objective, names: Iterable[str], inputs: Tensor) -> PatchEvaluation:
+    """Evaluate a network with its layers as products of weights and patches.
+
+    Parameters
+    ----------
+    objective : Objective
+    names : iterable of str
+        Of the layers' modules.
+    inputs : Tensor, shape (n, ...)
+
+    Returns
+    -------
+    PatchEvaluation
+    """
+    patches: dict[str, Tensor] = {}
+    deltas: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
+
+    def multiply(name: str, module: _Affine, args: tuple[Tensor], output: Tensor) -> Tensor:
+        expected_ndim = 4 if isinstance(module, nn.Conv2d) else 2
+        if name in patches or args[0].ndim != expected_ndim or len(args[0]) != len(inputs):
+            raise _NotApplicableError
+        patches[name] = _patches(module, args[0])
+        weights[name] = module.weight.flatten(1)
+        product = weights[name].expand(len(inputs), -1, -1) @ patches[name]  # (n, U, S)
+        if module.bias is not None:
+            product = product + module.bias.unsqueeze(1)
+        deltas[name] = torch.zeros_like(product, requires_grad=True)
+        return (product + deltas[name]).view(output.shape)
+
+    hooks = {name: partial(multiply, name) for name in names}
+    return PatchEvaluation(_hooked_outputs(objective, inputs, hooks), patches, deltas, weights)
+
+
+def evaluation_slopes(
+    evaluation: PatchEvaluation, cotangents: Tensor, create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Differentiate <cotangents, f> by each layer's pre-activations.
+
+    Parameters
+    ----------
+    evaluation : PatchEvaluation
+    cotangents : Tensor, shape (n, C)
+    create_graph : bool
+        Whether the slopes can be differentiated again.
+
+    Returns
+    -------
+    tuple of Tensor, shape (n, U, S)
+        In the order of the calls.
+    """
+    return torch.autograd.grad(
+        evaluation.outputs, list(evaluation.deltas.values()), cotangents,
+        retain_graph=True, create_graph=create_graph, materialize_grads=True,
+    )  # fmt: skip
+
+
+def extend(layer: Layer, patches: Tensor) -> Tensor:
+    """Make a~ from a: append a row of ones where the layer has a bias.
+
+    Parameters
+    ----------
+    layer : Layer
+    patches : Tensor, shape (n, K, S)
+
+    Returns
+    -------
+    Tensor, shape (n, width, S)
+        Without a graph.
+    """
+    return functional.pad(patches.detach(), (0, 0, 0, layer.width - layer.num_inputs), value=1.0)
+
+
+def chunks(num_samples: int, step: int) -> Iterator[slice]:
+    """Divide samples into consecutive slices of at most `step`, at least one sample each."""
+    step = max(1, step)
+    return (slice(start, start + step) for start in range(0, num_samples, step))
+
+
+def random_like(values: Tensor) -> Tensor:
+    """Draw fixed standard normal numbers in the shape of `values`."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(values.shape, generator=generator, dtype=torch.float64).to(values)
+
+
+def _hooked_outputs(
+    objective: Objective, inputs: Tensor, hooks: Mapping[str, Callable[..., Any]]
+) -> Tensor:
+    """Evaluate the network with forward hooks on some modules, by name."""
+    modules = dict(objective.model.named_modules())
+    handles = [modules[name].register_forward_hook(hook) for name, hook in hooks.items()]
+    try:
+        return objective.outputs(objective.theta, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_affine(module: nn.Module) -> TypeGuard[_Affine]:
+    if type(module) is nn.Conv2d:
+        return module.groups == 1 and module.padding_mode == "zeros"
+    return type(module) is nn.Linear
+
+
+def _own_every_parameter(objective: Objective, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether the modules' parameters are all of theta, all trainable, with a row per sample."""
+    owned = {
+        f"{name}.{key}" if name else key
+        for name, module in modules.items()
+        for key, _ in module.named_parameters()
+    }
+    is_whole = owned == set(objective.names) and not any(objective.is_frozen)
+    return is_whole and objective.has_output_rows and not objective.couples_samples
+
+
+def _patches(module: _Affine, inputs: Tensor) -> Tensor:
+    """What the layer multiplies with its weight, of shape (n, K, S)."""
+    if not isinstance(module, nn.Conv2d):
+        return inputs.unsqueeze(2)
+    size, step, gap = module.kernel_size, module.stride, module.dilation
+    if isinstance(module.padding, str):
+        totals = [gap[i] * (size[i] - 1) * (module.padding == "same") for i in (0, 1)]
+        before = [total // 2 for total in totals]
+    else:
+        totals, before = [2 * padding for padding in module.padding], list(module.padding)
+    margins = (before[1], totals[1] - before[1], before[0], totals[0] - before[0])
+    padded = functional.pad(inputs, margins)
+    spans = [gap[i] * (size[i] - 1) + 1 for i in (0, 1)]
+    # Strided views and one copy: faster than functional.unfold at 20 to 100 samples.
+    windows = padded.unfold(2, spans[0], step[0]).unfold(3, spans[1], step[1])
+    windows = windows[..., :: gap[0], :: gap[1]]  # (n, channels, height, width, *kernel)
+    return windows.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
+
+
+def _locate(
+    objective: Objective, modules: Mapping[str, _Affine], evaluation: PatchEvaluation
+) -> list[Layer]:
+    """The layers in the order of their calls."""
+    starts, position = {}, 0
+    for name, shape in zip(objective.names, objective.shapes, strict=True):
+        starts[name] = position
+        position += shape.numel()
+    layers, first_unit = [], 0
+    for name, delta in evaluation.deltas.items():
+        prefix = f"{name}." if name else ""
+        weight = modules[name].weight
+        layers.append(
+            Layer(
+                name=name,
+                is_linear=isinstance(modules[name], nn.Linear),
+                num_units=len(weight),
+                num_inputs=weight[0].numel(),
+                num_positions=delta.shape[2],
+                weight=starts[f"{prefix}weight"],
+                bias=starts.get(f"{prefix}bias"),
+                first_unit=first_unit,
+            )
+        )
+        first_unit += len(weight)
+    return layers
+
+
+def _samples_are_apart(objective: Objective, evaluation: PatchEvaluation, inputs: Tensor) -> bool:
+    """Whether a sample alone has the outputs that it has among others."""
+    with torch.no_grad():
+        alone = objective.outputs(objective.theta, inputs[:1])
+    tolerance = 1e3 * torch.finfo(objective.dtype).eps * evaluation.outputs.abs().max()
+    return bool((evaluation.outputs[:1] - alone).abs().max() <= tolerance)
+
+
+def _gradient_agrees(
+    objective: Objective, layers: list[Layer], evaluation: PatchEvaluation, inputs: Tensor
+) -> bool:
+    """Whether sum_n sum_s d_l a~_l^T is the gradient: not where a weight is used elsewhere, too."""
+    cotangents = random_like(evaluation.outputs)
+    theta = objective.theta.clone().requires_grad_()
+    outputs = objective.outputs(theta, inputs)
+    (expected,) = torch.autograd.grad(outputs, theta, cotangents, materialize_grads=True)
+    found = torch.zeros_like(expected)
+    for layer, slope in zip(layers, evaluation_slopes(evaluation, cotangents), strict=True):
+        products = (slope @ evaluation.patches[layer.name].detach().mT).sum(0)  # (U, K)
+        found[layer.weights] = products.flatten()
+        if layer.bias is not None:
+            found[layer.biases] = slope.sum((0, 2))
+    tolerance = 1e3 * torch.finfo(objective.dtype).eps * expected.norm()
+    return bool((found - expected).norm() <= tolerance)
