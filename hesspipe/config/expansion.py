@@ -19,12 +19,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hesspipe.config.groups import READERS, choices, resolve_groups
 from hesspipe.config.yaml_files import read_yaml
 from hesspipe.errors import ConfigError
 
-INCLUDABLE = ("figures", "tables", "claims")
-_READERS = ("figures", "tables", "claims")
-SECTIONS = ("models", "trainings", "datasets", "experiments", "random_matrices", *_READERS)
+INCLUDABLE = READERS
+SECTIONS = ("models", "trainings", "datasets", "experiments", "random_matrices", *READERS)
 NAMED_PARTS = {"model": "models", "training": "trainings"}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -67,7 +67,7 @@ def expand(raw: Mapping[str, Any], folder: Path) -> Expansion:
     for section in SECTIONS:
         _resolve_likes(section, from_grids[section], found)
     _resolve_parts(found)
-    _resolve_groups(found)
+    resolve_groups(found.raw, found.mistakes)
     return found
 
 
@@ -139,9 +139,9 @@ def _wrong_grid(place: str, name: str, values: Any) -> str | None:
             f"{place}.for must have the placeholders of the name, {sorted(set(wanted))}, "
             f"got {sorted(map(str, values))}"
         )
-    for key, choices in values.items():
-        if not isinstance(choices, list) or not choices:
-            return f"{place}.for.{key} must be a list of at least 1, got {choices!r}"
+    for key, given in values.items():
+        if not isinstance(given, list) or not given:
+            return f"{place}.for.{key} must be a list of at least 1, got {given!r}"
     return None
 
 
@@ -183,8 +183,8 @@ def _resolve_likes(section: str, from_grids: Raw, found: Expansion) -> None:
         if other == name and name in from_grids:
             start: Raw | None = dict(from_grids[name])
         elif not isinstance(other, str) or other not in entries or other == name:
-            choices = _choices(set(entries) - {name})
-            found.mistakes.append(f"{place} must be {choices}, got {other!r}")
+            known = choices(set(entries) - {name})
+            found.mistakes.append(f"{place} must be {known}, got {other!r}")
             return None
         elif other in passed:
             found.mistakes.append(f"{place} must not lead back to itself, got {other!r}")
@@ -219,8 +219,8 @@ def _resolve_parts(found: Expansion) -> None:
             place = f"experiments.{name}.{part}"
             known = found.raw.get(section)
             if not isinstance(known, Mapping) or not isinstance(known.get(other), Mapping):
-                choices = _choices(known if isinstance(known, Mapping) else ())
-                found.mistakes.append(f"{place} must be a mapping or {choices}, got {other!r}")
+                named = choices(known if isinstance(known, Mapping) else ())
+                found.mistakes.append(f"{place} must be a mapping or {named}, got {other!r}")
                 continue
             if changes:
                 for key in known[other]:
@@ -230,84 +230,3 @@ def _resolve_parts(found: Expansion) -> None:
                 found.origins[place] = f"{section}.{other}"
             entry[part] = {**known[other], **changes}
         found.raw["experiments"][name] = entry
-
-
-def _resolve_groups(found: Expansion) -> None:
-    """Write out the names of groups in the lists of figures, tables and claims."""
-    groups = found.raw.pop("groups", {})
-    if not isinstance(groups, Mapping):
-        found.mistakes.append(f"groups must be a mapping, got {groups!r}")
-        return
-    known = {name for section in ("experiments", "random_matrices")
-             for name in found.raw.get(section) or ()}  # fmt: skip
-    members = _members(groups, known, found)
-    for section in _READERS:
-        for name, entry in _entries(section, found):
-            place = f"{section}.{name}"
-            for key in ("experiments", "sources"):
-                entry |= _written_out(f"{place}.{key}", entry.get(key), members, found, key)
-            lists = entry.get("groups")
-            if isinstance(lists, list):
-                entry["groups"] = [
-                    members[part] if isinstance(part, str) and part in members else part
-                    for part in lists
-                ]
-            found.raw[section] = {**found.raw[section], name: entry}
-
-
-def _written_out(
-    place: str, names: Any, members: Mapping[str, list[str]], found: Expansion, key: str
-) -> Raw:
-    """Give the list of names that a group, or a list with groups in it, stands for."""
-    if isinstance(names, str):
-        if names not in members:
-            found.mistakes.append(
-                f"{place} must be a list or {_choices(members, 'groups')}, got {names!r}"
-            )
-            return {key: []}
-        return {key: members[names]}
-    if isinstance(names, list):
-        return {key: [one for name in names for one in _one_or_many(name, members)]}
-    return {}
-
-
-def _one_or_many(name: Any, members: Mapping[str, list[str]]) -> list[Any]:
-    return members[name] if isinstance(name, str) and name in members else [name]
-
-
-def _members(groups: Mapping[str, Any], known: set[str], found: Expansion) -> dict[str, list[str]]:
-    """Write out the groups that other groups contain."""
-    members: dict[str, list[str]] = {}
-
-    def collect(group: str, passed: tuple[str, ...]) -> list[str]:
-        if group in members:
-            return members[group]
-        names = groups[group]
-        result: list[str] = []
-        for name in names if isinstance(names, list) else []:
-            if name in passed or name == group:
-                found.mistakes.append(f"groups.{group} must not contain itself, got {name!r}")
-            elif isinstance(name, str) and name in groups:
-                result += collect(name, (*passed, group))
-            elif name in known:
-                result.append(name)
-            else:
-                found.mistakes.append(
-                    f"groups.{group} must hold names of experiments, random_matrices or groups, "
-                    f"got {name!r}"
-                )
-        members[group] = result
-        return result
-
-    for group, names in groups.items():
-        if not isinstance(names, list) or not names:
-            found.mistakes.append(f"groups.{group} must be a list of at least 1, got {names!r}")
-        if group in known:
-            found.mistakes.append(f"groups.{group} must not have the name of one of its members")
-        collect(group, ())
-    return members
-
-
-def _choices(names: Any, section: str = "") -> str:
-    known = ", ".join(sorted(map(str, names))) or "none"
-    return f"one of {section}{' ' if section else ''}{known}"

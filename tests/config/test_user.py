@@ -14,6 +14,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from hesspipe.config.loading import validate_config
+from hesspipe.config.producers import inputs_of
 from hesspipe.config.results import ResultKind
 from hesspipe.config.schema import Config
 from hesspipe.errors import ConfigError
@@ -309,3 +310,19 @@ def test_pattern_that_matches_no_parameter_of_a_user_network_is_refused(networks
 
 def test_network_that_cannot_be_built_yet_is_left_to_its_job(networks: str) -> None:
     assert with_groups(networks, "fail", {"head": ["nothing"]})
+
+
+@pytest.mark.parametrize(
+    ("figure", "densities"),
+    [("smooth", ["hessian_network"]), ("parts", ["hessian_network", "hessian_embedding"])],
+)
+def test_figure_of_densities_reads_its_own_curves(figure: str, densities: list[str]) -> None:
+    config = check()
+    (key,) = config.figures[figure].reads(config)
+    assert key.path == f"results/curves/{figure}.parquet"
+    assert key in config.results()
+    (found,) = inputs_of(key, config).values()
+    assert isinstance(found, list)
+    assert [one.path for one in found] == [
+        f"results/densities/saved/seed0/step0_{name}.parquet" for name in densities
+    ]

@@ -1,0 +1,105 @@
+"""Names of groups in the lists of figures, tables and claims, replaced by their members."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# The sections whose entries name experiments and random matrices.
+READERS = ("figures", "tables", "claims")
+_LISTS = ("experiments", "sources")
+
+Members = Mapping[str, list[str]]
+
+
+def resolve_groups(raw: dict[str, Any], mistakes: list[str]) -> None:
+    """Replace groups by their members, in place.
+
+    Parameters
+    ----------
+    raw : dict
+        The configuration; loses its section `groups`.
+    mistakes : list of str
+        Gets a line for each mistake.
+    """
+    groups = raw.pop("groups", {})
+    if not isinstance(groups, Mapping):
+        mistakes.append(f"groups must be a mapping, got {groups!r}")
+        return
+    owners = (raw.get("experiments"), raw.get("random_matrices"))
+    known = {name for section in owners if isinstance(section, Mapping) for name in section}
+    members = _members(groups, known, mistakes)
+    for section in READERS:
+        entries = raw.get(section)
+        if isinstance(entries, Mapping):
+            raw[section] = {
+                name: _resolved(f"{section}.{name}", entry, members, mistakes)
+                for name, entry in entries.items()
+            }
+
+
+def choices(names: Iterable[Any], what: str = "") -> str:
+    """List the names that may be chosen."""
+    known = ", ".join(sorted(map(str, names))) or "none"
+    return f"one of {what}{known}"
+
+
+def _resolved(place: str, entry: Any, members: Members, mistakes: list[str]) -> Any:
+    """Copy an entry without groups."""
+    if not isinstance(entry, Mapping):
+        return entry
+    result = dict(entry)
+    for key in _LISTS:
+        names = entry.get(key)
+        if isinstance(names, str) and names not in members:
+            known = choices(members, "groups ")
+            mistakes.append(f"{place}.{key} must be a list or {known}, got {names!r}")
+        elif isinstance(names, str):
+            result[key] = members[names]
+        elif isinstance(names, list):
+            result[key] = [one for name in names for one in _one_or_many(name, members)]
+    if isinstance(entry.get("groups"), list):
+        result["groups"] = [
+            members[part] if isinstance(part, str) and part in members else part
+            for part in entry["groups"]
+        ]
+    return result
+
+
+def _one_or_many(name: Any, members: Members) -> list[Any]:
+    return members[name] if isinstance(name, str) and name in members else [name]
+
+
+def _members(groups: Mapping[str, Any], known: set[str], mistakes: list[str]) -> Members:
+    """Write out the groups that other groups contain."""
+    members: dict[str, list[str]] = {}
+
+    def collect(group: str, passed: tuple[str, ...]) -> list[str]:
+        if group in members:
+            return members[group]
+        names, result = groups[group], []
+        for name in names if isinstance(names, list) else []:
+            if name in (*passed, group):
+                mistakes.append(f"groups.{group} must not contain itself, got {name!r}")
+            elif isinstance(name, str) and name in groups:
+                result += collect(name, (*passed, group))
+            elif isinstance(name, str) and name in known:
+                result.append(name)
+            else:
+                mistakes.append(
+                    f"groups.{group} must hold names of experiments, random_matrices or groups, "
+                    f"got {name!r}"
+                )
+        members[group] = result
+        return result
+
+    for group, names in groups.items():
+        if not isinstance(names, list) or not names:
+            mistakes.append(f"groups.{group} must be a list of at least 1, got {names!r}")
+        if group in known:
+            mistakes.append(
+                f"groups.{group} must not have the name of an experiment or of random matrices; "
+                "rename it"
+            )
+        collect(group, ())
+    return members
