@@ -17,6 +17,8 @@ Numerics
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,14 @@ class NoSolutionError(HesspipeError, RuntimeError):
 
     Raise the number of iterations or of scanned points that the message names.
     """
+
+
+def nearest_names(name: str, known: Sequence[str]) -> str:
+    """List the known names that are most like another, for a message.
+
+    Examples
+    --------
+    >>> nearest_names("0.wieght", ["0.weight", "0.bias", "2.weight"])
+    '0.weight, 2.weight, 0.bias'
+    """
+    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3])

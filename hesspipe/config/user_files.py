@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from hesspipe.errors import nearest_names
 from hesspipe.imports import call_function, check_name
 
 
@@ -45,7 +45,7 @@ def _describe(path: str) -> str:
     if not Path(path).stat().st_size:
         return "empty"
     with Path(path).open("rb") as file:
-        start = file.read(2)
+        start = file.read(64)
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
     target = str(Path(path).with_suffix(".safetensors"))
     if any(name.endswith(".npy") for name in names):
@@ -53,6 +53,8 @@ def _describe(path: str) -> str:
             "a NumPy archive; convert it with "
             f"safetensors.numpy.save_file(dict(numpy.load({path!r})), {target!r})"
         )
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; fetch the file itself with git lfs pull"
     # torch.save writes a zip archive with data.pkl in it; before version 1.6, plain pickles.
     if start[:1] == b"\x80" or any(name.endswith("data.pkl") for name in names):
         return (
@@ -85,8 +87,7 @@ def unmatched_patterns(
     for group, patterns in groups.items():
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in known):
-                near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.3) or known[:3]
                 yield (
                     f"{key}.{group} must match parameters of the network, got {pattern!r}; the "
-                    f"nearest are {', '.join(near)}"
+                    f"nearest are {nearest_names(pattern, known)}"
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesspipe.config.user_files import wrong_tensors
 from hesspipe.data.dataset import Dataset
 from hesspipe.imports import call_seeded
 
@@ -78,44 +78,14 @@ def read_user_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        If it does not exist or is not a safetensors file; the message says what it is, where
-        its first bytes show that, and how to convert it.
+        If it does not exist or is in another format; the message says how to convert it.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if Path(path).is_dir():
-        raise ValueError(f"{path} must be a safetensors file, got a folder")
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path} must be a safetensors file, and does not exist") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} must be a safetensors file, got {_format_of(Path(path)) or error}"
-        ) from None
+    for mistake in wrong_tensors("path", str(path)):
+        raise ValueError(mistake)
+    tensors: dict[str, Tensor] = load_file(path)
     return tensors
-
-
-def _format_of(path: Path) -> str:
-    """Which other format a file has, with advice; empty if unknown."""
-    with path.open("rb") as file:
-        start = file.read(64)
-    convert = (
-        "convert it once with safetensors.torch.save_file(torch.load(path, weights_only=True), "
-        "new_path)"
-    )
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            is_torch = any(name.endswith("data.pkl") for name in archive.namelist())
-        return f"a file of torch.save; {convert}" if is_torch else "a zip archive"
-    if start.startswith(b"\x80"):
-        return f"a pickle, as older versions of torch.save write; {convert}"
-    if start.startswith(b"\x89HDF"):
-        return "an HDF5 file; save its tensors with safetensors.torch.save_file"
-    if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS; fetch the file itself with git lfs pull"
-    return "" if start else "an empty file"
 
 
 def _checked_parts(parts: Any, source: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -14,10 +14,10 @@ import torch
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS
+from hesspipe.curvature.spectra import density as estimate
+from hesspipe.curvature.spectra import eigenpairs as find
 from hesspipe.experiments.loading import load_objective
 from hesspipe.files import digest
-from hesspipe.linalg.density import density as estimate
-from hesspipe.linalg.eigenpairs import eigenpairs as find
 from hesspipe.tables.store import Result
 
 
@@ -72,11 +72,13 @@ def estimate_density(
         batch_size=batch_size,
         parameters=patterns,
     )
-    operator: Any = OPERATORS[matrix](objective)
+    operator: Any = objective
+    size = objective.num_parameters
     if patterns is not None:
-        operator = DiagonalBlock(operator, objective.is_varied)
-    num_steps = min(density["num_steps"], operator.shape[0])
-    found = estimate(operator, progress=True, **{**density, "num_steps": num_steps})
+        operator = DiagonalBlock(OPERATORS[matrix](objective), objective.is_varied)
+        size = operator.shape[0]
+    settings = {**density, "num_steps": min(density["num_steps"], size)}
+    found = estimate(operator, matrix, progress=True, **settings)
     num_probes, num_nodes = found.nodes.shape
     table = pd.DataFrame(
         {
@@ -94,7 +96,7 @@ def estimate_density(
             "method": "stochastic Lanczos quadrature",
             "group": group,
             "patterns": None if patterns is None else list(patterns),
-            "num_parameters": operator.shape[0],
+            "num_parameters": size,
             "density": dict(density),
         },
     )
@@ -149,7 +151,7 @@ def find_eigenpairs(
         [matrix, model, dtype, batch_size, eigenpairs],
         [path_to_dataset, path_to_checkpoint, *user_code],
     )
-    found = find(OPERATORS[matrix](objective), progress=True, state=state, **eigenpairs)
+    found = find(objective, matrix, progress=True, state=state, **eigenpairs)
     num_smallest, num_largest = eigenpairs["num_smallest"], eigenpairs["num_largest"]
     size = objective.num_parameters
     table = pd.DataFrame(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hesspipe.errors import nearest_names
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flattening import flatten, unflatten
 from hesspipe.objective.pytrees import Fields, call_arguments
@@ -165,7 +166,8 @@ def _chosen(names: list[str], patterns: Sequence[str] | None) -> set[str]:
         matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches:
             raise ValueError(
-                f"parameters must match the model's, got {pattern!r}; it has {', '.join(names)}"
+                f"parameters must match the model's, got {pattern!r}; the nearest are "
+                f"{nearest_names(pattern, names)}"
             )
         chosen.update(matches)
     return chosen

@@ -16,11 +16,8 @@ from hesspipe.errors import DamagedFileError
 from hesspipe.files import write_tensors
 from hesspipe.seeding import derive_seed
 
-DATASETS = {
-    name: data.model_dump()
-    for name, data in load_config(Path(__file__).parents[2] / "config.yaml").datasets.items()
-}
-CLUSTERS = sorted(name for name, data in DATASETS.items() if data["kind"] == "gaussian_clusters")
+DATASETS = load_config(Path(__file__).parents[2] / "config.yaml").datasets
+CLUSTERS = sorted(name for name, data in DATASETS.items() if data.kind == "gaussian_clusters")
 EPS = torch.finfo(torch.float64).eps
 SMALL = {
     "num_clusters": 3,
@@ -122,8 +119,8 @@ def test_gaussian_clusters_puts_no_point_into_both_halves(small):
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_make_dataset_has_every_class_in_both_halves(name):
-    data = make_dataset(**DATASETS[name])
-    num_classes = DATASETS[name]["num_clusters"]
+    data = make_dataset(**DATASETS[name].model_dump())
+    num_classes = DATASETS[name].num_clusters
     assert data.num_classes == num_classes
     for targets in (data.train_targets, data.test_targets):
         assert targets.unique().tolist() == list(range(num_classes))

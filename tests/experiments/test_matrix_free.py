@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -170,3 +171,15 @@ def test_outliers_are_the_same_from_the_ends_as_from_all_eigenvalues() -> None:
 
 def test_precision_is_what_the_settings_say() -> None:
     assert density("hessian", None, dtype="float32").provenance["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "nearest"),
+    [("0.wieght", "0.weight"), ("3.*", "2."), ("2.biases", "2.bias"), ("layer", "0.weight")],
+)
+def test_pattern_that_matches_no_parameter_is_refused_with_the_nearest_names(
+    pattern: str, nearest: str
+) -> None:
+    message = rf"parameters must match the model's, got '{re.escape(pattern)}'; .*are .*{nearest}"
+    with pytest.raises(ValueError, match=message):
+        density("hessian", ["0.bias", pattern])

@@ -39,7 +39,7 @@ def test_load_state_finds_tied_weights_under_one_of_their_names(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"0.bias": None}, "must hold the state dict of this network, but it lacks 0.bias;"),
+        ({"0.bias": None}, "the state dict of this network, but it lacks 0.bias;"),
         ({"3.bias": torch.ones(1)}, "it has 3.bias, which the network lacks;"),
         ({"0.bias": torch.ones(3)}, r"it has 0.bias of shape \(3,\), not \(4,\);"),
         ({"0.bias": torch.full((4,), float("nan"))}, "it has nan or inf in 0.bias;"),
