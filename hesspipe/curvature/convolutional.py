@@ -35,7 +35,6 @@ from hesspipe.curvature.layers import (
     evaluate_patches,
     evaluation_slopes,
     extend,
-    random_like,
 )
 from hesspipe.curvature.loss_derivatives import curvature_factors, output_slopes
 from hesspipe.curvature.matrix import Matrix
@@ -48,6 +47,8 @@ from hesspipe.curvature.tangents import (
     units_of,
 )
 from hesspipe.objective.objective import Objective
+from hesspipe.seeding import probe
+from hesspipe.tolerances import agrees
 
 # Largest set of per-sample arrays at once, in bytes. Small, because passes are fastest where
 # the patches of a chunk stay in the cache.
@@ -178,7 +179,7 @@ def _way_through(
     evaluation: PatchEvaluation,
 ) -> tuple[Push, Push, Tensor, Tensor] | None:
     """Find a layer that early reaches with one group, and through which alone it reaches late."""
-    tangent = random_like(evaluation.deltas[early.name]).unsqueeze(0)
+    tangent = probe(evaluation.deltas[early.name]).unsqueeze(0)
     expected = push(tangent)
     for middle in between:
         first = pusher(evaluation.patches[middle.name], evaluation.deltas[early.name])
@@ -187,9 +188,8 @@ def _way_through(
             continue
         groups = separate_units(first, middle.num_inputs, evaluation.deltas[early.name])
         weight = evaluation.weights[middle.name]
-        difference = second(weight @ first(tangent)) - expected
-        tolerance = 1e3 * torch.finfo(expected.dtype).eps * expected.norm()
-        if len(groups) == 1 and difference.norm() <= tolerance:
+        found = second(weight @ first(tangent))
+        if len(groups) == 1 and agrees(found, expected, expected.norm()):
             return first, second, weight, groups[0]
     return None
 

@@ -36,6 +36,8 @@ from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.objective import Objective
+from hesspipe.seeding import probe
+from hesspipe.tolerances import rounding
 
 Method = Literal["auto", "layers", "convolutions", "columns"]
 
@@ -170,8 +172,8 @@ def exact_matrix(
     if taken != "columns":
         add_weight_decay(objective, matrix, values)
     require_finite_matrix(objective, values, matrix)
-    rounding = _check_products(objective, values, matrix)
-    return ExactMatrix(values, taken, rounding)
+    noise = _check_products(objective, values, matrix)
+    return ExactMatrix(values, taken, noise)
 
 
 def _compute(
@@ -218,32 +220,23 @@ def eigenvalue_rounding(objective: Objective, matrix: Matrix) -> float:
     It is 10 eps ||M_0 v|| / ||v|| for a random v, with M_0 as in
     `hesspipe.curvature.columns.unsaturated_norm`. The largest errors in tests were a third of it.
     """
-    vector = _probe(objective)
+    vector = probe(objective.theta)
     norm = columns.unsaturated_norm(objective, matrix, vector)
     return 10 * torch.finfo(objective.dtype).eps * norm / float(vector.norm())
 
 
-def _probe(objective: Objective) -> Tensor:
-    """A fixed random vector (P,)."""
-    generator = torch.Generator().manual_seed(0)
-    size = objective.num_parameters
-    return torch.randn(size, generator=generator, dtype=torch.float64).to(objective.theta)
-
-
 def _check_products(objective: Objective, values: Tensor, matrix: Matrix) -> float:
     """Compare M v and M^T v with a product that forms no matrix; return the rounding estimate."""
-    vector = _probe(objective)
+    vector = probe(objective.theta)
     expected = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
-    rounding = eigenvalue_rounding(objective, matrix)
-    eps = torch.finfo(values.dtype).eps
-    # The error of each product is a few eps ||M|| ||v||; 1e3 also covers long sums over samples.
-    tolerance = (1e3 * eps * float(values.norm()) + 100 * rounding) * float(vector.norm())
+    noise = eigenvalue_rounding(objective, matrix)
+    allowed = (rounding(float(values.norm()), values.dtype) + 100 * noise) * float(vector.norm())
     for product in (values @ vector, values.mT @ vector):
         error = float((product - expected).norm())
-        if not error <= tolerance:
+        if not error <= allowed:
             raise InconsistentMatrixError(
                 f"the {matrix} disagrees with a product computed without it by {error:.1e} "
-                f"(allowed {tolerance:.1e}); an operation of the network may have a wrong second "
-                "derivative. Please report it with the network"
+                f"(allowed {allowed:.1e}); an operation of the network may have a wrong second "
+                "derivative: please report it with the network"
             )
-    return rounding
+    return noise

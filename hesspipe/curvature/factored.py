@@ -1,10 +1,13 @@
-"""The exact spectrum without the matrix, where it is a product of thin factors.
+"""Exact spectrum from thin factors of the matrix, without the matrix.
 
-M = F D F^T with F of M columns and D = diag(+-1) (see `hesspipe.curvature.factors`) has the same
-non-zero
-eigenvalues as L^T D L, where K = F^T F = L L^T is a pivoted Cholesky factorization: K may be
-singular. Its cost depends on the number of columns, N (C - 1) + 2 P_2 with P_2 the parameters
-outside the largest layer, and not on P.
+M = F D F^T, with D = diag(+-1) and F from `hesspipe.curvature.factors`, has the same non-zero
+eigenvalues as
+
+    L^T D L,    K = F^T F = L L^T
+
+where the Cholesky factorization is pivoted, because K may be singular. The cost depends on the
+number of columns of F, at most N (C - 1) + 2 P_2 with P_2 the parameters outside the largest
+layer, and not on P.
 
 K is compared with products of M and of the network's Jacobian that use no formula for layers.
 """
@@ -26,9 +29,11 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import require
 from hesspipe.objective.objective import Objective
+from hesspipe.seeding import probe
+from hesspipe.tolerances import NUM_ROUNDINGS
 
-# A formed matrix costs an eigensolver of P; this way costs one of the number of columns, and
-# about a third more for K, its factorization and the product.
+# The formed matrix takes an eigensolver of size P. The factors take one of the number of columns,
+# and about a third more time for K, its factorization and the product, hence 1.1 in size.
 _OVERHEAD = 1.1
 
 
@@ -153,8 +158,7 @@ def _check_gram(
     v and M v and the form v^T M v follow from K w alone.
     """
     num_samples, num_directions, _ = factors.whitened.shape
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(len(gram), generator=generator, dtype=torch.float64).to(gram)
+    weights = probe(gram.diagonal())
     vector = torch.zeros_like(objective.theta)
     num_own = num_samples * num_directions
     if num_own:
@@ -176,7 +180,7 @@ def _check_gram(
         ("v.Mv", image @ (signs * image), vector @ product, noise * norm**2),
         ("Mv.Mv", image @ (gram @ image), product @ product, noise * (size + noise) * norm**2),
     ):
-        if not (found - expected).abs() <= 1e3 * scale:
+        if not (found - expected).abs() <= NUM_ROUNDINGS * scale:
             raise InconsistentMatrixError(
                 f"the factors of the {matrix} give {what} = {found:.17g}, differentiation "
                 f"{expected:.17g}; please report it with the network"

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hesspipe.objective.objective import Objective
+from hesspipe.seeding import probe
+from hesspipe.tolerances import agrees, rounding
 
 # Samples on which the structure is tested: it does not depend on the sample.
 _NUM_PROBES = 32
@@ -179,8 +181,8 @@ def is_piecewise_linear(objective: Objective, layers: list[Layer]) -> bool:
     """
     inputs = objective.batches[0].inputs[:_NUM_PROBES]
     evaluation = evaluate_patches(objective, [layer.name for layer in layers], inputs)
-    slopes = evaluation_slopes(evaluation, random_like(evaluation.outputs), create_graph=True)
-    moved = sum((slope * random_like(slope)).sum() for slope in slopes)
+    slopes = evaluation_slopes(evaluation, probe(evaluation.outputs), create_graph=True)
+    moved = sum((slope * probe(slope)).sum() for slope in slopes)
     if not isinstance(moved, Tensor) or not moved.requires_grad:
         return True
     deltas = list(evaluation.deltas.values())
@@ -292,12 +294,6 @@ def chunks(num_samples: int, step: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, num_samples, step))
 
 
-def random_like(values: Tensor) -> Tensor:
-    """Draw fixed standard normal numbers in the shape of `values`."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(values.shape, generator=generator, dtype=torch.float64).to(values)
-
-
 def _hooked_outputs(
     objective: Objective, inputs: Tensor, hooks: Mapping[str, Callable[..., Any]]
 ) -> Tensor:
@@ -379,15 +375,15 @@ def _samples_are_apart(objective: Objective, evaluation: PatchEvaluation, inputs
     """Whether a sample alone has the outputs that it has among others."""
     with torch.no_grad():
         alone = objective.outputs(objective.theta, inputs[:1])
-    tolerance = 1e3 * torch.finfo(objective.dtype).eps * evaluation.outputs.abs().max()
-    return bool((evaluation.outputs[:1] - alone).abs().max() <= tolerance)
+    size = rounding(evaluation.outputs.abs().max(), objective.dtype)
+    return bool((evaluation.outputs[:1] - alone).abs().max() <= size)
 
 
 def _gradient_agrees(
     objective: Objective, layers: list[Layer], evaluation: PatchEvaluation, inputs: Tensor
 ) -> bool:
     """Whether sum_n sum_s d_l a~_l^T is the gradient: not where a weight is used elsewhere, too."""
-    cotangents = random_like(evaluation.outputs)
+    cotangents = probe(evaluation.outputs)
     theta = objective.theta.clone().requires_grad_()
     outputs = objective.outputs(theta, inputs)
     (expected,) = torch.autograd.grad(outputs, theta, cotangents, materialize_grads=True)
@@ -397,5 +393,4 @@ def _gradient_agrees(
         found[layer.weights] = products.flatten()
         if layer.bias is not None:
             found[layer.biases] = slope.sum((0, 2))
-    tolerance = 1e3 * torch.finfo(objective.dtype).eps * expected.norm()
-    return bool((found - expected).norm() <= tolerance)
+    return agrees(found, expected, expected.norm())

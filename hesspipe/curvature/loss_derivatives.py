@@ -20,6 +20,7 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.objective import Batch, Objective
+from hesspipe.seeding import probe_generator
 
 
 def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
@@ -151,7 +152,7 @@ def _check_separable(outputs: Tensor, slopes: Tensor) -> None:
 
     Autograd gives an exact zero there if samples are apart, however small the curvature is.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = probe_generator()
     direction = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
     is_moved = torch.randperm(len(outputs), generator=generator) % 2 == 0
     direction[~is_moved] = 0

@@ -1,23 +1,24 @@
-"""Derivatives of what enters one layer along the parameters of an earlier one.
+"""Blocks of R between two layers of a piecewise linear network, by forward tangents.
 
-In a piecewise linear network, evaluated by `hesspipe.curvature.patch_layers`, the map from a
-change of the
-earlier layer's pre-activations to the change of the later layer's patches is linear. Units of
-the earlier layer that reach different entries of those patches can be moved at once: after
-pooling and activations, each entry of the next layer's patch comes from one channel. Where a
-layer in between mixes the channels, changes are carried up to it for all units at once, and from
-there for each unit.
+    R[(l,o,k),(m,j,b)] = sum_n sum_s d_l[o,s] (d a_l[k,s] / d W~_m[j,b])
+
+In a piecewise linear network, the map from a change of the pre-activations of the early layer m
+to the change of the patches of the late layer l is linear. Units of the early layer that reach
+different entries of those patches can be moved in one pass: after pooling and activations, each
+entry of the next layer's patch comes from one channel. Where a layer in between mixes the
+channels, changes are carried up to it for all units at once, and from there for each unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from hesspipe.curvature.layers import random_like
+from hesspipe.curvature.layers import chunks
 from hesspipe.curvature.products import pull_back
+from hesspipe.seeding import probe
 
 # Numbers that one pass should move: more leave the cache, fewer leave the cores idle.
 _PASS_NUMBERS = 2**21
@@ -27,10 +28,10 @@ Push = Callable[[Tensor], Tensor]
 
 
 def pusher(patches: Tensor, delta: Tensor) -> Push | None:
-    """Make the map from changes of pre-activations to changes of patches.
+    """Return the map from changes of pre-activations to changes of patches.
 
-    The gradient of <u, patches> is linear in u, and its derivative by u is that map: backward
-    twice, so with no other rules of differentiation than everywhere else.
+    The gradient of <u, patches> is linear in u, and its derivative by u is that map. So only
+    reverse-mode differentiation is used, as in all of `hesspipe.curvature`.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def pusher(patches: Tensor, delta: Tensor) -> Push | None:
     Returns
     -------
     Push, or None
-        None if the patches do not depend on delta.
+        None if patches do not depend on delta.
     """
     if not patches.requires_grad:
         return None
@@ -74,12 +75,12 @@ def separate_units(push: Push, num_inputs: int, delta: Tensor) -> list[Tensor]:
     list of Tensor, shape (K,)
         For each group, the unit that each entry depends on, -1 where on none of the group.
     """
-    numbers = random_like(delta)
+    numbers = probe(delta)
     groups: list[Tensor] = []
     for unit in range(delta.shape[1]):
         tangent = torch.zeros_like(delta)
         tangent[:, unit] = numbers[:, unit]
-        is_reached = push(tangent.unsqueeze(0))[0].ne(0).any(2).any(0)
+        is_reached = push(tangent.unsqueeze(0))[0].ne(0).any(2).any(0)  # (K,)
         if not is_reached.any():
             continue
         for owners in groups:
@@ -120,14 +121,12 @@ def block_of_group(
     -------
     Tensor, shape (O, K, width)
     """
-    units = units_of(owners)
     num_samples, width, num_positions = patches.shape
     block = patches.new_empty(width, slopes.shape[1], len(owners))
     pass_numbers = num_samples * (num_units * num_positions + len(owners) * slopes.shape[2])
-    for entries in torch.arange(width, device=patches.device).split(_num_at_once(pass_numbers)):
-        tangents = patches.new_zeros(len(entries), num_samples, num_units, num_positions)
-        tangents[:, :, units] = patches[:, entries].transpose(0, 1).unsqueeze(2)
-        block[entries] = _sum_over_samples(slopes, push(tangents))
+    step = _num_at_once(pass_numbers)
+    for entries, moved in _moved_patches(push, owners, patches, num_units, step):
+        block[entries] = _sum_over_samples(slopes, moved)
     return block.permute(1, 2, 0)
 
 
@@ -166,22 +165,36 @@ def block_through(
     """
     reached = [(owners == unit).nonzero().flatten() for unit in units_of(owners)]
     blocks = []
-    for entry in range(patches.shape[1]):
-        tangent = patches[:, entry].unsqueeze(1).expand(-1, num_units, -1)
-        moved = first(tangent.unsqueeze(0))[0]
-        step = _num_at_once(len(moved) * len(weight) * moved.shape[2])
+    for _, (moved,) in _moved_patches(first, owners, patches, num_units, step=1):
         parts = []
-        for start in range(0, len(reached), step):
+        step = _num_at_once(len(moved) * len(weight) * moved.shape[2])
+        for part in chunks(len(reached), step):
             tangents = [
-                weight[:, inputs].expand(len(moved), -1, -1) @ moved[:, inputs]
-                for inputs in reached[start : start + step]
+                weight[:, inputs].expand(len(moved), -1, -1) @ moved[:, inputs]  # (n, U', S)
+                for inputs in reached[part]
             ]
             parts.append(_sum_over_samples(slopes, second(torch.stack(tangents))))
-        blocks.append(torch.cat(parts))
+        blocks.append(torch.cat(parts))  # (J, O, K)
     return torch.stack(blocks).permute(2, 3, 1, 0)
 
 
+def _moved_patches(
+    push: Push, owners: Tensor, patches: Tensor, num_units: int, step: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Move the weights of all units of a group, for some entries b of a~ at a time.
+
+    Yields the entries, shape (B,), and the changes of the later patches, shape (B, n, K, S').
+    """
+    units = units_of(owners)
+    num_samples, width, num_positions = patches.shape
+    for entries in torch.arange(width, device=patches.device).split(step):
+        tangents = patches.new_zeros(len(entries), num_samples, num_units, num_positions)
+        tangents[:, :, units] = patches[:, entries].transpose(0, 1).unsqueeze(2)
+        yield entries, push(tangents)
+
+
 def _num_at_once(numbers: int) -> int:
+    """How many tangents of that many numbers to move in one pass."""
     return max(1, _PASS_NUMBERS // numbers)
 
 

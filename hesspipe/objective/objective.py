@@ -238,11 +238,6 @@ class Objective:
             return self.loss_fn(self.outputs(theta, batch.inputs), batch.targets)
         return self._whole_loss(self._flat(theta, batch.inputs), batch.targets)
 
-    def decay_diagonal(self, matrix: str) -> Tensor:
-        """Return the contribution of weight decay to the diagonal of a matrix: (P,)."""
-        decay = 0.0 if matrix == "residual" else self.weight_decay
-        return decay * self.is_varied.to(self.dtype)
-
     def without_weight_decay(self) -> Objective:
         """Copy the objective with a weight decay of 0."""
         plain = copy.copy(self)
