@@ -1,14 +1,15 @@
-"""Exact matrices for any network, column by column.
+"""Exact H, G and R of any network, column by column.
 
-    H   rows are products of H with unit vectors: the first-order graph of L is built once
-        and differentiated again, for a block of vectors at a time
-    R   the same for the scalar sum_n <e_n, f(theta; x_n)> with e_n held constant
-    G   per-sample Jacobians J_n and a symmetric rank-k update with the factors of S_n
+    H = d2L/dtheta2                        products with unit vectors: the graph of dL/dtheta is
+                                           built once and differentiated again, in blocks
+    R = sum_n sum_c e_nc d2f_c/dtheta2     the same for sum_n <e_n, f(theta; x_n)>, e_n constant
+    G = sum_n J_n^T S_n J_n                per-sample Jacobians and symmetric rank-k updates with
+                                           the factors of S_n
 
-Only plain reverse-mode differentiation is used; see `hesspipe.curvature.products`.
+Only reverse-mode differentiation is used; see `hesspipe.curvature.products`.
 
-Cost: about P/32 backward passes of a block of 32, so O(P N P). Where the parameters sit in
-Linear layers, `hesspipe.curvature.linear` is tens of times faster; this module is its reference.
+Cost: P/32 backward passes of a block of 32, so O(P N P). For networks of Linear layers,
+`hesspipe.curvature.linear` is tens of times faster; this module is its reference.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pytrees import Fields
 
-# Blocks of 16 to 64 vectors are fastest on CPUs: larger ones fall out of the cache.
+# Blocks of 16 to 64 vectors are fastest on CPUs: larger ones do not fit into the cache.
 # Measured for 100-30-30-10, N = 1000: 1.5 ms a column at 32, 3.2 ms with all at once.
 _COLUMNS_PER_BLOCK = 32
 # Largest array of per-sample Jacobians at once, in bytes.
@@ -50,8 +51,8 @@ def hessian_by_columns(
     ----------
     objective : Objective
     columns_per_block : int
-        Vectors multiplied at once. 1 needs the least memory, and no vmap rule for the
-        network's operations.
+        Vectors multiplied at once. 1 needs the least memory, and no vmap rules for the
+        operations of the network.
     progress : bool
         Show a progress bar.
 
@@ -128,7 +129,7 @@ def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
 
 
 def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
-    """Add up sum_n J_n^T c_n.
+    """Compute sum_n J_n^T c_n.
 
     Parameters
     ----------
@@ -191,7 +192,7 @@ def _second_derivative(
 
 
 def _jacobians(objective: Objective, inputs: Tensor | Fields) -> Tensor:
-    """J_n for each sample, of shape (n, C, P); a sample at a time, so none can mix."""
+    """J_n for each sample, of shape (n, C, P); one sample at a time, so that none can mix."""
     theta = objective.theta.clone().requires_grad_()
     rows = []
     for number in range(len(inputs)):

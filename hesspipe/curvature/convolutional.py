@@ -1,25 +1,23 @@
-"""Exact matrices of piecewise linear networks of Conv2d and Linear layers.
+"""Exact H, G and R of piecewise linear networks of Conv2d and Linear layers.
 
-With z_l[o, s] = sum_k W_l[o, k] a_l[k, s] + b_l[o] at each output position s, where a_l[:, s] is
-the patch that enters layer l there and a~_l = [a_l; 1], let d_l[o, s] = d<e, f>/dz_l[o, s]. As f
-is a piecewise linear function of the pre-activations, d_l does not change with earlier layers'
-parameters, and what remains of the second derivative is
+With z_l[o, s] = sum_k W_l[o, k] a_l[k, s] + b_l[o] as in `hesspipe.curvature.layers`, let
+d_l[o, s] = d<e, f>/dz_l[o, s]. As f is a piecewise linear function of the pre-activations, d_l does
+not change with the parameters of earlier layers, and what remains of the second derivative is
 
     R[(l,o,k),(m,j,b)] = sum_n sum_s d_l[o,s] (d a_l[k,s] / d W~_m[j,b])     if m feeds l, else 0
     G                  = sum_n A_n^T diag(sign_n) A_n,   A_n = T_n^T J_n,   S_n = T_n diag T_n^T
     H                  = R + G
 
-a rule of calculus for such networks, by which H is assembled here. It is no proof that H is
-right: `hesspipe.curvature.dense` compares every matrix with a product of its own formula that
-forms none.
+Because H is assembled as a sum here, H = G + R tests nothing; `hesspipe.curvature.dense` compares
+every matrix with a product that differentiates the loss and forms no matrix.
 
-Of each pair of layers the smaller side is differentiated:
+For each pair of layers the cheaper of two derivatives is computed:
 
     tangents     d a_l along W~_m[:, b] (`hesspipe.curvature.tangents`)
-    cotangents   d a_l[k] / d z_m, an entry k at a time, where l is a Linear layer of few inputs
+    cotangents   d a_l[k] / d z_m, one entry k at a time, where l is a Linear layer of few inputs
 
-Every pass is linear in the samples: cost O(N P^2) multiply-adds for G, and for R some hundred
-passes through the layers in between, where column by column takes P passes.
+Cost: O(N P^2) multiply-adds for G, and for R about a hundred passes through the layers in between,
+where column by column takes P passes.
 """
 
 from __future__ import annotations
@@ -54,8 +52,8 @@ from hesspipe.tolerances import agrees
 # the patches of a chunk stay in the cache.
 _SAMPLE_BYTES = 256 * 2**20
 
-# Passes from a layer in between that take the time of one from the start: measured for the paper's
-# convolutional network with 8 and 16 channels, 3.4.
+# Passes from a layer in between that take as long as one pass from the early layer: 3.4 measured
+# for the paper's convolutional network with 8 and 16 channels.
 _PASSES_SAVED = 3
 
 
@@ -66,9 +64,9 @@ def matrix_by_convolutions(objective: Objective, layers: list[Layer], matrix: Ma
     ----------
     objective : Objective
     layers : list of Layer
-        From `hesspipe.curvature.patch_layers.patch_layers`.
-    matrix : str
-        "hessian", "ggn" or "residual". H is G + R here, both from their own formulas.
+        From `hesspipe.curvature.layers.find_layers`; piecewise linear between them.
+    matrix : Matrix
+        H is the sum of G and R, each from its own formula.
 
     Returns
     -------
@@ -94,12 +92,12 @@ def _add_ggn(total: Tensor, objective: Objective, layers: list[Layer]) -> None:
     for batch in objective.batches:
         factors, signs = curvature_factors(objective, batch)
         kept = signs.any(0).nonzero().flatten().tolist()
-        # The rows, and a copy of those of each sign.
+        # The rows, and a copy of those of either sign.
         numbers = _numbers_per_sample(layers) + 2 * len(kept) * objective.num_parameters
         step = _SAMPLE_BYTES // (numbers * total.element_size())
         for part in chunks(len(batch.inputs), step):
             evaluation = evaluate_patches(objective, names, batch.inputs[part])
-            rows = total.new_zeros(len(evaluation.outputs), len(kept), len(total))
+            rows = total.new_zeros(len(evaluation.outputs), len(kept), len(total))  # (n, r, P)
             for row, factor in enumerate(kept):
                 _write_gradients(rows[:, row], evaluation, layers, factors[part, :, factor])
             add_squares(total, rows[signs[part][:, kept] > 0], 1.0)
@@ -111,7 +109,7 @@ def _write_gradients(
 ) -> None:
     """Write each sample's gradient of <cotangent, f> into its row of P entries."""
     for layer, slope in zip(layers, evaluation_slopes(evaluation, cotangents), strict=True):
-        product = slope @ evaluation.patches[layer.name].detach().mT
+        product = slope @ evaluation.patches[layer.name].detach().mT  # (n, U, K)
         rows[:, layer.weights] = product.flatten(1)
         if layer.bias is not None:
             rows[:, layer.biases] = slope.sum(2)
@@ -137,7 +135,7 @@ def _add_blocks_of(
     evaluation: PatchEvaluation,
     slopes: Tensor,
 ) -> None:
-    """Add the blocks of R that couple a layer with the earlier ones, one chunk's part."""
+    """Add one chunk's contribution to the blocks of R of a layer with earlier ones."""
     by_entries: list[Layer] = []
     for early in layers:
         push = pusher(evaluation.patches[late.name], evaluation.deltas[early.name])
@@ -178,7 +176,7 @@ def _way_through(
     between: list[Layer],
     evaluation: PatchEvaluation,
 ) -> tuple[Push, Push, Tensor, Tensor] | None:
-    """Find a layer that early reaches with one group, and through which alone it reaches late."""
+    """Find a layer that early reaches with one group, and without which it does not reach late."""
     tangent = probe(evaluation.deltas[early.name]).unsqueeze(0)
     expected = push(tangent)
     for middle in between:
@@ -195,7 +193,7 @@ def _way_through(
 
 
 def _numbers_per_sample(layers: list[Layer]) -> int:
-    """Numbers held at once for each sample: patches, pre-activations, and their derivatives."""
+    """Numbers held at once per sample: patches, pre-activations, and their derivatives."""
     return sum(layer.num_positions * (6 * layer.width + 8 * layer.num_units) for layer in layers)
 
 
@@ -206,7 +204,7 @@ def _add_by_cotangents(
     evaluation: PatchEvaluation,
     slopes: Tensor,
 ) -> None:
-    """Add the blocks of a Linear layer with earlier ones, an input of the Linear at a time."""
+    """Add the blocks of a Linear layer with earlier ones, one input of the Linear at a time."""
     inputs = evaluation.patches[late.name]
     deltas = [evaluation.deltas[early.name] for early in others]
     patches = [extend(early, evaluation.patches[early.name]) for early in others]
@@ -214,8 +212,8 @@ def _add_by_cotangents(
         gradients = torch.autograd.grad(inputs[:, entry].sum(), deltas, retain_graph=True)
         place = torch.tensor([entry], device=inputs.device)
         for early, patch, gradient in zip(others, patches, gradients, strict=True):
-            products = (gradient @ patch.mT).flatten(1)
-            block = slopes.squeeze(2).mT @ products
+            products = (gradient @ patch.mT).flatten(1)  # (n, U * width) of early
+            block = slopes.squeeze(2).mT @ products  # (U of late, U * width of early)
             block = block.unflatten(1, (early.num_units, early.width))
             units = torch.arange(early.num_units, device=block.device)
             _place(total, late, place, early, units, block.unsqueeze(1))
@@ -231,12 +229,12 @@ def _place(
 ) -> None:
     """Add a block (U of late, entries, units, width of early) below the diagonal of total.
 
-    The bias of late has no place: nothing multiplies it that depends on early.
+    The bias of late has no block: its factor, one, does not depend on early.
     """
     firsts = torch.arange(late.num_units, device=entries.device) * late.num_inputs
     rows = (late.weight + firsts.unsqueeze(1) + entries).flatten()
     inputs = torch.arange(early.num_inputs, device=entries.device)
-    columns = early.weight + units.unsqueeze(1) * early.num_inputs + inputs
+    columns = early.weight + units.unsqueeze(1) * early.num_inputs + inputs  # (units, K)
     if early.bias is not None:
         columns = torch.cat([columns, early.bias + units.unsqueeze(1)], dim=1)
     columns, flat = columns.flatten(), block.flatten(2).flatten(0, 1)

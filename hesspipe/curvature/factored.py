@@ -160,17 +160,17 @@ def _check_gram(
     num_samples, num_directions, _ = factors.whitened.shape
     weights = probe(gram.diagonal())
     vector = torch.zeros_like(objective.theta)
-    num_own = num_samples * num_directions
-    if num_own:
-        by_sample = weights[:num_own].view(num_samples, num_directions, 1)
+    num_sampled = num_samples * num_directions
+    if num_sampled:
+        by_sample = weights[:num_sampled].view(num_samples, num_directions, 1)
         cotangents = (factors.directions @ by_sample).squeeze(2)
         vector += columns.combine_gradients(objective, cotangents)
     if len(factors.sizes):
         # S on both, so that no column of F gets a huge weight.
-        units = weights[num_own : num_own + len(factors.sizes)] * factors.sizes.sqrt()
+        units = weights[num_sampled : num_sampled + len(factors.sizes)] * factors.sizes.sqrt()
         vector[factors.places] += factors.rotation @ units
         units = units / (2 * factors.sizes).sqrt()
-        weights[num_own:] = torch.cat([units, -units])
+        weights[num_sampled:] = torch.cat([units, -units])
     product = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]
     image = signs * (gram @ weights)
     eps, size, norm = torch.finfo(torch.float64).eps, gram.norm(), vector.norm()

@@ -1,10 +1,10 @@
-"""H, G and R of networks of Linear layers as products of thin factors.
+"""H, G and R of networks of Linear layers as F D F^T, with thin factors F.
 
 For a network of Linear layers, with S_n = T_n T_n^T (T_n of shape C x r; r = C - 1 for softmax),
 
     G = A A^T,             A = [J_n^T T_n], one column for each sample n and direction c of T_n
 
-A column of A is a sum of outer products, layer by layer: (B_l[n,c,:]) x a~_l[n,:] with
+In the parameters of layer l, a column of A is the outer product B_l[n,c,:] x a~_l[n,:] with
 B_l = T_n^T df_n/dz_l. So (A^T A)[(n,c),(m,c')] = sum_l (a~_l[n].a~_l[m]) (B_l[n,c].B_l[m,c'])
 needs no column of A.
 
@@ -14,11 +14,12 @@ Y = [R_(L,other); R_(other,other)/2] = U Sigma W^T,
 
     R = Y E^T + E Y^T = F+ F+^T - F- F-^T,      F+- = (Y W S^-1 +- E W S) / sqrt 2,   S^2 = Sigma
 
-Any W and S would do; these make the two parts of each column equally large, without which F+ and
-F- nearly cancel and eigenvalues near zero lose digits. Columns with Sigma_q = 0 are left out. In
-H = F D F^T with F = [A, F+, F-] and D = diag(1, 1, -1), P appears nowhere: inputs of the largest
-layer that are zero in every sample are dropped, and more inputs than samples are rotated into as
-many as samples.
+The identity holds for any invertible W and S. This choice makes the two terms of each column
+equally large; otherwise F+ and F- nearly cancel, and eigenvalues near zero lose digits. Columns
+with Sigma_q = 0 are left out. Then H = F D F^T with F = [A, F+, F-] and D = diag(1, 1, -1).
+
+No array has P rows: inputs of the largest layer that are zero in every sample are dropped, and if
+there are more inputs than samples, they are rotated into as many as there are samples.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from hesspipe.objective.objective import Batch, Objective
 
 @dataclass(frozen=True)
 class Factors:
-    """What the Gram matrix of F = [A, F+, F-] is made of, N samples, P_2 other parameters.
+    """Arrays that determine F = [A, F+, F-], for N samples and P_2 parameters outside layer L.
 
     Attributes
     ----------
@@ -55,21 +56,21 @@ class Factors:
     inputs : dict
         By layer name, a~_l (N, width); the largest layer's reduced.
     largest : Layer
-        With its reduced inputs and no bias of its own.
+        With its reduced inputs; the bias counts as one of them.
     others : list of Layer
-        The other layers, placed one after the other in P_2.
+        The other layers, at consecutive positions in P_2.
     kept, places : Tensor, shape (Q,)
-        Where Y_q is not zero, in P_2 and in theta; empty where there is no R.
+        Positions of the non-zero columns of Y, in P_2 and in theta; empty for G.
     coupling : Tensor, shape (Q, units, inputs)
-        Y's rows in the largest layer, transposed.
+        R_(L,other), transposed, at the kept positions.
     inner : Tensor, shape (Q, Q)
-        R_(other,other) at the kept places.
+        R_(other,other) at the kept positions.
     rotation : Tensor, shape (Q, Q')
-        The columns of W with a Sigma above rounding.
+        The columns of W whose singular value is above rounding.
     sizes : Tensor, shape (Q',)
-        Their Sigma.
+        Sigma, the singular values of Y.
     num_rows : int
-        Rows of the matrix that are not zero because an input is zero in every sample.
+        Rows of the matrix without those that are zero because an input is zero in every sample.
     """
 
     directions: Tensor
@@ -125,9 +126,9 @@ def factorize(objective: Objective, layers: list[Layer], matrix: Matrix) -> Fact
         If a curvature S_n has a negative eigenvalue.
     """
     parts = [_whiten(objective, layers, batch) for batch in objective.batches]
-    directions = torch.cat([part for part, _, _ in parts])
+    directions = torch.cat([part for part, _, _ in parts])  # (N, C, C)
     is_used = directions.abs().amax((0, 1)) > (torch.inf if matrix is Matrix.RESIDUAL else 0.0)
-    whitened = torch.cat([part for _, part, _ in parts])[:, is_used]
+    whitened = torch.cat([part for _, part, _ in parts])[:, is_used]  # (N, r, D)
     inputs = {
         layer.name: torch.cat([entering[layer.name] for *_, entering in parts]) for layer in layers
     }
@@ -157,12 +158,13 @@ def factorize(objective: Objective, layers: list[Layer], matrix: Matrix) -> Fact
 
 
 def _couple(objective: Objective, layers: list[Layer], index: int, factors: Factors) -> Factors:
-    """Add Y to the factors: the blocks of R between different layers."""
+    """Add Y, the blocks of R between different layers, to the factors."""
     largest, others = factors.largest, factors.others
     size = sum(layer.num_parameters for layer in others)
+    # R_(other,L), where the other layer is called after L and before it; R_(other,other)
     to_largest = factors.whitened.new_zeros(size, largest.num_units * largest.num_inputs)
     from_largest = to_largest.new_zeros(to_largest.shape[::-1] if index else (0, 0))
-    inner = to_largest.new_zeros(size, size)
+    inner = to_largest.new_zeros(size, size)  # (P_2, P_2)
     start = 0
     for batch in objective.batches:
         for samples in sample_arrays(objective, layers, batch, Matrix.RESIDUAL):
@@ -184,7 +186,7 @@ def _couple(objective: Objective, layers: list[Layer], index: int, factors: Fact
     if len(kept) == 0:
         return factors
     coupling, inner = to_largest[kept], inner[kept][:, kept]
-    coupling = coupling.unflatten(1, (largest.num_units, largest.num_inputs))
+    coupling = coupling.unflatten(1, (largest.num_units, largest.num_inputs))  # (Q, U, K)
     rotation, sizes = _decompose(coupling, inner)
     return replace(
         factors,
@@ -198,17 +200,19 @@ def _couple(objective: Objective, layers: list[Layer], index: int, factors: Fact
 
 
 def _decompose(coupling: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
-    """W and Sigma of Y = [coupling; inner / 2] = U Sigma W^T, without what is rounding.
+    """W and Sigma of Y = [coupling; inner / 2] = U Sigma W^T, without singular values of rounding.
 
-    Columns of Y that share no row stay apart: one hidden layer of h units has h such groups.
+    Groups of columns of Y that share no row are decomposed separately: a network with one hidden
+    layer of h units has h such groups.
     """
-    is_joined = torch.cat([(coupling != 0).any(2), inner != 0], 1).to(torch.float64).cpu()
+    is_joined = torch.cat([(coupling != 0).any(2), inner != 0], 1)  # (Q, U + Q)
+    is_joined = is_joined.to(torch.float64).cpu()
     num_groups, group_of = connected_components(csr_array((is_joined @ is_joined.mT).numpy()))
     groups = torch.from_numpy(group_of).to(coupling.device)
     places, rotations, sizes = [], [], []
     for group in range(num_groups):
         columns = (groups == group).nonzero().flatten()
-        part, rest = coupling[columns], inner[columns] / 2
+        part, rest = coupling[columns], inner[columns] / 2  # (q, U, K), (q, Q)
         part, rest = part[:, part.any(0).any(1)], rest[:, rest.any(0)]
         triangle = torch.linalg.qr(torch.cat([part.flatten(1), rest], 1).mT, mode="r").R
         _, values, vectors = torch.linalg.svd(triangle, full_matrices=False)
@@ -227,7 +231,7 @@ def _decompose(coupling: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _places(layers: list[Layer], kept: Tensor) -> Tensor:
-    """Places in theta of some of the parameters of layers that stand one after the other."""
+    """Map positions in P_2 to positions in theta."""
     ranges = []
     for layer in layers:
         ranges.append(torch.arange(layer.num_units * layer.num_inputs) + layer.weight)
@@ -239,7 +243,7 @@ def _places(layers: list[Layer], kept: Tensor) -> Tensor:
 def _whiten(
     objective: Objective, layers: list[Layer], batch: Batch
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """T_n (n, C, C), zero where there is no curvature, T_n^T df_n/dz (n, C, D), and a~_l."""
+    """T_n (n, C, C), with zero columns where S_n is singular, T_n^T df_n/dz (n, C, D), and a~_l."""
     factors, signs = curvature_factors(objective, batch)
     if (signs < 0).any():
         raise ValueError(
@@ -253,7 +257,7 @@ def _whiten(
 
 
 def _reduce(inputs: Tensor) -> Tensor:
-    """Inputs (N, width) with the same products: no zero columns, at most N columns."""
+    """Inputs with the same Gram matrix as those (N, width): no zero columns, at most N columns."""
     inputs = inputs[:, inputs.any(0)]
     if inputs.shape[1] <= len(inputs):
         return inputs

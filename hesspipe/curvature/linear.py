@@ -1,18 +1,19 @@
-"""Exact matrices for networks of Linear layers, assembled from per-sample blocks.
+"""Exact H, G and R of networks of Linear layers, from per-sample blocks.
 
-With z_l = W_l a_l + b_l, where a_l is what enters layer l and a~_l = [a_l; 1], let delta_l be
-a perturbation added to z_l. For one sample, d_l = dL/dz_l and Q = d2L/dz dz are a small
-vector and a small matrix over all pre-activations, and each block of the Hessian is a
-contraction over samples, one large matrix product:
+With z_l = W_l a_l + b_l, where a_l is the input of layer l and a~_l = [a_l; 1], d_l = dL/dz_l
+and Q = d2L/dz dz are, for one sample, a small vector and a small matrix over all D
+pre-activations. Each block of the Hessian is a contraction over samples, one large matrix product:
 
     H[(l,i,a), (m,j,b)] = sum_n  Q_n[(l,i),(m,j)] a~_l[a] a~_m[b]
-                               + d_l[i] (d a_l[a] / d z_m[j]) a~_m[b]     if m feeds l, a no bias
+                               + d_l[i] (d a_l[a] / d z_m[j]) a~_m[b]
 
-    G: Q = (df/dz)^T S (df/dz), no second term
+with the second term where m feeds l and a is not the bias. For the other matrices
+
+    G: Q = (df/dz)^T S (df/dz), without the second term
     R: Q = sum_c e_c d2f_c/dz dz, with the second term
 
 The block of a layer with itself is symmetric in (i, j) and in (a, b) separately, so a quarter
-of it is computed. All sums carry the 1/N of the loss inside d, Q, S and e.
+of it is computed. The 1/N of the loss is part of d, Q, S and e.
 
 Cost: O(N P^2) multiply-adds as matrix products, and D backward passes for D pre-activations.
 """
@@ -57,9 +58,8 @@ def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) 
     ----------
     objective : Objective
     layers : list of Layer
-        From `hesspipe.curvature.linear_layers.linear_layers`.
-    matrix : str
-        "hessian", "ggn" or "residual".
+        From `hesspipe.curvature.layers.find_layers`, all of them Linear.
+    matrix : Matrix
 
     Returns
     -------
@@ -70,7 +70,7 @@ def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) 
     for batch in objective.batches:
         for samples in sample_arrays(objective, layers, batch, matrix):
             for layer in layers:
-                _add_own_block(total, layer, samples)
+                _add_diagonal_block(total, layer, samples)
             for early, late in combinations(layers, 2):
                 add_cross_block(total, late, early, samples)
     for early, late in combinations(layers, 2):
@@ -83,7 +83,7 @@ def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) 
 def sample_arrays(
     objective: Objective, layers: list[Layer], batch: Batch, matrix: Matrix
 ) -> Iterator[Samples]:
-    """Chunks of samples whose arrays fit into the budget."""
+    """Compute the per-sample arrays of a batch, in chunks of samples that fit into memory."""
     is_ggn = matrix is Matrix.GGN
     step = _SAMPLE_BYTES // (_numbers_per_sample(layers) * objective.theta.element_size())
     weights = (output_curvatures if is_ggn else output_slopes)(objective, batch)
@@ -109,9 +109,9 @@ def sample_arrays(
 
 
 def _numbers_per_sample(layers: list[Layer]) -> int:
-    """Numbers held at once for each sample: Q and the jacobians, then the factors of one block.
+    """Numbers held at once per sample: Q and the Jacobians, then the factors of one block.
 
-    What enters the first layer depends on no pre-activation, so its width does not count.
+    The input of the first layer depends on no pre-activation, so its width does not count.
     """
     num_units = sum(layer.num_units for layer in layers)
     num_rows = num_units + sum(layer.num_inputs for layer in layers[1:])
@@ -122,8 +122,8 @@ def _numbers_per_sample(layers: list[Layer]) -> int:
 def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tensor) -> Tensor:
     """The batch's share of L as a function of the outputs of some of its samples.
 
-    The other samples are held constant rather than left out: the loss then divides by its
-    own denominator, whatever that is.
+    The other samples are held constant rather than left out, so that the loss divides by the
+    denominator of the whole batch.
     """
     with torch.no_grad():
         every_output = objective.outputs(objective.theta, batch.inputs)
@@ -175,21 +175,21 @@ def _place(total: Tensor, late: Layer, unit: int, early: Layer, block: Tensor) -
             row[early.biases] += block[-1, :, -1]
 
 
-def _add_own_block(total: Tensor, layer: Layer, samples: Samples) -> None:
+def _add_diagonal_block(total: Tensor, layer: Layer, samples: Samples) -> None:
     """Add Q[i, j] a~[a] a~[b], computed for i >= j and a >= b."""
-    curvatures = samples.curvatures[:, layer.units, layer.units]
+    curvatures = samples.curvatures[:, layer.units, layer.units]  # (n, U, U)
     if not curvatures.any():  # the residual of a piecewise linear network
         return
     inputs = samples.inputs[layer.name]
     i, j, unit_pairs = _symmetric_pairs(layer.num_units, inputs.device)
     a, b, input_pairs = _symmetric_pairs(layer.width, inputs.device)
-    packed = inputs.new_zeros(len(i), len(a))
+    packed = inputs.new_zeros(len(i), len(a))  # (pairs of units, pairs of inputs)
     step = max(1, _SAMPLE_BYTES // ((len(i) + len(a)) * inputs.element_size()))
     for part in torch.arange(len(inputs), device=inputs.device).split(step):
         few = inputs[part]
         packed.addmm_(curvatures[part][:, i, j].mT, few[:, a] * few[:, b])
     for unit in range(layer.num_units):
-        rows = packed[unit_pairs[unit]][:, input_pairs.flatten()]
+        rows = packed[unit_pairs[unit]][:, input_pairs.flatten()]  # (U, width * width)
         _place(total, layer, unit, layer, rows.unflatten(1, input_pairs.shape).transpose(0, 1))
 
 
@@ -209,8 +209,8 @@ def add_cross_block(total: Tensor, late: Layer, early: Layer, samples: Samples) 
     Parameters
     ----------
     total : Tensor
-        Its rows hold the late layer's parameters and its columns the early one's, at the places
-        that the layers name.
+        Its rows are the parameters of the late layer and its columns those of the early one, at
+        the positions in `weight` and `bias` of the layers.
     late, early : Layer
         The early one is called first.
     samples : Samples
@@ -222,26 +222,27 @@ def add_cross_block(total: Tensor, late: Layer, early: Layer, samples: Samples) 
     jacobian = samples.jacobians.get(late.name)
     for unit in range(late.num_units):
         position = late.first_unit + unit
-        curvatures = samples.curvatures[:, position, early.units]
-        factors = late_inputs.unsqueeze(2) * curvatures.unsqueeze(1)
+        curvatures = samples.curvatures[:, position, early.units]  # (n, U of early)
+        factors = late_inputs.unsqueeze(2) * curvatures.unsqueeze(1)  # (n, width, U of early)
         if jacobian is not None and samples.slopes is not None:
             slope = samples.slopes[:, position, None, None]
             factors[:, : jacobian.shape[1]] += slope * jacobian[:, :, early.units]
-        block = factors.flatten(1).mT @ early_inputs
+        block = factors.flatten(1).mT @ early_inputs  # (width * U of early, width of early)
         _place(total, late, unit, early, block.unflatten(0, factors.shape[1:]))
 
 
 def _add_coupling(total: Tensor, late: Layer, early: Layer, samples: Samples) -> None:
     """Add the second term alone, for the pairs of an input and a unit that it couples.
 
-    Between neighboring layers with an elementwise activation these are a pair for each unit.
+    Between neighboring layers with an elementwise activation there is one pair per unit.
     """
     jacobian = samples.jacobians.get(late.name)
     if jacobian is None or samples.slopes is None:
         return
-    between = jacobian[:, :, early.units]
+    between = jacobian[:, :, early.units]  # (n, K of late, U of early)
     entering, units = between.any(0).nonzero(as_tuple=True)
-    selected, early_inputs = between[:, entering, units], samples.inputs[early.name]
+    selected = between[:, entering, units]  # (n, pairs)
+    early_inputs = samples.inputs[early.name]  # (n, width of early)
     for unit in range(late.num_units):
         block = total.new_zeros(late.width, early.num_units, early_inputs.shape[1])
         slopes = samples.slopes[:, late.first_unit + unit, None]

@@ -1,12 +1,13 @@
-"""What the matrices are made of: the loss's slope and curvature in the network's outputs.
+"""First and second derivatives of the loss in the outputs of the network.
 
-For samples n = 1..N with outputs f_n = f(theta; x_n) in R^C, and the loss L a sum over
-samples of functions of f_n, this module gives
+For samples n = 1..N with outputs f_n = f(theta; x_n) in R^C, and the loss L a sum over samples
+of functions of f_n, this module computes
 
     e_n = dL/df_n          (C)        slope
     S_n = d2L/df_n2        (C x C)    curvature; for softmax cross-entropy (diag(p) - p p^T)/N
+    S_n = T_n D_n T_n^T               factors of the curvature, with signs D_n
 
-with the 1/N of the mean inside both, whatever the loss divides by.
+The 1/N of a mean, or whatever else the loss divides by, is part of both.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from hesspipe.seeding import probe_generator
 
 
 def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
-    """Evaluate f(theta; x) on a batch, as a leaf to differentiate by.
+    """Evaluate f(theta; x) on a batch, as a leaf of a new graph.
 
     Returns
     -------
@@ -43,9 +44,9 @@ def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
 def at_zero_outputs(objective: Objective) -> Objective:
     """Copy an objective with the loss evaluated at outputs of zero, its derivatives included.
 
-    It has the size of the original's slopes and curvatures before the loss saturates. Where a
-    confident softmax computes p - p^2 near p = 1, the result is tiny and its rounding is eps
-    times this size, not eps times the result.
+    Its slopes and curvatures have the size of the original's before the loss saturates. Where a
+    confident softmax computes p - p^2 near p = 1, the result is tiny, and its rounding error is
+    eps times this size, not eps times the result.
     """
     neutral = copy.copy(objective)
     neutral.loss_fn = lambda outputs, targets: objective.loss_fn(
@@ -60,7 +61,7 @@ def output_slopes(objective: Objective, batch: Batch) -> Tensor:
     Returns
     -------
     Tensor, shape (n, C)
-        The batch's share of L is part of it.
+        Weighted by the batch's share of L.
     """
     outputs = detached_outputs(objective, batch)
     loss = batch.share * objective.loss_fn(outputs, batch.targets)
@@ -71,13 +72,13 @@ def output_slopes(objective: Objective, batch: Batch) -> Tensor:
 def output_curvatures(objective: Objective, batch: Batch) -> Tensor:
     """Compute S_n for each sample of a batch.
 
-    One backward pass per output gives a row of every S_n at once, because each sample's loss
-    depends on its own outputs alone. A random direction tests that this is so.
+    One backward pass per output gives a row of every S_n at once, because the loss of a sample
+    depends on the outputs for that sample alone, which is tested in a random direction.
 
     Returns
     -------
     Tensor, shape (n, C, C)
-        The batch's share of L is part of it.
+        Weighted by the batch's share of L.
 
     Raises
     ------
@@ -115,13 +116,13 @@ def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tenso
     Returns
     -------
     factors : Tensor, shape (n, C, C)
-        T_n, a factor a column.
+        T_n, one factor per column.
     signs : Tensor, shape (n, C)
-        1, -1, or 0 where a factor is only the rounding of a zero.
+        1, -1, or 0 where a factor is only the rounding error of a zero.
     """
     if objective.couples_samples:
         raise ValueError(
-            "model must treat each sample alone for G, got one that couples them; "
+            "model must treat samples independently for G, got one that couples them; "
             "use running statistics in batch normalization"
         )
     values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
@@ -129,7 +130,7 @@ def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tenso
     neutral = output_curvatures(at_zero_outputs(objective), batch).abs().max()
     if neutral > size:  # false also where the loss is not defined at zero
         size = neutral
-    # Rounding leaves curvatures of this size where there are none.
+    # Rounding errors have this size where the curvature is zero.
     floor = values.shape[-1] * torch.finfo(values.dtype).eps * size
     signs = (values > floor).to(values) - (values < -floor).to(values)
     return vectors * values.abs().sqrt().unsqueeze(-2), signs
@@ -148,9 +149,9 @@ def add_weight_decay(objective: Objective, matrix: Matrix, values: Tensor) -> Te
 
 
 def _check_separable(outputs: Tensor, slopes: Tensor) -> None:
-    """Move the outputs of a random half of the samples: the others' slopes must not change.
+    """Move the outputs for a random half of the samples: slopes of the others must not change.
 
-    Autograd gives an exact zero there if samples are apart, however small the curvature is.
+    If the loss couples no samples, autograd gives exact zeros there, however small S_n is.
     """
     generator = probe_generator()
     direction = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)

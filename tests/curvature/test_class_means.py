@@ -8,16 +8,16 @@ import torch
 from problems import assert_close, labels, network, normal
 from torch import nn
 
-from hesspipe.curvature.dense import ggn_matrix
-from hesspipe.experiments.directions import (
+from hesspipe.curvature.class_means import (
     class_mean_gradients,
     direction_groups,
     squared_overlaps,
 )
+from hesspipe.curvature.dense import ggn_matrix
 from hesspipe.objective.objective import Objective
 
 
-def test_class_mean_gradients_are_those_of_a_loop_also_over_batches() -> None:
+def test_class_mean_gradients_are_those_of_a_loop_over_samples() -> None:
     model, inputs, targets = network([4, 5, 3]), normal(12, 4), labels(12, 3)
     objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets))
     found = class_mean_gradients(objective)
@@ -54,7 +54,7 @@ def test_class_without_samples_is_refused() -> None:
 
 
 def test_ggn_of_equal_samples_in_each_class_lies_in_the_span_of_every_output() -> None:
-    # With one gradient a class the mean is the thing itself, and nothing is left outside.
+    # With one gradient per class, the mean is that gradient, and nothing is outside the span.
     inputs = normal(3, 4).repeat(4, 1)
     targets = torch.arange(3).repeat(4)
     objective = Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), (inputs, targets))
@@ -67,7 +67,7 @@ def test_ggn_of_equal_samples_in_each_class_lies_in_the_span_of_every_output() -
 
 
 def test_linear_model_with_equal_inputs_has_no_curvature_along_the_flat_direction() -> None:
-    # All samples share one gradient for each output, of which softmax leaves one direction flat.
+    # All samples have the same gradients; along one combination of them softmax is constant.
     inputs, targets = normal(1, 4).repeat(6, 1), torch.arange(3).repeat(2)
     objective = Objective(network([4, 3]), nn.CrossEntropyLoss(), (inputs, targets))
     groups = direction_groups(class_mean_gradients(objective))

@@ -1,0 +1,103 @@
+"""Class-mean gradients of the outputs, and how much of other vectors lies in their span.
+
+    delta_cj = mean of df_j(theta; x_n)/dtheta over the samples n of class c
+
+G is a mean of J_n^T S_n J_n. If the samples of a class share their gradients J_n, G acts within the
+span of their class means alone, and so do its outliers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hesspipe.objective.objective import Objective
+
+
+def class_mean_gradients(objective: Objective) -> Tensor:
+    """Average the gradient of each output over the samples of each class.
+
+    Parameters
+    ----------
+    objective : Objective
+        With class labels as targets.
+
+    Returns
+    -------
+    Tensor, shape (C, C, P)
+        Entry [c, j] is delta_cj, the gradient of output j averaged over the samples of class c.
+
+    Raises
+    ------
+    ValueError
+        If a class has no sample.
+    """
+    theta = objective.theta.clone().requires_grad_()
+    sums: Tensor | float = 0.0
+    counts: Tensor | float = 0.0
+    for batch in objective.batches:
+        outputs = objective.outputs(theta, batch.inputs)
+        members = torch.nn.functional.one_hot(batch.targets, outputs.shape[1])  # (n, C)
+        members = members.to(outputs.dtype)
+        sums = sums + members.T @ outputs
+        counts = counts + members.sum(0)
+    if not isinstance(sums, Tensor) or not isinstance(counts, Tensor) or not counts.all():
+        raise ValueError(f"each class must have at least one sample, got {counts} of each")
+    means = (sums / counts[:, None]).flatten()  # (C * C,)
+    units = torch.eye(len(means), dtype=means.dtype, device=means.device)
+    rows = [torch.autograd.grad(means, theta, unit, retain_graph=True)[0] for unit in units]
+    return torch.stack(rows).view(len(counts), len(counts), -1)
+
+
+def direction_groups(gradients: Tensor) -> dict[str, Tensor]:
+    """Group class-mean gradients into the spans that the outliers are compared with.
+
+    Softmax does not change when one number is added to all outputs. So gradients are taken relative
+    to their mean over the outputs, and that mean is a direction without curvature.
+
+    Parameters
+    ----------
+    gradients : Tensor, shape (C, C, P)
+        From `class_mean_gradients`.
+
+    Returns
+    -------
+    dict of Tensor, shape (r, P)
+        own: of the output of the same class, relative to the mean over outputs, r = C;
+        every: of every output, relative to that mean, r = C^2 and rank at most C (C - 1);
+        shared: averaged over all classes, r = C and rank at most C - 1;
+        flat: the means over the outputs, r = C, in which softmax has no curvature.
+    """
+    num_classes = len(gradients)
+    flat = gradients.mean(1)
+    relative = gradients - flat[:, None]
+    index = torch.arange(num_classes)
+    return {
+        "own": relative[index, index],
+        "every": relative.flatten(0, 1),
+        "shared": relative.mean(0),
+        "flat": flat,
+    }
+
+
+def squared_overlaps(vectors: Tensor, directions: Tensor) -> tuple[Tensor, int]:
+    """Project vectors onto the span of some directions.
+
+    Parameters
+    ----------
+    vectors : Tensor, shape (P, m)
+        Of unit length.
+    directions : Tensor, shape (r, P)
+        Of any lengths; linearly dependent ones are counted once.
+
+    Returns
+    -------
+    overlaps : Tensor, shape (m,)
+        Squared lengths of the projections, 0 to 1; for a random vector, rank / P on average.
+    rank : int
+        Dimension of the span.
+    """
+    _, singular, right = torch.linalg.svd(directions, full_matrices=False)
+    limit = torch.finfo(directions.dtype).eps * max(directions.shape) * singular[0]
+    rank = int((singular > limit).sum())
+    return (right[:rank] @ vectors).square().sum(0), rank
