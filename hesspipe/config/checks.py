@@ -19,6 +19,7 @@ from hesspipe.config.experiments import (
     UserModel,
 )
 from hesspipe.config.random_matrices import LinearModel
+from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.config.user_files import (
     parameter_names,
     tensor_names,
@@ -195,19 +196,27 @@ def _wrong_matrix_free(key: str, experiment: Experiment, config: Config) -> Iter
             f"outliers.num_candidates must be at most {key}.eigenpairs.num_largest "
             f"({num_largest}), got {num_candidates}"
         )
-    names = _parameters_of(experiment) if plan.groups else None
-    if names:
+    yield from _unmatched_groups(key, experiment)
+
+
+def _unmatched_groups(key: str, experiment: Experiment) -> Iterator[str]:
+    """Find patterns of groups that match no parameter, where a user's network can be built."""
+    model, plan, training = experiment.model, experiment.matrix_free, experiment.training
+    if plan is None or not plan.groups or not isinstance(model, UserModel):
+        return
+    if [*wrong_function("", model.function)]:
+        return  # reported where it is written
+    # Building a network costs the import of torch: where files that hold its parameters match,
+    # nothing has to be built. A mismatch there proves nothing, as tied weights have several names.
+    name = key.split(".")[1]
+    start = ResultKey(ResultKind.CHECKPOINTS, name, experiment.seeds[0], 0).path
+    for path in [training.path] if isinstance(training, SavedState) else [start]:
+        stored = tensor_names(path)
+        if stored and not [*unmatched_patterns("", plan.groups, stored)]:
+            return
+    names = parameter_names(model.function, model.arguments)
+    if names is not None:
         yield from unmatched_patterns(f"{key}.groups", plan.groups, names)
-
-
-def _parameters_of(experiment: Experiment) -> list[str] | None:
-    """Name the parameters of a network, where that takes no training and no data."""
-    training, model = experiment.training, experiment.model
-    if isinstance(training, SavedState):
-        return tensor_names(training.path)
-    if isinstance(model, UserModel) and not [*wrong_function("", model.function)]:
-        return parameter_names(model.function, model.arguments)
-    return None
 
 
 def _wrong_start(key: str, experiment: Experiment, config: Config) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def wrong_function(key: str, name: str) -> Iterator[str]:
 
 
 def wrong_tensors(key: str, path: str) -> Iterator[str]:
-    """Find a file that is not in the safetensors format, whatever its name says."""
+    """Find a file that is not in the safetensors format; its name does not count."""
     if not Path(path).exists():
         yield f"{key} must be a safetensors file, got {path!r}, which does not exist"
     elif Path(path).is_dir():
@@ -65,9 +65,9 @@ def _describe(path: str) -> str:
 
 
 def parameter_names(function: str, arguments: Mapping[str, Any]) -> list[str] | None:
-    """Build a user's network without memory or random numbers, and name its parameters.
+    """Build a user's network on the meta device, without memory, and name its parameters.
 
-    Returns None where that fails: the job that builds the network in earnest then says why.
+    Returns None where that fails: the job that builds the network with its values reports why.
     """
     import torch
 
@@ -80,14 +80,13 @@ def parameter_names(function: str, arguments: Mapping[str, Any]) -> list[str] | 
 
 
 def unmatched_patterns(
-    key: str, groups: Mapping[str, Sequence[str]], names: Iterable[str]
+    key: str, groups: Mapping[str, Sequence[str]], names: Sequence[str]
 ) -> Iterator[str]:
     """Find patterns of parameter names that match none of them."""
-    known = [*names]
     for group, patterns in groups.items():
         for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in known):
+            if not any(fnmatchcase(name, pattern) for name in names):
                 yield (
                     f"{key}.{group} must match parameters of the network, got {pattern!r}; the "
-                    f"nearest are {nearest_names(pattern, known)}"
+                    f"nearest are {nearest_names(pattern, names)}"
                 )

@@ -88,10 +88,6 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (f"{FREE}.steps", [0, 3], f"{FREE}.steps must have a checkpoint (0), got 3"),
     (f"{FREE}.groups", {"network": ["*"], "embedding": ["*"]},
      "{0} must not be named 'network', the group of all parameters; rename it"),
-    (f"{FREE}.groups.embedding", ["embeding.*"], "{0} must match parameters of the network, got "
-     "'embeding.*'; the nearest are embedding.bias, embedding.weight"),
-    (f"{FREE}.groups.embedding", ["embedding.*", "[a-c]*"], "{0} must match parameters of the "
-     "network, got '[a-c]*'; the nearest are embedding.bias, embedding.weight"),
     (f"{FREE}.density.num_probes", 1, "{0} must be at least 2, got 1"),
     (f"{FREE}.batch_size", 0, "{0} must be at least 1, got 0"),
     ("outliers.num_candidates", 6, f"{{0}} must be at most {FREE}.eigenpairs.num_largest (5), "
@@ -305,6 +301,42 @@ def test_pattern_that_matches_no_parameter_of_a_user_network_is_refused(networks
     assert str(caught.value) == (
         f"some.yaml: {TRAINED}.matrix_free.groups.head must match parameters of the network, got "
         "'2.weight'; the nearest are 1.weight, 0.weight"
+    )
+
+
+@pytest.mark.parametrize("place", ["saved state", "checkpoint"])
+def test_network_is_not_built_where_its_stored_parameters_match(networks: str, place: str) -> None:
+    path = Path("state.safetensors")
+    if place == "checkpoint":
+        path = Path("results/checkpoints/trained/seed0/step0.safetensors")
+        path.parent.mkdir(parents=True)
+        save_file(TENSORS, path)
+    Path(f"{networks}.py").write_text(
+        "from pathlib import Path\ndef build(width): Path('built').touch()\n"
+    )
+    groups = {"embedding": ["embedding.*"]}
+    if place == "checkpoint":
+        assert with_groups(networks, "build", groups)
+    else:
+        assert check(**{f"{SAVED}.model.function": f"{networks}:build", f"{FREE}.groups": groups})
+    assert not Path("built").exists()
+    with_groups(networks, "build", {"embedding": ["embeding.*"]})
+    assert Path("built").exists()
+
+
+def test_pattern_is_compared_with_the_network_where_a_saved_state_does_not_match(
+    networks: str,
+) -> None:
+    changes = {f"{SAVED}.model": {
+        "kind": "own", "function": f"{networks}:build", "arguments": {"width": 3},
+        "loss": "torch.nn:MSELoss", "loss_arguments": {},
+    }}  # fmt: skip
+    assert check(**changes, **{f"{FREE}.groups.embedding": ["0.*"]})
+    with pytest.raises(ConfigError) as caught:
+        check(**changes, **{f"{FREE}.groups.embedding": ["0.wieght"]})
+    assert str(caught.value) == (
+        f"some.yaml: {FREE}.groups.embedding must match parameters of the network, got "
+        "'0.wieght'; the nearest are 0.weight, 1.weight, 0.bias"
     )
 
 
