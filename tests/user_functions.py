@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 REGRESSION: dict[str, Any] = {
-    "kind": "own", "function": "user_functions:build", "arguments": {"width": 4},
+    "kind": "user", "function": "user_functions:build", "arguments": {"width": 4},
     "loss": "torch.nn:MSELoss", "loss_arguments": {},
 }  # fmt: skip
 LANGUAGE = REGRESSION | {

@@ -133,7 +133,7 @@ def _wrong_model(key: str, experiment: Experiment, data: Data) -> Iterator[str]:
         yield from wrong_function(f"{key}.function", model.function)
         yield from wrong_function(f"{key}.loss", model.loss)
     elif not data.has_classes:
-        yield f"{key}.kind must be 'own' for user data, got {model.kind!r}"
+        yield f"{key}.kind must be 'user' for user data, got {model.kind!r}"
     elif isinstance(model, ConvNet | AlexNet) and size is None:
         yield f"{key}.kind must be 'mlp' for inputs that are not images, got {model.kind!r}"
     elif isinstance(model, ConvNet) and size is not None:

@@ -67,7 +67,7 @@ class UserData(_Data):
 
     has_classes: ClassVar[bool] = False
 
-    kind: Literal["own"]
+    kind: Literal["user"]
     function: FunctionName
     arguments: dict[str, Any]
 

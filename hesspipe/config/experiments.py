@@ -68,7 +68,7 @@ class AlexNet(Section):
 class UserModel(Section):
     """A network and its loss, each built by a user function."""
 
-    kind: Literal["own"]
+    kind: Literal["user"]
     function: FunctionName
     arguments: dict[str, Any]
     loss: FunctionName

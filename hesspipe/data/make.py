@@ -16,7 +16,7 @@ _MAKERS: dict[str, Callable[..., Dataset]] = {
     "gaussian_clusters": gaussian_clusters,
     "mnist_digits": mnist_digits,
     "cifar10_images": cifar10_images,
-    "own": dataset_from_function,
+    "user": dataset_from_function,
     "file": dataset_from_file,
 }
 
@@ -27,7 +27,7 @@ def make_dataset(kind: str, **settings: Any) -> Dataset:
     Parameters
     ----------
     kind : str
-        "gaussian_clusters", "mnist_digits", "cifar10_images", "own" or "file".
+        "gaussian_clusters", "mnist_digits", "cifar10_images", "user" or "file".
     **settings
         The arguments of the function that makes this kind.
     """

@@ -50,7 +50,7 @@ def build_network(
     ValueError
         If a user function is not found, or does not return a module.
     """
-    if model["kind"] == "own":
+    if model["kind"] == "user":
         return _user_network(inputs, seed, model, dtype)
     num_outputs = _require_classes(num_classes, model)
     return build_model(inputs, num_outputs, generator(seed, _PURPOSE), **model)
@@ -69,7 +69,7 @@ def build_uninitialized(
     a user function is called as for training, because what is not in a checkpoint (buffers that
     are not persistent) may be random too.
     """
-    if model["kind"] == "own":
+    if model["kind"] == "user":
         return _user_network(inputs, seed, model, dtype)
     settings = {key: model[key] for key in model if key not in _INITIAL}
     return build_architecture(inputs, _require_classes(num_classes, model), **settings)
@@ -83,7 +83,7 @@ def build_loss(model: Mapping[str, Any]) -> LossFunction:
     ValueError
         If a user function is not found, or does not return a callable.
     """
-    if model["kind"] != "own":
+    if model["kind"] != "user":
         return nn.CrossEntropyLoss()
     loss_fn = call_function(model["loss"], model["loss_arguments"])
     if not callable(loss_fn):

@@ -162,11 +162,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (f"{SLOW}.model.activation", "sigmoid", "must be 'relu' or 'tanh', got 'sigmoid'"),
     (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', 'saved', got 'adam'"),
     (f"{SLOW}.training.dtype", "float16", "must be 'float32' or 'float64', got 'float16'"),
-    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', 'alexnet', 'own', got 'cnn'"),
+    (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', 'alexnet', 'user', got 'cnn'"),
     (
         "datasets.digits.kind",
         "mnist",
-        "must be one of 'gaussian_clusters', 'mnist_digits', 'cifar10_images', 'own', "
+        "must be one of 'gaussian_clusters', 'mnist_digits', 'cifar10_images', 'user', "
         "'file', got 'mnist'",
     ),
     (

@@ -21,7 +21,7 @@ from hesspipe.errors import ConfigError
 
 VALID = """
 datasets:
-  mine: {kind: own, function: "my_data:passages", arguments: {length: 8}}
+  mine: {kind: user, function: "my_data:passages", arguments: {length: 8}}
   stored: {kind: file, path: data.safetensors}
   blobs: {kind: gaussian_clusters, num_clusters: 2, cluster_std: 1.0, num_features: 3,
     center_low: -1.0, center_high: 1.0, num_train: 8, num_test: 4, seed: 0}
@@ -29,7 +29,7 @@ experiments:
   trained:
     dataset: mine
     seeds: [0, 1]
-    model: &model {kind: own, function: "my_nets:build", arguments: {width: 3},
+    model: &model {kind: user, function: "my_nets:build", arguments: {width: 3},
       loss: "torch.nn:MSELoss", loss_arguments: {}}
     training: {algorithm: sgd, batch_size: 4, step_size: 0.1, num_steps: 10, record_every: 2,
       checkpoint_every: 4, dtype: float64}
@@ -172,7 +172,7 @@ def test_extremes_are_taken_from_the_whole_spectrum_where_it_is_known() -> None:
 
 def test_network_of_the_paper_is_refused_on_user_data() -> None:
     model = {"kind": "mlp", "hidden_widths": [3], "activation": "relu", "initial_std": 0.1}
-    with pytest.raises(ConfigError, match=r"model\.kind must be 'own' for user data, got"):
+    with pytest.raises(ConfigError, match=r"model\.kind must be 'user' for user data, got"):
         check(**{f"{TRAINED}.model": model})
 
 
@@ -289,7 +289,7 @@ def networks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
 
 def with_groups(networks: str, function: str, groups: dict[str, list[str]]) -> Config:
     free = valid()["experiments"]["saved"]["matrix_free"] | {"groups": groups}
-    model = {"kind": "own", "function": f"{networks}:{function}", "arguments": {"width": 10**6},
+    model = {"kind": "user", "function": f"{networks}:{function}", "arguments": {"width": 10**6},
              "loss": "torch.nn:MSELoss", "loss_arguments": {}}  # fmt: skip
     return check(**{f"{TRAINED}.matrix_free": free, f"{TRAINED}.model": model})
 
@@ -328,7 +328,7 @@ def test_pattern_is_compared_with_the_network_where_a_saved_state_does_not_match
     networks: str,
 ) -> None:
     changes = {f"{SAVED}.model": {
-        "kind": "own", "function": f"{networks}:build", "arguments": {"width": 3},
+        "kind": "user", "function": f"{networks}:build", "arguments": {"width": 3},
         "loss": "torch.nn:MSELoss", "loss_arguments": {},
     }}  # fmt: skip
     assert check(**changes, **{f"{FREE}.groups.embedding": ["0.*"]})

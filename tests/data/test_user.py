@@ -19,7 +19,7 @@ TENSORS = {"train_inputs": torch.ones(3, 2), "train_targets": torch.zeros(3)}
 
 
 def user_data(function: str, **arguments: Any) -> Dataset:
-    return make_dataset(kind="own", function=f"user_functions:{function}", arguments=arguments)
+    return make_dataset(kind="user", function=f"user_functions:{function}", arguments=arguments)
 
 
 def test_data_of_a_function_are_drawn_alike_each_time(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_data_of_a_function_are_drawn_alike_each_time(tmp_path: Path) -> None:
     assert first.num_classes is None
     assert len(first.test_inputs) == 0
     assert first.settings == {
-        "kind": "own", "function": "user_functions:points", "arguments": {"number": 6},
+        "kind": "user", "function": "user_functions:points", "arguments": {"number": 6},
     }  # fmt: skip
     write_dataset(first, tmp_path / "data.safetensors")
     again = read_dataset(tmp_path / "data.safetensors")

@@ -34,7 +34,7 @@ def points():
     return inputs, (inputs[:, 0] > 0).long()
 """
 MODEL: dict[str, Any] = {
-    "kind": "own", "function": "my_free_nets:build", "arguments": {},
+    "kind": "user", "function": "my_free_nets:build", "arguments": {},
     "loss": "torch.nn:CrossEntropyLoss", "loss_arguments": {},
 }  # fmt: skip
 TRAINING = {
@@ -58,7 +58,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "my_free_nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    data = make_dataset(kind="own", function="my_free_nets:points", arguments={})
+    data = make_dataset(kind="user", function="my_free_nets:points", arguments={})
     write_dataset(data, NETWORK["path_to_dataset"])
     run = TrainingRun(
         path_to_dataset=NETWORK["path_to_dataset"], experiment="mine", seed=0, model=MODEL,

@@ -32,7 +32,7 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def user_data(function: str, **arguments: Any) -> Dataset:
-    return make_dataset(kind="own", function=f"user_functions:{function}", arguments=arguments)
+    return make_dataset(kind="user", function=f"user_functions:{function}", arguments=arguments)
 
 
 def a_run(model: dict[str, Any]) -> TrainingRun:

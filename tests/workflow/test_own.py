@@ -34,12 +34,12 @@ def points(number):
 """
 CONFIG = """
 datasets:
-  points: {kind: own, function: "my_points:points", arguments: {number: 20}}
+  points: {kind: user, function: "my_points:points", arguments: {number: 20}}
 experiments:
   elsewhere:
     dataset: points
     seeds: [0]
-    model: &model {kind: own, function: "my_nets:build", arguments: {}, loss: "torch.nn:MSELoss",
+    model: &model {kind: user, function: "my_nets:build", arguments: {}, loss: "torch.nn:MSELoss",
       loss_arguments: {}}
     training: {algorithm: saved, path: state.safetensors}
     matrix_free:
