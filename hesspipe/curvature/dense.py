@@ -65,7 +65,7 @@ def hessian_matrix(
     ----------
     objective : Objective
     method : {"auto", "layers", "convolutions", "columns"}
-        "auto" takes the first of the others that the network's structure allows.
+        "auto" chooses the first of the others that applies to the network.
     progress : bool
         Show a progress bar, for "columns".
 
@@ -77,9 +77,9 @@ def hessian_matrix(
     Raises
     ------
     TooLargeError
-        Before allocating, if the matrix does not fit into memory.
+        If the matrix does not fit into memory; raised before it is allocated.
     ValueError
-        If a method is asked for that the network does not allow, or if an entry is not finite.
+        If the method does not apply to the network, or an entry of the matrix is not finite.
     InconsistentMatrixError
         If the matrix or its transpose disagrees with a product computed without it.
 
@@ -204,7 +204,7 @@ def _compute(
 def _forecast(objective: Objective, matrix: Matrix, extra_bytes: int) -> None:
     size = objective.num_parameters
     num_bytes = size**2 * objective.theta.element_size()
-    # The largest layer's block in packed form, and per-sample arrays up to their budget.
+    # The block of the largest layer in packed form, and per-sample arrays up to their budget.
     work_bytes = num_bytes // 4 + min(num_bytes, 2**30)
     require(
         num_bytes + work_bytes + extra_bytes,

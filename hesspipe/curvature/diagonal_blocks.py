@@ -1,4 +1,4 @@
-"""Diagonal blocks of a symmetric operator: the curvature in some of the parameters alone."""
+"""Diagonal blocks of a symmetric operator: M_SS for a set S of its rows and columns."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from torch import Tensor
 
 
 class DiagonalBlock:
-    """The rows and columns of a symmetric operator that belong to some of its entries.
+    """The rows and columns of a symmetric operator that belong to a set of parameters.
 
-    A layer's own spectrum is that of its diagonal block. In the matrix of an objective whose
-    other parameters are held constant it is surrounded by rows of zeros, which would stand in a
-    density as a peak at zero.
+    The spectrum of a layer is that of its diagonal block. In the matrix of an objective with the
+    other parameters held constant, the block is surrounded by rows of zeros, which would appear in
+    a density as a peak at zero.
 
     Parameters
     ----------
     operator : object with `shape`, `dtype`, `device` and `@`
         Symmetric, of shape (P, P).
     is_member : Tensor of bool, shape (P,)
-        The p entries of the block; their order stays.
+        True for the p entries of the block, whose order is kept.
 
     Attributes
     ----------
     shape : tuple
         (p, p).
     dtype, device
-        Of the operator.
+        Those of the operator.
 
     Raises
     ------
     ValueError
-        If no entry is a member, or there are not P entries.
+        If is_member has no true entry, or not P entries.
 
     Examples
     --------
@@ -50,7 +50,7 @@ class DiagonalBlock:
                 f"{tuple(is_member.shape)}"
             )
         if not is_member.any():
-            raise ValueError("is_member must have a member, got none")
+            raise ValueError("is_member must have a true entry, got none")
         self._operator = operator
         self._is_member = is_member.to(operator.device)
         size = int(is_member.sum())

@@ -38,10 +38,10 @@ _OVERHEAD = 1.1
 
 
 def find_factors(objective: Objective, layers: list[Layer], matrix: Matrix) -> Factors | None:
-    """Compute the factors of H, G or R, where the network has them.
+    """Compute the factors of H, G or R, if the network has them.
 
-    G of every network of Linear layers has them, if the loss is convex in the outputs; H and R
-    only if the network is piecewise linear.
+    For networks of Linear layers, G has factors if the loss is convex in the outputs, and H and R
+    if the network also is piecewise linear.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def factored_eigenvalues(objective: Objective, factors: Factors, matrix: Matrix)
     ----------
     objective : Objective
     factors : Factors
-        Of this matrix.
+        From `find_factors`, for the same matrix.
     matrix : Matrix
 
     Returns
@@ -85,9 +85,9 @@ def factored_eigenvalues(objective: Objective, factors: Factors, matrix: Matrix)
     Raises
     ------
     TooLargeError
-        Before allocating, if the Gram matrix does not fit into memory.
+        If the Gram matrix does not fit into memory; raised before it is allocated.
     InconsistentMatrixError
-        If the Gram matrix disagrees with products that do not use it, or the eigenvalues with
+        If the Gram matrix disagrees with products computed without it, or the eigenvalues with
         its traces.
     """
     size = factors.num_columns
@@ -127,7 +127,7 @@ def _moments(gram: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
 
 def _signed_product(gram: Tensor, signs: Tensor) -> Tensor:
     """L^T D L with K = L L^T; the upper triangle of a row-major matrix. Overwrites K."""
-    # Row-major and symmetric: its transpose is the column-major matrix that LAPACK overwrites.
+    # The transpose of a symmetric row-major matrix is the column-major one that LAPACK overwrites.
     values = gram.numpy().T
     tolerance = 4 * np.finfo(np.float64).eps * float(gram.diagonal().max())
     lower, pivots, rank, info = dpstrf(values, tol=tolerance, lower=1, overwrite_a=1)
@@ -135,10 +135,11 @@ def _signed_product(gram: Tensor, signs: Tensor) -> Tensor:
         raise InconsistentMatrixError(f"dpstrf refused its argument {-info}")
     is_negative = signs.numpy()[pivots - 1] < 0
     negative = np.asfortranarray(lower[is_negative, :rank])
-    negative[np.flatnonzero(is_negative)[:, None] < np.arange(rank)] = 0  # what dpstrf left there
+    # dpstrf leaves other values above the diagonal.
+    negative[np.flatnonzero(is_negative)[:, None] < np.arange(rank)] = 0
     below = np.asfortranarray(lower[rank:, :rank])
     packed = lower.reshape(-1, order="F")
-    for column in range(rank if len(below) else 0):  # drop the rows below, where they lie
+    for column in range(rank if len(below) else 0):  # drop the rows below, in place
         packed[column * rank : (column + 1) * rank] = lower[:rank, column]
     square = packed[: rank**2].reshape(rank, rank, order="F")
     product, info = dlauum(square, lower=1, overwrite_c=1)

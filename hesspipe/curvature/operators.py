@@ -1,11 +1,14 @@
-"""The Hessian, Gauss-Newton and residual matrices as operators: products without the matrix.
+"""H, G and R as symmetric operators: products with vectors, without the matrix.
 
-The graphs behind a product are built at the first one and kept, as many batches' as a memory
-budget allows; the others' are built again for each block of vectors. Every product is exact
-whatever the batching, because each batch counts by the loss's own denominator.
+    M v = sum over batches of (M_batch v) + weight_decay v
 
-Over several processes (`torch.distributed`), each holds its part of the data; a product is the
-sum over processes, one all-reduce. See `hesspipe.objective.distributed`.
+with M_batch v from `hesspipe.curvature.products`, and weight decay for H and G only. Products do
+not depend on the batches, because each batch is weighted by the denominator that the loss divides
+by. The first product builds the autograd graphs. They are kept for as many batches as a memory
+budget allows; for the others they are built again for each block of vectors.
+
+Over several processes (`torch.distributed`), each has its part of the data, and a product is a sum
+over processes, one all-reduce. See `hesspipe.objective.distributed`.
 """
 
 from __future__ import annotations
@@ -32,39 +35,39 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
     from torch.distributed import ProcessGroup
 
-# Memory for the graphs that are kept, and for those of the vectors multiplied at once.
+# Memory for the graphs that are kept, and again for the vectors multiplied at once.
 BLOCK_BYTES = 2 * 2**30
 
 
 class CurvatureOperator:
-    """A symmetric matrix of an objective, known by its products: what the three share.
+    """A symmetric matrix of an objective as an operator: base class of the three.
 
     Parameters
     ----------
     objective : Objective
     block_bytes : int
-        Memory that kept graphs may take, and again what one block of vectors may take beyond
-        one. The graphs of a batch must fit in any case: pass smaller batches if they do not.
+        Memory for kept graphs, and again for a block of several vectors. The graphs of one batch
+        must fit in any case; use smaller batches if they do not.
     progress : bool
         Show a progress bar over the batches of each product.
     process_group : ProcessGroup, optional
-        Of `torch.distributed`: the objective then is this process's part of the data, and every
-        process must make the same products in the same order, which the methods of this package
-        do by themselves. `torch.distributed.group.WORLD` are all processes.
+        Of `torch.distributed`. The objective has the data of this process, and every process must
+        compute the same products in the same order, as all functions of this package do.
+        `torch.distributed.group.WORLD` is the group of all processes.
 
     Attributes
     ----------
     shape : tuple
         (P, P); rows and columns in the order of `objective.theta`.
     dtype, device
-        Of the objective.
+        Those of the objective.
     num_data : int
         N, over all processes.
 
     Raises
     ------
     ValueError
-        From a product: if the vectors do not fit or the product is not finite.
+        From a product, if the shape or dtype of the vectors is wrong or the product is not finite.
     """
 
     matrix: Matrix
@@ -99,7 +102,7 @@ class CurvatureOperator:
     def __matmul__(self, vectors: NDArray[Any]) -> NDArray[Any]: ...
 
     def __matmul__(self, vectors: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
-        """Multiply vectors (P,) or (P, K), of torch or NumPy; the result is of the same kind."""
+        """Multiply vectors (P,) or (P, K), of torch or NumPy; the result has the same type."""
         if isinstance(vectors, np.ndarray):
             given = torch.from_numpy(np.ascontiguousarray(vectors))
             product: NDArray[Any] = (self @ given.to(self.device, self.dtype)).cpu().numpy()
@@ -115,7 +118,7 @@ class CurvatureOperator:
         return total[0] if is_one else total.T
 
     def to_scipy(self) -> LinearOperator[Any]:
-        """Give the operator to SciPy's solvers, e.g. `scipy.sparse.linalg.eigsh`."""
+        """Convert to a SciPy LinearOperator, e.g. for `scipy.sparse.linalg.eigsh`."""
         from scipy.sparse.linalg import LinearOperator
 
         def multiply(vectors: NDArray[Any]) -> NDArray[Any]:
@@ -138,13 +141,13 @@ class CurvatureOperator:
             )
         if vectors.dtype != self.dtype or vectors.device != self.device:
             raise ValueError(
-                f"vectors must be {self.dtype} on {self.device}, as the objective, got "
+                f"vectors must be {self.dtype} on {self.device}, like the objective, got "
                 f"{vectors.dtype} on {vectors.device}"
             )
 
     @differentiating()
     def _multiply_rows(self, rows: Tensor) -> Tensor:
-        """Products of the vectors (K, P), summed over batches, with the weight decay's part."""
+        """Products with the vectors (K, P), summed over batches, with weight decay."""
         numbers: Iterable[int] = range(len(self.objective.batches))
         if self._progress:
             numbers = tqdm(numbers, desc=f"{self.matrix} x {len(rows)}", unit="batch")
@@ -156,7 +159,7 @@ class CurvatureOperator:
         return total
 
     def _batch_rows(self, number: int, rows: Tensor) -> Tensor:
-        """Products on one batch, as many vectors at once as memory allows."""
+        """Products on one batch, with as many vectors at once as memory allows."""
         product = self._kept.get(number)
         if product is None:
             product = BatchProduct(self.objective, self.matrix, self.objective.batches[number])

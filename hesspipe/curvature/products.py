@@ -1,14 +1,14 @@
-"""Products of H, G and R with vectors on one batch, by differentiating backward alone.
+"""Products of H, G and R with vectors on one batch, by reverse-mode differentiation.
 
     H v   the derivative of <v, dL/dtheta>; the graph of dL/dtheta is built once and kept
     R v   the same for sum_n <e_n, f(theta; x_n)>, with e_n held constant
-    G v   J^T (S (J v)); J v is the derivative in u of J^T u, which is linear in u, and S u that
-          of <u, dL/df>; all three graphs are kept
+    G v   J^T (S (J v)): J v is the derivative by u of J^T u, which is linear in u, and S u the
+          derivative of <u, dL/df>; all three graphs are kept
 
-With the graph kept, a Linear layer costs 6 matrix products for H v and 4 for G v, the first one
-2 in both: what an R-operator written by hand would cost, and forward mode cannot do with less.
-Forward mode is not used: with torch 2.13 `torch.func.hessian` of a network with LayerNorm is not
-even symmetric, where differentiating backward twice agrees with finite differences.
+With the graph kept, a Linear layer takes 6 matrix products for H v and 4 for G v (the first layer
+2), as many as a hand-written R-operator; forward mode needs no fewer. Forward mode is not used
+because in torch 2.13 `torch.func.hessian` of a network with LayerNorm is not even symmetric, while
+differentiating twice in reverse mode agrees with finite differences.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from hesspipe.objective.objective import Objective
 from hesspipe.seeding import probe
 from hesspipe.tolerances import agrees
 
-# Several vectors at once are faster while their arrays stay in a CPU's cache. Measured on one
-# core, ms a vector with 1 and 32 at once: 0.19 and 0.06 for a graph of 0.1 MiB, 0.37 and 0.24 for
-# 0.4 MiB, 1.2 and 1.8 for 2 MiB.
+# Several vectors at once are faster while their arrays fit into a CPU's cache. Measured on one
+# core, ms per vector with 1 and 32 at once: 0.19 and 0.06 for a graph of 0.1 MiB, 0.37 and 0.24
+# for 0.4 MiB, 1.2 and 1.8 for 2 MiB.
 _CACHE_BYTES = 8 * 2**20
 _MOST_AT_ONCE = 32
 
@@ -39,7 +39,7 @@ Link: TypeAlias = tuple[Tensor, Tensor]
 class BatchProduct:
     """Products of one matrix with vectors on one batch, with the graphs kept.
 
-    To be built and called under `hesspipe.objective.differentiability.differentiating`.
+    Build and call it in `hesspipe.objective.differentiability.differentiating`.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class BatchProduct:
     Attributes
     ----------
     graph_bytes : int
-        Memory that the graphs hold.
+        Memory of the graphs.
     """
 
     def __init__(self, objective: Objective, matrix: Matrix, batch: Batch) -> None:
@@ -67,7 +67,7 @@ class BatchProduct:
         return rows
 
     def num_at_once(self, block_bytes: int) -> int:
-        """How many vectors to multiply at once: what memory and cache allow."""
+        """Return the number of vectors to multiply at once, by memory and cache size."""
         budget = min(block_bytes, _CACHE_BYTES) if self._on_cpu else block_bytes
         return max(1, min(_MOST_AT_ONCE, budget // max(1, self.graph_bytes)))
 
@@ -90,7 +90,7 @@ def _gradient_link(scalar: Tensor, theta: Tensor) -> list[Link]:
 
 
 def _ggn_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
-    """J^T u by u; dL/df by f; f by theta: applied in this order they are J, S and J^T."""
+    """J^T u by u, dL/df by f, and f by theta: applied in this order, they are J, S and J^T."""
     leaf = detached_outputs(objective, batch)  # (n, C)
     outputs = objective.outputs(theta, batch.inputs)  # (n, C)
     pulled = torch.zeros_like(outputs, requires_grad=True)  # u
@@ -112,14 +112,14 @@ _LINKS: dict[Matrix, Callable[[Objective, Tensor, Batch], list[Link]]] = {
 def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
     """Multiply vectors with the Jacobian of values: rows v^T (d values / d point).
 
-    One batched backward pass does it. It is believed only if a random combination of its rows
-    agrees with a plain pass; where they differ, or an operation of the network has no batched
-    derivative, the rows are computed one at a time.
+    One batched backward pass computes them. A random combination of its rows is compared with a
+    plain pass; where they differ, or an operation of the network has no batched derivative, the
+    rows are computed one at a time.
 
     Parameters
     ----------
     values : Tensor, shape S
-        With a graph behind them; without one the rows are zero.
+        With a graph; without one the rows are zero.
     point : Tensor, shape T
     vectors : Tensor, shape (K, *S)
 
@@ -149,7 +149,7 @@ def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _is_combination(rows: Tensor, vectors: Tensor, plain: Callable[[Tensor], Tensor]) -> bool:
-    """Whether a combination of the rows is the product with the vectors' combination."""
+    """Whether a combination of the rows is the product with the same combination of vectors."""
     weights = probe(rows.new_empty(len(rows)))
     expected = plain(torch.tensordot(weights, vectors, dims=1))
     found = torch.tensordot(weights, rows, dims=1)
@@ -157,7 +157,7 @@ def _is_combination(rows: Tensor, vectors: Tensor, plain: Callable[[Tensor], Ten
 
 
 def _graph_bytes(roots: list[Tensor]) -> int:
-    """Memory of the tensors that the graphs behind the roots have saved, each counted once."""
+    """Memory of the tensors that the graphs of the roots have saved, each counted once."""
     storages: dict[int, int] = {}
     nodes: list[Any] = [root.grad_fn for root in roots]
     seen = set()
@@ -174,7 +174,7 @@ def _graph_bytes(roots: list[Tensor]) -> int:
 
 
 def _saved_tensors(node: Any) -> Iterator[Tensor]:
-    """What a node of the graph keeps: built-in nodes name it, custom ones list it."""
+    """Tensors that a node has saved: built-in nodes have attributes, custom ones a list."""
     names = [name for name in dir(node) if name.startswith("_saved_")]
     for value in [getattr(node, name) for name in names] + [getattr(node, "saved_tensors", ())]:
         for entry in value if isinstance(value, list | tuple) else (value,):

@@ -1,7 +1,9 @@
-"""Spectra of an objective: exact, extreme eigenpairs, density, trace and norm.
+"""Spectra of H, G and R of an objective: all eigenvalues, extreme eigenpairs, density, norms.
 
-The algorithms are those of `hesspipe.linalg`, for operators. Here an Objective and the name of a
-matrix are turned into an operator first.
+    M v = lambda v,     M = H, G or R
+
+The algorithms are in `hesspipe.linalg`. This module turns an objective and the name of a matrix
+into a matrix, factors or an operator first.
 """
 
 from __future__ import annotations
@@ -48,9 +50,9 @@ def spectrum(
 ) -> Spectrum:
     """Compute the exact spectrum of H, G or R at the objective's parameters.
 
-    Either the matrix is formed from its own formula and given to a dense symmetric eigensolver,
-    or its factors are, whose number does not depend on P. What was solved is compared with
-    products by differentiation, and the eigenvalues with its trace and Frobenius norm.
+    A dense symmetric eigensolver is applied either to the matrix, formed from its own formula, or
+    to the Gram matrix of its factors, whose size does not depend on P. Both are compared with
+    products by differentiation, and the eigenvalues with the trace and the Frobenius norm.
 
     Parameters
     ----------
@@ -60,7 +62,7 @@ def spectrum(
     method : {"auto", "factored", "layers", "convolutions", "columns"}
         "factored" computes the spectrum without the matrix, from the Gram matrix of its
         factors (see `hesspipe.curvature.factors`); the others form it first (see
-        `hesspipe.curvature.dense`). "auto" takes "factored" where it is cheaper.
+        `hesspipe.curvature.dense`). "auto" chooses "factored" where it is cheaper.
     zero_tolerance : float
         Multiple of the errors, the solver's and the matrix's, up to which an eigenvalue
         counts as zero; see `Spectrum.tolerance`.
@@ -73,10 +75,10 @@ def spectrum(
     Raises
     ------
     TooLargeError
-        Before allocating, if the matrix and the eigensolver do not fit into memory.
+        If the matrix and the eigensolver do not fit into memory; raised before allocating.
     ValueError
-        If "factored" or "layers" is asked for and the network does not allow it, if the
-        objective is not float64, or an entry of the matrix is not finite.
+        If the method does not apply to the network, the objective is not float64, or an entry of
+        the matrix is not finite.
 
     Examples
     --------
@@ -88,7 +90,7 @@ def spectrum(
     """
     if objective.dtype != torch.float64:
         raise ValueError(
-            f"a spectrum needs dtype float64 for its counts of signs, got {objective.dtype}; "
+            f"dtype of the objective must be float64 to count signs, got {objective.dtype}; "
             "build the Objective with dtype=torch.float64"
         )
     matrix = Matrix(matrix)
@@ -120,7 +122,7 @@ def spectrum(
 def _factors(
     objective: Objective, layers: list[Layer] | None, matrix: Matrix, method: SpectrumMethod
 ) -> Factors | None:
-    """The factors, if required, or if they promise to be cheaper than the matrix."""
+    """The factors, if required or cheaper than the matrix."""
     if layers is None or not objective.has_output_rows:
         return None
     size = objective.num_parameters

@@ -49,7 +49,9 @@ def test_float32_objective_is_refused(make_objective: Callable[..., Objective]) 
         (objective.batches[0].inputs, objective.batches[0].targets),
         dtype=torch.float32,
     )
-    with pytest.raises(ValueError, match=r"needs dtype float64 .* got torch.float32"):
+    with pytest.raises(
+        ValueError, match=r"dtype of the objective must be float64 .* got torch.float32"
+    ):
         hesspipe.spectrum(single)
 
 

@@ -206,7 +206,7 @@ def test_signs_in_float32_are_refused() -> None:
     objective = Objective(
         network([4, 5, 3]), nn.CrossEntropyLoss(), (normal(8, 4), labels(8, 3)), dtype=torch.float32
     )
-    with pytest.raises(ValueError, match=r"float64 for its counts of signs, got torch.float32"):
+    with pytest.raises(ValueError, match=r"float64 to count signs, got torch.float32"):
         hesspipe.spectrum(objective)
     matrix = hesspipe.hessian_matrix(objective)
     with pytest.raises(ValueError, match=r"float64 for counts of signs, got torch.float32"):
