@@ -93,7 +93,7 @@ def _spike_positions(results: Results, *, min_distance: float, max_errors: float
 
 
 def _exponent(table: pd.DataFrame, column: str) -> float:
-    """Of the power of N with which a quantity changes, over all strengths."""
+    """Fit the exponent of the power of N that a quantity follows, over all strengths."""
     table = table.assign(gap=(table["mean"] - table["predicted"]).abs())
     logs = table.assign(size=np.log(table["num_samples"]), value=np.log(table[column]))
     centered = logs.groupby("strength")[["size", "value"]].transform(lambda x: x - x.mean())

@@ -1,8 +1,8 @@
 """The law of sample covariances with a given population spectrum and given sample weights.
 
-A logistic model's gradients are c(w, x_n) x_n: its Gauss-Newton matrix is a sample covariance
-in which each sample has its own weight. The weights alone determine its spectrum, without a fit;
-only for equal weights is it the Marchenko-Pastur law.
+The outputs of a logistic model have the gradients x_n: its Gauss-Newton matrix is a sample
+covariance in which each sample is weighted by the curvature of its loss. These weights determine
+its spectrum, without a fit; only for equal weights is it the Marchenko-Pastur law.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HEIGHT = 1e-10
 _MAX_ITERATIONS = 200
 _TOLERANCE = 1e-11
 # Nodes of the quadrature behind a value of the distribution function: 1e-8 or better for the
-# Marchenko-Pastur law away from its edges (test_generalized_law).
+# Marchenko-Pastur law away from its edges (test_generalized).
 _NUM_NODES = 40
 # Where the density, times the largest possible eigenvalue, counts as that of the bulk: far above
 # what _HEIGHT leaves outside, far below what matters.
@@ -131,7 +131,8 @@ class GeneralizedLaw:
         """
         z = np.asarray(points, dtype=np.complex128)
         b = self.sample_factor(self.solve(z))
-        return np.asarray(np.mean(1 / (self.population * b[..., None] - z[..., None]), axis=-1))
+        inverses = 1 / (self.population * b[..., None] - z[..., None])  # (..., population)
+        return np.asarray(np.mean(inverses, axis=-1))
 
     def solve(self, points: ArrayLike) -> Complex:
         """Solve for a(z), from high above the real axis, where the solution is known, down to z.
@@ -162,7 +163,12 @@ class GeneralizedLaw:
         return np.asarray(np.mean(self.weights / (1 + self.weights * a[..., None]), axis=-1))
 
     def density(self, positions: ArrayLike) -> Real:
-        """Evaluate the density of the nonzero eigenvalues; alpha = P / N.
+        """Evaluate the density of the eigenvalues that are not exactly zero; alpha = P / N.
+
+        It is pi^-1 Im m at `height` above the real axis, without the part of the zeros. Where
+        weights are far from all others, the support has narrow pieces (one for each weight in
+        the limit) with high peaks, which a grid of positions misses; the mass between two
+        positions, a difference of `cdf`, is exact for any support.
 
         Parameters
         ----------
@@ -200,6 +206,7 @@ class GeneralizedLaw:
         # Nodes are dense toward the position itself, where m may be a square root.
         angles, steps = np.pi * s**2, np.pi * s * node_weights
         radii = np.where(x > 0, x, 1.0)[..., None]
+        # (..., nodes)
         z = radii * np.exp(1j * angles)
         area = np.sum((self.stieltjes(z) * 1j * z * steps).imag, axis=-1) / -np.pi
         return np.where(x > 0, area, np.where(x < 0, 0.0, self.mass_at_zero))
@@ -207,10 +214,15 @@ class GeneralizedLaw:
     def edges(self, num_scanned: int = 400) -> tuple[float, float]:
         """Find the edges of the nonzero part of the spectrum.
 
+        An edge is where the density, evaluated at `height` above the real axis, falls below a
+        threshold. Next to a high density or a narrow piece of the support, the edge found is
+        too far out: `upper` by up to some 1e-5 of itself; `lower` by a few percent where the
+        weights are spread over decades, or even found as 0.
+
         Parameters
         ----------
         num_scanned : int
-            Positions, evenly spaced in their logarithm, among which the bulk is looked for.
+            Positions, evenly spaced in their logarithm, that are searched for the bulk.
 
         Returns
         -------
@@ -273,10 +285,10 @@ class GeneralizedLaw:
         )
 
     def _step(self, z: Complex, a: Complex) -> tuple[Complex, Complex, Real]:
-        """The right-hand side of the equation for a, its derivative, and its rounding error."""
-        factors = self.weights / (1 + self.weights * a[:, None])
+        """Evaluate the right-hand side of the equation for a, its slope and its rounding error."""
+        factors = self.weights / (1 + self.weights * a[:, None])  # (points, weights)
         b, b_slope = factors.mean(1), -(factors**2).mean(1)
-        inverses = 1 / (self.population * b[:, None] - z[:, None])
+        inverses = 1 / (self.population * b[:, None] - z[:, None])  # (points, population)
         resolvents = self.population * inverses
         value = self.aspect_ratio * resolvents.mean(1)
         slope = -self.aspect_ratio * b_slope * (resolvents**2).mean(1)
@@ -287,9 +299,10 @@ class GeneralizedLaw:
 def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> tuple[Real, Real]:
     """Find the outliers that a few directions add to the bulk.
 
-    In these directions the samples may have a mean, or the weights may depend on them, as a
-    logistic model's curvature does on the projection on w; what is orthogonal to them is
-    noise with the law's spectrum. With u_n the projections of sample n, the outliers are where
+    In these directions the samples may have a mean, or the weights may depend on them, as the
+    curvature of a logistic model depends on the projection on w; orthogonally to them, the
+    samples are noise with the law's spectrum. With u_n the projections of sample n, the outliers
+    are where
 
         det(z - (1/N) sum_n d_n u_n u_n^T / (1 + d_n a(z))) = 0
 
@@ -320,7 +333,7 @@ def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> 
 
     def excess(z: float, branch: int) -> float:
         a = law.solve(np.array([z + 1j * law.height]))[0].real
-        scaled = projections * (weights / (1 + weights * a))[:, None]
+        scaled = projections * (weights / (1 + weights * a))[:, None]  # (N, r)
         return float(z - np.linalg.eigvalsh(projections.T @ scaled / len(weights))[branch])
 
     lower, upper = law.edges()
