@@ -6,7 +6,7 @@ CORES ?= all
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper report test checks example docs adopt dvc.yaml benchmarks gallery constraints clean
+.PHONY: paper report test checks example docs adopt benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -21,12 +21,11 @@ test: $(VENV)/.installed checks
 checks: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
-	mypy --strict hesspipe
+	mypy --strict hesspipe scripts
 	snakefmt --check Snakefile rules
 	snakemake --lint
 	lint-imports
 	codespell
-	python -m hesspipe.workflow.stages --check
 
 # A transformer of 1.3 million parameters: densities, extreme eigenpairs, figures.
 example: $(VENV)/.installed
@@ -36,13 +35,10 @@ example: $(VENV)/.installed
 docs: $(VENV)/.installed
 	python -m sphinx -W --keep-going -b html docs docs/_build
 
-# After `dvc pull` or `dvc checkout`: let Snakemake take the files as up to date.
+# After `dvc pull` or `dvc checkout`, to see which files are adopted and which are set aside. Every
+# other call of Snakemake does the same.
 adopt: $(VENV)/.installed
-	python -m hesspipe.workflow.adopt
-
-# After a new experiment, figure or table in config.yaml.
-dvc.yaml: $(VENV)/.installed
-	python -m hesspipe.workflow.stages
+	snakemake --dry-run --quiet all
 
 # Side by side with curvlinops, hessian-eigenthings and PyHessian, in an environment of its own.
 benchmarks: .venv-benchmarks/.installed
@@ -78,4 +74,4 @@ $(VENV)/.installed: pyproject.toml envs/constraints.txt
 	touch $@
 
 clean:
-	rm -rf .hesspipe .snakemake logs results figures tables metrics claims.json report.html docs/_build
+	rm -rf .hesspipe .snakemake logs results figures tables metrics claims claims.json report.html docs/_build

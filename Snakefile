@@ -1,9 +1,13 @@
 """From data to figures: every result of the paper, each from what it needs and no more."""
 
+from pathlib import Path
+
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from hesspipe.config.expansion import expand
 from hesspipe.config.loading import validate_config
+from hesspipe.config.schema import Config
 from hesspipe.errors import ConfigError
 from hesspipe.workflow.stages import STAGES
 
@@ -16,10 +20,14 @@ configfile: "config.yaml"
 report: "report/workflow.rst"
 
 
-try:
-    settings = validate_config(config)
-except ConfigError as error:
-    raise WorkflowError(str(error))
+# Jobs read this file, too; by then the process that starts them has checked everything.
+if workflow.is_main_process:
+    try:
+        settings = validate_config(config)
+    except ConfigError as error:
+        raise WorkflowError(str(error))
+else:
+    settings = Config.model_validate(expand(config, Path()).raw)
 
 
 include: "rules/common.smk"

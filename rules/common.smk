@@ -16,7 +16,7 @@ wildcard_constraints:
     table=CONSTRAINTS["figure"],
 
 
-# Jobs read this file, too, but only the process that starts them looks at restored files.
+# Files that DVC or a copy has restored are adopted or set aside before the graph is built.
 if workflow.is_main_process:
     try:
         settle(workflow.main_snakefile, config, project.products())

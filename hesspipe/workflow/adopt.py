@@ -35,7 +35,7 @@ from hesspipe.workflow.origins import (
     tracked_origin,
     unsettled_outputs,
 )
-from hesspipe.workflow.stages import outputs_on_disk
+from hesspipe.workflow.stages import make_folders, outputs_on_disk
 
 SET_ASIDE = Path(".hesspipe/set_aside")
 # Set while a process settles, because reading the Snakefile must not settle once more.
@@ -64,6 +64,7 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
     if _SETTLING in os.environ or (locks.is_dir() and any(locks.iterdir())):
         return
     if "DVC_STAGE" in os.environ:
+        make_folders()
         known = set(expected)
         left_over = [path for path in outputs_on_disk() if path not in known]
         _set_aside(left_over, "left over from another configuration")

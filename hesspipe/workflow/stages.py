@@ -57,3 +57,11 @@ def outputs_on_disk() -> Iterator[str]:
                 # Hidden files are those that an atomic write has not renamed yet.
                 if path.is_file() and not path.name.startswith("."):
                     yield path.as_posix()
+
+
+def make_folders() -> None:
+    """Make every folder of the stages, because DVC wants those, too, that stay empty."""
+    for stage, folders in STAGES.items():
+        for folder in [*folders, f"{ORIGINS}/{stage}"]:
+            if not Path(folder).suffix:
+                Path(folder).mkdir(parents=True, exist_ok=True)

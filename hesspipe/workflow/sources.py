@@ -1,0 +1,32 @@
+"""One file that says what the code and the configuration are.
+
+    python -m hesspipe.workflow.sources
+
+Every stage of dvc.yaml depends on it. Which jobs of a stage an edit concerns is Snakemake's
+decision, so DVC has to know only that there was an edit.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hesspipe.files import digest, write_text
+
+PATH = "results/sources.json"
+_SOURCES = ("hesspipe", "scripts", "rules", "Snakefile", "config.yaml", "statements.yaml")
+
+
+def source_digests() -> dict[str, str]:
+    """Collect the SHA-256 of every file of the code and the configuration, by its path."""
+    found = [
+        path
+        for source in map(Path, _SOURCES)
+        for path in [source, *source.rglob("*")]
+        if path.is_file() and path.suffix != ".pyc"
+    ]
+    return {path.as_posix(): digest(path) for path in sorted(found)}
+
+
+if __name__ == "__main__":
+    write_text(json.dumps(source_digests(), indent=1) + "\n", PATH)

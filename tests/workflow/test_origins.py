@@ -1,0 +1,130 @@
+"""Records of where outputs come from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hesspipe.workflow import origins
+from hesspipe.workflow.origins import Origin, content_of, local_origin, tracked_origin
+from hesspipe.workflow.stages import ORIGINS, STAGES, outputs_on_disk, stage_of
+
+PATH = "figures/one.pdf"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def write(path: str, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+
+def job(**changes: object) -> SimpleNamespace:
+    """A finished job that read one file and wrote another."""
+    parts = {
+        "rule": "render_figure", "wildcards": {"figure": "one"}, "params": {"config": {"size": 1}},
+        "input": ["results/spectra/a.parquet"], "output": [PATH],
+    }  # fmt: skip
+    return SimpleNamespace(**parts | changes)
+
+
+@pytest.fixture
+def recorded() -> Origin:
+    """A job's output and its records."""
+    write("results/spectra/a.parquet", "spectrum")
+    write(PATH, "figure")
+    origins.record_job(job())
+    origin = tracked_origin(PATH)
+    assert origin is not None
+    return origin
+
+
+def test_record_is_tracked_and_remembered(recorded: Origin) -> None:
+    assert recorded.rule == "render_figure"
+    assert local_origin(PATH) == recorded
+    assert origins.unsettled_outputs() == ["results/spectra/a.parquet"]
+    assert origins.recorded_outputs() == [PATH]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule": "render_table"},
+        {"wildcards": {"figure": "two"}},
+        {"params": {"config": {"size": 2}}},
+        {"input": []},
+    ],
+)
+def test_fingerprint_depends_on_every_part(recorded: Origin, changes: dict[str, object]) -> None:
+    origins.record_job(job(**changes))
+    found = tracked_origin(PATH)
+    assert found is not None
+    assert found.fingerprint != recorded.fingerprint
+    assert found.content == recorded.content
+
+
+def test_fingerprint_depends_on_the_content_of_inputs_and_not_on_times(recorded: Origin) -> None:
+    os.utime("results/spectra/a.parquet", (1, 1))
+    origins.record_job(job())
+    assert tracked_origin(PATH) == recorded
+    write("results/spectra/a.parquet", "another")
+    origins.record_job(job())
+    assert tracked_origin(PATH) != recorded
+
+
+def test_touched_output_is_still_known(recorded: Origin) -> None:
+    os.utime(PATH, (1, 1))
+    assert local_origin(PATH) == recorded
+    assert PATH not in origins.unsettled_outputs()
+
+
+def test_replaced_output_is_foreign(recorded: Origin) -> None:
+    write(PATH, "forged")  # of the same length
+    os.utime(PATH, (1, 1))
+    assert local_origin(PATH) is None
+    assert PATH in origins.unsettled_outputs()
+    assert content_of(PATH) != recorded.content
+
+
+def test_output_with_another_tracked_record_is_unsettled(recorded: Origin) -> None:
+    local = Path(".hesspipe/origins", f"{PATH}.json").read_text()
+    Origin("render_figure", recorded.content, "other").write(PATH)
+    Path(".hesspipe/origins", f"{PATH}.json").write_text(local)
+    assert PATH in origins.unsettled_outputs()
+
+
+def test_lost_tracked_record_is_restored(recorded: Origin) -> None:
+    origins.tracked_path(PATH).unlink()
+    assert PATH not in origins.unsettled_outputs()
+    assert tracked_origin(PATH) == recorded
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "not JSON"])
+def test_damaged_records_count_as_none(recorded: Origin, text: str) -> None:
+    origins.tracked_path(PATH).write_text(text)
+    assert tracked_origin(PATH) is None
+    Path(".hesspipe/origins", f"{PATH}.json").write_text(text)
+    assert local_origin(PATH) is None
+
+
+def test_every_file_of_a_stage_is_an_output_but_not_an_unfinished_one() -> None:
+    files = ["claims.json", "figures/b.pdf", "figures/a.pdf", "results/spectra/x/step0.parquet"]
+    for path in [*files, "figures/.a.pdf.tmp", f"{ORIGINS}/figures/a.json", "README.md"]:
+        write(path, "")
+    assert sorted(outputs_on_disk()) == sorted(files)
+
+
+def test_folders_of_stages_are_disjoint() -> None:
+    folders = [folder for found in STAGES.values() for folder in found]
+    assert len(set(folders)) == len(folders)
+    for stage, found in STAGES.items():
+        assert {stage_of(f"{folder}/x") for folder in found} == {stage}
+    with pytest.raises(ValueError, match="path must be in a folder of a stage, got 'docs/x'"):
+        stage_of("docs/x")

@@ -1,0 +1,102 @@
+"""dvc.yaml by hand: its stages own what Snakemake builds, and depend on what that is built from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_project import REPOSITORY
+
+from hesspipe.config.loading import load_config
+from hesspipe.config.producers import inputs_of
+from hesspipe.config.results import ResultKey
+from hesspipe.workflow.project import Project
+from hesspipe.workflow.sources import PATH
+from hesspipe.workflow.stages import ORIGINS, STAGES, stage_of
+
+DVC: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    """The repository's own configuration, with the names of its files relative to it."""
+    return Project(load_config(REPOSITORY / "config.yaml"), str(REPOSITORY))
+
+
+def outs(stage: str) -> set[str]:
+    """List the outputs of a stage of dvc.yaml, metrics included."""
+    entries = DVC[stage]["outs"] + DVC[stage].get("metrics", [])
+    return {name for entry in entries for name in entry}
+
+
+def test_stages_of_dvc_are_the_target_rules() -> None:
+    assert list(DVC) == ["sources", *STAGES]
+    for stage in STAGES:
+        command = f"snakemake --workflow-profile profiles/dvc {stage}"
+        assert DVC[stage]["cmd"] == command
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_owns_its_folders_and_their_origins_and_keeps_them(stage: str) -> None:
+    folders = {str(Path(folder)) for folder in STAGES[stage]} - {"metrics"}
+    metrics = {"metrics/outliers.json"} if stage == "outliers" else set()
+    assert outs(stage) == folders | metrics | {f"{ORIGINS}/{stage}"}
+    entries = DVC[stage]["outs"] + DVC[stage].get("metrics", [])
+    assert all(settings == {"persist": True} for entry in entries for settings in entry.values())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_depends_on_what_its_results_are_built_from(project: Project, stage: str) -> None:
+    needed = {
+        inputs.path for key in keys_of(project, stage) for inputs in inputs_of_key(project, key)
+    }
+    if stage in ("figures", "tables", "claims"):
+        for name in project.offline(stage):
+            entry = getattr(project.config, stage)[name]
+            needed |= {key.path for key in entry.reads(project.config)}
+    available = {PATH, *DVC[stage]["deps"], *outs(stage)}
+    missing = [path for path in needed if not any(map(Path(path).is_relative_to, available))]
+    # Datasets go without saying: they change with the sources alone.
+    assert [path for path in missing if stage_of(path) != "datasets"] == []
+    assert PATH in DVC[stage]["deps"]
+
+
+def keys_of(project: Project, stage: str) -> list[ResultKey]:
+    """List the results that a stage builds."""
+    return [
+        ResultKey.from_path(path) for path in project.targets(stage) if path.startswith("results/")
+    ]
+
+
+def inputs_of_key(project: Project, key: ResultKey) -> list[ResultKey]:
+    """List the results that the job of one result reads."""
+    named = inputs_of(key, project.config).values()
+    return [one for found in named for one in ([found] if isinstance(found, ResultKey) else found)]
+
+
+def test_stages_are_short_enough_to_read() -> None:
+    assert len((REPOSITORY / "dvc.yaml").read_text().splitlines()) <= 150
+
+
+def test_dvcignore_leaves_out_exactly_what_needs_a_download(project: Project) -> None:
+    patterns = [
+        re.compile(re.escape(line.lstrip("/")).replace(r"\*", "[^/]*") + "(/.*)?")
+        for line in (REPOSITORY / ".dvcignore").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    offline = {path for stage in STAGES for path in project.targets(stage)}
+    downloads = {
+        path
+        for path in project.products() - offline
+        if "cifar10" in path
+        or path.startswith("claims/downloaded")
+        or Path(path).parent.name in ("figures", "tables")
+    }
+    for path in offline | downloads:
+        origin = f"{ORIGINS}/{stage_of(path)}/{path}.json"
+        is_ignored = any(one.fullmatch(path) for one in patterns)
+        assert is_ignored == (path in downloads), path
+        assert any(one.fullmatch(origin) for one in patterns) == is_ignored, origin
