@@ -22,7 +22,7 @@ def reference_matrices(
     join: Callable[[Any], Tensor] = torch.flatten,
     split: Callable[[Tensor], Any] | None = None,
 ) -> dict[str, Tensor]:
-    """H, G and R (P, P) in float64 over all parameters, each from its own formula.
+    """Compute H, G and R (P, P) in float64 over all parameters, each from its own formula.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _second_derivative(scalar: Tensor, points: list[Tensor]) -> Tensor:
 
 
 def _rows(vector: Tensor, points: list[Tensor]) -> Tensor:
-    """The Jacobian of a vector, an entry at a time."""
+    """The Jacobian of a vector, one entry at a time."""
     size = sum(point.numel() for point in points)
     if not vector.requires_grad:
         return vector.new_zeros(len(vector), size)

@@ -124,8 +124,8 @@ def _add_residual(total: Tensor, objective: Objective, layers: list[Layer]) -> N
         for part in chunks(len(batch.inputs), step):
             evaluation = evaluate_patches(objective, names, batch.inputs[part])
             slopes = evaluation_slopes(evaluation, weights[part])
-            for place, late in enumerate(layers):
-                _add_blocks_of(total, late, layers[:place], evaluation, slopes[place])
+            for index, late in enumerate(layers):
+                _add_blocks_of(total, late, layers[:index], evaluation, slopes[index])
 
 
 def _add_blocks_of(
@@ -146,19 +146,19 @@ def _add_blocks_of(
             by_entries.append(early)
             continue
         groups = separate_units(push, late.num_inputs, evaluation.deltas[early.name])
-        way = None
+        route = None
         if len(groups) > 1:
             between = layers[layers.index(early) + 1 :]
-            way = _way_through(push, late, early, between, evaluation)
-        num_passes = len(groups) * early.width // (1 if way is None else _PASSES_SAVED)
+            route = _find_route(push, late, early, between, evaluation)
+        num_passes = len(groups) * early.width // (1 if route is None else _PASSES_SAVED)
         if can_pull and late.num_inputs <= num_passes:
             by_entries.append(early)
             continue
         patches = extend(early, evaluation.patches[early.name])
-        if way is not None:
-            block = block_through(*way, slopes, patches, early.num_units)
+        if route is not None:
+            block = block_through(*route, slopes, patches, early.num_units)
             entries = torch.arange(late.num_inputs, device=block.device)
-            _place(total, late, entries, early, units_of(way[3]), block)
+            _place(total, late, entries, early, units_of(route[3]), block)
             continue
         for owners in groups:
             block = block_of_group(push, owners, slopes, patches, early.num_units)
@@ -169,7 +169,7 @@ def _add_blocks_of(
         _add_by_cotangents(total, late, by_entries, evaluation, slopes)
 
 
-def _way_through(
+def _find_route(
     push: Push,
     late: Layer,
     early: Layer,
@@ -210,13 +210,13 @@ def _add_by_cotangents(
     patches = [extend(early, evaluation.patches[early.name]) for early in others]
     for entry in range(late.num_inputs):
         gradients = torch.autograd.grad(inputs[:, entry].sum(), deltas, retain_graph=True)
-        place = torch.tensor([entry], device=inputs.device)
+        entries = torch.tensor([entry], device=inputs.device)
         for early, patch, gradient in zip(others, patches, gradients, strict=True):
             products = (gradient @ patch.mT).flatten(1)  # (n, U * width) of early
             block = slopes.squeeze(2).mT @ products  # (U of late, U * width of early)
             block = block.unflatten(1, (early.num_units, early.width))
             units = torch.arange(early.num_units, device=block.device)
-            _place(total, late, place, early, units, block.unsqueeze(1))
+            _place(total, late, entries, early, units, block.unsqueeze(1))
 
 
 def _place(

@@ -168,12 +168,12 @@ def exact_matrix(
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     _forecast(objective, matrix, extra_bytes)
-    values, taken = _compute(objective, matrix, method, layers, progress)
-    if taken != "columns":
+    values, chosen = _compute(objective, matrix, method, layers, progress)
+    if chosen != "columns":
         add_weight_decay(objective, matrix, values)
     require_finite_matrix(objective, values, matrix)
     noise = _check_products(objective, values, matrix)
-    return ExactMatrix(values, taken, noise)
+    return ExactMatrix(values, chosen, noise)
 
 
 def _compute(
@@ -193,7 +193,7 @@ def _compute(
             return matrix_by_convolutions(objective, layers, matrix), "convolutions"
         except NotASumOverSamplesError:
             if method == "convolutions":
-                raise  # H is no such sum, but differentiating the loss twice still gives it
+                raise  # G has no formula then; columns still give H
     if method in _NEEDS:
         raise ValueError(
             f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"

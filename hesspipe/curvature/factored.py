@@ -169,7 +169,7 @@ def _check_gram(
     if len(factors.sizes):
         # S on both, so that no column of F gets a huge weight.
         units = weights[num_sampled : num_sampled + len(factors.sizes)] * factors.sizes.sqrt()
-        vector[factors.places] += factors.rotation @ units
+        vector[factors.positions] += factors.rotation @ units
         units = units / (2 * factors.sizes).sqrt()
         weights[num_sampled:] = torch.cat([units, -units])
     product = columns.multiply(objective, matrix, vector.unsqueeze(0))[0]

@@ -59,7 +59,7 @@ class Factors:
         With its reduced inputs; the bias counts as one of them.
     others : list of Layer
         The other layers, at consecutive positions in P_2.
-    kept, places : Tensor, shape (Q,)
+    kept, positions : Tensor, shape (Q,)
         Positions of the non-zero columns of Y, in P_2 and in theta; empty for G.
     coupling : Tensor, shape (Q, units, inputs)
         R_(L,other), transposed, at the kept positions.
@@ -79,7 +79,7 @@ class Factors:
     largest: Layer
     others: list[Layer]
     kept: Tensor
-    places: Tensor
+    positions: Tensor
     coupling: Tensor
     inner: Tensor
     rotation: Tensor
@@ -147,7 +147,7 @@ def factorize(objective: Objective, layers: list[Layer], matrix: Matrix) -> Fact
         largest=largest,
         others=others,
         kept=none,
-        places=none,
+        positions=none,
         coupling=whitened.new_empty(0, largest.num_units, largest.num_inputs),
         inner=whitened.new_empty(0, 0),
         rotation=whitened.new_empty(0, 0),
@@ -191,7 +191,7 @@ def _couple(objective: Objective, layers: list[Layer], index: int, factors: Fact
     return replace(
         factors,
         kept=kept,
-        places=_places(layers[:index] + layers[index + 1 :], kept),
+        positions=_positions(layers[:index] + layers[index + 1 :], kept),
         coupling=coupling,
         inner=inner,
         rotation=rotation,
@@ -209,28 +209,28 @@ def _decompose(coupling: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
     is_joined = is_joined.to(torch.float64).cpu()
     num_groups, group_of = connected_components(csr_array((is_joined @ is_joined.mT).numpy()))
     groups = torch.from_numpy(group_of).to(coupling.device)
-    places, rotations, sizes = [], [], []
+    positions, rotations, sizes = [], [], []
     for group in range(num_groups):
         columns = (groups == group).nonzero().flatten()
         part, rest = coupling[columns], inner[columns] / 2  # (q, U, K), (q, Q)
         part, rest = part[:, part.any(0).any(1)], rest[:, rest.any(0)]
         triangle = torch.linalg.qr(torch.cat([part.flatten(1), rest], 1).mT, mode="r").R
         _, values, vectors = torch.linalg.svd(triangle, full_matrices=False)
-        places.append(columns.expand(len(values), -1))
+        positions.append(columns.expand(len(values), -1))
         rotations.append(vectors)
         sizes.append(values)
     every_size = torch.cat(sizes)
     floor = torch.finfo(every_size.dtype).eps * len(every_size) * every_size.max()
     rotation = coupling.new_zeros(len(every_size), len(coupling))
     start = 0
-    for columns, vectors in zip(places, rotations, strict=True):
+    for columns, vectors in zip(positions, rotations, strict=True):
         rotation[start : start + len(vectors)].scatter_(1, columns, vectors)
         start += len(vectors)
     is_coupled = every_size > floor
     return rotation[is_coupled].mT, every_size[is_coupled]
 
 
-def _places(layers: list[Layer], kept: Tensor) -> Tensor:
+def _positions(layers: list[Layer], kept: Tensor) -> Tensor:
     """Map positions in P_2 to positions in theta."""
     ranges = []
     for layer in layers:

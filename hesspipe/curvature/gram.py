@@ -90,9 +90,9 @@ def _fill_residual(gram: Tensor, factors: Factors) -> None:
         )  # A^T Y (N r, Q)
         with_unit = with_unit @ factors.rotation * scales
         with_coupling = with_coupling @ factors.rotation / scales
-        for place, sign in ((plus, 1.0), (minus, -1.0)):
-            gram[:num_sampled, place] = (with_coupling + sign * with_unit) / 2**0.5
-            gram[place, :num_sampled] = gram[:num_sampled, place].mT
+        for part, sign in ((plus, 1.0), (minus, -1.0)):
+            gram[:num_sampled, part] = (with_coupling + sign * with_unit) / 2**0.5
+            gram[part, :num_sampled] = gram[:num_sampled, part].mT
 
 
 def _samples_with_coupling(factors: Factors) -> Tensor:
@@ -102,10 +102,10 @@ def _samples_with_coupling(factors: Factors) -> Tensor:
     total = slopes.new_zeros(len(factors.kept), *slopes.shape[:2])
     is_coupled = (factors.coupling != 0).any(2)
     for unit in range(factors.largest.num_units):
-        places = is_coupled[:, unit].nonzero().flatten()
-        if len(places):
-            along = factors.coupling[places, unit] @ inputs.mT  # (places, N)
-            total[places] += slopes[:, :, unit] * along.unsqueeze(2)
+        coupled = is_coupled[:, unit].nonzero().flatten()
+        if len(coupled):
+            along = factors.coupling[coupled, unit] @ inputs.mT  # (coupled, N)
+            total[coupled] += slopes[:, :, unit] * along.unsqueeze(2)
     return total.flatten(1).mT
 
 

@@ -1,19 +1,20 @@
-"""The Linear and Conv2d layers of a network: where they stand in theta, and what enters them.
+"""The Linear and Conv2d layers of a network: their positions in theta, and their inputs.
 
 For sample n, output position s, unit o, and the entries k of a patch a_l, layer l computes
 
     z_l[n, o, s] = sum_k W_l[o, k] a_l[n, k, s] + b_l[o],     a~_l = [a_l; 1]
 
 A convolution is a Linear layer applied at each output position to the patch of its input there:
-k counts input channels and places in the kernel. A Linear layer has one position.
+k counts input channels and kernel positions. A Linear layer has one position.
 
-Derivatives by pre-activations are taken by perturbations delta_l, zeros that are added to z_l. Two
-functions evaluate a network with them, and differ in what the layers compute with:
+For derivatives by pre-activations, perturbations delta_l, leaves of value zero, are added to z_l.
+Two functions evaluate a network with perturbations:
 
-    evaluate_linear    the modules themselves, fastest for Linear layers; one joint perturbation
-    evaluate_patches   products of weights and patches: the patches are needed anyway, and
-                       derivatives then pass through matrix products, which are fast in float64,
-                       where convolutions are not; one perturbation for each layer
+    evaluate_linear    layers are computed by their modules, fastest for Linear layers; one joint
+                       perturbation
+    evaluate_patches   layers are computed as products of weights and patches: the patches are
+                       needed anyway, and in float64 derivatives of matrix products are fast and
+                       those of convolutions slow; one perturbation per layer
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ _NUM_PROBES = 32
 
 @dataclass(frozen=True)
 class Layer:
-    """Where the parameters and units of one Linear or Conv2d layer stand.
+    """Sizes of one Linear or Conv2d layer, and the positions of its parameters and units.
 
     Attributes
     ----------
     name : str
-        Of the module in the model.
+        Name of the module in the model.
     is_linear : bool
         Whether the module is a Linear layer, and not a Conv2d.
     num_units : int
@@ -142,9 +143,9 @@ class _NotApplicableError(Exception):
 def find_layers(objective: Objective) -> list[Layer]:
     """Find the layers of a network whose parameters all belong to Linear and Conv2d layers.
 
-    What the forward method does with a layer cannot be read from module types, so it is tested
-    on some samples. A network that slips through fails the check of every matrix in
-    `hesspipe.curvature.dense`.
+    Module types do not show how the forward method uses a layer, so this is tested on some
+    samples. If the test is wrong about a network, the check of every matrix in
+    `hesspipe.curvature.dense` fails.
 
     Returns
     -------
@@ -325,7 +326,7 @@ def _own_every_parameter(objective: Objective, modules: Mapping[str, nn.Module])
 
 
 def _patches(module: _Affine, inputs: Tensor) -> Tensor:
-    """What the layer multiplies with its weight, of shape (n, K, S)."""
+    """Extract the patches that the layer multiplies with its weight, of shape (n, K, S)."""
     if not isinstance(module, nn.Conv2d):
         return inputs.unsqueeze(2)
     size, step, gap = module.kernel_size, module.stride, module.dilation
@@ -346,7 +347,7 @@ def _patches(module: _Affine, inputs: Tensor) -> Tensor:
 def _locate(
     objective: Objective, modules: Mapping[str, _Affine], evaluation: PatchEvaluation
 ) -> list[Layer]:
-    """The layers in the order of their calls."""
+    """Describe the layers in the order of their calls."""
     starts, position = {}, 0
     for name, shape in zip(objective.names, objective.shapes, strict=True):
         starts[name] = position
@@ -372,7 +373,7 @@ def _locate(
 
 
 def _samples_are_apart(objective: Objective, evaluation: PatchEvaluation, inputs: Tensor) -> bool:
-    """Whether a sample alone has the outputs that it has among others."""
+    """Whether the outputs for a sample are the same without the other samples."""
     with torch.no_grad():
         alone = objective.outputs(objective.theta, inputs[:1])
     size = rounding(evaluation.outputs.abs().max(), objective.dtype)

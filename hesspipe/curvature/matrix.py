@@ -11,8 +11,8 @@ from enum import StrEnum
 class Matrix(StrEnum):
     """The Hessian H, the generalized Gauss-Newton matrix G, or the residual R.
 
-    Members are strings, so a member compares equal to its name and can stand in paths, tables
-    and messages. Where a user gives a name, ``Matrix(name)`` turns it into a member.
+    Members are strings: a member equals its name, and can be used in paths, tables and messages.
+    ``Matrix(name)`` converts a name that a user has written.
 
     Examples
     --------

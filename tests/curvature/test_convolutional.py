@@ -18,8 +18,8 @@ from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
 from hesspipe.networks.architectures import initialize_normal
 from hesspipe.objective.objective import Objective
 
-# torch warns of its own use of torch.jit.script when it first differentiates forward.
-# It also warns that padding "same" with even kernels, which must be uneven, costs a copy.
+# torch warns about torch.jit.script, which it uses itself, when it first differentiates forward,
+# and that padding "same" with even kernels, which is asymmetric, copies the input.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
@@ -38,7 +38,7 @@ def pooled() -> list[nn.Module]:
 
 
 def strided() -> list[nn.Module]:
-    """Uneven strides, paddings and dilations; layers without a bias; no pooling."""
+    """Unequal strides, paddings and dilations; layers without a bias; no pooling."""
     return [
         nn.Conv2d(1, 3, (2, 3), stride=(2, 3), padding=(1, 2), bias=False), nn.LeakyReLU(),
         nn.Conv2d(3, 2, 2, dilation=(3, 2)), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3, bias=False),
@@ -46,7 +46,7 @@ def strided() -> list[nn.Module]:
 
 
 def overlapping() -> list[nn.Module]:
-    """Windows that overlap, padding by name, pooling by the mean."""
+    """Overlapping windows, padding by name, average pooling."""
     return [
         nn.Conv2d(1, 2, 2, padding="same"), nn.ReLU(), nn.MaxPool2d(3, stride=1),
         nn.Conv2d(2, 3, (3, 2), padding="valid"), nn.AvgPool2d(2), nn.ReLU(),
@@ -64,7 +64,7 @@ def narrow_head() -> list[nn.Module]:
 
 
 class Branches(nn.Module):
-    """Layers in another order than called, branches of which one feeds no other."""
+    """Layers defined in another order than called, and a branch without later layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Branches(nn.Module):
 
 
 class Skip(nn.Module):
-    """A connection past the layer in between, so that there are two ways to the third."""
+    """A skip connection past the second layer, so that there are two paths to the third."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,7 +241,9 @@ def test_memory_budget_does_not_change_the_matrix(
         ("skip", {"block_of_group", "_add_by_cotangents"}),
     ],
 )
-def test_each_way_is_taken(name: str, expected: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_derivative_is_used(
+    name: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken = set()
 
     def record(way: str) -> None:
@@ -299,7 +301,7 @@ def test_model_is_not_changed() -> None:
 
 
 class Wrapped(nn.Module):
-    """A convolution and a head, and in between what the forward method of a subclass does."""
+    """A convolution and a head, with a function in between that subclasses define."""
 
     def __init__(self, convolution: nn.Module | None = None) -> None:
         super().__init__()
@@ -314,7 +316,7 @@ class Wrapped(nn.Module):
 
 
 class Tanh(Wrapped):
-    """Not piecewise linear, by a function that is no module."""
+    """Not piecewise linear, by a function that is not a module."""
 
     between = staticmethod(torch.tanh)
 
@@ -338,7 +340,7 @@ class Shared(Wrapped):
 
 
 class CalledInVain(Wrapped):
-    """A convolution that is called first, to no effect, and again after another."""
+    """A convolution that is called twice, the first time without effect."""
 
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(1, 1, 3, padding=1))
@@ -354,7 +356,7 @@ class CalledInVain(Wrapped):
 
 
 class UsedElsewhere(Wrapped):
-    """A weight that is used by hand as well."""
+    """A weight that is also used outside its layer."""
 
     def between(self, hidden: Tensor) -> Tensor:
         return torch.relu(hidden) * self.convolution.weight.sum()
@@ -388,7 +390,7 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_method_is_not_taken_where_it_would_be_wrong(name: str) -> None:
+def test_method_is_not_used_where_it_would_be_wrong(name: str) -> None:
     model = REFUSED[name]().double()
     initialize_normal(model, 0.3, torch.Generator().manual_seed(2))
     objective = objective_on(model)
@@ -398,8 +400,8 @@ def test_method_is_not_taken_where_it_would_be_wrong(name: str) -> None:
     assert exact_matrix(objective, "hessian").method == "columns"
 
 
-def test_padding_that_only_looks_like_zeros_is_left_to_columns() -> None:
-    # On digits, whose margins are empty, every padding mode gives the same outputs.
+def test_circular_padding_is_left_to_columns() -> None:
+    # With empty margins, as in digits, every padding mode gives the same outputs.
     model = Wrapped(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"))
     images = nn.functional.pad(normal(9, 1, 6, 6), (1, 1, 1, 1))
     objective = Objective(model, WEIGHTED, (images, labels(9, 3)))
@@ -412,7 +414,7 @@ def test_frozen_parameters_are_left_to_columns() -> None:
     assert exact_matrix(objective_on(model), "ggn").method == "columns"
 
 
-def test_forward_hook_of_the_caller_is_not_lost() -> None:
+def test_forward_hook_of_the_caller_is_kept() -> None:
     model = build()
     model[3].register_forward_hook(lambda module, args, output: 2 * output)
     objective = objective_on(model)
@@ -421,12 +423,12 @@ def test_forward_hook_of_the_caller_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_auto_takes_the_method_where_it_applies(name: str) -> None:
+def test_auto_uses_the_method_where_it_applies(name: str) -> None:
     assert exact_matrix(objective_on(build(name)), "residual").method == "convolutions"
 
 
 @pytest.mark.parametrize("matrix", ["hessian", "residual"])
-def test_curved_network_taken_for_piecewise_linear_is_refused(
+def test_curved_network_mistaken_for_piecewise_linear_is_refused(
     matrix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dense, "is_piecewise_linear", lambda *_: True)
@@ -441,6 +443,6 @@ def test_loss_that_couples_samples_is_refused(matrix: str) -> None:
         MATRICES[matrix](objective, "convolutions")
 
 
-def test_auto_takes_columns_where_the_loss_couples_samples() -> None:
+def test_auto_uses_columns_where_the_loss_couples_samples() -> None:
     objective = objective_on(build(), lambda outputs, _: outputs.var(0).sum())
     assert exact_matrix(objective, "hessian").method == "columns"

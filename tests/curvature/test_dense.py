@@ -21,12 +21,12 @@ from hesspipe.errors import NotASumOverSamplesError, TooLargeError
 from hesspipe.networks.architectures import initialize_normal
 from hesspipe.objective.objective import Objective
 
-# torch warns of its own use of torch.jit.script when it first differentiates forward.
+# torch warns about torch.jit.script, which it uses itself, when it first differentiates forward.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
 class Residual(nn.Module):
-    """A skip connection, layers defined in another order than called, one without a bias."""
+    """A skip connection, layers defined in another order than called, one without bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class UsedTwice(nn.Module):
 
 
 class UsedElsewhere(UsedTwice):
-    """A Linear layer that is called once, and whose weight is used by hand as well."""
+    """A Linear layer that is called once, and whose weight is also used outside it."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.layer(torch.tanh(inputs @ self.layer.weight))
@@ -234,7 +234,7 @@ class Centered(UsedTwice):
 
 
 @pytest.mark.parametrize("build", [UsedTwice, UsedElsewhere, Centered, Convolutional])
-def test_layers_method_is_not_taken_where_it_would_be_wrong(build: type[nn.Module]) -> None:
+def test_layers_method_is_not_used_where_it_would_be_wrong(build: type[nn.Module]) -> None:
     dim = 4 if build is Convolutional else 3
     objective = Objective(build().double(), nn.CrossEntropyLoss(), (normal(9, dim), labels(9, 3)))
     assert find_layers(objective) == []
@@ -245,7 +245,7 @@ def test_layers_method_is_not_taken_where_it_would_be_wrong(build: type[nn.Modul
         hesspipe.hessian_matrix(objective, "layers")
 
 
-def test_layers_method_is_taken_where_it_applies(make_objective: Callable[..., Objective]) -> None:
+def test_layers_method_is_used_where_it_applies(make_objective: Callable[..., Objective]) -> None:
     assert exact_matrix(make_objective(), "residual").method == "layers"
 
 
@@ -338,7 +338,7 @@ def test_confident_network_is_computed_to_its_own_rounding() -> None:
     model = network([4, 5, 3], std=20.0)
     targets = model(inputs).argmax(1)
     objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets))
-    # A loss whose gradient is not its derivative, which Objective itself would refuse.
+    # A loss whose gradient is not its derivative; Objective would refuse it.
     neutral = copy.copy(objective)
     neutral.loss_fn = lambda outputs, labels: nn.functional.cross_entropy(
         outputs - outputs.detach(), labels

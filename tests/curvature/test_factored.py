@@ -1,4 +1,4 @@
-"""Spectra without the matrix, against the matrix."""
+"""Spectra from factors of the matrix, against those of the matrix."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_one_hidden_layer_has_at_most_h_times_c_minus_1_negative_eigenvalues(hid
     assert 0 < hessian.num_negative <= hidden * (4 - 1)
 
 
-def test_auto_takes_the_cheaper_way() -> None:
+def test_auto_uses_the_cheaper_method() -> None:
     few, many = ((normal(n, 40), labels(n, 3)) for n in (10, 300))
     model = network([40, 6, 3])
     assert hesspipe.spectrum(Objective(model, nn.CrossEntropyLoss(), few)).method == "factored"

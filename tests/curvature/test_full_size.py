@@ -1,4 +1,4 @@
-"""The paper's widest network, P = 55,660, against methods that never see the factors."""
+"""Spectrum of the paper's widest network, P = 55,660, against methods without factors."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def test_spectrum_has_every_eigenvalue_and_at_most_the_known_negative_ones(
     assert spectrum.method == "factored"
     assert len(spectrum.eigenvalues) == objective.num_parameters == 55_660
     assert 0 < spectrum.num_negative <= HIDDEN * (CLASSES - 1)
-    # No more positive ones than G has, N (C - 1), and the residual adds.
+    # At most as many positive ones as G, N (C - 1), and R have together.
     assert spectrum.num_positive <= 1000 * (CLASSES - 1) + HIDDEN * (CLASSES - 1)
 
 
-def test_ends_of_the_spectrum_are_those_of_the_matrix_free_solver(
+def test_extreme_eigenvalues_are_those_of_the_matrix_free_solver(
     spectrum: Spectrum, objective: Objective
 ) -> None:
     found = hesspipe.eigenpairs(objective, num_smallest=5, num_largest=10, tolerance=1e-10)
     expected = torch.cat([spectrum.eigenvalues[:5], spectrum.eigenvalues[-10:]])
-    # A residual norm bounds the distance to the next eigenvalue.
+    # A residual norm bounds the distance to the nearest eigenvalue.
     slack = found.residual_norms + 100 * EPS * spectrum.eigenvalues.abs().max()
     assert ((found.eigenvalues - expected).abs() <= slack).all()
 
@@ -73,7 +73,7 @@ def test_trace_and_norm_are_within_the_error_of_their_estimates(
 def test_trace_is_that_of_the_ggn_from_per_sample_gradients(
     spectrum: Spectrum, objective: Objective
 ) -> None:
-    # tr G = sum_n tr(S_n J_n J_n^T), and R, which couples different layers alone, has none.
+    # tr G = sum_n tr(S_n J_n J_n^T); R only couples different layers, so its trace is zero.
     batch = objective.batches[0]
     trace = 0.0
     for sample in range(len(batch.inputs)):

@@ -1,4 +1,4 @@
-"""Operators against dense matrices by other routes, whatever the batching, dtype and budget."""
+"""Operators against dense matrices computed independently, for any batching, dtype and budget."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
 import hesspipe
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import (
-    CurvatureOperator,
+    OPERATORS,
     GGNOperator,
     HessianOperator,
     ResidualOperator,
@@ -22,15 +23,9 @@ from hesspipe.curvature.operators import (
 from hesspipe.curvature.products import BatchProduct
 from hesspipe.objective.objective import Objective
 
-OPERATORS: dict[str, type[CurvatureOperator]] = {
-    "hessian": HessianOperator,
-    "ggn": GGNOperator,
-    "residual": ResidualOperator,
-}
-
 
 class LayerNormNetwork(nn.Module):
-    """Where forward-over-reverse differentiation by torch.func is wrong."""
+    """A network for which forward-over-reverse differentiation by torch.func is wrong."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +36,7 @@ class LayerNormNetwork(nn.Module):
 
 
 def dense(objective: Objective, matrix: str) -> Tensor:
-    """One column at a time from scalar functions of theta alone."""
+    """H or R, column by column, as the Hessian of a scalar function of theta."""
 
     def function(theta: Tensor) -> Tensor:
         losses = []
@@ -153,7 +148,7 @@ def test_frozen_parameters_are_zero_rows() -> None:
         assert product[20:].norm() > 0 or make is ResidualOperator
 
 
-def test_caller_sees_no_change(make_objective: Callable[..., Objective]) -> None:
+def test_product_changes_nothing_of_the_caller(make_objective: Callable[..., Objective]) -> None:
     model = network([4, 5, 3])
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
@@ -168,8 +163,8 @@ def test_caller_sees_no_change(make_objective: Callable[..., Objective]) -> None
 
 
 def test_graphs_are_kept_within_the_budget_only(objective: Objective) -> None:
-    sizes = [BatchProduct(objective, "ggn", batch).graph_bytes for batch in objective.batches]
-    # The activations of the first layer alone must be counted, for each sample of each batch.
+    sizes = [BatchProduct(objective, Matrix.GGN, batch).graph_bytes for batch in objective.batches]
+    # At least the activations of the first layer, for each sample of the batch.
     assert sizes[1] > sizes[0] > 4 * 5 * 8
     assert sizes[1] < 100 * sizes[0]
     operator = GGNOperator(objective, block_bytes=sum(sizes) - 1)
@@ -178,7 +173,7 @@ def test_graphs_are_kept_within_the_budget_only(objective: Objective) -> None:
     assert sorted(operator._kept) == [0, 1]
 
 
-def test_errors_name_what_is_wrong(make_objective: Callable[..., Objective]) -> None:
+def test_errors_name_the_argument_and_its_value(make_objective: Callable[..., Objective]) -> None:
     objective = make_objective()
     size = objective.num_parameters
     operator = HessianOperator(objective)

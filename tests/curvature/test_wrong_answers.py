@@ -1,6 +1,6 @@
-"""Where other libraries are wrong without a word: answered right, or refused with a reason.
+"""Inputs for which other libraries are silently wrong: computed correctly, or refused.
 
-Each answer is compared with `dense_reference`, which uses nothing of hesspipe.
+Each result is compared with `dense_reference`, which does not use hesspipe.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def assert_right(objective: Objective, expected: dict[str, Tensor], factor: floa
 
 
 def reference(model: nn.Module, loss_fn: Any, inputs: Tensor, targets: Any) -> dict[str, Tensor]:
-    """Of one batch of all the data."""
+    """H, G and R with all the data in one batch."""
     loss_fn = copy.deepcopy(loss_fn).double() if isinstance(loss_fn, nn.Module) else loss_fn
     return reference_matrices(
         model, lambda model: model(inputs), lambda outputs: loss_fn(outputs, targets)
@@ -74,7 +74,7 @@ BATCHED = {
 
 @pytest.mark.parametrize("loss", BATCHED)
 @pytest.mark.parametrize("splits", [[4, 4, 3], [1, 9, 1]])
-def test_batches_count_by_what_the_loss_divides_by(loss: str, splits: list[int]) -> None:
+def test_batches_are_weighted_by_the_denominator_of_the_loss(loss: str, splits: list[int]) -> None:
     # Items 1 and 2: curvlinops weighs by size, hessian-eigenthings by number.
     (loss_fn, targets), inputs = BATCHED[loss], normal(11, 4)
     model = network([4, 3, 3], "tanh")
@@ -82,7 +82,7 @@ def test_batches_count_by_what_the_loss_divides_by(loss: str, splits: list[int])
     assert_right(Objective(model, loss_fn, batches), reference(model, loss_fn, inputs, targets))
 
 
-def test_batch_without_a_valid_label_is_no_part_of_the_loss() -> None:
+def test_batch_without_a_valid_label_does_not_contribute() -> None:
     model, inputs, targets = network([4, 3, 3], "tanh"), normal(11, 4), labels(11, 3)
     targets[4:8] = -100
     loss_fn = nn.CrossEntropyLoss()
@@ -91,7 +91,7 @@ def test_batch_without_a_valid_label_is_no_part_of_the_loss() -> None:
 
 
 class WithFunctional(nn.Module):
-    """A network with something of torch.nn.functional between its layers."""
+    """A network with a function of torch.nn.functional between its layers."""
 
     def __init__(self, between: Callable[[Tensor], Tensor], head: float = 1.0) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ def in_float32(hidden: Tensor) -> Tensor:
 
 
 def counted(hidden: Tensor) -> Tensor:
-    # A function that remembers, on purpose: mypy knows no attributes of functions.
+    # A function with a state, on purpose; mypy does not allow attributes of functions.
     counted.calls += 1  # type: ignore[attr-defined]
     return hidden * counted.calls  # type: ignore[attr-defined]
 
@@ -149,7 +149,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_model_that_is_no_function_of_theta_is_refused(case: str) -> None:
+def test_model_that_is_not_a_function_of_theta_is_refused(case: str) -> None:
     # Item 3: hessian-eigenthings gives a different product each time.
     model, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
@@ -164,11 +164,11 @@ def test_batch_statistics_are_refused_on_several_batches() -> None:
     expected = reference(model, nn.CrossEntropyLoss(), *data)["hessian"]
     whole = Objective(model, nn.CrossEntropyLoss(), data)
     assert_close(hesspipe.hessian_matrix(whole), expected)
-    with pytest.raises(ValueError, match="treat each sample alone for G"):
+    with pytest.raises(ValueError, match="treat samples independently for G"):
         hesspipe.ggn_matrix(whole)
 
 
-def test_model_put_back_into_training_mode_stays_what_it_was() -> None:
+def test_model_set_to_training_mode_later_does_not_change_the_objective() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3)).eval()
     data = normal(8, 4), labels(8, 3)
     expected = reference(model, nn.CrossEntropyLoss(), *data)
@@ -179,7 +179,7 @@ def test_model_put_back_into_training_mode_stays_what_it_was() -> None:
     assert_right(objective, expected)
 
 
-def test_each_eigenvalue_stands_once_and_at_its_end() -> None:
+def test_each_eigenvalue_is_found_once_and_from_its_own_end() -> None:
     # Items 4 and 5: copies of the largest, negative ones missed; "top" of diag(-10, 2) is -10.
     expected = torch.tensor([-10.0, -3.0, -3.0, 0.5, 2.0, 2.0], dtype=torch.float64)
     basis, _ = torch.linalg.qr(normal(6, 6))
@@ -215,7 +215,7 @@ def test_signs_in_float32_are_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_counts_at_a_threshold_within_rounding_are_refused(dtype: torch.dtype) -> None:
-    # All but 3 eigenvalues are zero, and stand on either side of 0 by their rounding.
+    # All but 3 eigenvalues are zero, so rounding puts them on either side of 0.
     data = normal(8, 4), normal(8, 3)
     model = nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 3, bias=False))
     objective = Objective(model, nn.MSELoss(), data, dtype=dtype, parameters=["1.*"])
@@ -227,7 +227,7 @@ def test_counts_at_a_threshold_within_rounding_are_refused(dtype: torch.dtype) -
 
 
 class Attention(nn.Module):
-    """One head of fused attention over 3 places, as called by users of torch 2."""
+    """One head of fused attention over 3 positions, as usual in torch 2."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,14 +243,14 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_fused_attention_gets_its_second_derivative(mode: bool) -> None:
-    # Item 7: it has none in the kernels that torch takes by itself.
+    # Item 7: the kernels that torch chooses by default have none.
     model, inputs, targets = Attention().double().train(mode), normal(6, 3, 2), labels(6, 3)
     expected = reference(model, nn.CrossEntropyLoss(), inputs, targets)
     assert_right(Objective(model, nn.CrossEntropyLoss(), (inputs, targets)), expected)
 
 
 class Padded(nn.Module):
-    """An encoder of padded sequences: without gradients torch takes another way through it."""
+    """An encoder of padded sequences, for which torch has a fast path without gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -299,7 +299,7 @@ def test_frozen_and_unused_parameters_are_zero_rows() -> None:
     assert hesspipe.spectrum(objective).num_zero >= 11
 
 
-def test_shared_weight_stands_once_in_theta() -> None:
+def test_shared_weight_appears_once_in_theta() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -326,14 +326,14 @@ def test_batch_norm_in_evaluation_mode_uses_its_statistics() -> None:
     assert_right(Objective(model, nn.CrossEntropyLoss(), batches), expected)
 
 
-def test_layer_norm_is_right() -> None:
+def test_layer_norm_agrees_with_differences_of_the_gradient() -> None:
     # torch.func.hessian of it is not even symmetric.
     model = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3)).double()
     data = normal(8, 4), labels(8, 3)
     expected = reference(model, nn.CrossEntropyLoss(), *data)
     objective = Objective(model, nn.CrossEntropyLoss(), data)
     assert_right(objective, expected)
-    # The reference differentiates twice, too; differences of the gradient do not.
+    # The reference also differentiates twice; differences of the gradient do not.
     vector, step = normal(objective.num_parameters), 1e-5
     slopes = [
         torch.autograd.functional.jacobian(objective.loss, objective.theta + sign * step * vector)
@@ -343,7 +343,7 @@ def test_layer_norm_is_right() -> None:
     assert_close(expected["hessian"] @ vector, difference, factor=1e-8 / EPS)
 
 
-def test_model_that_works_in_place_on_its_inputs_does_not_change_the_data() -> None:
+def test_model_that_modifies_its_inputs_in_place_does_not_change_the_data() -> None:
     model = nn.Sequential(
         nn.LeakyReLU(0.5, inplace=True), nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)
     ).double()
@@ -394,7 +394,7 @@ def test_loader_that_reuses_one_buffer_is_copied() -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_callers_gradient_mode_does_not_matter(mode: Callable[[], Any]) -> None:
+def test_gradient_mode_of_the_caller_does_not_matter(mode: Callable[[], Any]) -> None:
     model, data = network([4, 5, 3], "tanh"), (normal(8, 4), labels(8, 3))
     expected = reference(model, nn.CrossEntropyLoss(), *data)
     with mode():
@@ -419,7 +419,7 @@ def test_broadcast_targets_are_refused_on_several_batches() -> None:
         Objective(nn.Linear(3, 1), nn.MSELoss(), batches)
 
 
-def test_function_of_theta_has_a_hessian_and_nothing_else() -> None:
+def test_function_of_theta_has_a_hessian_only() -> None:
     def loss(theta: Tensor) -> Tensor:
         return (theta[:-1] * theta[1:]).sin().sum() + theta.square().sum() / 3
 
