@@ -37,7 +37,7 @@ _ADVICE = (
 
 
 class Images(NamedTuple):
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ def download_cifar10(
 ) -> None:
     """Download CIFAR-10's archive into a folder and unpack its six files.
 
-    If all six are there already, nothing is downloaded. The archive stays in the folder.
+    If all six exist already, nothing is downloaded. The archive stays in the folder.
 
     Parameters
     ----------
@@ -111,18 +111,18 @@ def cifar10_images(*, source: str, folder: str, num_train: int, seed: int) -> Da
     """Draw a training set from CIFAR-10's photographs; its test images are all held out.
 
     Each color is shifted and scaled to mean 0 and standard deviation 1 over the training images
-    drawn, and the test images by the same numbers: the customary preprocessing, which the paper
-    says it uses (Section 4.2).
+    drawn, and the test images by the same numbers: the usual preprocessing, which the paper
+    states in Section 4.2.
 
     Parameters
     ----------
     source : str
         "folder": the six files of the binary version lie in `folder`, with any number of images.
-        "download": the same, after fetching what is missing.
+        "download": the same, after downloading missing files.
     folder : str
     num_train : int
-        N, drawn without replacement; CIFAR-10 has 50,000 training images. With one seed, a
-        smaller training set holds the first images of a larger one.
+        N, drawn without replacement; CIFAR-10 has 50,000 training images. For a fixed seed, a
+        smaller training set is the beginning of a larger one.
     seed : int
 
     Returns
@@ -133,7 +133,7 @@ def cifar10_images(*, source: str, folder: str, num_train: int, seed: int) -> Da
     Raises
     ------
     ValueError
-        If there are not that many images, or a file is damaged.
+        If there are fewer images, or a file is damaged.
     FileNotFoundError
         If a file is missing or cannot be downloaded.
     """
@@ -179,7 +179,7 @@ def _read_files(folder: Path, names: Sequence[str]) -> Images:
 
 
 def _read_records(path: Path) -> npt.NDArray[np.uint8]:
-    """The records of one file, shape (N, 3073)."""
+    """Read the records of one file, shape (N, 3073)."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; put the six files of CIFAR-10's binary version into "
@@ -199,7 +199,7 @@ def _read_records(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _color_moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each color, from its histogram: exact sums of bytes."""
+    """Compute mean and standard deviation of each color from histograms: exact sums of bytes."""
     levels = torch.arange(256, dtype=torch.float64)
     counts = torch.stack([color.flatten().bincount(minlength=256) for color in images.unbind(1)])
     shares = counts.double() / counts.sum(1, keepdim=True)
@@ -208,7 +208,7 @@ def _color_moments(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _standardized(images: Tensor, means: Tensor, stds: Tensor) -> Tensor:
-    """From bytes to float32 numbers, color by color."""
+    """Convert bytes to standardized float32 numbers, color by color."""
     levels = (torch.arange(256, dtype=torch.float64) - means[:, None]) / stds[:, None]
     colors = [
         level.to(torch.float32)[color.long()]

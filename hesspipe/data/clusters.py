@@ -29,8 +29,8 @@ def gaussian_clusters(
     num_clusters : int
         k, the number of classes.
     cluster_std : float
-        Standard deviation of each coordinate about its cluster's center. It is what the
-        paper calls the multiplier of the covariance: the authors pass it on as `cluster_std`.
+        Standard deviation of each coordinate around its cluster's center. The paper calls it
+        the multiplier of the covariance, and its code passes it on as `cluster_std`.
     num_features : int
         Dimension d of the inputs.
     center_low, center_high : float

@@ -9,16 +9,16 @@ from pathlib import Path
 def download(addresses: Sequence[str], checksum: str, path: str | Path, *, advice: str) -> None:
     """Download a file from the first address that serves it with the right checksum.
 
-    A file that is there with that checksum is left as it is, without any connection.
+    A file that already exists with this checksum is kept, and no connection is made.
 
     Parameters
     ----------
     addresses : sequence of str
-        The next is tried where one fails.
+        Tried in order.
     checksum : str
         Algorithm and hash, as pooch writes them: "sha256:...".
     path : path
-        Its folder is made if need be.
+        Its folder is created if necessary.
     advice : str
         What to do instead of downloading; ends the message.
 

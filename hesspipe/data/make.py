@@ -29,7 +29,7 @@ def make_dataset(kind: str, **settings: Any) -> Dataset:
     kind : str
         "gaussian_clusters", "mnist_digits", "cifar10_images", "user" or "file".
     **settings
-        The arguments of the function that makes this kind.
+        Arguments of the function that makes this kind of dataset.
     """
     if kind not in _MAKERS:
         raise ValueError(f"kind must be one of {sorted(_MAKERS)}, got {kind!r}")

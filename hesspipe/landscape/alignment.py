@@ -1,8 +1,8 @@
-"""Hidden units put in the order of another network's, by their weights.
+"""Alignment: the hidden units of a network permuted to match another network's weights.
 
-The units of a layer can change places, with their incoming and outgoing weights, and the network
-stays the same function. Two trainings may therefore find one solution in two orders, which are far
-apart in parameter space, with a barrier between them that says nothing about the solution.
+Permuting the units of a layer, with their incoming and outgoing weights, does not change the
+function. Two trainings may therefore find the same solution in different orders of its units, far
+apart in parameter space and with a barrier between them that is an artifact of the order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 Order = npt.NDArray[np.int64]
-# What may stand between layers of weights: it treats all units of a layer alike.
+# Modules allowed between layers of weights: they treat all units of a layer alike.
 _UNIT_WISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus,
     nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity, nn.Dropout,
@@ -39,25 +39,25 @@ class _Layer:
 
 
 def match_units(reference: nn.Sequential, other: nn.Sequential) -> list[Order]:
-    """Find the order of a network's hidden units in which its weights are most like another's.
+    """Find the order of a network's hidden units that brings its weights closest to another's.
 
-    The sum over all layers of the inner products of weights and biases is made as large as can
-    be, layer by layer: with the order of all other layers held fixed, the best order of one is a
-    linear assignment. The sweeps start from the orders that the incoming weights alone ask for,
-    first layer to last. In this way a network that is only a permutation of the reference is
-    always found: there the true order is the only one whose inner product is the squared norm, if
-    no two units are alike. From the order as it is given, the sweeps can stop short of it.
+    The sum over all layers of the inner products of weights and biases is maximized layer by
+    layer: with the order of all other layers fixed, the best order of one is a linear assignment.
+    The sweeps start from the best orders for the incoming weights alone, first layer to last. A
+    network that is a permutation of the reference is then always recovered: if no two units are
+    equal, the true order is the only one whose inner product is the squared norm. From the given
+    order, the sweeps could end in a local maximum.
 
     Parameters
     ----------
     reference, other : nn.Sequential
-        Of one architecture: Linear and Conv2d layers with what treats units alike between them
-        (elementwise functions, pooling, Flatten). Not changed.
+        Of the same architecture: Linear and Conv2d layers, with modules between them that treat
+        all units alike (elementwise functions, pooling, Flatten). Not changed.
 
     Returns
     -------
     list of array, shape (units,), int64
-        For each layer but the last, which unit of `other` comes to each place.
+        For each layer but the last: the unit of `other` at each position.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def match_units(reference: nn.Sequential, other: nn.Sequential) -> list[Order]:
     for layer, found in zip(layers[:-1], others[:-1], strict=True):
         orders.append(_best_order(_incoming(layer, found, orders[-1] if orders else None)))
     has_changed = True
-    while has_changed:  # ends, because the sum of inner products grows with each change
+    while has_changed:  # terminates, because each change increases the sum of inner products
         has_changed = False
         for number in range(len(orders)):
             likeness = _likeness(layers, others, orders, number)
@@ -92,14 +92,14 @@ def match_units(reference: nn.Sequential, other: nn.Sequential) -> list[Order]:
 
 
 def permute_units(model: nn.Sequential, orders: list[Order]) -> nn.Sequential:
-    """Copy a network with its hidden units in another order: the same function.
+    """Copy a network with its hidden units in another order, which computes the same function.
 
     Parameters
     ----------
     model : nn.Sequential
         Not changed.
     orders : list of array, shape (units,), int64
-        For each layer of weights but the last, which unit comes to each place.
+        For each layer of weights but the last: the unit at each position.
     """
     permuted = copy.deepcopy(model)
     before: Tensor | None = None
@@ -119,7 +119,7 @@ def permute_units(model: nn.Sequential, orders: list[Order]) -> nn.Sequential:
 
 
 def align_units(reference: nn.Sequential, other: nn.Sequential) -> nn.Sequential:
-    """Copy a network with its hidden units in the order that `match_units` finds."""
+    """Copy a network with its hidden units in the order found by `match_units`."""
     return permute_units(other, match_units(reference, other))
 
 
@@ -130,8 +130,8 @@ def _weighted(model: nn.Sequential) -> list[nn.Linear | nn.Conv2d]:
             found.append(module)
         elif not isinstance(module, _UNIT_WISE):
             raise ValueError(
-                "a network to align must be a Sequential of Linear and Conv2d layers and of what "
-                f"treats their units alike, got {module} at {name}; permute its units by hand"
+                "a network to align must be a Sequential of Linear and Conv2d layers and modules "
+                f"that treat their units alike, got {module} at {name}; permute its units yourself"
             )
     if not found:
         raise ValueError("a network to align must have a Linear or Conv2d layer, got none")
@@ -142,7 +142,7 @@ def _layers(model: nn.Sequential) -> list[_Layer]:
     layers: list[_Layer] = []
     for module in _weighted(model):
         weight = module.weight.detach().double().cpu()
-        # After a Flatten, a channel is as many inputs as it has pixels, one after the other.
+        # After Flatten, each channel is a run of consecutive inputs, one per pixel.
         units = layers[-1].weight.shape[0] if layers else weight.shape[1]
         bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach().cpu()
         layers.append(_Layer(weight.reshape(len(weight), units, -1).numpy(), bias.double().numpy()))
@@ -150,7 +150,7 @@ def _layers(model: nn.Sequential) -> list[_Layer]:
 
 
 def _incoming(layer: _Layer, other: _Layer, before: Order | None) -> npt.NDArray[np.float64]:
-    """Inner products of units of both networks by their incoming weights and biases."""
+    """Compute inner products of both networks' units by incoming weights and biases."""
     weight = other.weight if before is None else other.weight[:, before]
     count = len(layer.weight)
     rows: npt.NDArray[np.float64] = layer.weight.reshape(count, -1)
@@ -160,7 +160,7 @@ def _incoming(layer: _Layer, other: _Layer, before: Order | None) -> npt.NDArray
 def _likeness(
     layers: list[_Layer], others: list[_Layer], orders: list[Order], number: int
 ) -> npt.NDArray[np.float64]:
-    """Inner products of units of one layer, given the order of all other layers."""
+    """Compute inner products of one layer's units, given the order of all other layers."""
     before = orders[number - 1] if number else None
     following, other = layers[number + 1].weight, others[number + 1].weight
     if number + 1 < len(orders):

@@ -20,7 +20,7 @@ from hesspipe.objective.reductions import LossFunction
 
 @dataclass(frozen=True)
 class Plane:
-    """The plane through three points, with coordinates of its own.
+    """The plane through three points, with orthonormal coordinates.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class Plane:
     axes: Tensor
 
     def point(self, first: float, second: float) -> Tensor:
-        """Give the point with these two coordinates, shape (P,)."""
+        """Compute the point with these two coordinates, shape (P,)."""
         return self.origin + self.axes @ self.axes.new_tensor([first, second])
 
     def project(self, theta: Tensor) -> tuple[float, float, float]:
-        """Give a point's two coordinates in the plane and its distance from the plane."""
+        """Compute a point's two coordinates in the plane and its distance from the plane."""
         offset = theta.double() - self.origin
         first, second = (self.axes.mT @ offset).tolist()
         distance = (offset - self.axes @ (self.axes.mT @ offset)).norm().item()
@@ -47,14 +47,14 @@ class Plane:
 
 
 def line_coefficients(num_between: int, num_beyond: int) -> list[float]:
-    """Give evenly spaced coefficients of a line, 0 and 1 exactly among them.
+    """Space coefficients of a line evenly, with 0 and 1 exactly among them.
 
     Parameters
     ----------
     num_between : int
         Intervals between 0 and 1.
     num_beyond : int
-        Intervals past each end.
+        Intervals beyond each end.
 
     Examples
     --------
@@ -76,8 +76,8 @@ def evaluate_line(
 ) -> pd.DataFrame:
     """Evaluate a network on the straight line through two points.
 
-    A point is computed in float64 and then rounded to the model's dtype, so that coefficients 0
-    and 1 give the two points themselves.
+    Points are computed in float64 and then rounded to the model's dtype, so that coefficients 0
+    and 1 give the two points exactly.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def evaluate_line(
 
 
 def plane_through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
-    """Lay a plane through three points.
+    """Construct the plane through three points.
 
     Parameters
     ----------
@@ -132,26 +132,26 @@ def plane_through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
     axes, triangle = torch.linalg.qr(columns)
     signs = triangle.diagonal().sign()
     if triangle.diagonal().abs().min() <= 1e-12 * columns.norm():
-        raise ValueError("the three points of a plane must not lie on one line, got ones that do")
+        raise ValueError("the three points of a plane must not lie on one line, got collinear ones")
     return Plane(first, axes * signs)
 
 
 def plane_grid(points: Sequence[tuple[float, float]], num_points: int, margin: float) -> Tensor:
-    """Lay a grid over points of a plane and some room around them.
+    """Construct a grid that covers points of a plane with a margin.
 
     Parameters
     ----------
     points : sequence of (float, float)
-        What the grid must cover.
+        Points that the grid must cover.
     num_points : int
         Grid points in each direction.
     margin : float
-        Room on each side, as a share of the points' larger extent.
+        Margin on each side, as a share of the points' larger extent.
 
     Returns
     -------
     Tensor, shape (num_points**2, 2), float64
-        Coordinates, the second of which changes first.
+        Coordinates; the second one varies fastest.
     """
     places = torch.tensor(points, dtype=torch.float64)
     low, high = places.amin(0), places.amax(0)
@@ -213,5 +213,5 @@ def _put(network: nn.Module, theta: Tensor) -> None:
 def _check_finite(loss: float, where: str) -> None:
     if not math.isfinite(loss):
         raise ArithmeticError(
-            f"the loss must be finite, got {loss} at {where}; evaluate less far from the solutions"
+            f"the loss must be finite, got {loss} at {where}; evaluate closer to the solutions"
         )

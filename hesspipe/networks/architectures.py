@@ -44,7 +44,7 @@ def mlp(
         raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
     layers: list[nn.Module] = [nn.Flatten()]
     for width, next_width in pairwise([num_inputs, *hidden_widths, num_outputs]):
-        # Without torch's own initialization, which draws from the global random state.
+        # Without torch's initialization, which draws from the global random state.
         layers += [torch.nn.utils.skip_init(nn.Linear, width, next_width)]
         layers += [_ACTIVATIONS[activation]()]
     return _with_zero_parameters(nn.Sequential(*layers[:-1]))
@@ -61,7 +61,7 @@ def convnet(
     """Build a network of convolutions and two fully connected layers that ends in logits.
 
     Each convolution (square kernels, stride 1, no padding) is followed by ReLU and by
-    max-pooling over 2 x 2 (stride 2, an odd last row or column is left out).
+    max-pooling over 2 x 2 (stride 2, an odd last row or column is dropped).
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def alexnet(
 
     Bare means without dropout and without normalization of any kind. Each convolution is padded
     by half of its kernel and followed by ReLU, and after some of them by max-pooling over 2 x 2
-    (stride 2, an odd last row or column is left out).
+    (stride 2, an odd last row or column is dropped).
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def alexnet(
     first_stride : int
         Step of the first convolution, in pixels; the others have 1.
     pool_after : sequence of int
-        Numbers of the convolutions, counted from 1, after which there is a max-pooling.
+        Numbers of the convolutions, counted from 1, that a max-pooling follows.
     num_outputs : int
         C, the number of classes.
 
@@ -237,8 +237,9 @@ def initialize_normal(model: nn.Module, std: float, generator: torch.Generator) 
 def initialize_scaled(model: nn.Module, gain: float, generator: torch.Generator) -> None:
     """Draw each weight with variance gain / (inputs of its unit); biases are zero.
 
-    A constant deviation, as in `initialize_normal`, makes the signal of a deep network grow or
-    shrink by the same factor in every layer. With gain = 2, ReLU layers keep its mean square.
+    With a constant standard deviation, as in `initialize_normal`, the signal of a deep network
+    grows or shrinks by the same factor in every layer. With gain = 2, ReLU layers preserve its
+    mean square.
 
     Parameters
     ----------

@@ -95,7 +95,7 @@ class Checkpoint:
         write_tensors({**self.parameters, **self.buffers}, path, header)
 
     def into(self, network: nn.Module) -> nn.Module:
-        """Put parameters and buffers into a network, in its own dtype and on its device.
+        """Put parameters and buffers into a network, in the network's dtype, on its device.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Loss, accuracy and slope of a network over a whole set, in batches where that is exact."""
+"""Loss, accuracy and gradient norm of a network over a whole set, in batches where exact."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hesspipe.objective.reductions import LossFunction, known_denominator
 
-# As large as the largest batch that the paper trains on, so a network that can be trained there
-# fits in memory here. Larger ones were not faster.
+# The largest batch that the paper trains on, so a network that can be trained on it also fits in
+# memory here. Larger ones were not faster.
 _BATCH_SIZE = 1000
 
 
@@ -28,15 +28,15 @@ def loss_and_accuracy(
         Not changed.
     inputs, targets : Tensor, shape (N, ...)
     loss_fn : callable (outputs, targets) -> scalar Tensor
-        Of torch's own, it is computed in batches, each weighed by what the loss divides by there;
-        another one on all of the set at once.
+        A loss of torch is computed in batches, each weighted by what the loss divides by on it;
+        any other loss is computed on the whole set at once.
 
     Returns
     -------
     loss : float
     accuracy : float or None
-        Share of the labels that have the largest output, 0 to 1; None where targets are no
-        class labels.
+        Share of the samples whose label has the largest output, 0 to 1; None if the targets are
+        not class labels.
     """
     loss, total, num_right, num_labels = 0.0, 0.0, 0, 0
     with torch.no_grad():
@@ -61,7 +61,7 @@ def loss_accuracy_and_slope(
     Parameters
     ----------
     model, inputs, targets, loss_fn
-        See `loss_and_accuracy`; the parameters' `.grad` is not touched.
+        See `loss_and_accuracy`; the parameters' `.grad` is not changed.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def loss_accuracy_and_slope(
 def _batches(
     inputs: Tensor, targets: Tensor, loss_fn: LossFunction
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches, or all at once for a loss whose denominator is not known."""
+    """Split into batches, or not at all for a loss whose denominator is unknown."""
     size = _BATCH_SIZE
     try:
         known_denominator(loss_fn)
@@ -98,15 +98,15 @@ def _batches(
 
 
 def _weight(loss_fn: LossFunction, outputs: Tensor, targets: Tensor, num_samples: int) -> float:
-    """What a batch counts; all at once, it counts 1, so that nothing is rounded."""
+    """Weigh a batch; the whole set has weight 1, so that nothing is rounded."""
     if len(outputs) == num_samples:
         return 1.0
     return known_denominator(loss_fn)(outputs, targets)
 
 
 def _count_right(outputs: Tensor, targets: Tensor, loss_fn: LossFunction) -> tuple[int, int]:
-    """How many labels have the largest output, and of how many; 0 of 0 where there are none."""
-    # Class labels stand in a tensor without the dimension of the classes, the second one.
+    """Count the labels with the largest output, and all labels; 0, 0 without class labels."""
+    # Class labels have the shape of the outputs without the second dimension, the classes.
     if targets.is_floating_point() or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
         return 0, 0
     is_label = targets != getattr(loss_fn, "ignore_index", -100)

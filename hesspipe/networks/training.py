@@ -34,7 +34,7 @@ Row = dict[Any, Any]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained, and what is kept.
+    """How a network is trained, and which states are recorded and kept.
 
     Attributes
     ----------
@@ -43,14 +43,14 @@ class Schedule:
     num_steps : int
         Updates.
     batch_size : int or None
-        Samples in a batch; None is all of them (GD). The last batch of an epoch holds what
-        is left over, and its gradient is the mean over what it holds.
+        Samples in a batch; None is all of them (GD). The last batch of an epoch holds the
+        remaining samples, and its gradient is the mean over them.
     record_every, checkpoint_every : int
-        Steps between rows of the history, and between checkpoints; both also at step 0 and
-        at the last one.
+        Steps between rows of the history, and between checkpoints; both also at the first and
+        the last step.
     num_recorded : int or None
-        Training samples, the first ones, that a row of the history is measured on; None is all
-        of them. A record of all of CIFAR-10 would cost as much as a hundred steps of training.
+        Number of training samples, the first ones, that the history is measured on; None is all
+        of them. Measuring on all of CIFAR-10 would cost as much as a hundred steps of training.
     """
 
     step_size: float
@@ -68,7 +68,7 @@ class Schedule:
             )
 
     def is_due(self, step: int, every: int) -> bool:
-        """Whether something done `every` so many steps is done at this step."""
+        """Tell whether something is due at this step that is done every so many steps."""
         return step % every == 0 or step == self.num_steps
 
 
@@ -86,9 +86,9 @@ def train(
 ) -> pd.DataFrame:
     """Minimize a loss, keeping checkpoints on the way.
 
-    If `path_to_state` holds what an earlier, interrupted call left, training goes on from its
-    last record. On one machine with one number of threads the result is bit-identical to that
-    of an undisturbed call.
+    If `path_to_state` holds the state of an earlier, interrupted call, training resumes from its
+    last record. On the same machine with the same number of threads, the result is bit-identical
+    to that of an uninterrupted call.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def train(
     DataFrame
         step, train_loss, train_accuracy, test_loss, test_accuracy, gradient_norm; one row
         every `record_every` steps. Cross-entropies are means over samples, in nats; accuracies
-        are in [0, 1]; gradient_norm is that of the loss over the recorded training samples. What
-        does not exist (without held-out data, or without class labels) is None.
+        are in [0, 1]; gradient_norm is that of the loss over the recorded training samples.
+        Entries that are undefined (without held-out data or class labels) are None.
 
     Raises
     ------
@@ -154,19 +154,19 @@ def train(
 
 
 def state_folder(specification: Mapping[str, Any]) -> Path:
-    """Folder for the unfinished state of one training: equal specifications share it.
+    """Name the folder for the unfinished state of a training; equal specifications share it.
 
     Parameters
     ----------
     specification : mapping
-        JSON-like; everything that decides the numbers.
+        JSON-like: everything that affects the numbers.
     """
     text = json.dumps(specification, sort_keys=True)
     return Path(".hesspipe", "training", hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where a training's state keeps the checkpoint of a step."""
+    """Name the file of a step's checkpoint in a training's state."""
     return folder / f"step{step}.safetensors"
 
 
@@ -184,7 +184,7 @@ def _save(
 
 
 def _forget_records_before(step: int, folder: Path, schedule: Schedule) -> None:
-    """Remove the states of earlier records, but for the checkpoints to keep."""
+    """Remove the states of earlier records, except checkpoints to keep."""
     for earlier in _saved_steps(folder):
         if earlier < step and not schedule.is_due(earlier, schedule.checkpoint_every):
             checkpoint_path(folder, earlier).unlink(missing_ok=True)
@@ -195,7 +195,7 @@ def _saved_steps(folder: Path) -> list[int]:
 
 
 def _resume(model: nn.Module, folder: Path) -> tuple[int, list[Row]]:
-    """Load the newest readable checkpoint; its step, and the rows recorded before it."""
+    """Load the newest readable checkpoint; return its step and the rows recorded before it."""
     for step in sorted(_saved_steps(folder), reverse=True):
         path = checkpoint_path(folder, step)
         try:
@@ -211,7 +211,7 @@ def _resume(model: nn.Module, folder: Path) -> tuple[int, list[Row]]:
 def _batches(
     data: Dataset, schedule: Schedule, seed: int, start: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches from step `start` on; each epoch's order depends on its number alone."""
+    """Generate batches from step `start` on; an epoch's order depends on its number alone."""
     num_samples = len(data.train_inputs)
     if schedule.batch_size is None:
         while True:
@@ -239,7 +239,7 @@ def _check_finite(value: float, what: str, step: int, schedule: Schedule, folder
 def _evaluate(
     model: nn.Module, data: Dataset, loss_fn: LossFunction, step: int, num_recorded: int | None
 ) -> Row:
-    """One row of the history."""
+    """Measure one row of the history."""
     recorded = slice(num_recorded)
     train_loss, train_accuracy, gradient_norm = loss_accuracy_and_slope(
         model, data.train_inputs[recorded], data.train_targets[recorded], loss_fn

@@ -122,7 +122,7 @@ def test_cifar10_images_refuses_more_images_than_there_are_and_other_sources(tmp
 
 
 def archive(names: list[str]) -> bytes:
-    """A compressed archive of the files in a folder, as CIFAR-10's own."""
+    """Pack files into a compressed archive with one folder, as CIFAR-10 is published."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as packed:
         for name in names:
@@ -133,12 +133,12 @@ def archive(names: list[str]) -> bytes:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """A server of one folder that counts what it is asked for."""
+    """A server of one folder that records its requests."""
 
-    asked: list[str]
+    requests: list[str]
 
     def log_message(self, *_: object) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
 
 
 @pytest.fixture
@@ -147,12 +147,12 @@ def home_page(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
     folder = tmp_path / "server"
     folder.mkdir()
     (folder / "cifar.tar.gz").write_bytes(archive(list(FILES)))
-    handler = type("Counting", (Quiet,), {"asked": []})
+    handler = type("Counting", (Quiet,), {"requests": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}/cifar.tar.gz"
-    yield address, folder / "cifar.tar.gz", handler.asked
+    yield address, folder / "cifar.tar.gz", handler.requests
     server.shutdown()
     thread.join()
     server.server_close()
@@ -162,23 +162,23 @@ def md5(path: Path) -> str:
     return f"md5:{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}"
 
 
-def test_download_cifar10_unpacks_the_six_files_and_asks_once(tmp_path, home_page):
-    address, path, asked = home_page
+def test_download_cifar10_unpacks_the_six_files_and_downloads_once(tmp_path, home_page):
+    address, path, requests = home_page
     folder = tmp_path / "cifar10"
     for _ in range(2):
         download_cifar10(folder, address=address, checksum=md5(path))
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
-def test_download_cifar10_leaves_files_that_are_there(tmp_path, home_page):
-    address, path, asked = home_page
+def test_download_cifar10_keeps_existing_files(tmp_path, home_page):
+    address, path, requests = home_page
     folder = write_files(tmp_path / "cifar10", test_batch=None)
     (folder / "data_batch_1.bin").write_bytes(FILES["data_batch_3.bin"])
     download_cifar10(folder, address=address, checksum=md5(path))
     assert (folder / "data_batch_1.bin").read_bytes() == FILES["data_batch_3.bin"]
     assert (folder / "test_batch.bin").read_bytes() == FILES["test_batch.bin"]
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 def failure(folder: Path, address: str, checksum: str) -> str:

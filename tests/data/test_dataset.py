@@ -95,7 +95,7 @@ def test_gaussian_clusters_has_the_spread_that_its_settings_promise(half_width, 
     classes = [inputs[targets == c] for c in range(num_clusters)]
     within = torch.stack([points.var(0) for points in classes]).mean(0)
     means = torch.stack([points.mean(0) for points in classes])
-    # A class mean of n points scatters about its center by the variance within over n.
+    # A class mean of n points scatters around its center by the variance within over n.
     between = means.var(0) - within * num_clusters / num_points
     # The variance of uniform centers over that within a cluster; no unit is left in it.
     expected = half_width**2 / 3 / cluster_std**2
@@ -182,9 +182,9 @@ def test_read_dataset_refuses_a_checkpoint(tmp_path):
 def test_read_dataset_refuses_a_file_that_lacks_a_part(tmp_path, small, missing):
     path = tmp_path / "data.safetensors"
     tensors = {name: value for name, value in vars(small).items() if isinstance(value, Tensor)}
-    about = {"num_classes": "3", "settings": "{}"}
+    header = {"num_classes": "3", "settings": "{}"}
     tensors.pop(missing, None)
-    about.pop(missing, None)
-    write_tensors(tensors, path, about)
+    header.pop(missing, None)
+    write_tensors(tensors, path, header)
     with pytest.raises(DamagedFileError, match=f"not a dataset: .*{missing}"):
         read_dataset(path)

@@ -315,7 +315,7 @@ def test_read_digits_says_that_a_folder_is_missing(tmp_path):
 
 
 def refusal(folder: Path) -> str:
-    """The one line that refuses a folder's files, with the way out taken off."""
+    """The one line that refuses a folder's files, without the advice."""
     with pytest.raises(DigitsFileError) as caught:
         read_digits(folder)
     message = str(caught.value)
@@ -425,12 +425,12 @@ NO_SERVER = "http://127.0.0.1:9/"  # the port of the discard protocol
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder and notes what was asked for."""
+    """A handler that serves a folder and records its requests."""
 
-    asked: list[str]
+    requests: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         super().do_GET()
 
     def log_message(self, *_: object) -> None:
@@ -438,12 +438,12 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Mirror:
-    """A folder on an address of its own."""
+    """A server of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.asked: list[str] = []
-        handler = type("Noting", (Handler,), {"asked": self.asked})
+        self.requests: list[str] = []
+        handler = type("Noting", (Handler,), {"requests": self.requests})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder))
         self.address = f"http://127.0.0.1:{self.server.server_port}/"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
@@ -477,12 +477,12 @@ def test_download_digits_shows_its_progress(tmp_path, mirror, capsys):
     assert "100%" in capsys.readouterr().err
 
 
-def test_download_digits_asks_for_nothing_that_is_there(tmp_path, mirror):
+def test_download_digits_does_not_download_existing_files(tmp_path, mirror):
     folder = write_files(tmp_path / "mnist", suffix=".gz")
     download_digits(folder, mirrors=[NO_SERVER], checksums=SUMS)
     (folder / f"{TEST_IMAGES}.gz").unlink()
     download_digits(folder, mirrors=[mirror.address], checksums=SUMS)
-    assert mirror.asked == [f"/{TEST_IMAGES}.gz"]
+    assert mirror.requests == [f"/{TEST_IMAGES}.gz"]
 
 
 def test_download_digits_replaces_a_damaged_file(tmp_path, mirror):
@@ -490,7 +490,7 @@ def test_download_digits_replaces_a_damaged_file(tmp_path, mirror):
     (folder / f"{TRAIN_LABELS}.gz").write_bytes(b"damaged")
     download_digits(folder, mirrors=[mirror.address], checksums=SUMS)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == ARCHIVES
-    assert mirror.asked == [f"/{TRAIN_LABELS}.gz"]
+    assert mirror.requests == [f"/{TRAIN_LABELS}.gz"]
 
 
 def failed_download(folder: Path, mirrors: list[str]) -> str:
@@ -500,7 +500,7 @@ def failed_download(folder: Path, mirrors: list[str]) -> str:
     return str(caught.value)
 
 
-def test_download_digits_says_that_there_is_no_network(tmp_path, monkeypatch):
+def test_download_digits_reports_a_missing_network(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     first = f"{NO_SERVER}first/"
     assert failed_download(tmp_path, [first, NO_SERVER]) == (
@@ -518,7 +518,7 @@ def test_download_digits_refuses_another_checksum_and_leaves_nothing_behind(tmp_
     found = failed_download(folder, [mirror.address])
     reason = f"{mirror.address}{TRAIN_LABELS}.gz serves a file with another checksum"
     assert found.startswith(f"{folder / TRAIN_LABELS}.gz could not be downloaded ({reason});")
-    # Those before it are whole; of it there is nothing, not under another name either.
+    # The files before it are complete; of this one nothing is left, under any name.
     before = list(SUMS)[: list(SUMS).index(f"{TRAIN_LABELS}.gz")]
     assert sorted(path.name for path in folder.iterdir()) == sorted(before)
 
@@ -529,7 +529,7 @@ def test_download_digits_says_what_a_mirror_answers(tmp_path, mirror):
     assert f"({mirror.address}{TEST_LABELS}.gz answers with status 404);" in found
 
 
-def test_download_digits_goes_on_to_the_next_mirror(tmp_path, mirror):
+def test_download_digits_tries_the_next_mirror(tmp_path, mirror):
     (tmp_path / "other").mkdir()
     for name in (TRAIN_IMAGES, TEST_LABELS):
         (tmp_path / "other" / f"{name}.gz").write_bytes(b"something else")
@@ -539,7 +539,7 @@ def test_download_digits_goes_on_to_the_next_mirror(tmp_path, mirror):
         download_digits(tmp_path / "mnist", mirrors=mirrors, checksums=SUMS)
     finally:
         other.stop()
-    assert len(other.asked) == 4
+    assert len(other.requests) == 4
     found = {path.name: path.read_bytes() for path in (tmp_path / "mnist").iterdir()}
     assert found == ARCHIVES
 

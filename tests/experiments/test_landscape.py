@@ -83,10 +83,10 @@ def _inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_part_two_starts_at_the_end_of_part_one_to_the_last_bit() -> None:
     end, _ = read_tensors("lb0/step12.safetensors")
-    start, about = read_tensors("sb0/step0.safetensors")
+    start, header = read_tensors("sb0/step0.safetensors")
     assert all(torch.equal(start[name], end[name]) for name in end)
     assert start.keys() == end.keys()
-    assert '"starts_from": {"experiment": "lb", "step": 12}' in about["provenance"]
+    assert '"starts_from": {"experiment": "lb", "step": 12}' in header["provenance"]
     histories = [pd.read_parquet(f"{part}0/history.parquet") for part in ("lb", "sb")]
     pd.testing.assert_series_equal(
         histories[0].iloc[-1].drop("step"), histories[1].iloc[0].drop("step"),
@@ -94,8 +94,8 @@ def test_part_two_starts_at_the_end_of_part_one_to_the_last_bit() -> None:
     )  # fmt: skip
 
 
-def test_parts_of_one_seed_see_batches_in_orders_of_their_own() -> None:
-    # A continuation with the batches and steps of Part I would else repeat Part I's.
+def test_parts_of_one_seed_see_batches_in_different_orders() -> None:
+    # Otherwise a continuation with Part I's batch size would repeat the batches of Part I.
     first, _ = read_tensors("lb0/step12.safetensors")
     again = run("again", 0, Path("lb0/step0.safetensors"))
     found, _ = read_tensors("again0/step12.safetensors")

@@ -86,7 +86,7 @@ def test_unfinished_state_belongs_to_one_specification(
     assert run(path_to_dataset).path_to_state == run(path_to_dataset).path_to_state
 
 
-def test_changed_data_have_a_state_of_their_own(path_to_dataset: Path) -> None:
+def test_changed_data_have_another_state(path_to_dataset: Path) -> None:
     before = run(path_to_dataset).path_to_state
     write_dataset(make_dataset(**DATASET | {"seed": 1}), path_to_dataset)
     assert run(path_to_dataset).path_to_state != before

@@ -79,7 +79,7 @@ def test_align_units_finds_a_permuted_copy_exactly_at_zero_barrier(name, seed):
     permuted = permute_units(model, random_orders(model, 10 + seed))
     aligned = align_units(model, permuted)
     assert torch.equal(theta_of(aligned), theta_of(model))
-    # Its own answers are the labels, so that both copies are solutions.
+    # The labels are the network's predictions, so that both copies are solutions.
     train, test = normal(20, *SHAPES[name]), normal(5, *SHAPES[name], seed=3)
     data = Dataset(train, model(train).argmax(1), test, model(test).argmax(1), 3)
     coefficients = line_coefficients(10, 0)

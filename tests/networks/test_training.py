@@ -91,7 +91,7 @@ def test_checkpoints_are_kept_at_both_ends_and_periodically(tmp_path: Path) -> N
     )
 
 
-def test_every_epoch_holds_each_sample_once_in_an_order_of_its_own() -> None:
+def test_every_epoch_holds_each_sample_once_in_a_new_order() -> None:
     data = small_data(20)
     batches = training._batches(data, schedule(batch_size=8), seed=0, start=0)
     sizes, epochs = [], []
@@ -138,7 +138,7 @@ history.to_parquet(sys.argv[2] + "/done.parquet")
 """
 
 
-def test_killed_training_goes_on_with_identical_results(tmp_path: Path) -> None:
+def test_killed_training_resumes_with_identical_results(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[1])]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     subprocess.run([*command, str(undisturbed)], check=True)
@@ -154,7 +154,7 @@ def test_killed_training_goes_on_with_identical_results(tmp_path: Path) -> None:
         assert not (killed / "done.parquet").exists()
     started = time.time()
     subprocess.run([*command, str(killed)], check=True)
-    # It went on: what was there before the last start was not made again.
+    # It was resumed: files that existed before the last start were not written again.
     assert (killed / "step1000.safetensors").stat().st_mtime < started
     assert num_kills == 2
     for path in undisturbed.glob("step*.safetensors"):
@@ -198,7 +198,7 @@ def test_training_killed_three_times_at_random_moments_has_the_same_history(
     while num_kills < 3:
         saved = sorted(killed.glob("step*.safetensors"))
         with subprocess.Popen([*command, str(killed)]) as process:
-            # Not before it has gone on from what the last one left: then anywhere.
+            # Only after it has resumed from the previous state: then at any moment.
             while sorted(killed.glob("step*.safetensors")) == saved:
                 assert process.poll() is None
                 time.sleep(0.001)
@@ -218,7 +218,7 @@ def test_training_killed_three_times_at_random_moments_has_the_same_history(
         assert (undisturbed / name).read_bytes() == (killed / name).read_bytes()
 
 
-def test_training_goes_on_from_its_last_record(
+def test_training_resumes_from_its_last_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, options = small_data(), schedule(num_steps=30, checkpoint_every=30)
@@ -242,7 +242,7 @@ def test_training_goes_on_from_its_last_record(
     assert starts == [0, 18]
 
 
-def test_history_is_measured_on_the_first_samples_if_asked(tmp_path: Path) -> None:
+def test_history_is_measured_on_the_first_num_recorded_samples(tmp_path: Path) -> None:
     data, model = small_data(), network([4, 5, 3])
     options = schedule(num_recorded=7)
     last = train(model, data, options, seed=0, path_to_state=tmp_path, progress=False).iloc[-1]
@@ -255,7 +255,7 @@ def test_history_is_measured_on_the_first_samples_if_asked(tmp_path: Path) -> No
     assert last["test_loss"] == test_loss.item()
 
 
-def test_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_damaged_newest_checkpoint_is_skipped(tmp_path: Path) -> None:
     data, folders = small_data(), [tmp_path / "whole", tmp_path / "damaged"]
     for folder in folders:
         train(network([4, 5, 3]), data, schedule(), seed=0, path_to_state=folder, progress=False)
