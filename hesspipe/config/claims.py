@@ -164,7 +164,7 @@ class ResidualFadesClaim(_Claim, OfRun):
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectra of H and R at every step that has spectra."""
         steps = config.experiments[self.experiment].spectrum_steps
-        # Without any, the end: the check then says that the experiment has no spectra.
+        # Without any, the end, so that the missing spectra are reported.
         steps = steps or [config.experiments[self.experiment].last_step]
         return spectra([self.experiment], [self.seed], steps, (Matrix.HESSIAN, Matrix.RESIDUAL))
 

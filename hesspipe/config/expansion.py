@@ -131,7 +131,7 @@ def _expand_grids(section: str, found: Expansion) -> Raw:
 
 def _wrong_grid(place: str, name: str, values: Any) -> str | None:
     """Say what is wrong with the values of a grid, if anything is."""
-    wanted = _PLACEHOLDER.findall(name)
+    wanted = _PLACEHOLDER.findall(str(name))
     if not isinstance(values, Mapping):
         return f"{place}.for must be a mapping from placeholders to lists, got {values!r}"
     if set(wanted) != set(values) or not wanted:
@@ -155,7 +155,7 @@ def _grid(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, Raw]]:
 
 
 def _filled(value: Any, chosen: Mapping[str, Any]) -> Any:
-    """Replace placeholders; one that stands alone gives the value itself, a number say."""
+    """Replace placeholders; a text that is only a placeholder becomes the value, of its type."""
     if isinstance(value, Mapping):
         return {key: _filled(part, chosen) for key, part in value.items()}
     if isinstance(value, list):

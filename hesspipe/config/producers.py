@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hesspipe.config.figures import CurvesFigure
-from hesspipe.config.random_matrices import source_key
 from hesspipe.config.results import ResultKey, ResultKind
 
 if TYPE_CHECKING:
@@ -19,19 +18,6 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, ResultKey | list[ResultKey]]
 
-# Of each part of a random matrix's results, the parts that it is computed from.
-_SOURCE_INPUTS = {
-    "spectrum": (),
-    "samples": (),
-    "law": ("spectrum", "samples"),
-    "outliers": ("spectrum", "samples"),
-    "histogram": ("spectrum", "samples"),
-    "spikes": (),
-    "positions": (),
-    "fluctuations": (),
-    "spectra": (),
-    "parts": (),
-}
 _AT_A_CHECKPOINT = (
     ResultKind.SPECTRA,
     ResultKind.DENSITIES,
@@ -60,14 +46,11 @@ def inputs_of(key: ResultKey, config: Config) -> Inputs:
         - decompositions: spectra, outliers;
         - lines: dataset, start, end; aligned networks: dataset, reference, other;
         - planes: dataset, first_part, second_part, other;
-        - random matrices: the parts they are computed from, by name;
-        - curves: densities.
+        - curves: densities;
+        - datasets and random matrices: none.
     """
-    if key.kind is ResultKind.DATASETS:
+    if key.kind in (ResultKind.DATASETS, ResultKind.RANDOM_MATRICES):
         return {}
-    if key.kind is ResultKind.RANDOM_MATRICES:
-        parts = _SOURCE_INPUTS[key.group or ""]
-        return {part: source_key(key.experiment, part) for part in parts}
     if key.kind is ResultKind.CURVES:
         figure = config.figures[key.experiment]
         return {"densities": figure.densities() if isinstance(figure, CurvesFigure) else []}

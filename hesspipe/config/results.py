@@ -1,9 +1,8 @@
 """The results of the pipeline by name, and the path where each is stored.
 
-A `ResultKey` says which result is meant; its `path` says where it lies. The configuration's
-entries list what they read as keys (`reads`), experiments what they can produce (`produces`), and
-Snakemake's rules take their inputs and outputs from the same keys, so that a path is spelled in
-one place only.
+A `ResultKey` names a result, and its `path` is the file that holds it. Entries of the configuration
+list the keys that they read (`reads`) and that can be computed from them (`produces`), and
+Snakemake's rules take their inputs and outputs from the same keys: no path is spelled elsewhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """config.yaml as pydantic models: everything is checked before any job starts.
 
-No key that affects a result has a default. Every number that affects a result stands in
-config.yaml, next to its source, so that a default can neither hide there nor be written twice.
+No key that affects a result has a default: every number that affects a result is in config.yaml,
+next to its source.
 """
 
 from __future__ import annotations

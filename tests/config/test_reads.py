@@ -142,10 +142,7 @@ def test_reads_gives_the_results_in_the_order_of_the_entry(
             "reference": "checkpoints/mnist_basins_sb/seed0/step1500.safetensors",
             "other": "checkpoints/mnist_basins_sb/seed1/step1500.safetensors",
         }),
-        ("random_matrices/logistic_alpha1/law.parquet", {
-            "spectrum": "random_matrices/logistic_alpha1/spectrum.parquet",
-            "samples": "random_matrices/logistic_alpha1/samples.parquet",
-        }),
+        ("random_matrices/logistic_alpha1/law.parquet", {}),
     ],
 )  # fmt: skip
 def test_inputs_of_names_what_the_job_reads(path: str, expected: dict[str, Any]) -> None:

@@ -350,12 +350,12 @@ def leaves(value: Any, place: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize(("place", "value", "expected"), MISTAKES)
-def test_validate_config_says_a_mistake_in_one_line(place, value, expected):
+def test_validate_config_reports_a_mistake_in_one_line(place, value, expected):
     assert message(edit(valid(), place, value)) == f"some.yaml: {place} {expected}"
 
 
 @pytest.mark.parametrize(("place", "value", "expected"), MISTAKEN_ENTRIES)
-def test_validate_config_says_a_broken_reference_in_one_line(place, value, expected):
+def test_validate_config_reports_a_broken_reference_in_one_line(place, value, expected):
     raw = valid()
     if place == f"{NOISY}.spectra.matrices":
         del raw["claims"]["more"]
@@ -379,7 +379,7 @@ def test_validate_config_says_a_broken_reference_in_one_line(place, value, expec
         ),
     ],
 )
-def test_validate_config_says_which_keys_of_a_source_do_not_fit(changes, expected):
+def test_validate_config_reports_which_keys_of_a_source_do_not_fit(changes, expected):
     raw = valid()
     raw["datasets"]["digits"].update(changes)
     (line,) = message(raw).splitlines()
@@ -394,7 +394,7 @@ def test_validate_config_says_which_keys_of_a_source_do_not_fit(changes, expecte
         {"source": "folder", "num_train": 60000},
     ],
 )
-def test_validate_config_takes_every_source_of_digits(changes):
+def test_validate_config_accepts_every_source_of_digits(changes):
     raw = valid()
     raw["datasets"]["digits"].update(changes)
     assert validate_config(raw).datasets["digits"].model_dump() == raw["datasets"]["digits"]
@@ -427,7 +427,7 @@ def test_validate_config_refuses_an_alexnet_that_does_not_fit(key, value, expect
         ("planes", {"figures.around": "plane_to_seed1, seed 0"}),
     ],
 )
-def test_validate_config_wants_the_settings_of_what_is_read(section, readers):
+def test_validate_config_requires_the_settings_of_what_is_read(section, readers):
     raw = valid()
     del raw[section]
     assert message(raw).splitlines() == [
@@ -437,7 +437,7 @@ def test_validate_config_wants_the_settings_of_what_is_read(section, readers):
     ]
 
 
-def test_validate_config_wants_the_eigenvalues_of_a_table_of_sharpness():
+def test_validate_config_requires_the_eigenvalues_of_a_table_of_sharpness():
     raw = edit(valid(), f"{PART}.matrix_free.eigenpairs.num_largest", 2)
     del raw["experiments"]["part_one"]["matrix_free"]
     assert message(raw).splitlines() == [
@@ -449,7 +449,7 @@ def test_validate_config_wants_the_eigenvalues_of_a_table_of_sharpness():
 
 
 @pytest.mark.parametrize("name", ["part_one", "part_two"])
-def test_validate_config_refuses_to_go_on_from_or_with_a_saved_state(name, tmp_path):
+def test_validate_config_refuses_to_continue_from_or_with_a_saved_state(name, tmp_path):
     save_file({"weight": np.zeros(1)}, tmp_path / "state.safetensors")
     saved = {"algorithm": "saved", "path": str(tmp_path / "state.safetensors")}
     raw = edit(valid(), f"experiments.{name}.training", saved)
@@ -458,14 +458,14 @@ def test_validate_config_refuses_to_go_on_from_or_with_a_saved_state(name, tmp_p
     assert expected in message(raw).splitlines()
 
 
-def test_validate_config_refuses_an_alexnet_on_inputs_that_are_no_images():
+def test_validate_config_refuses_an_alexnet_on_inputs_that_are_not_images():
     raw = edit(valid(), f"{SLOW}.model", valid()["experiments"]["part_one"]["model"])
     lines = message(raw).splitlines()
     expected = f"{SLOW}.model.kind must be 'mlp' for inputs that are not images, got 'alexnet'"
     assert lines[0] == f"some.yaml: {expected}"
 
 
-def test_validate_config_refuses_a_convnet_on_inputs_that_are_no_images():
+def test_validate_config_refuses_a_convnet_on_inputs_that_are_not_images():
     assert message(edit(valid(), f"{IMAGES}.dataset", "blobs")) == (
         f"some.yaml: {IMAGES}.model.kind must be 'mlp' for inputs that are not images, "
         "got 'convnet'"
@@ -473,7 +473,7 @@ def test_validate_config_refuses_a_convnet_on_inputs_that_are_no_images():
 
 
 @pytest.mark.parametrize(("dataset", "model"), [("digits", "mlp"), ("digits", "convnet")])
-def test_validate_config_refuses_a_table_of_what_has_no_clusters(dataset, model):
+def test_validate_config_refuses_a_table_of_experiments_without_clusters(dataset, model):
     raw = edit(valid(), f"{IMAGES}.dataset", dataset)
     if model == "mlp":
         edit(raw, f"{IMAGES}.model", raw["experiments"]["slow"]["model"])
@@ -494,7 +494,7 @@ def test_validate_config_refuses_a_rule_that_is_not_counted(place, rule):
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("section", ["datasets", "experiments", "figures", "tables", "claims"])
-def test_validate_config_refuses_a_name_that_is_no_file_name(section, name):
+def test_validate_config_refuses_a_name_that_is_not_a_file_name(section, name):
     raw = valid()
     raw[section][name] = next(iter(raw[section].values()))
     assert message(raw) == (
@@ -503,7 +503,7 @@ def test_validate_config_refuses_a_name_that_is_no_file_name(section, name):
     )
 
 
-def test_validate_config_says_each_of_several_mistakes():
+def test_validate_config_reports_each_of_several_mistakes():
     raw = edit(valid(), f"{SLOW}.training.step_size", -1.0)
     edit(raw, f"{NOISY}.seeds", [])
     edit(raw, "figures.tops.rule", "knee")
@@ -514,7 +514,7 @@ def test_validate_config_says_each_of_several_mistakes():
     ]
 
 
-def test_validate_config_says_each_of_several_broken_references():
+def test_validate_config_reports_each_of_several_broken_references():
     raw = edit(valid(), f"{SLOW}.dataset", "nowhere")
     edit(raw, "figures.ends.experiment", "nothing")
     edit(raw, "claims.flat.seed", 9)
@@ -529,7 +529,7 @@ def test_validate_config_says_each_of_several_broken_references():
 
 
 @pytest.mark.parametrize("value", [None, {"qq": 1}, -7, 2.5, math.nan, True])
-def test_validate_config_speaks_no_jargon_wherever_the_mistake_is(value):
+def test_validate_config_uses_no_jargon_wherever_the_mistake_is(value):
     for place in leaves(valid()):
         key = place.removeprefix(".")
         try:
@@ -547,7 +547,7 @@ def test_validate_config_refuses_null_and_mapping_wherever_neither_belongs(value
         if value is None and key.endswith(
             (".starts_from", ".num_recorded", ".matrix_free.batch_size")
         ):
-            continue  # there null has a meaning of its own
+            continue  # null is a value there
         assert f"some.yaml: {key} must be " in message(edit(valid(), key, value))
 
 
@@ -576,14 +576,14 @@ def test_validate_config_does_not_take_a_checkpoint_step_for_a_spectrum_step():
         ("claims", {}),
     ],
 )
-def test_validate_config_takes_the_bounds_themselves(place, value):
+def test_validate_config_accepts_the_bounds_themselves(place, value):
     section = validate_config(edit(valid(), place, value)).model_dump()
     for part in place.split("."):
         section = section[part]
     assert section == value
 
 
-def test_validate_config_gives_what_cannot_be_changed():
+def test_validate_config_gives_a_frozen_configuration():
     config = validate_config(valid())
     with pytest.raises(ValueError, match="frozen"):
         config.outliers.num_candidates = 3
@@ -624,7 +624,7 @@ def test_load_config_names_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "kind"), [("- a\n- b\n", "list"), ("", "NoneType"), ("just text", "str"), ("3", "int")]
 )
-def test_load_config_refuses_what_is_no_mapping(tmp_path, text, kind):
+def test_load_config_refuses_what_is_not_a_mapping(tmp_path, text, kind):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -632,7 +632,7 @@ def test_load_config_refuses_what_is_no_mapping(tmp_path, text, kind):
     assert str(caught.value) == f"{path} must hold a mapping, got {kind}"
 
 
-def test_load_config_says_where_yaml_breaks(tmp_path):
+def test_load_config_reports_where_yaml_breaks(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("datasets:\n  a: 1\n  b: [1, 2\nfigures: {}\n")
     with pytest.raises(ConfigError) as caught:
@@ -724,7 +724,7 @@ def test_load_config_changes_nothing_but_the_width_in_figure_3(repository_config
         ("experiments", {}, "must be a mapping of at least 1, got {}"),
     ],
 )
-def test_validate_config_says_one_thing_of_one_key(place, value, what):
+def test_validate_config_reports_each_key_once(place, value, what):
     (line,) = message(edit(valid(), place, value)).splitlines()
     assert line.startswith(f"some.yaml: {place} {what}")
 
@@ -754,7 +754,7 @@ def test_validate_config_refuses_sources_of_another_kind() -> None:
         validate_config(raw)
 
 
-def test_validate_config_wants_the_settings_of_directions_where_they_are_read() -> None:
+def test_validate_config_requires_the_settings_of_directions_where_they_are_read() -> None:
     raw = yaml.safe_load(VALID)
     del raw["directions"]
     validate_config(raw)
