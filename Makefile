@@ -40,7 +40,7 @@ docs: $(VENV)/.installed
 adopt: $(VENV)/.installed
 	snakemake --dry-run --quiet all
 
-# Side by side with curvlinops, hessian-eigenthings and PyHessian, in an environment of its own.
+# Side by side with curvlinops, hessian-eigenthings and PyHessian, in a separate environment.
 benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/dense_hessian.py
 	.venv-benchmarks/bin/python benchmarks/exact_spectra.py
@@ -55,11 +55,11 @@ benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python -m pip install --quiet --no-deps --requirement envs/benchmarks.txt
 	touch $@
 
-# The figures and tables that the README shows.
+# The figures and tables that the README and the documentation show.
 gallery:
 	mkdir -p docs/gallery
 	cp figures/*.png docs/gallery/
-	$(VENV)/bin/python -m hesspipe.workflow.readme
+	$(VENV)/bin/python -m hesspipe.workflow.pages README.md docs/*.md
 
 # After a change of pyproject.toml that needs new versions.
 constraints: $(VENV)/.installed

@@ -7,6 +7,7 @@ logs and records of a job                              `workflow.jobs`
 where each output comes from                           `workflow.origins`
 restored files: adopted, or set aside                  `workflow.adopt`
 the stages of dvc.yaml, and the folders that they own  `workflow.stages`
-tables in Markdown pages, filled from results          `workflow.readme`
+tables in Markdown pages, filled from results          `workflow.pages`
+the digests of code and configuration, for DVC         `workflow.sources`
 =====================================================  ====================
 """

@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,9 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
     config : dict
         The configuration as Snakemake has merged it.
     expected : iterable of str
-        Every output that the configuration names. Below DVC, which records whole folders, other
-        files are set aside, too: they are left over from another configuration.
+        Every output that the configuration names. In a stage of DVC, which records whole folders,
+        other files are set aside, too: they are left over from another configuration. Those that
+        .dvcignore names stay.
 
     Raises
     ------
@@ -66,9 +68,10 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
     if "DVC_STAGE" in os.environ:
         make_folders()
         known = set(expected)
-        left_over = [path for path in outputs_on_disk() if path not in known]
-        _set_aside(left_over, "left over from another configuration")
-        forget_absent(path for path in recorded_outputs() if path not in known)
+        left_over = {path for path in outputs_on_disk() if path not in known}
+        _set_aside(sorted(left_over - _ignored(left_over)), "left over from another configuration")
+        recorded = {path for path in recorded_outputs() if path not in known}
+        forget_absent(recorded - _ignored(recorded))
     unsettled = unsettled_outputs()
     if unsettled:
         done = subprocess.run(
@@ -79,6 +82,14 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
         print(done.stdout, end="", file=sys.stderr)
         if done.returncode:
             raise RuntimeError(f"restored files cannot be judged: {done.stderr.strip()}")
+
+
+def _ignored(paths: Iterable[str]) -> set[str]:
+    """Find the paths that .dvcignore names; its patterns here are all relative to its folder."""
+    file = Path(".dvcignore")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    patterns = [line.lstrip("/") for line in lines if line and not line.startswith("#")]
+    return {path for path in paths if any(fnmatch(path, f"{one}*") for one in patterns)}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Fill the README's tables from the results, so that no number there is copied by hand.
+"""Fill the tables of Markdown pages from the results, so that no number is copied by hand.
+
+    python -m hesspipe.workflow.pages README.md docs/*.md
+
+A page says where a table goes, and which columns and rows of which file it shows:
 
 <!-- table tables/width.csv: experiment, num_parameters as P, where matrix = hessian -->
 (filled in)
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +61,13 @@ def fill_tables(text: str, root: Path) -> str:
 def _filled(match: re.Match[str], root: Path) -> str:
     path = root / match["path"]
     if not path.exists():
-        raise FileNotFoundError(f"{match['path']} must exist to fill the README; run `make paper`")
+        raise FileNotFoundError(f"{match['path']} must exist to fill a page; run `make paper`")
     table = _read(path)
     chosen = dict(part.partition(" as ")[::2] for part in match["columns"].split(", "))
     missing = set(chosen) - set(table.columns)
     if missing:
         raise ValueError(
-            f"{match['path']} must have the columns that the README shows, got none named "
+            f"{match['path']} must have the columns that the page shows, got none named "
             f"{', '.join(sorted(missing))}; there are {', '.join(table.columns)}"
         )
     if match["column"]:
@@ -105,5 +110,8 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path("README.md")
-    write_text(fill_tables(readme.read_text(encoding="utf-8"), Path()), readme)
+    for page in map(Path, sys.argv[1:]):
+        text = page.read_text(encoding="utf-8")
+        filled = fill_tables(text, Path())
+        if filled != text:
+            write_text(filled, page)

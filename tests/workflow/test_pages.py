@@ -1,4 +1,4 @@
-"""The README's tables, filled from the results."""
+"""The tables of Markdown pages, filled from the results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hesspipe.workflow.readme import fill_tables
+from hesspipe.workflow.pages import fill_tables
 
 TABLE = """kind,count,size
 a,12345,0.000012345
@@ -62,7 +62,7 @@ def test_fill_tables_reads_entries_by_name(root: Path) -> None:
 
 
 def test_missing_table_and_unknown_column_are_told(root: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"other\.csv must exist to fill the README"):
+    with pytest.raises(FileNotFoundError, match=r"other\.csv must exist to fill a page"):
         fill_tables(marked("kind", path="other.csv"), root)
     with pytest.raises(ValueError, match="got none named shape; there are kind, count, size"):
         fill_tables(marked("shape"), root)
