@@ -14,9 +14,8 @@ from hesspipe.curvature.class_means import (
     squared_overlaps,
 )
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.curvature.operators import OPERATORS
+from hesspipe.curvature.spectra import eigenpairs
 from hesspipe.experiments.loading import load_objective
-from hesspipe.linalg.eigenpairs import eigenpairs
 from hesspipe.tables.store import Result
 
 
@@ -49,11 +48,7 @@ def measure_directions(
     """
     objective, provenance = load_objective(path_to_dataset, path_to_checkpoint, model)
     num_pairs = provenance["num_classes"] + num_beyond
-    pairs = eigenpairs(
-        OPERATORS[Matrix.HESSIAN](objective),
-        num_largest=num_pairs,
-        tolerance=tolerance,
-    )
+    pairs = eigenpairs(objective, Matrix.HESSIAN, num_largest=num_pairs, tolerance=tolerance)
     vectors = pairs.eigenvectors.flip(1)
     columns, ranks = {}, {}
     for name, group in direction_groups(class_mean_gradients(objective)).items():

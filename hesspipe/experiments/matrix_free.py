@@ -18,6 +18,8 @@ from hesspipe.curvature.spectra import density as estimate
 from hesspipe.curvature.spectra import eigenpairs as find
 from hesspipe.experiments.loading import load_objective
 from hesspipe.files import digest
+from hesspipe.linalg.density import Density
+from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.tables.store import Result
 
 
@@ -79,27 +81,15 @@ def estimate_density(
         size = operator.shape[0]
     settings = {**density, "num_steps": min(density["num_steps"], size)}
     found = estimate(operator, matrix, progress=True, **settings)
-    num_probes, num_nodes = found.nodes.shape
-    table = pd.DataFrame(
-        {
-            "probe": torch.arange(num_probes).repeat_interleave(num_nodes).numpy(),
-            "node": found.nodes.flatten().numpy(),
-            "weight": found.weights.flatten().numpy(),
-        }
-    )
-    return Result(
-        "density",
-        table,
-        provenance
-        | {
-            "matrix": matrix,
-            "method": "stochastic Lanczos quadrature",
-            "group": group,
-            "patterns": None if patterns is None else list(patterns),
-            "num_parameters": size,
-            "density": dict(density),
-        },
-    )
+    provenance |= {
+        "matrix": matrix,
+        "method": "stochastic Lanczos quadrature",
+        "group": group,
+        "patterns": None if patterns is None else list(patterns),
+        "num_parameters": size,
+        "density": dict(density),
+    }
+    return Result("density", _density_table(found), provenance)
 
 
 def find_eigenpairs(
@@ -152,26 +142,36 @@ def find_eigenpairs(
         [path_to_dataset, path_to_checkpoint, *user_code],
     )
     found = find(objective, matrix, progress=True, state=state, **eigenpairs)
-    num_smallest, num_largest = eigenpairs["num_smallest"], eigenpairs["num_largest"]
-    size = objective.num_parameters
-    table = pd.DataFrame(
+    provenance |= {
+        "matrix": matrix,
+        "method": "thick-restart Lanczos",
+        "num_products": found.num_products,
+        "eigenpairs": dict(eigenpairs),
+    }
+    num_smallest, size = eigenpairs["num_smallest"], objective.num_parameters
+    return Result("eigenpairs", _eigenpair_table(found, num_smallest, size), provenance)
+
+
+def _density_table(found: Density) -> pd.DataFrame:
+    num_probes, num_nodes = found.nodes.shape
+    return pd.DataFrame(
+        {
+            "probe": torch.arange(num_probes).repeat_interleave(num_nodes).numpy(),
+            "node": found.nodes.flatten().numpy(),
+            "weight": found.weights.flatten().numpy(),
+        }
+    )
+
+
+def _eigenpair_table(found: Eigenpairs, num_smallest: int, size: int) -> pd.DataFrame:
+    num_largest = len(found.eigenvalues) - num_smallest
+    return pd.DataFrame(
         {
             "end": ["smallest"] * num_smallest + ["largest"] * num_largest,
             "rank": [*range(num_smallest), *range(size - num_largest, size)],
             "eigenvalue": found.eigenvalues.numpy(),
             "residual_norm": found.residual_norms.numpy(),
         }
-    )
-    return Result(
-        "eigenpairs",
-        table,
-        provenance
-        | {
-            "matrix": matrix,
-            "method": "thick-restart Lanczos",
-            "num_products": found.num_products,
-            "eigenpairs": dict(eigenpairs),
-        },
     )
 
 

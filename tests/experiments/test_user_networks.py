@@ -108,3 +108,17 @@ def test_import_state_gives_a_checkpoint_like_that_of_a_training() -> None:
     objective = hesspipe.Objective(network.double(), nn.MSELoss(), points)
     expected = hesspipe.spectrum(objective, "ggn").eigenvalues.numpy()
     assert abs(table["eigenvalue"].to_numpy() - expected).max() <= 1e-13 * abs(expected).max()
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_import_state_refuses_a_file_of_torch_save_in_one_line(is_zip: bool) -> None:
+    write_dataset(user_data("points", number=12), "data.safetensors")
+    network = build_network(torch.ones(2, 3).double(), None, 5, REGRESSION, torch.float64)
+    torch.save(network.state_dict(), "state.pt", _use_new_zipfile_serialization=is_zip)
+    message = r"must be a safetensors file, got 'state.pt', which is a PyTorch file; convert it"
+    with pytest.raises(ValueError, match=message) as caught:
+        import_state(
+            path_to_dataset="data.safetensors", path_to_state="state.pt", experiment="mine",
+            seed=7, model=REGRESSION, training={"algorithm": "saved", "path": "state.pt"},
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
