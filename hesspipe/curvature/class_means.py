@@ -1,9 +1,9 @@
-"""Class-mean gradients of the outputs, and how much of other vectors lies in their span.
+"""Class-mean gradients of the outputs, and overlaps of other vectors with their span.
 
     delta_cj = mean of df_j(theta; x_n)/dtheta over the samples n of class c
 
 G is a mean of J_n^T S_n J_n. If the samples of a class share their gradients J_n, G acts within the
-span of their class means alone, and so do its outliers.
+span of their class means only, and its outliers lie in that span.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ not change with the parameters of earlier layers, and what remains of the second
     G                  = sum_n A_n^T diag(sign_n) A_n,   A_n = T_n^T J_n,   S_n = T_n diag T_n^T
     H                  = R + G
 
-Because H is assembled as a sum here, H = G + R tests nothing; `hesspipe.curvature.dense` compares
+Because H is a sum here, H = G + R is not a test; `hesspipe.curvature.dense` compares
 every matrix with a product that differentiates the loss and forms no matrix.
 
 For each pair of layers the cheaper of two derivatives is computed:

@@ -167,7 +167,7 @@ def _check_gram(
         cotangents = (factors.directions @ by_sample).squeeze(2)
         vector += columns.combine_gradients(objective, cotangents)
     if len(factors.sizes):
-        # S on both, so that no column of F gets a huge weight.
+        # S on both sides, so that no column of F gets a huge weight.
         units = weights[num_sampled : num_sampled + len(factors.sizes)] * factors.sizes.sqrt()
         vector[factors.positions] += factors.rotation @ units
         units = units / (2 * factors.sizes).sqrt()

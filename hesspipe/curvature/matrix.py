@@ -37,7 +37,7 @@ class Matrix(StrEnum):
     def has_decay(self) -> bool:
         """Whether weight decay adds to the matrix's diagonal.
 
-        The penalty is quadratic in the parameters: its second derivative is a part of H and of G,
-        and nothing of it is left for R.
+        The penalty is quadratic in the parameters: its second derivative is part of H and G, and
+        not of R.
         """
         return self is not Matrix.RESIDUAL

@@ -20,7 +20,7 @@ from hesspipe.curvature.layers import chunks
 from hesspipe.curvature.products import pull_back
 from hesspipe.seeding import probe
 
-# Numbers that one pass should move: more leave the cache, fewer leave the cores idle.
+# Numbers per pass: more do not fit into the cache, fewer leave the cores idle.
 _PASS_NUMBERS = 2**21
 
 # Tangents of pre-activations, (B, n, U, S), to tangents of later patches, (B, n, K, S').
@@ -36,7 +36,7 @@ def pusher(patches: Tensor, delta: Tensor) -> Push | None:
     Parameters
     ----------
     patches : Tensor, shape (n, K, S')
-        With a graph behind them.
+        With a graph.
     delta : Tensor, shape (n, U, S)
         The leaf to move.
 
@@ -194,12 +194,12 @@ def _moved_patches(
 
 
 def _num_at_once(numbers: int) -> int:
-    """How many tangents of that many numbers to move in one pass."""
+    """Number of tangents of this size to compute in one pass."""
     return max(1, _PASS_NUMBERS // numbers)
 
 
 def _sum_over_samples(slopes: Tensor, patches: Tensor) -> Tensor:
-    """Add d a^T up over samples and positions: (B, O, K)."""
+    """Sum d a^T over samples and positions: (B, O, K)."""
     if slopes.shape[2] == 1:
         return slopes.squeeze(2).mT @ patches.squeeze(3)
     return (slopes @ patches.mT).sum(1)

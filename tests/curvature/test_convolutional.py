@@ -108,7 +108,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def is_applicable(objective: Objective) -> bool:
-    """Whether the structure that the method needs is found."""
+    """Whether the network has the structure that the method needs."""
     found = layers.find_layers(objective)
     return bool(found) and layers.is_piecewise_linear(objective, found)
 
@@ -363,7 +363,7 @@ class UsedElsewhere(Wrapped):
 
 
 class Centered(Wrapped):
-    """Each sample's outputs depend on the whole batch."""
+    """The outputs of each sample depend on the whole batch."""
 
     def between(self, hidden: Tensor) -> Tensor:
         return torch.relu(hidden - hidden.mean(0))

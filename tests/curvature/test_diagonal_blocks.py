@@ -1,4 +1,4 @@
-"""A diagonal block is the rows and columns of its members and nothing else."""
+"""A diagonal block consists of the rows and columns of its members."""
 
 from __future__ import annotations
 

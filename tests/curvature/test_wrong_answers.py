@@ -75,7 +75,7 @@ BATCHED = {
 @pytest.mark.parametrize("loss", BATCHED)
 @pytest.mark.parametrize("splits", [[4, 4, 3], [1, 9, 1]])
 def test_batches_are_weighted_by_the_denominator_of_the_loss(loss: str, splits: list[int]) -> None:
-    # Items 1 and 2: curvlinops weighs by size, hessian-eigenthings by number.
+    # Items 1 and 2: curvlinops weights by size, hessian-eigenthings by number.
     (loss_fn, targets), inputs = BATCHED[loss], normal(11, 4)
     model = network([4, 3, 3], "tanh")
     batches = list(zip(inputs.split(splits), targets.split(splits), strict=True))

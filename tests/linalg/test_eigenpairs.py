@@ -113,7 +113,7 @@ def test_products_with_too_much_rounding_are_not_called_converged() -> None:
             return product + 1e-9 * product.norm() * normal(len(vector), seed=self.num_products)
 
     operator = Noisy(matrix_with(SPECTRA["outliers at both ends"].double()))
-    # Its asymmetry is below what is refused: the noise only shows in the true residuals.
+    # Its asymmetry is not refused: the noise only appears in the true residuals.
     with pytest.raises((NotConvergedError, ValueError)):
         eigenpairs(operator, num_largest=3, tolerance=1e-10)
 
@@ -135,7 +135,7 @@ def test_interrupted_search_resumes_and_ends_the_same(tmp_path: Path) -> None:
             assert state.exists()
             num_interruptions += 1
     assert num_interruptions >= 2
-    assert operator.num_products < whole.num_products - 50  # what was done is not done again
+    assert operator.num_products < whole.num_products - 50  # finished work is not repeated
     assert torch.equal(found.eigenvalues, expected.eigenvalues)
     assert torch.equal(found.eigenvectors, expected.eigenvectors)
     assert not state.exists()

@@ -55,7 +55,7 @@ def test_tracked_components_are_those_of_a_missing_eigenvector() -> None:
         actual = basis.vectors[: basis.size + 1] @ vector / (start @ vector)
         followed = torch.from_numpy(basis._components[row, : basis.size + 1])
         assert (actual - followed).norm() <= 1e-11 * actual.norm()
-        # What an eigenvector has in common with the start is below the bound.
+        # The component of the start along an eigenvector is below the bound.
         assert float((start @ vector).abs()) <= basis.hidden[row] * (1 + 1e-11)
 
 
@@ -83,7 +83,7 @@ def test_locked_vectors_stay_and_the_search_continues_orthogonal_to_them() -> No
     for _ in range(25):
         basis.extend()
     assert torch.equal(basis.vectors[0], locked)
-    # The locked eigenvalue is found no more; the next one is.
+    # The locked eigenvalue is not found again; the next one is.
     assert basis.ritz().values[-1] == pytest.approx(1.5, abs=1e-6)
     basis.unlock()
     assert basis.ritz().values[-1] == pytest.approx(3.0, abs=1e-10)

@@ -39,7 +39,7 @@ def test_estimates_have_no_bias_and_true_standard_errors(name: str) -> None:
 
 
 def test_large_directions_make_the_errors_small() -> None:
-    """The guard of Q: plain averages over random signs vary some 10 times as much."""
+    """The guard of Q: plain averages over random signs vary about 10 times as much."""
     found = repeat(SPECTRA["outliers"])
     spread = torch.tensor([one.trace.value for one in found]).std()
     # Hutchinson's variance for random signs is 2 (||A||_F^2 - sum of A_ii^2), per vector.

@@ -114,7 +114,7 @@ class LastState(nn.Module):
 
 
 def build(architecture: str, activation: str, seed: int) -> nn.Module:
-    """A network in float64 at a drawn point, in evaluation mode."""
+    """A network in float64 at a random point, in evaluation mode."""
     model = ARCHITECTURES[architecture](ACTIVATIONS[activation]).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -179,7 +179,7 @@ def test_any_objective_has_the_matrices_of_the_reference(
     data = batched(inputs, targets, splits_of(num_samples, cuts))
     objective = Objective(model, LOSSES[loss], data, dtype=dtype)
     vectors = normal(2, objective.num_parameters, seed=seed)
-    # Rounding is that of terms that cancel: a layer norm of nearly equal numbers enlarges it.
+    # Cancellation determines the rounding: a layer norm of nearly equal numbers amplifies it.
     scale = max(float(matrix.norm()) for matrix in expected.values()) + 1e-3
     tolerance = 1e3 * torch.finfo(dtype).eps * scale
     for name, matrix in expected.items():

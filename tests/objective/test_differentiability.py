@@ -43,7 +43,7 @@ class ConstantSlope(Square):
 
 
 class OnceOnly(Square):
-    """Declares it, but torch.autograd.grad does not reach the node that would raise."""
+    """Declared, but torch.autograd.grad does not reach the node that would raise."""
 
     @staticmethod
     @once_differentiable
@@ -114,7 +114,7 @@ def checkpointed(use_reentrant: bool) -> Any:
     return partial(checkpoint, torch.tanh, use_reentrant=use_reentrant)
 
 
-# Of the reentrant kind, which warns wherever nothing is differentiated.
+# The reentrant version, which warns if nothing is differentiated.
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_checkpointing_is_correct_or_refused() -> None:
     model = Applied(checkpointed(False)).double()
@@ -158,7 +158,7 @@ def test_loss_without_a_gradient_is_refused() -> None:
 
 
 class Detaching(nn.Module):
-    """Its gradient is not the derivative of what it computes."""
+    """The gradient is not the derivative of the function."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ def test_parameters_that_are_used_in_another_way_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"got first.weight used in another way.*weight_decay"):
         Objective(model, penalized, DATA)
-    # A constant as long as it is not varied.
+    # Constant, because it is not varied.
     frozen = Objective(model, penalized, DATA, parameters=["last.*", "first.bias"])
     plain = Objective(model, nn.CrossEntropyLoss(), DATA, parameters=["last.*", "first.bias"])
     assert_close(hesspipe.hessian_matrix(frozen), hesspipe.hessian_matrix(plain))

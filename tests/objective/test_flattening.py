@@ -1,4 +1,4 @@
-"""Flat vectors of named tensors: the order, and the way back."""
+"""Flat vectors of named tensors: order and inverse."""
 
 from __future__ import annotations
 

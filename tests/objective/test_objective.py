@@ -244,7 +244,7 @@ def test_patterns_without_a_match_are_refused(patterns: Any, message: str) -> No
 
 
 class TwoSided(nn.Module):
-    """Two inputs; several outputs of several shapes."""
+    """Two inputs; several outputs of different shapes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -476,7 +476,7 @@ def test_spectral_norm_in_evaluation_mode_is_correct() -> None:
 
 
 def test_spectral_norm_in_training_mode_is_refused() -> None:
-    # Each evaluation moves its buffers on.
+    # Each evaluation changes its buffers.
     torch.manual_seed(0)
     layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
     with pytest.raises(ValueError, match=r"buffer parametrizations|differs between two eval"):

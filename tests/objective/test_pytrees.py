@@ -78,7 +78,7 @@ def test_split_inverts_join_outputs(outputs: Any) -> None:
     assert type(back) is type(outputs)
     pairs = list(zip(named_tensors(back, ""), named_tensors(outputs, ""), strict=True))
     assert all(name == other and torch.equal(a, b) for (name, a), (other, b) in pairs)
-    # Some of the samples alone.
+    # Only some of the samples.
     first = layout.split(rows[:2])
     assert all(len(tensor) == 2 for _, tensor in named_tensors(first, ""))
 
