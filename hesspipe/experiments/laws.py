@@ -75,17 +75,13 @@ def compare_with_laws(
     nonzero = eigenvalues[num_zero:]
     bulk = nonzero[len(left) : len(nonzero) - len(right)]
     lower, upper = law.edges()
-    chosen = np.unique(np.linspace(0, len(bulk) - 1, num_positions).round().astype(int))
-    summary = {
+    provenance = {
+        **spectrum.provenance,
         "num_zero_predicted": num_zero,
         "lower_edge": lower,
         "upper_edge": upper,
-        "smallest": float(bulk[0]),
-        "largest": float(bulk[-1]),
-        "distance": _distance(law.cdf(bulk[chosen]), chosen, len(bulk), law.mass_at_zero),
-        "plain_distance": _distance(plain.cdf(bulk[chosen]), chosen, len(bulk), plain.mass_at_zero),
+        **_summarize(bulk, law, plain, num_positions),
     }
-    provenance = {**spectrum.provenance, **summary}
     low, high = max(lower, 1e-6 * upper), max(upper, plain.upper_edge)
     return (
         Result("law", _law_table(law, plain, low, high, num_positions), provenance),
@@ -117,6 +113,19 @@ def group_means(values: Real, num_groups: int) -> Real:
             f"num_groups must divide the number of samples ({len(values)}), got {num_groups}"
         )
     return np.asarray(np.sort(values).reshape(num_groups, -1).mean(1))
+
+
+def _summarize(
+    bulk: Real, law: GeneralizedLaw, plain: MarchenkoPastur, num_positions: int
+) -> dict[str, float]:
+    """Give the ends of the measured bulk, and its Kolmogorov-Smirnov distances from the laws."""
+    chosen = np.unique(np.linspace(0, len(bulk) - 1, num_positions).round().astype(int))
+    return {
+        "smallest": float(bulk[0]),
+        "largest": float(bulk[-1]),
+        "distance": _distance(law.cdf(bulk[chosen]), chosen, len(bulk), law.mass_at_zero),
+        "plain_distance": _distance(plain.cdf(bulk[chosen]), chosen, len(bulk), plain.mass_at_zero),
+    }
 
 
 def _distance(cdf: Real, ranks: NDArray[np.int64], num_bulk: int, mass_at_zero: float) -> float:
