@@ -107,7 +107,7 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
 
 
 @differentiating()
-def multiply(objective: Objective, matrix: str, vectors: Tensor) -> Tensor:
+def multiply(objective: Objective, matrix: Matrix | str, vectors: Tensor) -> Tensor:
     """Multiply H, G or R with vectors, without forming the matrix.
 
     Parameters

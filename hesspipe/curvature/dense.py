@@ -140,7 +140,7 @@ class ExactMatrix:
 @differentiating()
 def exact_matrix(
     objective: Objective,
-    matrix: str,
+    matrix: Matrix | str,
     method: Method = "auto",
     *,
     layers: list[Layer] | None = None,

@@ -137,7 +137,7 @@ _Affine: TypeAlias = nn.Conv2d | nn.Linear
 
 
 class _NotApplicableError(Exception):
-    """A layer is called twice, or on something other than one image or vector per sample."""
+    """A layer is called twice, or not on one image or vector per sample."""
 
 
 def find_layers(objective: Objective) -> list[Layer]:
@@ -234,9 +234,12 @@ def evaluate_patches(objective: Objective, names: Iterable[str], inputs: Tensor)
     deltas: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
 
-    def multiply(name: str, module: _Affine, args: tuple[Tensor], output: Tensor) -> Tensor:
+    def multiply(name: str, module: _Affine, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         expected_ndim = 4 if isinstance(module, nn.Conv2d) else 2
-        if name in patches or args[0].ndim != expected_ndim or len(args[0]) != len(inputs):
+        # No argument: the input was passed by keyword, which a hook does not see.
+        if name in patches or not args or args[0].ndim != expected_ndim:
+            raise _NotApplicableError
+        if len(args[0]) != len(inputs):
             raise _NotApplicableError
         patches[name] = _patches(module, args[0])
         weights[name] = module.weight.flatten(1)

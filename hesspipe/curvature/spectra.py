@@ -42,7 +42,7 @@ SpectrumMethod = Literal["auto", "factored", "layers", "convolutions", "columns"
 @differentiating()
 def spectrum(
     objective: Objective,
-    matrix: str = "hessian",
+    matrix: Matrix | str = Matrix.HESSIAN,
     method: SpectrumMethod = "auto",
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
@@ -144,7 +144,7 @@ def _factors(
 
 def eigenpairs(
     operator: Any,
-    matrix: str = "hessian",
+    matrix: Matrix | str = Matrix.HESSIAN,
     num_smallest: int = 0,
     num_largest: int = pairs.NUM_LARGEST,
     *,
@@ -207,7 +207,7 @@ def eigenpairs(
 
 def density(
     operator: Any,
-    matrix: str = "hessian",
+    matrix: Matrix | str = Matrix.HESSIAN,
     *,
     num_probes: int = densities.NUM_PROBES,
     num_steps: int = densities.NUM_STEPS,
@@ -253,7 +253,7 @@ def density(
 
 def estimate_norms(
     operator: Any,
-    matrix: str = "hessian",
+    matrix: Matrix | str = Matrix.HESSIAN,
     *,
     num_products: int = trace.NUM_PRODUCTS,
     seed: int = 0,
@@ -287,7 +287,7 @@ def estimate_norms(
     return trace.estimate_norms(product, num_products=num_products, seed=seed)
 
 
-def _product(operator: Any, matrix: str) -> SymmetricProduct:
+def _product(operator: Any, matrix: Matrix | str) -> SymmetricProduct:
     """Wrap the named matrix of an objective, or any symmetric operator, as a product."""
     if isinstance(operator, Objective):
         operator = OPERATORS[Matrix(matrix)](operator)

@@ -226,6 +226,13 @@ class UsedElsewhere(UsedTwice):
         return self.layer(torch.tanh(inputs @ self.layer.weight))
 
 
+class CalledByKeyword(UsedTwice):
+    """A Linear layer whose input is a keyword argument, which forward hooks do not see."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(input=inputs)
+
+
 class Centered(UsedTwice):
     """Each sample's outputs depend on the whole batch."""
 
@@ -233,7 +240,9 @@ class Centered(UsedTwice):
         return self.layer(inputs - inputs.mean(0))
 
 
-@pytest.mark.parametrize("build", [UsedTwice, UsedElsewhere, Centered, Convolutional])
+@pytest.mark.parametrize(
+    "build", [UsedTwice, UsedElsewhere, CalledByKeyword, Centered, Convolutional]
+)
 def test_layers_method_is_not_used_where_it_would_be_wrong(build: type[nn.Module]) -> None:
     dim = 4 if build is Convolutional else 3
     objective = Objective(build().double(), nn.CrossEntropyLoss(), (normal(9, dim), labels(9, 3)))

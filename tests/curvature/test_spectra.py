@@ -12,7 +12,8 @@ from problems import EPS, assert_close, check_eigenpairs, labels, network, norma
 from torch import nn
 
 import hesspipe
-from hesspipe.curvature import spectra
+from hesspipe.curvature import dense, layers, spectra
+from hesspipe.curvature.layers import Layer
 from hesspipe.curvature.operators import HessianOperator
 from hesspipe.curvature.spectra import density, eigenpairs, estimate_norms
 from hesspipe.objective.objective import Objective
@@ -33,7 +34,7 @@ def test_spectrum_is_that_of_the_matrix(
 
 
 def test_inertia_of_the_residual_of_one_hidden_relu_layer_is_balanced() -> None:
-    # R couples w_j only with column j of W_2: eigenvalues come in pairs +-, C-1 for each unit
+    # R couples w_j only with column j of W_2: eigenvalues come in pairs +-, C - 1 per unit
     model = network([8, 4, 3])
     objective = Objective(model, nn.CrossEntropyLoss(), (normal(40, 8), labels(40, 3)))
     found = hesspipe.spectrum(objective, "residual")
@@ -67,6 +68,21 @@ def test_spectrum_forecasts_the_solver_as_well(
         hesspipe.spectrum(objective)
 
 
+def test_layers_are_found_once(
+    monkeypatch: pytest.MonkeyPatch, make_objective: Callable[..., Objective]
+) -> None:
+    found = []
+
+    def record(objective: Objective) -> list[Layer]:
+        found.append(layers.find_layers(objective))
+        return found[-1]
+
+    for module in (spectra, dense):
+        monkeypatch.setattr(module, "find_layers", record)
+    assert hesspipe.spectrum(make_objective()).method == "layers"
+    assert len(found) == 1
+
+
 def test_zero_tolerance_has_one_default() -> None:
     default = inspect.signature(spectra.spectrum).parameters["zero_tolerance"].default
     assert default == spectra.ZERO_TOLERANCE
@@ -77,17 +93,13 @@ def test_eigenpairs_of_an_objective_are_those_of_its_matrix(
     matrix: str, make_objective: Callable[..., Objective]
 ) -> None:
     objective = make_objective([5, 6, 4], "tanh", num_samples=30)
-    dense = {
-        "hessian": hesspipe.hessian_matrix,
-        "ggn": hesspipe.ggn_matrix,
-        "residual": hesspipe.residual_matrix,
-    }[matrix](objective)
+    values = getattr(hesspipe, f"{matrix}_matrix")(objective)
     found = eigenpairs(objective, matrix, num_smallest=3, num_largest=5, tolerance=1e-11)
     assert found.matrix == matrix
-    check_eigenpairs(found, dense, torch.linalg.eigvalsh(dense), 1e-11)
+    check_eigenpairs(found, values, torch.linalg.eigvalsh(values), 1e-11)
 
 
-def test_operator_of_an_objective_is_taken_as_it_is(
+def test_operator_of_an_objective_is_used_unchanged(
     make_objective: Callable[..., Objective],
 ) -> None:
     objective = make_objective()
@@ -114,14 +126,14 @@ def test_norms_of_an_objective_are_those_of_its_matrix(
     matrix: str, make_objective: Callable[..., Objective]
 ) -> None:
     objective = make_objective([6, 8, 4], "tanh", num_samples=30)
-    dense = getattr(hesspipe, f"{matrix}_matrix")(objective)
+    values = getattr(hesspipe, f"{matrix}_matrix")(objective)
     found = estimate_norms(objective, matrix, num_products=60)
     assert found.num_products == 60
     for estimate, exact in (
-        (found.trace, dense.trace()),
-        (found.frobenius_norm, dense.norm()),
+        (found.trace, values.trace()),
+        (found.frobenius_norm, values.norm()),
     ):
-        slack = 1e3 * EPS * float(dense.norm())
+        slack = 1e3 * EPS * float(values.norm())
         assert abs(estimate.value - float(exact)) <= 4 * estimate.standard_error + slack
 
 
