@@ -37,7 +37,7 @@ def rows_of(text: str) -> list[list[str]]:
     """Cells of all rows of Markdown tables, without headers."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-    return [row for row in rows if row[0] not in ("figure", "table", "kind", "quantity")]
+    return [row for row in rows if row[0] not in ("figure", "table", "kind", "quantity", "stage")]
 
 
 def section(page: str, heading: str) -> str:
@@ -119,6 +119,24 @@ def test_pipeline_page_lists_every_figure_and_table_with_its_module(kind: str) -
         assert quoted(rule) == [{"figures": "render_figure", "tables": "render_table"}[kind]]
         listed |= dict.fromkeys(quoted(names), *quoted(its_kind))
     assert listed == entries(kind)
+
+
+def test_pipeline_page_lists_every_stage_with_its_folders() -> None:
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    folders = {}
+    for name, stage in stages.items():
+        outputs = [
+            next(iter(out))
+            for out in [*stage["outs"], *stage.get("metrics", [])]
+            if isinstance(out, dict)
+        ]
+        folders[name] = {path for path in outputs if not path.startswith("results/origins/")}
+    del folders["sources"]
+    listed = {
+        quoted(name)[0]: set(quoted(paths))
+        for name, paths in rows_of(section("pipeline.md", "Snakemake and DVC"))
+    }
+    assert listed == folders
 
 
 def test_pipeline_page_lists_every_kind_of_result_with_rules_and_modules() -> None:
