@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hesspipe.data.cifar10 import TEST_FILES, TRAIN_FILES
+from hesspipe.data.cifar10_files import TEST_FILES, TRAIN_FILES
 
 
 def pictures(num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

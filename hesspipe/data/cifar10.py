@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hesspipe.data.cifar10_files import TEST_FILES, TRAIN_FILES, missing_files
 from hesspipe.data.dataset import Dataset
 from hesspipe.data.download import download
 from hesspipe.errors import CIFAR10FileError
@@ -26,8 +27,6 @@ from hesspipe.seeding import generator
 # The dataset's home page, and the checksum that it publishes.
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"
-TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
-TEST_FILES = ("test_batch.bin",)
 NUM_CLASSES = 10
 _IMAGE_SHAPE = (3, 32, 32)
 _RECORD_BYTES = 1 + 3 * 32 * 32
@@ -72,12 +71,6 @@ def read_cifar10(folder: str | Path) -> tuple[Images, Images]:
         If one is empty, truncated, or has a label above 9.
     """
     return _read_files(Path(folder), TRAIN_FILES), _read_files(Path(folder), TEST_FILES)
-
-
-def missing_files(folder: str | Path) -> list[Path]:
-    """List which of CIFAR-10's six files a folder lacks."""
-    paths = [Path(folder, name) for name in (*TRAIN_FILES, *TEST_FILES)]
-    return [path for path in paths if not path.is_file()]
 
 
 def download_cifar10(

@@ -14,7 +14,7 @@ from hesspipe.config.experiments import SavedState, UserModel
 from hesspipe.config.producers import inputs_of
 from hesspipe.config.results import ResultKey, ResultKind, pattern
 from hesspipe.config.schema import Config
-from hesspipe.data.cifar10 import missing_files
+from hesspipe.data.cifar10_files import missing_files
 from hesspipe.workflow.closure import code_closure, user_code
 from hesspipe.workflow.stages import stage_of
 

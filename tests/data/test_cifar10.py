@@ -28,9 +28,9 @@ from hesspipe.data.cifar10 import (
     CHECKSUM,
     cifar10_images,
     download_cifar10,
-    missing_files,
     read_cifar10,
 )
+from hesspipe.data.cifar10_files import missing_files
 from hesspipe.data.dataset import read_dataset, write_dataset
 from hesspipe.data.make import make_dataset
 from hesspipe.errors import CIFAR10FileError

@@ -1,5 +1,7 @@
 """A script's closure holds every module that it runs and no other."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,43 +138,61 @@ SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
 
 
 @pytest.mark.parametrize(
-    ("script", "runs", "does_not_run"),
+    ("script", "kind", "runs", "does_not_run"),
     [
         (
-            "render_endpoints",
+            "render_figure",
+            "figures.endpoints",
             ["figures/endpoints", "tables/store"],
             ["curvature/linear", "networks/training", "figures/gaps"],
         ),
         (
-            "render_gaps",
+            "render_figure",
+            "figures.gaps",
             ["figures/gaps", "tables/store"],
             ["figures/endpoints", "outliers", "curvature/spectra"],
         ),
         (
+            "render_table",
+            "tables.inertia",
+            ["tables/inertia", "tables/store", "tables/formats"],
+            ["tables/sharpness", "outliers", "networks/training"],
+        ),
+        (
             "train",
+            None,
             ["experiments/training", "networks/training", "networks/architectures", "data/dataset"],
             ["curvature/linear", "curvature/spectra", "outliers"],
         ),
         (
             "extract_spectrum",
-            ["curvature/linear", "curvature/spectra", "curvature/dense", "networks/training"],
-            ["outliers", "claims/check"],
+            None,
+            ["curvature/linear", "curvature/spectra", "curvature/dense", "networks/architectures"],
+            ["outliers", "claims/check", "networks/training"],
         ),
         (
             "count_outliers",
-            ["outliers", "tables/outliers"],
+            None,
+            ["outliers", "experiments/outliers"],
             ["curvature/linear", "networks/training", "claims/check"],
         ),
-        ("check_claims", ["claims/check"], ["outliers", "tables/outliers", "networks/training"]),
+        (
+            "check_claims",
+            None,
+            ["claims/check"],
+            ["outliers", "experiments/outliers", "networks/training"],
+        ),
         (
             "make_dataset",
+            None,
             ["data/dataset", "data/mnist", "seeding"],
             ["networks/architectures", "networks/training", "tables/store"],
         ),
     ],
 )
-def test_code_closure_of_a_script_stops_at_what_it_runs(script, runs, does_not_run):
-    closure = code_closure(f"scripts/{script}.py", REPOSITORY)
+def test_code_closure_of_a_script_stops_at_what_it_runs(script, kind, runs, does_not_run):
+    modules = [f"hesspipe.{kind}"] if kind else []
+    closure = code_closure(f"scripts/{script}.py", REPOSITORY, modules)
     assert [
         name for name in does_not_run if not (REPOSITORY / f"hesspipe/{name}.py").exists()
     ] == []
@@ -184,7 +204,20 @@ def test_code_closure_of_a_script_stops_at_what_it_runs(script, runs, does_not_r
 def test_code_closure_leaves_out_how_the_configuration_is_checked(script):
     # The workflow checks config.yaml; no result depends on how its messages are worded.
     closure = code_closure(f"scripts/{script}.py", REPOSITORY)
-    assert not [path for path in closure if path.startswith("hesspipe/config/")]
+    # Claims look results up by their keys; user files are read as they are checked.
+    used = {f"hesspipe/config/{name}.py" for name in ("__init__", "results", "user_files")}
+    assert {path for path in closure if path.startswith("hesspipe/config/")} <= used
+
+
+def test_no_product_and_no_reading_of_the_rules_loads_torch():
+    kinds = [
+        f"hesspipe.{package}.{path.stem}"
+        for package in ("figures", "tables", "claims")
+        for path in (REPOSITORY / "hesspipe" / package).glob("[a-z]*.py")
+    ]
+    modules = [*kinds, "hesspipe.workflow.project", "hesspipe.workflow.adopt"]
+    code = f"import {', '.join(modules)}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 OWN = {
