@@ -5,7 +5,7 @@ Whether every result that is read can be computed is checked in `hesspipe.config
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hesspipe.config.datasets import DataFile, GaussianClusters, MNISTDigits, UserData
@@ -18,6 +18,7 @@ from hesspipe.config.experiments import (
     StochasticGradientDescent,
     UserModel,
 )
+from hesspipe.config.messages import unknown_name
 from hesspipe.config.random_matrices import LinearModel
 from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.config.user_files import (
@@ -60,11 +61,6 @@ def contradictions(config: Config) -> Iterator[str]:
             )
 
 
-def one_of(names: Iterable[str]) -> str:
-    """List the choices."""
-    return "one of " + ", ".join(sorted(names))
-
-
 def _wrong_data(key: str, data: Data) -> Iterator[str]:
     if isinstance(data, MNISTDigits):
         yield from _wrong_digits(key, data)
@@ -98,7 +94,7 @@ def _wrong_digits(key: str, data: MNISTDigits) -> Iterator[str]:
 def _wrong_experiment(key: str, experiment: Experiment, config: Config) -> Iterator[str]:
     yield from _wrong_steps(key, experiment)
     if experiment.dataset not in config.datasets:
-        yield f"{key}.dataset must be {one_of(config.datasets)}, got {experiment.dataset!r}"
+        yield unknown_name(f"{key}.dataset must be", config.datasets, experiment.dataset)
         return
     data = config.datasets[experiment.dataset]
     if experiment.spectra is None and experiment.matrix_free is None:
@@ -222,7 +218,7 @@ def _unmatched_groups(key: str, experiment: Experiment) -> Iterator[str]:
 def _wrong_start(key: str, experiment: Experiment, config: Config) -> Iterator[str]:
     name: str | None = experiment.starts_from
     if name not in config.experiments:
-        yield f"{key}.starts_from must be {one_of(config.experiments)}, got {name!r}"
+        yield unknown_name(f"{key}.starts_from must be", config.experiments, name)
         return
     start = config.experiments[name]
     if isinstance(start.training, SavedState) or isinstance(experiment.training, SavedState):

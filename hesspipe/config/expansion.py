@@ -19,7 +19,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hesspipe.config.groups import READERS, choices, resolve_groups
+from hesspipe.config.groups import READERS, resolve_groups
+from hesspipe.config.messages import unknown_name
 from hesspipe.config.yaml_files import read_yaml
 from hesspipe.errors import ConfigError
 
@@ -183,8 +184,8 @@ def _resolve_likes(section: str, from_grids: Raw, found: Expansion) -> None:
         if other == name and name in from_grids:
             start: Raw | None = dict(from_grids[name])
         elif not isinstance(other, str) or other not in entries or other == name:
-            known = choices(set(entries) - {name})
-            found.mistakes.append(f"{place} must be {known}, got {other!r}")
+            others = set(entries) - {name}
+            found.mistakes.append(unknown_name(f"{place} must be", others, other))
             return None
         elif other in passed:
             found.mistakes.append(f"{place} must not lead back to itself, got {other!r}")
@@ -219,8 +220,8 @@ def _resolve_parts(found: Expansion) -> None:
             place = f"experiments.{name}.{part}"
             known = found.raw.get(section)
             if not isinstance(known, Mapping) or not isinstance(known.get(other), Mapping):
-                named = choices(known if isinstance(known, Mapping) else ())
-                found.mistakes.append(f"{place} must be a mapping or {named}, got {other!r}")
+                names = known if isinstance(known, Mapping) else ()
+                found.mistakes.append(unknown_name(f"{place} must be a mapping or", names, other))
                 continue
             if changes:
                 for key in known[other]:

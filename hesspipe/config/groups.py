@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from hesspipe.config.messages import unknown_name
 
 # The sections whose entries name experiments and random matrices.
 READERS = ("figures", "tables", "claims")
@@ -38,12 +40,6 @@ def resolve_groups(raw: dict[str, Any], mistakes: list[str]) -> None:
             }
 
 
-def choices(names: Iterable[Any], what: str = "") -> str:
-    """List the names that may be chosen."""
-    known = ", ".join(sorted(map(str, names))) or "none"
-    return f"one of {what}{known}"
-
-
 def _resolved(place: str, entry: Any, members: Members, mistakes: list[str]) -> Any:
     """Copy an entry without groups."""
     if not isinstance(entry, Mapping):
@@ -52,8 +48,8 @@ def _resolved(place: str, entry: Any, members: Members, mistakes: list[str]) -> 
     for key in _LISTS:
         names = entry.get(key)
         if isinstance(names, str) and names not in members:
-            known = choices(members, "groups ")
-            mistakes.append(f"{place}.{key} must be a list or {known}, got {names!r}")
+            start = f"{place}.{key} must be a list or a group,"
+            mistakes.append(unknown_name(start, members, names))
         elif isinstance(names, str):
             result[key] = members[names]
         elif isinstance(names, list):

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hesspipe.errors import nearest_names
+
+_MOST_NAMES = 10  # that are listed in one message
 _BOUNDS = {
     "greater_than": ("greater than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -58,6 +61,21 @@ def explain(
         if not any(other.startswith(f"{key}.") for other in by_key):
             lines.append(_line(key, entries, sorted(known_keys)))
     return lines
+
+
+def unknown_name(start: str, names: Iterable[Any], given: Any) -> str:
+    """Say that a name is unknown, with the known ones, or the nearest where they are many.
+
+    Examples
+    --------
+    >>> unknown_name("figures.fig1 must read experiments,", ["small", "wide"], "wid")
+    "figures.fig1 must read experiments, one of small, wide, got 'wid'"
+    """
+    known = sorted(map(str, names))
+    if len(known) <= _MOST_NAMES:
+        return f"{start} one of {', '.join(known) or 'none'}, got {given!r}"
+    near = nearest_names(str(given), known)
+    return f"{start} one of {len(known)} names, got {given!r}; the nearest are {near}"
 
 
 def _line(key: str, mistakes: list[Mapping[str, Any]], known_keys: list[str]) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.config.checks import one_of
 from hesspipe.config.datasets import GaussianClusters
 from hesspipe.config.experiments import MLP, Experiment
 from hesspipe.config.figures import CurvesFigure, ExtremesFigure, PlaneFigure, SpikesFigure
+from hesspipe.config.messages import unknown_name
 from hesspipe.config.random_matrices import Spikes
 from hesspipe.config.readers import OfSources, Reader, both_parts
 from hesspipe.config.results import ResultKey, ResultKind
@@ -57,7 +57,7 @@ def _unknown_owners(key: str, entry: Reader, config: Config) -> Iterator[str]:
     what = " with starts_from" if entry.needs_start else ""
     for name in entry.owners():
         if name not in known:
-            yield f"{key} must read {entry.owner_section}{what} ({one_of(known)}), got {name!r}"
+            yield unknown_name(f"{key} must read {entry.owner_section}{what},", known, name)
 
 
 def _missing_results(

@@ -204,8 +204,8 @@ def message(**changes: Any) -> str:
          "got 'sigmoid'"),
         ("experiments.wide.training.like", "sgd", "experiments.wide.training must be a mapping or "
          "one of gd, got 'sgd'"),
-        ("figures.one.experiments", "columns", "{0} must be a list or one of groups relu_rows, "
-         "rows, tanh_rows, got 'columns'"),
+        ("figures.one.experiments", "columns", "{0} must be a list or a group, one of "
+         "relu_rows, rows, tanh_rows, got 'columns'"),
         ("groups.tanh_rows", "gd_tanh_k2", "{0} must be a list of at least 1, got 'gd_tanh_k2'"),
         ("groups.tanh_rows", ["gd_tanh_k4"], "{0} must hold names of experiments, random_matrices "
          "or groups, got 'gd_tanh_k4'"),

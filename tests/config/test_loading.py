@@ -257,18 +257,18 @@ MISTAKEN_ENTRIES: list[tuple[str, Any, str]] = [
     (
         "figures.between.experiment",
         "part_one",
-        "figures.between must read experiments with starts_from (one of part_two), got 'part_one'",
+        "figures.between must read experiments with starts_from, one of part_two, got 'part_one'",
     ),
     (
         "figures.ends.experiment",
         "nothing",
-        "figures.ends must read experiments (one of images, noisy, part_one, part_two, slow), "
+        "figures.ends must read experiments, one of images, noisy, part_one, part_two, slow, "
         "got 'nothing'",
     ),
     (
         "claims.more.groups.0.1",
         "nothing",
-        "claims.more must read experiments (one of images, noisy, part_one, part_two, slow), "
+        "claims.more must read experiments, one of images, noisy, part_one, part_two, slow, "
         "got 'nothing'",
     ),
     (
@@ -521,8 +521,8 @@ def test_validate_config_reports_each_of_several_broken_references():
     assert message(raw).splitlines() == [
         f"some.yaml: {SLOW}.dataset must be one of blobs, digits, more_photographs, photographs, "
         "got 'nowhere'",
-        "some.yaml: figures.ends must read experiments (one of images, noisy, part_one, part_two, "
-        "slow), got 'nothing'",
+        "some.yaml: figures.ends must read experiments, one of images, noisy, part_one, part_two, "
+        "slow, got 'nothing'",
         "some.yaml: claims.flat reads spectra of slow (hessian, step 10, seed 9); "
         f"{SLOW}.seeds must include 9, got [0, 3]",
     ]
@@ -608,6 +608,26 @@ def test_checkpoint_steps_have_the_last_step_once(num_steps, every, expected):
 def test_spectrum_steps_are_ascending_and_no_step_comes_twice(steps, expected):
     config = validate_config(edit(valid(), f"{NOISY}.spectra.steps", steps))
     assert config.experiments["noisy"].spectrum_steps == expected
+
+
+def test_validate_config_names_the_nearest_of_many(repository_config):
+    raw = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    raw["figures"]["fig1"]["experiment"] = "mnist_width20"
+    raw["figures"]["fig2"]["experiments"] = "sdg_relu"
+    assert len(repository_config.experiments) == 32
+    with pytest.raises(ConfigError) as caught:
+        validate_config(raw, str(REPOSITORY / "config.yaml"))
+    assert str(caught.value) == (
+        f"{REPOSITORY}/config.yaml: figures.fig2.experiments must be a list or a group, one of 11 "
+        "names, got 'sdg_relu'; the nearest are sgd_relu, gd_relu, relu"
+    )
+    raw["figures"]["fig2"]["experiments"] = "sgd_relu"
+    with pytest.raises(ConfigError) as caught:
+        validate_config(raw, str(REPOSITORY / "config.yaml"))
+    assert str(caught.value) == (
+        f"{REPOSITORY}/config.yaml: figures.fig1 must read experiments, one of 32 names, got "
+        "'mnist_width20'; the nearest are mnist_width70, mnist_width50, mnist_width30"
+    )
 
 
 def test_load_config_names_its_file(tmp_path):
@@ -749,7 +769,7 @@ def test_validate_config_refuses_sources_of_another_kind() -> None:
     raw["figures"]["bulk"]["sources"] = ["edge"]
     with pytest.raises(
         ConfigError,
-        match=r"figures.bulk must read random_matrices \(one of example\), got 'edge'",
+        match=r"figures.bulk must read random_matrices, one of example, got 'edge'",
     ):
         validate_config(raw)
 
