@@ -320,7 +320,7 @@ def test_network_is_not_built_where_its_stored_parameters_match(networks: str, p
     else:
         assert check(**{f"{SAVED}.model.function": f"{networks}:build", f"{FREE}.groups": groups})
     assert not Path("built").exists()
-    with_groups(networks, "build", {"embedding": ["embeding.*"]})
+    with_groups(networks, "build", {"embedding": ["embeddings.*"]})
     assert Path("built").exists()
 
 
@@ -333,10 +333,10 @@ def test_pattern_is_compared_with_the_network_where_a_saved_state_does_not_match
     }}  # fmt: skip
     assert check(**changes, **{f"{FREE}.groups.embedding": ["0.*"]})
     with pytest.raises(ConfigError) as caught:
-        check(**changes, **{f"{FREE}.groups.embedding": ["0.wieght"]})
+        check(**changes, **{f"{FREE}.groups.embedding": ["0.weights"]})
     assert str(caught.value) == (
         f"some.yaml: {FREE}.groups.embedding must match parameters of the network, got "
-        "'0.wieght'; the nearest are 0.weight, 1.weight, 0.bias"
+        "'0.weights'; the nearest are 0.weight, 1.weight, 0.bias"
     )
 
 
