@@ -1,4 +1,4 @@
-"""Train one network, keeping checkpoints and a history; a killed job is resumed."""
+"""Train one network, with checkpoints and a history; resumes an interrupted job."""
 
 from typing import TYPE_CHECKING
 

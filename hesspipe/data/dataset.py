@@ -63,7 +63,7 @@ def write_dataset(dataset: Dataset, path: str | Path) -> None:
 
 
 def read_dataset(path: str | Path) -> Dataset:
-    """Read what `write_dataset` wrote.
+    """Read a dataset file.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def download(addresses: Sequence[str], checksum: str, path: str | Path, *, advic
     Raises
     ------
     FileNotFoundError
-        If no address serves the file; no part of it is left behind.
+        If no address serves the file; no partial file is left.
     """
     import pooch
     import requests

@@ -1,4 +1,4 @@
-"""Lines, planes and aligned networks between checkpoints: behind Figures 8 and 9."""
+"""Lines, planes and aligned networks between checkpoints, for Figures 8 and 9."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def align_units(
     Returns
     -------
     Checkpoint
-        The other one, permuted; its provenance says which seed it is aligned to.
+        The other one, permuted; its provenance names the seed that it is aligned to.
     """
     reference, other = (
         load_solution(path_to_dataset, path, model) for path in (path_to_reference, path_to_other)

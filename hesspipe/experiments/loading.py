@@ -42,7 +42,7 @@ class Solution:
 
     @property
     def recorded_data(self) -> Dataset:
-        """The data that the history was measured on: the first training samples, all held-out."""
+        """The data of the history: the first training samples, and all held-out samples."""
         recorded = slice(self.checkpoint.provenance["training"].get("num_recorded"))
         return replace(
             self.data,
@@ -114,9 +114,9 @@ def load_objective(
     model : mapping
         The experiment's `model` in config.yaml.
     dtype : torch.dtype
-        Everything is computed in it, whatever the network was trained in.
+        Of all computations, whatever the dtype of training.
     batch_size : int or None
-        Samples in a batch; None is all of them in one. It decides memory and no number.
+        Samples in a batch; None is all of them in one. It limits memory and affects no number.
     parameters : sequence of str, optional
         Patterns of the names of parameters to vary; see `hesspipe.objective.objective.Objective`.
 

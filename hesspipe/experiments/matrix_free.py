@@ -1,4 +1,4 @@
-"""Densities and extreme eigenpairs at one checkpoint, from matrix-vector products alone."""
+"""Densities and extreme eigenpairs at one checkpoint, from matrix-vector products only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def estimate_density(
 ) -> Result:
     """Estimate the spectral density of H, G or R, or of their diagonal block of a group.
 
-    A block of fewer rows than steps takes as many steps as rows: then nothing is left to find.
+    A block with fewer rows than steps takes as many steps as rows, which find everything.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ def extract_spectrum(
 ) -> Result:
     """Compute all eigenvalues of H, G or R of the loss on the training set.
 
-    Everything is computed in float64, whatever the network was trained in.
+    Everything is computed in float64, whatever the dtype of training.
 
     Parameters
     ----------

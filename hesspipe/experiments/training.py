@@ -1,4 +1,4 @@
-"""One training of a configured experiment, or a saved state in its place: to checkpoints."""
+"""One training of a configured experiment, or a saved state in its place, as checkpoints."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TrainingRun:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What decides the numbers."""
+        """Everything that affects the numbers."""
         provenance = _provenance(
             self.experiment, self.seed, self.data, self.model, self.training, self.training["dtype"]
         )
@@ -80,7 +80,7 @@ class TrainingRun:
 
     @property
     def path_to_state(self) -> Path:
-        """Folder of the unfinished state; one for each set of things that decide the numbers."""
+        """Folder of the unfinished state; one for each specification."""
         start = {} if self.path_to_start is None else {"start_digest": digest(self.path_to_start)}
         return state_folder(
             {
@@ -155,7 +155,7 @@ def import_state(
 ) -> Checkpoint:
     """Check that a saved state dict is that of the experiment's network: its step 0.
 
-    In float64, so that everything computed from it is exact whatever dtype it was saved in.
+    In float64, so that everything computed from it is exact, whatever the dtype of the file.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def _provenance(
     training: Mapping[str, Any],
     dtype: str,
 ) -> dict[str, Any]:
-    """What decides the numbers of a run, as every checkpoint and table of it stores it."""
+    """Everything that affects the numbers of a run, as its checkpoints and tables store it."""
     return {
         "experiment": experiment,
         "seed": seed,

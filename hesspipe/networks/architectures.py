@@ -269,7 +269,7 @@ def build_architecture(
     Parameters
     ----------
     inputs : Tensor, shape (N, ...)
-        A batch of what the network will see; decides its input size, dtype and device.
+        Example inputs, which determine input size, dtype and device.
     num_outputs : int
         C, the number of classes.
     kind : str

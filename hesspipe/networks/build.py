@@ -29,7 +29,7 @@ def build_network(
     Parameters
     ----------
     inputs : Tensor, shape (N, ...)
-        What the network will see. One of the paper's takes its sizes from it.
+        Example inputs; the paper's networks take their sizes from it.
     num_classes : int or None
         C; None where targets are not class labels.
     seed : int
@@ -66,8 +66,8 @@ def build_uninitialized(
     """Build the network of an experiment to be filled from a checkpoint.
 
     Parameters and errors are those of `build_network`. The paper's networks have zero parameters;
-    a user function is called as for training, because what is not in a checkpoint (buffers that
-    are not persistent) may be random too.
+    a user function is called as for training, because non-persistent buffers, which are not in a
+    checkpoint, may also be random.
     """
     if model["kind"] == "user":
         return _user_network(inputs, seed, model, dtype)

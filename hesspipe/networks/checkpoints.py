@@ -60,7 +60,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | Path) -> Checkpoint:
-        """Read what `write` wrote, onto the CPU.
+        """Read a checkpoint file, onto the CPU.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Checkpoint:
         write_tensors({**self.parameters, **self.buffers}, path, header)
 
     def into(self, network: nn.Module) -> nn.Module:
-        """Put parameters and buffers into a network, in the network's dtype, on its device.
+        """Copy parameters and buffers into a network, in its dtype and on its device.
 
         Returns
         -------
@@ -155,7 +155,7 @@ def read_checkpoint(path: str | Path, network: nn.Module) -> Checkpoint:
 
 
 def mismatches(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """Say which named tensors do not fit into a network.
+    """Describe the named tensors that do not fit into a network.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""State dicts that were saved elsewhere: read, compared with the network, put into it."""
+"""State dicts saved by other programs: read, checked, and loaded into a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hesspipe.networks.checkpoints import mismatches
 
 
 def load_state(network: nn.Module, path: str | Path) -> None:
-    """Put a saved state dict into a network.
+    """Load a saved state dict into a network.
 
     Parameters
     ----------

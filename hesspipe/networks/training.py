@@ -68,7 +68,7 @@ class Schedule:
             )
 
     def is_due(self, step: int, every: int) -> bool:
-        """Tell whether something is due at this step that is done every so many steps."""
+        """Return whether something that is done every so many steps is due at this step."""
         return step % every == 0 or step == self.num_steps
 
 

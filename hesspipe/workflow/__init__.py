@@ -1,11 +1,11 @@
-"""The glue between the library and Snakemake, DVC and the documentation; it decides no number.
+"""The glue between the library and Snakemake, DVC and the documentation; it affects no number.
 
 =====================================================  ====================
 the inputs, parameters and targets of the rules        `workflow.project`
 the code that a script runs, as inputs of its rule     `workflow.closure`
 logs and records of a job                              `workflow.jobs`
-where each output comes from                           `workflow.origins`
-restored files: adopted, or set aside                  `workflow.adopt`
+the origin of each output                              `workflow.origins`
+restored files, adopted or set aside                   `workflow.adopt`
 the stages of dvc.yaml, and the folders that they own  `workflow.stages`
 tables in Markdown pages, filled from results          `workflow.pages`
 the digests of code and configuration, for DVC         `workflow.sources`

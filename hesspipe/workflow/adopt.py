@@ -1,13 +1,12 @@
-"""Settle what lies in a project's folders before Snakemake decides what is out of date.
+"""Adopt or set aside restored files before Snakemake decides which files are out of date.
 
     make adopt
 
-After `dvc pull`, `dvc checkout` or any other copy, files are there that no job in this folder
-wrote, and Snakemake's own records say nothing about them, or something wrong. Each such file is
-either *adopted*, if its origin (see `hesspipe.workflow.origins`) says that the present rule,
-parameters, code and inputs made it, or *set aside*: moved to .hesspipe/set_aside, so that
-Snakemake builds it again. The Snakefile does this whenever it is read, so that plain `snakemake`
-and `dvc repro` are right without any further command.
+After `dvc pull`, `dvc checkout` or a copy, a folder contains files that no job has written there,
+and Snakemake has no record of them, or a wrong one. Each such file is either *adopted*, if its
+origin (see `hesspipe.workflow.origins`) shows that it was made with the present rule, parameters,
+code and inputs, or *set aside*: moved to .hesspipe/set_aside, so that Snakemake builds it again.
+The Snakefile does this each time it is read, so `snakemake` and `dvc repro` need no other command.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from hesspipe.workflow.origins import (
 from hesspipe.workflow.stages import make_folders, outputs_on_disk
 
 SET_ASIDE = Path(".hesspipe/set_aside")
-# Set while a process settles, because reading the Snakefile must not settle once more.
+# Set in the process that judges the files, whose reading of the Snakefile must not start another.
 _SETTLING = "HESSPIPE_SETTLING"
 
 
 def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> None:
-    """Adopt or set aside every file in the folders of the stages that needs it.
+    """Adopt or set aside every file in the folders of the stages that no job here has written.
 
     Parameters
     ----------
@@ -53,15 +52,15 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
         The configuration as Snakemake has merged it.
     expected : iterable of str
         Every output that the configuration names. In a stage of DVC, which records whole folders,
-        other files are set aside, too: they are left over from another configuration. Those that
-        .dvcignore names stay.
+        other files are also set aside: they are left over from another configuration. Files that
+        match .dvcignore are kept.
 
     Raises
     ------
     RuntimeError
         If the jobs cannot be listed, with Snakemake's message.
     """
-    # The files that another process is writing now are none of ours.
+    # Another process is writing files now, and judges them itself.
     locks = Path(".snakemake/locks")
     if _SETTLING in os.environ or (locks.is_dir() and any(locks.iterdir())):
         return
@@ -85,7 +84,7 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
 
 
 def _ignored(paths: Iterable[str]) -> set[str]:
-    """Find the paths that .dvcignore names; its patterns here are all relative to its folder."""
+    """Find the paths that match .dvcignore; its patterns here are all relative to its folder."""
     file = Path(".dvcignore")
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     patterns = [line.lstrip("/") for line in lines if line and not line.startswith("#")]
@@ -94,14 +93,14 @@ def _ignored(paths: Iterable[str]) -> set[str]:
 
 @dataclass(frozen=True)
 class _Job:
-    """A job of the graph, and what its outputs would be made from."""
+    """A job of the graph, with the files that its outputs would be made from."""
 
     job: Any
     outputs: list[str]
     inputs: list[str]
 
     def fingerprint(self, contents: dict[str, str | None]) -> str | None:
-        """What the origins of its outputs must say; None if an input is not known."""
+        """The fingerprint that its outputs must have; None if an input is not known."""
         known = {path: content for path in self.inputs if (content := contents[path]) is not None}
         if len(known) < len(set(self.inputs)):
             return None
@@ -117,7 +116,7 @@ def _settle_all(snakefile: str, config: dict[str, Any], unsettled: set[str]) -> 
         for one in _jobs(graph):
             seen.update(one.outputs)
             for path in one.inputs:
-                # An input that no job makes, or that was there before.
+                # An input that no job makes.
                 if path not in contents:
                     contents[path] = content_of(path) if Path(path).is_file() else None
             expected = one.fingerprint(contents)
@@ -141,7 +140,7 @@ def _settle_all(snakefile: str, config: dict[str, Any], unsettled: set[str]) -> 
 
 
 def _matching_origins(one: _Job, expected: str | None) -> dict[str, Origin]:
-    """For each output the origin that says what is expected, and is of the file if it exists."""
+    """The origin of each output, if it has the expected fingerprint and belongs to the file."""
     found = {}
     for path in one.outputs:
         is_there = Path(path).is_file()
@@ -155,7 +154,7 @@ def _matching_origins(one: _Job, expected: str | None) -> dict[str, Origin]:
 
 
 def _refuse(paths: Iterable[str]) -> list[str]:
-    """Move foreign files away; of a file that was written here, restore the record."""
+    """Move foreign files away; restore the record of files that were written here."""
     moved = []
     for path in paths:
         local = local_origin(path)
@@ -168,7 +167,7 @@ def _refuse(paths: Iterable[str]) -> list[str]:
 
 
 def _content(path: str, origins: dict[str, Origin]) -> str | None:
-    """The content of an output, or what it will be once it is built; None if that is open."""
+    """The digest of an output, or the one that it will have when built; None if not known."""
     if Path(path).is_file():
         return content_of(path)
     return origins[path].content if path in origins else None
@@ -217,10 +216,11 @@ def _graph(snakefile: str, config: dict[str, Any]) -> Iterator[Any]:
             config_settings=ConfigSettings(config=config),
             snakefile=Path(snakefile),
         )
-        # As in profiles/default: records without checksums would make everything run again.
+        # As in profiles/default: with records without checksums everything would run again.
         settings = DAGSettings(targets={"all"}, forceall=True, max_checksum_file_size=2 * 10**9)
         with contextlib.redirect_stdout(io.StringIO()):
-            workflow.dag(settings).printfilegraph()  # of what builds it, it prints the least
+            # Builds the graph, and prints the least of the methods that do.
+            workflow.dag(settings).printfilegraph()
         workflow._workflow.execution_settings = ExecutionSettings()
         yield workflow._workflow.dag
 
@@ -234,7 +234,7 @@ def _jobs(graph: Any) -> Iterator[_Job]:
 
 
 def main() -> None:
-    """Settle what the caller has found, in the current folder."""
+    """Judge the files that `settle` has passed on, in the current folder."""
     given = json.load(sys.stdin)
     _settle_all(sys.argv[1], given["config"], set(given["unsettled"]))
 

@@ -18,7 +18,7 @@ def code_closure(
     Snakemake watches files, not imports: with this list among a rule's inputs, an edit of a
     module reruns what imports it and nothing else. Imports are read from the source, so those
     inside functions count, too; nothing is executed. Modules of `hesspipe.workflow` are left
-    out: they start jobs and record them, and decide no number.
+    out: they start jobs and record them, and affect no number.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def code_closure(
 def user_code(names: Iterable[str], root: str | Path = ".") -> list[str]:
     """List the files behind user functions, and every local module that they import.
 
-    Installed packages are left out: the versions that decide a number are pinned.
+    Installed packages are left out: the versions that affect a number are pinned.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _files_on_the_way(root: Path, module: str) -> list[str]:
 def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
     """Files of the package that one file imports; packages count by their __init__.py."""
     if path == str(Path("hesspipe", "__init__.py")):
-        return ()  # its lazy imports belong to those who use them, not to every importer
+        return ()  # its lazy imports count for the modules that use them, not for every importer
     names: set[str] = set()
     for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -135,7 +135,7 @@ def _refuse(path: str, node: ast.stmt, is_opaque: bool) -> None:
     if is_opaque:
         raise ValueError(
             f"{path}, line {node.lineno}: write '{ast.unparse(node)}' as 'from hesspipe.<module> "
-            "import <name>', so that what the workflow depends on can be read"
+            "import <name>', so that the workflow can read what it depends on"
         )
 
 

@@ -1,4 +1,4 @@
-"""What every job of the workflow does before and after its work."""
+"""Logging and origin records, the same for every job."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hesspipe.workflow.origins import record_job
 def job(snakemake: Any) -> Iterator[None]:
     """Log a job, and record the origin of its outputs when it succeeds.
 
-    Output, progress bars and traceback go to the log file as they are written. An error is
+    Output, progress bars and traceback are written to the log file immediately. An error is
     raised again, so that Snakemake shows it and stops.
 
     Parameters
     ----------
     snakemake : Snakemake
-        The object that Snakemake puts into a script.
+        The object that Snakemake defines in a script.
     """
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)

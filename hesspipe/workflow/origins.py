@@ -1,12 +1,12 @@
-"""Records of where each output comes from, which travel with the outputs.
+"""Records of the origin of each output, versioned with the outputs.
 
-Snakemake decides what is out of date by its own records of the last run in this folder. They say
-nothing about a file that something else has put there since: `dvc pull`, `dvc checkout`, a copy.
-So every job writes a second record for each of its outputs, its *origin*: a digest of the
-output, and a fingerprint of the rule, the parameters and the content of all inputs, code
-included. It holds no times, so that equal results have equal records, and DVC versions it with
-the output. A local copy, which is not versioned, says what the last job in this folder wrote: a
-file that differs from it is *foreign*, and `hesspipe.workflow.adopt` decides what happens to it.
+Snakemake decides which files are out of date by its own records of the last run in this folder.
+They do not cover files that `dvc pull`, `dvc checkout` or a copy has placed there since. Every job
+therefore writes a second record for each of its outputs, its *origin*: a digest of the output, and
+a fingerprint of the rule, the parameters and the content of all inputs, including code. It
+contains no times, so that equal results have equal records, and DVC versions it with the output. A
+local copy, which is not versioned, records what the last job in this folder wrote: a file that
+differs from it is *foreign*, and `hesspipe.workflow.adopt` decides whether to use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOCAL = Path(".hesspipe/origins")
 
 @dataclass(frozen=True)
 class Origin:
-    """What made an output.
+    """The digest of an output, and the job that made it.
 
     Attributes
     ----------
@@ -42,12 +42,12 @@ class Origin:
     fingerprint: str
 
     def write(self, path: str) -> None:
-        """Store this record as the origin of the file at `path`, and remember it locally."""
+        """Store this record as the origin of the file at `path`, with its local copy."""
         write_text(json.dumps(asdict(self), indent=1) + "\n", tracked_path(path))
         self.remember(path)
 
     def remember(self, path: str) -> None:
-        """Store this record as what lies at `path` in this folder now."""
+        """Store this record as the local one of the file at `path`."""
         local = {"file": _signature(path), "origin": asdict(self)}
         write_text(json.dumps(local), _local_path(path))
 
@@ -55,13 +55,13 @@ class Origin:
 def fingerprint(
     rule: str, wildcards: Mapping[str, str], params: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> str:
-    """Digest everything that decides the outputs of a job.
+    """Digest everything that affects the outputs of a job.
 
     Parameters
     ----------
     rule : str
     wildcards, params : mapping
-        Of JSON-like values; the order of keys means nothing.
+        Of JSON-like values; the order of keys does not matter.
     inputs : mapping
         Path of each input, code included, to the SHA-256 of its content.
 
@@ -101,7 +101,7 @@ def record_job(job: Any) -> None:
 
 
 def content_of(path: str) -> str:
-    """Give the SHA-256 of a file, without reading it if it is what a job here wrote."""
+    """Compute the SHA-256 of a file, without reading it if a job here wrote it last."""
     local = _read_local(path)
     if local is not None and local[0] == _signature(path):
         return local[1].content
@@ -109,7 +109,7 @@ def content_of(path: str) -> str:
 
 
 def tracked_origin(path: str) -> Origin | None:
-    """Read the record that travels with an output, if there is one."""
+    """Read the versioned record of an output, if it exists."""
     try:
         return Origin(**json.loads(tracked_path(path).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -117,7 +117,7 @@ def tracked_origin(path: str) -> Origin | None:
 
 
 def local_origin(path: str) -> Origin | None:
-    """Read the local record of a file, if the file is still what it says."""
+    """Read the local record of a file, if the file has not changed since."""
     local = _read_local(path)
     if local is None:
         return None
@@ -132,7 +132,7 @@ def local_origin(path: str) -> Origin | None:
 def unsettled_outputs() -> list[str]:
     """List the outputs that are foreign, or whose two records differ.
 
-    An output without a tracked record gets that of the local one.
+    An output without a versioned record gets a copy of its local record.
     """
     found = []
     for path in outputs_on_disk():
@@ -145,14 +145,14 @@ def unsettled_outputs() -> list[str]:
 
 
 def forget_absent(paths: Iterable[str]) -> None:
-    """Delete the records of outputs that no job makes any more."""
+    """Delete the records of outputs that no job of this configuration makes."""
     for path in paths:
         tracked_path(path).unlink(missing_ok=True)
         _local_path(path).unlink(missing_ok=True)
 
 
 def recorded_outputs() -> list[str]:
-    """List every output that has a tracked record, whether or not it exists."""
+    """List every output that has a versioned record, whether or not it exists."""
     root = Path(ORIGINS)
     return sorted(
         path.relative_to(root / path.relative_to(root).parts[0]).as_posix().removesuffix(".json")
@@ -161,7 +161,7 @@ def recorded_outputs() -> list[str]:
 
 
 def tracked_path(path: str) -> Path:
-    """Where the origin of an output is stored.
+    """Path of the versioned record of an output.
 
     Examples
     --------
@@ -184,6 +184,6 @@ def _read_local(path: str) -> tuple[list[int], Origin] | None:
 
 
 def _signature(path: str) -> list[int]:
-    """Size and time of a file: if they are the same, so is its content."""
+    """Size and time of a file, which identify its content."""
     status = Path(path).stat()
     return [status.st_size, status.st_mtime_ns]

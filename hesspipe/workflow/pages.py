@@ -2,7 +2,7 @@
 
     python -m hesspipe.workflow.pages README.md docs/*.md
 
-A page says where a table goes, and which columns and rows of which file it shows:
+Markers in a page define the place of a table, and the columns and rows of the file it shows:
 
 <!-- table tables/width.csv: experiment, num_parameters as P, where matrix = hessian -->
 (filled in)
@@ -46,7 +46,7 @@ def fill_tables(text: str, root: Path) -> str:
     -------
     str
         The text with its tables replaced: whole numbers in groups of three digits, other numbers
-        with three significant digits, a dash where there is none.
+        with three significant digits, missing values as a dash.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""One file that says what the code and the configuration are.
+"""Digests of the code and the configuration, in one file.
 
     python -m hesspipe.workflow.sources
 
-Every stage of dvc.yaml depends on it. Which jobs of a stage an edit concerns is Snakemake's
-decision, so DVC has to know only that there was an edit.
+Every stage of dvc.yaml depends on it. Snakemake decides which jobs of a stage an edit affects, so
+DVC only has to notice that there was one.
 """
 
 from __future__ import annotations

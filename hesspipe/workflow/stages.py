@@ -1,7 +1,7 @@
 """The stages of dvc.yaml, and the files that each of them owns.
 
 DVC versions a few folders; Snakemake decides which files in them are out of date. A stage owns
-whole folders, so that the folder of a file says to which stage it belongs.
+whole folders, so the folder of a file determines its stage.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def outputs_on_disk() -> Iterator[str]:
 
 
 def make_folders() -> None:
-    """Make every folder of the stages, because DVC wants those, too, that stay empty."""
+    """Create every folder of the stages, because DVC requires even those that stay empty."""
     for stage, folders in STAGES.items():
         for folder in [*folders, f"{ORIGINS}/{stage}"]:
             if not Path(folder).suffix:
