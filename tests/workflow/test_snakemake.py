@@ -111,8 +111,8 @@ def test_swapped_numbers_are_noticed(project: Project) -> None:
     # Snakemake compares parameters as a set of values: two that are swapped look the same to it.
     project.edit(
         "config.yaml",
-        "step_size: 0.1, num_steps: 20, record_every: 5, checkpoint_every: 10",
-        "step_size: 0.1, num_steps: 20, record_every: 10, checkpoint_every: 5",
+        "step_size: 0.1, num_steps: 20, record_every: 5, checkpoint_every: 20",
+        "step_size: 0.1, num_steps: 20, record_every: 20, checkpoint_every: 5",
     )
     assert project.planned("results/histories/clusters_gd_k2/seed0.parquet")
 
@@ -205,7 +205,7 @@ def test_new_figure_is_a_new_entry_of_the_config(project: Project) -> None:
     project.edit(
         "config.yaml",
         "\n  gaps:",
-        "\n  again: {kind: endpoints, experiment: clusters_gd_k2, seed: 0, steps: [0, 10],"
+        "\n  again: {kind: endpoints, experiment: clusters_gd_k2, seed: 0, steps: [20],"
         " num_largest: 5}\n  gaps:",
     )
     assert project.planned() == Counter(render_figure=1)
