@@ -35,6 +35,7 @@ from hesspipe.workflow.origins import (
     tracked_origin,
     unsettled_outputs,
 )
+from hesspipe.workflow.sources import write_sources
 from hesspipe.workflow.stages import make_folders, outputs_on_disk
 
 SET_ASIDE = Path(".hesspipe/set_aside")
@@ -64,8 +65,10 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
     locks = Path(".snakemake/locks")
     if _SETTLING in os.environ or (locks.is_dir() and any(locks.iterdir())):
         return
-    if "DVC_STAGE" in os.environ:
+    if Path("dvc.yaml").is_file():
         make_folders()
+        write_sources()
+    if "DVC_STAGE" in os.environ:
         known = set(expected)
         left_over = {path for path in outputs_on_disk() if path not in known}
         _set_aside(sorted(left_over - _ignored(left_over)), "left over from another configuration")

@@ -28,5 +28,13 @@ def source_digests() -> dict[str, str]:
     return {path.as_posix(): digest(path) for path in sorted(found)}
 
 
+def write_sources() -> None:
+    """Write the digests in the current folder, unless they are there already."""
+    text = json.dumps(source_digests(), indent=1) + "\n"
+    path = Path(PATH)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(text, path)
+
+
 if __name__ == "__main__":
-    write_text(json.dumps(source_digests(), indent=1) + "\n", PATH)
+    write_sources()

@@ -20,7 +20,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     remote = project.folder.parent / "remote"
     project.run("dvc", "remote", "add", "-q", "-d", "local", str(remote))
     project.snakemake()
-    project.run("python", "-m", "hesspipe.workflow.sources")
     project.run("dvc", "commit", "-f", "-q")
     project.commit("First results")
     project.run("dvc", "push", "-q")
