@@ -65,6 +65,8 @@ def config_schema() -> Schema:
     schema = _without(Config.model_json_schema(), {"title", "discriminator", "default"})
     definitions, properties = schema["$defs"], schema["properties"]
     for definition in definitions.values():
+        summary, _, _ = definition.get("description", "").partition("\n\n")
+        definition["description"] = summary.replace("\n", " ")
         _take_groups(definition)
     for part, section in NAMED_PARTS.items():
         named = properties[section]["patternProperties"][f"^{NAME_PATTERN}$"]
