@@ -11,8 +11,7 @@ from problems import EPS, assert_close, labels, network, normal
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe.curvature import columns, dense, layers, tangents
-from hesspipe.curvature import convolutional as convolutions
+from hesspipe.curvature import columns, convolutional, dense, layers, tangents
 from hesspipe.curvature.dense import exact_matrix
 from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
 from hesspipe.networks.architectures import initialize_normal
@@ -227,8 +226,8 @@ def test_memory_budget_does_not_change_the_matrix(
         sizes.append(len(inputs))
         return evaluate(objective, names, inputs)
 
-    monkeypatch.setattr(convolutions, "evaluate_patches", recorded)
-    monkeypatch.setattr(convolutions, "_SAMPLE_BYTES", 1)
+    monkeypatch.setattr(convolutional, "evaluate_patches", recorded)
+    monkeypatch.setattr(convolutional, "_SAMPLE_BYTES", 1)
     for matrix, function in MATRICES.items():
         assert_close(function(objective, "convolutions"), expected[matrix])
     assert sizes == [1] * len(sizes)
@@ -247,13 +246,13 @@ def test_each_derivative_is_used(
     taken = set()
 
     def record(way: str) -> None:
-        original = getattr(convolutions, way)
+        original = getattr(convolutional, way)
 
         def recorded(*args: object) -> object:
             taken.add(way)
             return original(*args)
 
-        monkeypatch.setattr(convolutions, way, recorded)
+        monkeypatch.setattr(convolutional, way, recorded)
 
     for way in ("block_of_group", "block_through", "_add_by_cotangents"):
         record(way)
@@ -339,7 +338,7 @@ class Shared(Wrapped):
         return self.convolution(torch.relu(hidden))
 
 
-class CalledInVain(Wrapped):
+class CalledWithoutEffect(Wrapped):
     """A convolution that is called twice, the first time without effect."""
 
     def __init__(self) -> None:
@@ -373,7 +372,7 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
     "tanh": Tanh,
     "gate": Gated,
     "shared": Shared,
-    "called in vain": CalledInVain,
+    "called without effect": CalledWithoutEffect,
     "used elsewhere": UsedElsewhere,
     "coupled samples": Centered,
     "groups": lambda: Wrapped(

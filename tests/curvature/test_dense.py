@@ -13,8 +13,7 @@ from problems import EPS, assert_close, labels, network, normal
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe.curvature import columns
-from hesspipe.curvature import linear as layers
+from hesspipe.curvature import columns, linear
 from hesspipe.curvature.dense import exact_matrix
 from hesspipe.curvature.layers import find_layers
 from hesspipe.errors import NotASumOverSamplesError, TooLargeError
@@ -319,14 +318,19 @@ def test_hessian_by_columns_does_not_depend_on_the_block(
     assert_close(found, reference_hessian(objective))
 
 
-@pytest.mark.parametrize("module", [columns, layers])
+@pytest.mark.parametrize(
+    ("method", "module", "budget"),
+    [("columns", columns, "_JACOBIAN_BYTES"), ("layers", linear, "_SAMPLE_BYTES")],
+)
 def test_memory_budget_does_not_change_the_matrix(
-    module: object, monkeypatch: pytest.MonkeyPatch, make_objective: Callable[..., Objective]
+    method: str,
+    module: object,
+    budget: str,
+    monkeypatch: pytest.MonkeyPatch,
+    make_objective: Callable[..., Objective],
 ) -> None:
     objective = make_objective(loss_fn=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 5.0])))
-    method = module.__name__.split(".")[-1]
     expected = {name: function(objective, method) for name, function in MATRICES.items()}
-    budget = "_JACOBIAN_BYTES" if module is columns else "_SAMPLE_BYTES"
     monkeypatch.setattr(module, budget, 1)  # one sample at a time
     for name, function in MATRICES.items():
         assert_close(function(objective, method), expected[name], factor=100)

@@ -13,8 +13,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe.curvature import columns, factored
-from hesspipe.curvature import linear as layers
+from hesspipe.curvature import columns, factored, linear
 from hesspipe.errors import InconsistentMatrixError, TooLargeError
 from hesspipe.objective.objective import Objective
 
@@ -125,7 +124,7 @@ def test_spectrum_scales_with_the_loss(scale: float) -> None:
 def test_memory_budget_does_not_change_the_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
     data = normal(8, 9), labels(8, 3)
     objective = Objective(network([9, 5, 4, 3]), nn.CrossEntropyLoss(), data)
-    monkeypatch.setattr(layers, "_SAMPLE_BYTES", 1)
+    monkeypatch.setattr(linear, "_SAMPLE_BYTES", 1)
     assert_spectrum_is_that_of_the_matrix(objective, "hessian")
 
 
