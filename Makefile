@@ -1,4 +1,4 @@
-# make paper   every figure and table, from nothing, offline once the packages are installed
+# make paper   every figure and table, from scratch, offline once the packages are installed
 # make test    every check and test
 SHELL := bash
 PYTHON ?= python3
@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
 
-# One HTML file with every figure, table and verdict, that works offline; after `make paper`.
+# One HTML file with every figure, table and verdict, which works offline; after `make paper`.
 report: $(VENV)/.installed
 	snakemake --cores $(CORES) --report report.html
 
@@ -27,7 +27,7 @@ checks: $(VENV)/.installed
 	lint-imports
 	codespell
 
-# A transformer of 1.3 million parameters: densities, extreme eigenpairs, figures.
+# A transformer with 1.3 million parameters: densities, extreme eigenpairs, figures.
 example: $(VENV)/.installed
 	snakemake --cores $(CORES) --directory examples/transformer
 

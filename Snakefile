@@ -1,4 +1,4 @@
-"""From data to figures: every result of the paper, each from what it needs and no more."""
+"""Every result of the paper, from data to figures."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ configfile: "config.yaml"
 report: "report/workflow.rst"
 
 
-# Jobs read this file, too; by then the process that starts them has checked everything.
+# Jobs read this file as well; by then the main process has checked everything.
 if workflow.is_main_process:
     try:
         settings = validate_config(config)

@@ -1,4 +1,4 @@
-"""What the rules share: where results lie, and the project that decides what they read."""
+"""Shared by all rules: paths of results, and the project, which determines their inputs."""
 
 from hesspipe.config.results import CONSTRAINTS, ResultKind, pattern
 from hesspipe.hardware import has_gpu
@@ -7,7 +7,7 @@ from hesspipe.workflow.project import Project, dump
 
 project = Project(settings, workflow.basedir)
 
-# A GPU is shared by one job at a time where there is one; elsewhere jobs go side by side.
+# At most one job at a time uses the GPU, if there is one; on CPUs jobs run in parallel.
 GPUS = int(has_gpu())
 
 

@@ -1,4 +1,4 @@
-"""Figures, tables and verdicts: the module of an entry's kind makes it from what it reads."""
+"""Figures, tables and verdicts, made by the module of an entry's kind from stored results."""
 
 
 rule smooth_densities:
@@ -96,8 +96,8 @@ rule check_claims:
         "../scripts/check_claims.py"
 
 
-# What is recorded for everyone must not depend on the data that one machine has: claims on
-# downloaded data are "not measured" above, and have files of their own where the data are.
+# Recorded results must not depend on the data present on one machine: claims on downloaded data
+# are "not measured" above, and have separate files where the data are present.
 use rule check_claims as check_downloaded_claims with:
     input:
         results=project.results_of_claims(project.downloaded("claims")),

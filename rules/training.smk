@@ -17,7 +17,7 @@ rule make_dataset:
         "../scripts/make_dataset.py"
 
 
-# One rule for each experiment, because the steps of its checkpoints decide its outputs.
+# One rule per experiment, because its outputs depend on the steps of its checkpoints.
 for name in project.trained:
 
     rule:
@@ -49,7 +49,7 @@ for name in project.trained:
             "../scripts/train.py"
 
 
-# The saved state of a network that was trained elsewhere is the only checkpoint.
+# A network that was trained elsewhere has its saved state as the only checkpoint.
 rule import_state:
     input:
         unpack(project.inputs(ResultKind.CHECKPOINTS)),

@@ -5,7 +5,7 @@
 - `hesspipe.config.schema`: experiments, datasets, models, trainings
 - `hesspipe.config.figures`, `tables`, `claims`: the entries that read results
 - `hesspipe.config.results`: `ResultKey`, the name and path of each result
-- `hesspipe.config.producers`: what the job behind each result reads
+- `hesspipe.config.producers`: the results that the job of each result reads
 - `hesspipe.config.checks`, `messages`: configuration errors, reported before any job starts
 - `hesspipe.config.json_schema`: config.schema.json, for editors
 """

@@ -1,4 +1,4 @@
-"""Claims in a configuration: which statement is checked on which results, by which criterion."""
+"""Claims in a configuration: statements, the results that test them, and the criteria."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class TrivialZerosClaim(_OfSeveralSeeds):
 
 
 class ResidualFadesClaim(_Claim, OfRun):
-    """The residual's part of the Hessian shrinks through training."""
+    """The share of the residual in the Hessian shrinks through training."""
 
     kind: Literal["residual_fades"]
     max_ratio: Positive
@@ -235,7 +235,7 @@ class LargeOutlierClaim(_OnSources):
 
 
 class SpikePositionsClaim(_OnSources):
-    """Theorem 1: where the largest eigenvalue lies, for each size."""
+    """Theorem 1: the position of the largest eigenvalue, for each size."""
 
     source_kind = "spikes"
     part = "positions"
@@ -247,7 +247,7 @@ class SpikePositionsClaim(_OnSources):
 
 
 class SpikeFluctuationsClaim(_OnSources):
-    """Theorem 1: how the largest eigenvalue fluctuates, at the largest size."""
+    """Theorem 1: the fluctuations of the largest eigenvalue, at the largest size."""
 
     source_kind = "spikes"
     part = "positions"

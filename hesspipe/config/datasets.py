@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class _Data(Section):
     # Height and width of the inputs, if they are images.
     image_size: ClassVar[int | None] = None
-    # Whether targets are class labels, as far as the configuration alone can tell.
+    # Whether targets are class labels, if the configuration determines it.
     has_classes: ClassVar[bool] = True
 
     def produces(self, name: str, config: Config) -> list[ResultKey]:
@@ -25,7 +25,7 @@ class _Data(Section):
 
 
 class GaussianClusters(_Data):
-    """Isotropic Gaussian clusters, one per class; see `hesspipe.data.dataset.gaussian_clusters`."""
+    """Isotropic Gaussian clusters, one per class; see `hesspipe.data.clusters`."""
 
     kind: Literal["gaussian_clusters"]
     num_clusters: int = Field(ge=2)
@@ -39,7 +39,7 @@ class GaussianClusters(_Data):
 
 
 class MNISTDigits(_Data):
-    """Handwritten digits; see `hesspipe.data.dataset.mnist_digits`."""
+    """Handwritten digits; see `hesspipe.data.mnist`."""
 
     image_size: ClassVar[int | None] = 28
 
@@ -51,7 +51,7 @@ class MNISTDigits(_Data):
 
 
 class CIFAR10Images(_Data):
-    """Small color photographs; see `hesspipe.data.dataset.cifar10_images`."""
+    """Small color photographs; see `hesspipe.data.cifar10`."""
 
     image_size: ClassVar[int | None] = 32
 

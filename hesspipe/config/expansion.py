@@ -6,7 +6,7 @@
   that is written out replaces the grid's entry of the same name.
 - ``like: name`` starts from the entry of that name in the same section, and changes the keys
   given next to it; ``like`` an entry's own name means the grid's entry. In the model and training
-  of an experiment the name is one of `models` and `trainings`, where the name alone will do, too.
+  of an experiment the name is one of `models` and `trainings`, where the name alone is enough.
 - In a list of names, the name of one of `groups` stands for all its members.
 """
 
@@ -34,7 +34,7 @@ Raw = dict[str, Any]
 
 @dataclass
 class Expansion:
-    """A configuration without shorthand, and what went wrong when it was written out.
+    """A configuration without shorthand, and the errors found in writing it out.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ def expand(raw: Mapping[str, Any], folder: Path) -> Expansion:
     Parameters
     ----------
     raw : mapping
-        As read from YAML. What is not of the expected form is left for the check that follows.
+        As read from YAML. Parts that are not of the expected form are left for the later check.
     folder : Path
         The configuration's; names of files are relative to it.
     """
@@ -131,7 +131,7 @@ def _expand_grids(section: str, found: Expansion) -> Raw:
 
 
 def _wrong_grid(place: str, name: str, values: Any) -> str | None:
-    """Say what is wrong with the values of a grid, if anything is."""
+    """Describe an error in the values of a grid, if there is one."""
     wanted = _PLACEHOLDER.findall(str(name))
     if not isinstance(values, Mapping):
         return f"{place}.for must be a mapping from placeholders to lists, got {values!r}"

@@ -1,4 +1,4 @@
-"""Experiments in a configuration: models, trainings, and which spectra are computed."""
+"""Experiments in a configuration: models, trainings, and spectra."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class SavedState(Section):
 
 
 class Spectra(Section):
-    """At which steps the exact spectra of which matrices are computed."""
+    """Steps and matrices of the exact spectra."""
 
     steps: Literal["ends", "all"] | Steps
     matrices: Matrices
@@ -136,7 +136,7 @@ class EigenpairSettings(Section):
 
 
 class MatrixFree(Section):
-    """What is computed from products alone, where a network is too large for all eigenvalues.
+    """Densities and eigenpairs of a network that is too large for all eigenvalues.
 
     A group is a part of the network: a name, and patterns of parameter names. Besides those of
     the whole network, there is a density of each of `group_matrices` for each group.
@@ -207,7 +207,7 @@ class Experiment(Section):
 
     @property
     def extremes_kind(self) -> ResultKind:
-        """Where the largest eigenvalues are stored: in all of them, if they are computed."""
+        """Kind of result with the largest eigenvalues: exact spectra, if they are computed."""
         return ResultKind.SPECTRA if self.spectra else ResultKind.EIGENPAIRS
 
     def spectra_of(self, name: str, seed: int) -> list[ResultKey]:
@@ -239,7 +239,7 @@ class Experiment(Section):
         return self.spectra_of(name, seed) if self.spectra else self.eigenpairs_of(name, seed)
 
     def computes(self, name: str) -> list[ResultKey]:
-        """List the spectra, densities and eigenpairs that the entry asks for, for every seed."""
+        """List the spectra, densities and eigenpairs of the entry, for every seed."""
         return [
             key
             for seed in self.seeds
@@ -250,8 +250,8 @@ class Experiment(Section):
     def produces(self, name: str, config: Config) -> list[ResultKey]:
         """List the results that can be computed from this entry: of all seeds, of every kind.
 
-        What `computes` lists is computed always; the rest only where a figure, table or claim
-        reads it.
+        Those of `computes` are always computed, the others only if a figure, table or claim reads
+        them.
         """
         keys = self.computes(name)
         for seed in self.seeds:
@@ -276,7 +276,7 @@ class Experiment(Section):
         return list(dict.fromkeys(keys + self._landscape(name, config)))
 
     def _landscape(self, name: str, config: Config) -> list[ResultKey]:
-        """Lines and planes, which are computed of a training that continues another one."""
+        """Lines and planes, which exist for trainings that continue another one."""
         if self.starts_from is None:
             return []
         parts = [(seed, "line") for seed in self.seeds if config.lines]

@@ -78,7 +78,7 @@ class _Compared(OfExperiments):
 
 
 class RightEdgeFigure(_Compared):
-    """The largest eigenvalues of several experiments over each other, for several seeds."""
+    """The largest eigenvalues of several experiments in one plot, for several seeds."""
 
     kind: Literal["right_edge"]
     num_largest: int = Field(ge=2)
@@ -213,7 +213,7 @@ class OrderedFigure(OfRun):
 
 
 class ExtremesFigure(OfRun):
-    """The extreme eigenvalues of one run, from its spectra or else from its eigenpairs."""
+    """The extreme eigenvalues of one run, from its spectra or, without these, its eigenpairs."""
 
     def extremes(self, config: Config, steps: list[int], matrices: list[Matrix]) -> list[ResultKey]:
         """List the spectra or eigenpairs by step and matrix."""
@@ -226,7 +226,7 @@ class ExtremesFigure(OfRun):
 
 
 class OverlayFigure(ExtremesFigure):
-    """Both ends of the spectra of several matrices over each other."""
+    """Both ends of the spectra of several matrices in one plot."""
 
     kind: Literal["overlay"]
     step: Step
@@ -240,7 +240,7 @@ class OverlayFigure(ExtremesFigure):
 
 
 class OverTrainingFigure(ExtremesFigure):
-    """Both ends of the spectrum of one matrix as training goes on."""
+    """Both ends of the spectrum of one matrix during training."""
 
     kind: Literal["over_training"]
     steps: Steps = Field(min_length=2)
@@ -254,7 +254,7 @@ class OverTrainingFigure(ExtremesFigure):
 
 
 class OutliersFigure(ExtremesFigure):
-    """The largest eigenvalues, and where each rule cuts them off."""
+    """The largest eigenvalues, and the cutoff of each rule."""
 
     kind: Literal["outliers"]
     step: Step
@@ -269,7 +269,7 @@ class OutliersFigure(ExtremesFigure):
 
 
 class CurvesFigure(OfRun):
-    """Smoothed densities, which a job of their own computes."""
+    """Smoothed densities, which a separate job computes."""
 
     step: Step
     relative_width: Share = Field(gt=0)
@@ -285,7 +285,7 @@ class CurvesFigure(OfRun):
         raise NotImplementedError
 
     def produces(self, name: str, config: Config) -> list[ResultKey]:
-        """List the curves, the only result that a figure has of its own."""
+        """List the curves, the only results that belong to a figure."""
         return [ResultKey(ResultKind.CURVES, name)]
 
 

@@ -2,8 +2,8 @@
 
 It is generated from the models of `hesspipe.config.schema`, and extended by the shorthand of
 `hesspipe.config.expansion`: grids, ``like``, named models and trainings, groups and included
-files. It describes the keys and types of one file; what spans several entries is checked when
-the configuration is loaded. To write it anew:
+files. It describes the keys and types of one file; conditions on several entries are checked
+when the configuration is loaded. To write it again:
 
     python -m hesspipe.config.json_schema
 """
@@ -53,12 +53,12 @@ _GRID_NAME = r"^[a-z0-9_]*(\{\w+\}[a-z0-9_]*)+$"
 
 
 def schema_text() -> str:
-    """Give the content of config.schema.json."""
+    """Return the content of config.schema.json."""
     return _pretty(config_schema()) + "\n"
 
 
 def config_schema() -> Schema:
-    """Describe config.yaml as it is written, with its shorthand.
+    """Describe config.yaml with its shorthand.
 
     No section is required, because a configuration may be made of several files.
     """
@@ -109,7 +109,7 @@ def _without(value: Any, keys: set[str]) -> Any:
 
 
 def _take_groups(definition: Schema) -> None:
-    """Let lists of names be given by a group."""
+    """Allow the name of a group in place of a list of names."""
     for key, values in definition.get("properties", {}).items():
         if key in ("experiments", "sources"):
             definition["properties"][key] = {"anyOf": [_GROUP, values]}

@@ -21,24 +21,24 @@ __all__ = ["ConfigError", "load_config", "validate_config"]
 
 
 def validate_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Config:
-    """Check a configuration and give it its types.
+    """Check a configuration and convert it to typed models.
 
     Parameters
     ----------
     raw : mapping
-        The content of a YAML file, with names, groups and grids as they are written there.
+        The content of a YAML file, with its names, groups and grids.
     source : str
         The file's path: for messages, and because other files are looked up next to it.
 
     Returns
     -------
     Config
-        With everything written out.
+        Without shorthand.
 
     Raises
     ------
     ConfigError
-        With one line for each mistake: the key, what it must be, and what it is.
+        With one line for each error: the key, the condition, and the value.
 
     Examples
     --------

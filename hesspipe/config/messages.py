@@ -1,4 +1,4 @@
-"""Errors of a configuration in words, one line each: the key, the condition, the value."""
+"""Messages for configuration errors, one line each: the key, the condition, the value."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def explain(
     origins: Mapping[str, str],
     known_keys: Iterable[str],
 ) -> list[str]:
-    """Put pydantic's errors into words, one line for each key.
+    """Convert the errors of pydantic to messages, one line for each key.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ def explain(
         by_key.setdefault(_origin(_key(mistake, raw), origins), []).append(mistake)
     lines = []
     for key, entries in by_key.items():
-        # Of a key that may be one thing or another, the mistake inside the fitting one counts.
+        # If a key may have several forms, the error in the form that fits counts.
         if not any(other.startswith(f"{key}.") for other in by_key):
             lines.append(_line(key, entries, sorted(known_keys)))
     return lines
 
 
 def unknown_name(start: str, names: Iterable[Any], given: Any) -> str:
-    """Say that a name is unknown, with the known ones, or the nearest where they are many.
+    """Describe an unknown name, with all known ones, or the nearest if there are many.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def unknown_name(start: str, names: Iterable[Any], given: Any) -> str:
 
 
 def _line(key: str, mistakes: list[Mapping[str, Any]], known_keys: list[str]) -> str:
-    """What is wrong with one key."""
+    """Describe the error of one key."""
     kind, value = mistakes[0]["type"], mistakes[0].get("input")
     context = mistakes[0].get("ctx", {})
     if kind == "missing":
@@ -126,7 +126,7 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 
 def _allowed(mistake: Mapping[str, Any]) -> str:
-    """What a value may be."""
+    """Describe the allowed values."""
     kind, context = mistake["type"], mistake.get("ctx", {})
     if kind in _BOUNDS:
         phrase, name = _BOUNDS[kind]

@@ -1,7 +1,7 @@
-"""What the job behind each result reads.
+"""The results that the job of each result reads.
 
-The reverse of `reads`: figures, tables and claims list the results that they show, and this
-module says which other results a job needs in order to compute one of those. Snakemake's rules
+Figures, tables and claims list the results that they show (`reads`). This module lists the other
+results that a job needs in order to compute one of those. Snakemake's rules
 take their inputs from here.
 """
 
@@ -58,7 +58,7 @@ def inputs_of(key: ResultKey, config: Config) -> Inputs:
 
 
 def _inputs_of_run(key: ResultKey, config: Config) -> Inputs:
-    """What is read for a result of one run of an experiment."""
+    """The inputs of a result of one run of an experiment."""
     name, seed = key.experiment, key.seed or 0
     plan = config.experiments[name]
     dataset = {"dataset": ResultKey(ResultKind.DATASETS, plan.dataset)}

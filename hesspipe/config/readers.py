@@ -1,4 +1,4 @@
-"""What figures, tables and claims have in common: they read results of other entries."""
+"""Common base of figures, tables and claims, which read results of other entries."""
 
 from __future__ import annotations
 

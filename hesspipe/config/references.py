@@ -1,4 +1,4 @@
-"""Whether every result that a figure, table or claim reads can be computed.
+"""Check that every result that a figure, table or claim reads can be computed.
 
 `reads` of the entry must be a part of `produces` of the experiments. Where it is not, one line
 names the entry, the result, and the key of the configuration that has to change.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def broken_references(config: Config) -> Iterator[str]:
-    """Find figures, tables and claims that read what cannot be computed.
+    """Find figures, tables and claims that read results that cannot be computed.
 
     Parameters
     ----------
@@ -77,14 +77,14 @@ def _missing_results(
 
 
 def _describe(key: ResultKey) -> str:
-    """Say which result a key means."""
+    """Describe the result of a key."""
     steps = f"step {key.step}" if key.step is not None else None
     parts = [part for part in (key.matrix, key.group, steps, f"seed {key.seed}") if part]
     return f"{key.kind} of {key.experiment} ({', '.join(parts)})"
 
 
 def _requirement(key: ResultKey, config: Config) -> str:
-    """Say which key of the configuration must be what for a result of a run to be computed."""
+    """Describe the change of the configuration that lets a result of a run be computed."""
     place, plan = f"experiments.{key.experiment}", config.experiments[key.experiment]
     if key.seed not in plan.seeds:
         return f"{place}.seeds must include {key.seed}, got {plan.seeds}"
@@ -133,7 +133,7 @@ def _matrix_free_requirement(place: str, plan: Experiment, key: ResultKey) -> st
 
 
 def _wrong_settings(key: str, entry: Reader, config: Config) -> Iterator[str]:
-    """Find settings of an entry that do not fit what it reads."""
+    """Find settings of an entry that do not fit the results that it reads."""
     names, rules = entry.owners(), config.outliers.rules
     labels, rule = getattr(entry, "labels", None), getattr(entry, "rule", None)
     if labels is not None and len(labels) != len(names):
@@ -170,7 +170,7 @@ def _wrong_counts(key: str, entry: OutlierCountsTable, config: Config) -> Iterat
 
 
 def _too_many(key: str, entry: Reader, name: str, config: Config) -> Iterator[str]:
-    """Find more eigenvalues shown than the eigenpairs have."""
+    """Find entries that show more eigenvalues than the eigenpairs have."""
     free = config.experiments[name].matrix_free
     for end in ("num_largest", "num_smallest"):
         limit = getattr(free.eigenpairs, end) if free else None

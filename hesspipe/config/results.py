@@ -18,7 +18,7 @@ ROOT = "results"
 
 
 class ResultKind(StrEnum):
-    """What a result is; the value is its folder below results/."""
+    """Kind of a result; the value is its folder below results/."""
 
     DATASETS = "datasets"
     CHECKPOINTS = "checkpoints"
@@ -106,7 +106,7 @@ class ResultKey:
 
     @property
     def path(self) -> str:
-        """Where the result is stored, relative to the folder that the pipeline runs in."""
+        """Path of the result, relative to the folder that the pipeline runs in."""
         parts = {"seed": self.seed, "step": self.step, "matrix": self.matrix, "group": self.group}
         owner = dict.fromkeys(_OWNERS, self.experiment)
         return pattern(self.kind, self.group or "").format(**owner, **parts)
@@ -145,13 +145,13 @@ class ResultKey:
 
 
 def pattern(kind: ResultKind, group: str = "{group}") -> str:
-    """Give the path of a kind of result with Snakemake's wildcards.
+    """Return the path of a kind of result with Snakemake's wildcards.
 
     Parameters
     ----------
     kind : ResultKind
     group : str, optional
-        Fills the placeholder {group}; it may hold wildcards of its own, as
+        Fills the placeholder {group}; it may contain other wildcards, as
         "plane_to_seed{other}". Aligned networks, "aligned_*", are stored as safetensors.
 
     Examples

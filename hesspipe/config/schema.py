@@ -24,20 +24,20 @@ from hesspipe.outliers import OutlierRule
 
 
 class SpectrumSettings(Section):
-    """How the signs of eigenvalues are counted; see `hesspipe.curvature.spectra`."""
+    """Counting of signs of eigenvalues; see `hesspipe.curvature.spectra`."""
 
     zero_tolerance: Positive
 
 
 class OutlierSettings(Section):
-    """How outliers are counted; see `hesspipe.outliers`."""
+    """Counting of outliers; see `hesspipe.outliers`."""
 
     rules: Annotated[list[OutlierRule], Distinct] = Field(min_length=1)
     num_candidates: int = Field(ge=2)
 
 
 class LineSettings(Section):
-    """Where the loss on a straight line is evaluated.
+    """Points of a straight line at which the loss is evaluated.
 
     See `hesspipe.landscape.paths.line_coefficients`.
     """
@@ -47,14 +47,14 @@ class LineSettings(Section):
 
 
 class PlaneSettings(Section):
-    """Where the loss on a plane is evaluated; see `hesspipe.landscape.paths.plane_grid`."""
+    """Points of a plane at which the loss is evaluated; see `hesspipe.landscape.paths`."""
 
     num_points: int = Field(ge=2)
     margin: Share
 
 
 class DirectionSettings(Section):
-    """How eigenvectors are compared with gradients; see `hesspipe.experiments.directions`."""
+    """Comparison of eigenvectors with gradients; see `hesspipe.experiments.directions`."""
 
     num_beyond: Count
     tolerance: Positive
@@ -63,7 +63,7 @@ class DirectionSettings(Section):
 class Config(Section):
     """The whole of config.yaml, with every name, group and grid expanded."""
 
-    # Named, for experiments to refer to.
+    # Named, so that experiments can refer to them.
     models: dict[Name, Model] = Field(default_factory=dict)
     trainings: dict[Name, Training] = Field(default_factory=dict)
     datasets: dict[Name, Data] = Field(min_length=1)
@@ -76,7 +76,7 @@ class Config(Section):
     lines: LineSettings | None = None
     planes: PlaneSettings | None = None
     figures: dict[Name, Figure]
-    # Optional: a user's project need not repeat what is the paper's.
+    # Optional: a user's project needs none of these.
     random_matrices: dict[Name, RandomMatrix] = Field(default_factory=dict)
     tables: dict[Name, Table] = Field(default_factory=dict)
     claims: dict[Name, Claim] = Field(default_factory=dict)

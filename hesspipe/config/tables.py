@@ -65,7 +65,7 @@ class BarriersTable(OfExperiment):
     seeds: Seeds
 
     def reads(self, config: Config) -> list[ResultKey]:
-        """List the line of each seed, then the lines between each two of them."""
+        """List the line of each seed, then the lines between pairs of seeds."""
         keys = [line(self.experiment, seed) for seed in self.seeds]
         for number, seed in enumerate(self.seeds):
             for other in self.seeds[number + 1 :]:
@@ -148,7 +148,7 @@ class DecompositionTable(OfRun):
 
 
 class DirectionsTable(OfExperiments):
-    """Leading eigenvectors against class-mean gradients, in a row for each experiment."""
+    """Leading eigenvectors against class-mean gradients, one row for each experiment."""
 
     needs_classes = True
 

@@ -1,4 +1,4 @@
-"""What user functions and files must be, as far as it can be seen before any job starts."""
+"""Checks of user functions and files before any job starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wrong_function(key: str, name: str) -> Iterator[str]:
 
 
 def wrong_tensors(key: str, path: str) -> Iterator[str]:
-    """Find a file that is not in the safetensors format; its name does not count."""
+    """Find a file that is not in the safetensors format, by its content."""
     if not Path(path).exists():
         yield f"{key} must be a safetensors file, got {path!r}, which does not exist"
     elif Path(path).is_dir():
@@ -41,7 +41,7 @@ def tensor_names(path: str) -> list[str] | None:
 
 
 def _describe(path: str) -> str:
-    """Say what a file holds that is not safetensors, and how to convert it."""
+    """Describe a file that is not safetensors, with advice on how to convert it."""
     if not Path(path).stat().st_size:
         return "empty"
     with Path(path).open("rb") as file:
@@ -67,7 +67,7 @@ def _describe(path: str) -> str:
 def parameter_names(function: str, arguments: Mapping[str, Any]) -> list[str] | None:
     """Build a user's network on the meta device, without memory, and name its parameters.
 
-    Returns None where that fails: the job that builds the network with its values reports why.
+    Returns None if that fails: the job that builds the network reports the reason.
     """
     import torch
 
@@ -75,7 +75,7 @@ def parameter_names(function: str, arguments: Mapping[str, Any]) -> list[str] | 
         with torch.device("meta"):
             network = call_function(function, arguments)
         return [name for name, _ in network.named_parameters()]
-    except Exception:  # whatever a user's function may raise
+    except Exception:  # a user function may raise anything
         return None
 
 
