@@ -1,4 +1,4 @@
-"""The published JSON schema takes the configurations of the repository, and refuses mistakes."""
+"""The published JSON schema accepts the configurations of the repository, and refuses errors."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ FIGURE_KINDS = ", ".join(
 )
 SLOW, NOISY, IMAGES = "experiments.slow", "experiments.noisy", "experiments.images"
 PART = "experiments.part_two"
-# Where, what is put there, and the line that follows the file's name.
+# The place, the new value, and the message without the file name.
 MISTAKES: list[tuple[str, Any, str]] = [
     # Keys.
     (f"{SLOW}.training.step_sise", 0.1, "is not a known key; did you mean step_size?"),
@@ -202,7 +202,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("datasets.photographs.source", "embedded", "must be 'folder' or 'download', got 'embedded'"),
     ("lines.num_between", 1, "must be at least 2, got 1"),
     ("planes.margin", 1.5, "must be at most 1.0, got 1.5"),
-    # One part against another.
+    # Conditions on several parts.
     (f"{PART}.training.num_recorded", 10, "must be at most the dataset's num_train (9), got 10"),
     (f"{PART}.training.batch_size", 10, "must be at most the dataset's num_train (9), got 10"),
     (
@@ -242,7 +242,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
         "must be at most the dataset's num_train (8), got 9",
     ),
 ]
-# The same, where the line names the entry rather than the key.
+# The same, with messages that name the entry and not the key.
 MISTAKEN_ENTRIES: list[tuple[str, Any, str]] = [
     (
         f"{PART}.dataset",

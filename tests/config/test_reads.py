@@ -1,4 +1,4 @@
-"""What entries read and produce, on the paper's configuration and its neighbors."""
+"""The results that entries read and produce, for the paper's configuration and variants of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def paths_of(reader: str) -> list[str]:
 
 
 def inputs(path: str, config: Config = CONFIG) -> dict[str, Any]:
-    """Give the paths of what the job behind a path reads."""
+    """Return the paths that the job of a path reads."""
     found = inputs_of(ResultKey.from_path(f"results/{path}"), config)
     return {
         name: [key.path.removeprefix("results/") for key in keys]

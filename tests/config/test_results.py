@@ -1,4 +1,4 @@
-"""Keys of results against their paths: spelled out, inverse to each other, and refused."""
+"""Keys of results and their paths: written out, inverse to each other, and refused."""
 
 import re
 

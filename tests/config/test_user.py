@@ -280,7 +280,7 @@ def fail(width):
 
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """Give the name of a module of the user's that no other test has imported."""
+    """Name a user module that no other test has imported."""
     name = f"networks_{abs(hash(request.node.nodeid))}"
     Path(f"{name}.py").write_text(USER_NETWORK)
     monkeypatch.setattr("sys.path", [*sys.path])

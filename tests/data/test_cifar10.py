@@ -182,7 +182,7 @@ def test_download_cifar10_keeps_existing_files(tmp_path, home_page):
 
 
 def failure(folder: Path, address: str, checksum: str) -> str:
-    """The reason for which a download is refused, without the advice."""
+    """The error message of a download, without the advice."""
     with pytest.raises(FileNotFoundError) as caught:
         download_cifar10(folder, address=address, checksum=checksum)
     text = str(caught.value)

@@ -97,7 +97,7 @@ def test_gaussian_clusters_has_the_spread_that_its_settings_promise(half_width, 
     means = torch.stack([points.mean(0) for points in classes])
     # A class mean of n points scatters around its center by the variance within over n.
     between = means.var(0) - within * num_clusters / num_points
-    # The variance of uniform centers over that within a cluster; no unit is left in it.
+    # The variance of uniform centers, relative to that within a cluster: without a unit.
     expected = half_width**2 / 3 / cluster_std**2
     # Var of a sample variance of n uniform numbers: (9/5 - 1) sigma^4 / n.
     standard_error = (0.8 / (num_clusters * 100)) ** 0.5
@@ -137,7 +137,7 @@ def test_gaussian_clusters_gives_other_data_for_another_seed(small):
 
 
 def test_gaussian_clusters_touches_no_global_random_state():
-    # The legacy global state, to see that nobody touches it.
+    # The legacy global state, which must not change.
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     gaussian_clusters(**SMALL)
     assert torch.equal(torch.random.get_rng_state(), before[0])

@@ -44,7 +44,7 @@ NAMES = [TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS]
 ADVICE = "replace it by MNIST's own file, or delete it and set source: download"
 
 
-# Idx files, written from the format's description alone.
+# Idx files, written from the description of the format.
 
 
 def idx(entries: np.ndarray) -> bytes:
@@ -170,7 +170,7 @@ def test_mnist_digits_draws_at_random_and_every_class(thousand):
     deviation = (1000 * 0.1 * 0.9 * 4000 / 4999) ** 0.5
     assert (counts - 100).abs().max() < 4 * deviation
     assert counts.unique().numel() > 1
-    # In no order: neighbors have one label about as often as any two digits do.
+    # In random order: neighbors share a label about as often as any two digits.
     repeats = (thousand.train_targets[1:] == thousand.train_targets[:-1]).double().mean()
     assert abs(repeats - 0.1) < 4 * (0.1 * 0.9 / 999) ** 0.5
 
@@ -197,7 +197,7 @@ def test_mnist_digits_begins_a_larger_training_set_with_a_smaller_one(thousand):
 
 
 def test_mnist_digits_touches_no_global_random_state():
-    # The legacy global state, to see that nobody touches it.
+    # The legacy global state, which must not change.
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     mnist_digits(**EMBEDDED)
     assert torch.equal(torch.random.get_rng_state(), before[0])
@@ -315,7 +315,7 @@ def test_read_digits_says_that_a_folder_is_missing(tmp_path):
 
 
 def refusal(folder: Path) -> str:
-    """The one line that refuses a folder's files, without the advice."""
+    """The error message for the files of a folder, without the advice."""
     with pytest.raises(DigitsFileError) as caught:
         read_digits(folder)
     message = str(caught.value)
@@ -518,7 +518,7 @@ def test_download_digits_refuses_another_checksum_and_leaves_nothing_behind(tmp_
     found = failed_download(folder, [mirror.address])
     reason = f"{mirror.address}{TRAIN_LABELS}.gz serves a file with another checksum"
     assert found.startswith(f"{folder / TRAIN_LABELS}.gz could not be downloaded ({reason});")
-    # The files before it are complete; of this one nothing is left, under any name.
+    # The earlier files are complete; nothing is left of this one, under any name.
     before = list(SUMS)[: list(SUMS).index(f"{TRAIN_LABELS}.gz")]
     assert sorted(path.name for path in folder.iterdir()) == sorted(before)
 

@@ -1,4 +1,4 @@
-"""What a user's functions and files give is taken as it is, or refused in one line."""
+"""Data of user functions and files are used unchanged, or refused with a message."""
 
 from __future__ import annotations
 

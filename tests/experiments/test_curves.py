@@ -48,7 +48,7 @@ def test_smoothed_density_is_the_sum_of_its_gaussians() -> None:
 
 
 def test_one_eigenvalue_is_the_peak_of_a_share_of_one() -> None:
-    # All of 40 eigenvalues lie at 0 but one, which lies at 10.
+    # 39 of 40 eigenvalues are 0, and one is 10.
     nodes, weights = [[0.0, 10.0]] * 2, [[39 / 40, 1 / 40]] * 2
     curve = smooth([density(nodes, weights, 40)], 0.01, 100_001)
     at_ten = curve.loc[(curve["value"] - 10.0).abs().idxmin()]

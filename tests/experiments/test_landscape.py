@@ -1,4 +1,4 @@
-"""Two parts of one training, the line between their ends, and what is read from it."""
+"""Two parts of one training, and lines and planes through their ends."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_plane_holds_the_three_ends_at_the_losses_of_their_records() -> None:
     assert tuple(ends.loc["large batch", ["first", "second"]]) == (0.0, 0.0)
     assert ends.loc["small batch", "first"] > 0
     assert points["distance"][0] > 0.1 * length  # the initial point is off the plane
-    # The grid's corners, in coordinates computed here: along, and what is left across.
+    # The corners of the grid, in coordinates computed here: along the first axis, and across.
     paths = ["lb0/step12.safetensors", "sb0/step12.safetensors", "sb1/step12.safetensors"]
     solutions = [solution(path) for path in paths]
     origin, second, third = (end.checkpoint.theta.double() for end in solutions)

@@ -55,7 +55,7 @@ def test_curvature_depends_on_the_projections_alone(model: str) -> None:
     logits = batch.inputs @ slope
     solution = torch.linalg.lstsq(found.projections, logits[:, None])
     assert_close(found.projections @ solution.solution, logits[:, None])
-    # An orthonormal basis keeps the slope's length.
+    # An orthonormal basis preserves the length of the slope.
     assert float(solution.solution.norm()) == pytest.approx(float(slope.norm()), rel=1e-10)
 
 

@@ -1,4 +1,4 @@
-"""From files to networks and objectives: the same numbers, or a refusal that names the file."""
+"""Networks and objectives from files: the same numbers, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATHS = "data.safetensors", "step7.safetensors"
 def network(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> nn.Module:
-    """A network whose checkpoint and dataset are in files."""
+    """A network with its checkpoint and dataset in files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HESSPIPE_DEVICE", "cpu")
     data = make_dataset(**DATASET)

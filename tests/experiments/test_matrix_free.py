@@ -1,4 +1,4 @@
-"""What is found without the matrix is what the matrix has, of a network and of its parts."""
+"""Densities and eigenpairs of a network and of its parts, against dense matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampled spiked models against Theorems 1 and 2, and the results that hold them."""
+"""Sampled spiked models against Theorems 1 and 2, and their results."""
 
 from __future__ import annotations
 

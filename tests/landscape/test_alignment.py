@@ -1,4 +1,4 @@
-"""Hidden units in the order of another network: exact on copies, never worse on others."""
+"""Alignment of hidden units: exact for permuted copies, never worse for other networks."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_match_units_ends_where_no_swap_of_two_units_helps(name):
 
 
 def test_match_units_sees_the_biases():
-    # Two units that differ in their bias alone.
+    # Two units that differ only in their bias.
     one = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).double()
     with torch.no_grad():
         for value in one.parameters():

@@ -1,4 +1,4 @@
-"""Lines, barriers and planes: closed forms, and the points themselves."""
+"""Lines and planes: closed forms, and exact end points."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_mlp_has_the_number_of_parameters_of_table_1(num_classes, expected):
 
 
 def forward(model: nn.Module, inputs: np.ndarray, activation: str) -> np.ndarray:
-    """Evaluate W_L phi(... phi(W_1 x + b_1) ...) + b_L from the parameters alone."""
+    """Evaluate W_L phi(... phi(W_1 x + b_1) ...) + b_L from the parameters only."""
     parameters = [parameter.detach().numpy() for parameter in model.parameters()]
     layers = list(zip(parameters[::2], parameters[1::2], strict=True))
     values = inputs.reshape(len(inputs), -1)
@@ -129,7 +129,7 @@ def test_convnet_equals_its_formula(shape, kernel_size):
 
 
 def test_convnet_sees_every_part_of_a_digit():
-    # 28 - 4 = 24, 12, 12 - 4 = 8, 4: nothing is left out at the border.
+    # 28 - 4 = 24, 12, 12 - 4 = 8, 4: no border pixels are dropped.
     inputs = torch.rand(3, 1, 28, 28, generator=generator(1, "inputs"), dtype=torch.float64)
     inputs.requires_grad_()
     small_convnet((1, 28, 28), channels=[8, 8], hidden_width=50)(inputs).sum().backward()

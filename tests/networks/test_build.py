@@ -44,7 +44,7 @@ def test_build_uninitialized_has_the_parameters_of_the_network_and_draws_none() 
 
 
 def test_build_uninitialized_repeats_what_a_checkpoint_does_not_hold() -> None:
-    # A random projection that is not in the state dict is part of the network all the same.
+    # A random projection is part of the network, although it is not in the state dict.
     model = REGRESSION | {"function": "user_functions:Normalized", "arguments": {}}
     inputs = torch.ones(2, 3).double()
     trained, again, other = (

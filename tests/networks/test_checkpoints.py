@@ -1,4 +1,4 @@
-"""Checkpoints: what is written is what is read, and only into the network that it is of."""
+"""Checkpoints: exact after writing and reading, and refused by other networks."""
 
 from __future__ import annotations
 

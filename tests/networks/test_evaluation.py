@@ -1,4 +1,4 @@
-"""Loss, accuracy and slope over a set: the same whatever the batches."""
+"""Loss, accuracy and gradient norm over a set do not depend on the batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State dicts of other programs: taken as they are, or refused with what does not fit."""
+"""State dicts of other programs: loaded unchanged, or refused with the names that do not fit."""
 
 from __future__ import annotations
 

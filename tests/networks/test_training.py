@@ -1,4 +1,4 @@
-"""Training: the update itself, the order of batches, and what survives a kill."""
+"""Training: the update, the order of batches, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_training_killed_three_times_at_random_moments_has_the_same_history(
     while num_kills < 3:
         saved = sorted(killed.glob("step*.safetensors"))
         with subprocess.Popen([*command, str(killed)]) as process:
-            # Only after it has resumed from the previous state: then at any moment.
+            # Only after it has resumed from the previous state; from then on at any moment.
             while sorted(killed.glob("step*.safetensors")) == saved:
                 assert process.poll() is None
                 time.sleep(0.001)

@@ -1,4 +1,4 @@
-"""A script's closure holds every module that it runs and no other."""
+"""The closure of a script contains every module that it runs, and no others."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ TREE = {
     "other/__init__.py": "",
     "other/models.py": "from hesspipe import hen\n",
 }
-# The lines of a script, and the modules behind them; hesspipe/__init__.py is always one.
+# The lines of a script, and the modules they import; hesspipe/__init__.py is always one.
 CLOSURES = {
     "": [],
     "import os, json\nfrom pathlib import Path": [],

@@ -1,4 +1,4 @@
-"""The configurations of this repository, next to what the paper and the main one say."""
+"""The configurations of this repository, compared with the paper and with the main one."""
 
 from __future__ import annotations
 

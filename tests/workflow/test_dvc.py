@@ -1,4 +1,4 @@
-"""DVC and Snakemake together: what is restored, what is run, and what is recorded."""
+"""DVC and Snakemake together: restoring, running and recording results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from small_project import Project
 
 from hesspipe.workflow.stages import STAGES
 
-# Everything that depends on the step size of one experiment, and how often.
+# Numbers of jobs that depend on the step size of one experiment.
 STEP_SIZE = ("config.yaml", "sgd: {like: gd,", "sgd: {like: gd, step_size: 0.2,")
 RERUN = Counter(
     train_clusters_sgd_k3=1, extract_spectrum=2, count_outliers=1, summarize_outliers=1,

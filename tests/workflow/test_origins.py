@@ -1,4 +1,4 @@
-"""Records of where outputs come from."""
+"""Records of the origin of outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Snakemake builds, and what it builds again after an edit."""
+"""Jobs that Snakemake runs at first, and again after an edit."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_edited_step_size_reruns_its_experiment_and_what_depends_on_it(project: 
 
 
 def test_swapped_numbers_are_noticed(project: Project) -> None:
-    # Snakemake compares parameters as a set of values: two that are swapped look the same to it.
+    # Snakemake compares parameters as a set of values: it does not notice two swapped ones.
     project.edit(
         "config.yaml",
         "step_size: 0.1, num_steps: 20, record_every: 5, checkpoint_every: 20",

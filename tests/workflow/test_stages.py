@@ -1,4 +1,4 @@
-"""dvc.yaml by hand: its stages own what Snakemake builds, and depend on what that is built from."""
+"""The stages of dvc.yaml own the outputs of Snakemake's jobs, and depend on their inputs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_stage_depends_on_what_its_results_are_built_from(project: Project, stag
             needed |= {key.path for key in entry.reads(project.config)}
     available = {PATH, *DVC[stage]["deps"], *outs(stage)}
     missing = [path for path in needed if not any(map(Path(path).is_relative_to, available))]
-    # Datasets go without saying: they change with the sources alone.
+    # Datasets need no dependency: they change only with the sources.
     assert [path for path in missing if stage_of(path) != "datasets"] == []
     assert PATH in DVC[stage]["deps"]
 
