@@ -144,7 +144,7 @@ class Project:
     @property
     def imported(self) -> str:
         """Pattern for the names of the experiments that are not."""
-        return "|".join(set(self.config.experiments) - set(self.trained)) or _NOTHING
+        return "|".join(sorted(set(self.config.experiments) - set(self.trained))) or _NOTHING
 
     def checkpoints(self, experiment: str) -> list[str]:
         """List the checkpoints of every run of an experiment, with a wildcard for the seed."""
