@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hesspipe.files import digest, write_text
-from hesspipe.workflow.stages import ORIGINS, outputs_on_disk, stage_of
+from hesspipe.workflow.stages import STAGES, origins_of, outputs_on_disk, stage_of
 
 _LOCAL = Path(".hesspipe/origins")
 
@@ -153,10 +153,10 @@ def forget_absent(paths: Iterable[str]) -> None:
 
 def recorded_outputs() -> list[str]:
     """List every output that has a versioned record, whether or not it exists."""
-    root = Path(ORIGINS)
     return sorted(
-        path.relative_to(root / path.relative_to(root).parts[0]).as_posix().removesuffix(".json")
-        for path in root.glob("*/**/*.json")
+        path.relative_to(root).as_posix().removesuffix(".json")
+        for root in map(Path, map(origins_of, STAGES))
+        for path in root.rglob("*.json")
     )
 
 
@@ -166,9 +166,9 @@ def tracked_path(path: str) -> Path:
     Examples
     --------
     >>> tracked_path("figures/fig1.pdf").as_posix()
-    'results/origins/figures/figures/fig1.pdf.json'
+    'results/origins_of_products/figures/figures/fig1.pdf.json'
     """
-    return Path(ORIGINS, stage_of(path), f"{path}.json")
+    return Path(origins_of(stage_of(path)), f"{path}.json")
 
 
 def _local_path(path: str) -> Path:

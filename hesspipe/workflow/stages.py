@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-ORIGINS = "results/origins"
+# Folders of the origins of results, and of what is made from results. Products depend on the
+# first folder as a whole, in which every change of a result shows.
+_ORIGINS = "results/origins"
+_ORIGINS_OF_PRODUCTS = "results/origins_of_products"
+_PRODUCTS = ("tables", "figures", "claims")
 # In the order in which they depend on each other.
 STAGES = {
     "datasets": ("results/datasets",),
@@ -49,6 +53,11 @@ def stage_of(path: str) -> str:
     raise ValueError(f"path must be in a folder of a stage, got {path!r}; see STAGES")
 
 
+def origins_of(stage: str) -> str:
+    """Name the folder of the origins of a stage's outputs."""
+    return f"{_ORIGINS_OF_PRODUCTS if stage in _PRODUCTS else _ORIGINS}/{stage}"
+
+
 def outputs_on_disk() -> Iterator[str]:
     """List every file in the folders of the stages, in alphabetical order within each folder."""
     for folders in STAGES.values():
@@ -62,6 +71,6 @@ def outputs_on_disk() -> Iterator[str]:
 def make_folders() -> None:
     """Create every folder of the stages, because DVC requires even those that stay empty."""
     for stage, folders in STAGES.items():
-        for folder in [*folders, f"{ORIGINS}/{stage}"]:
+        for folder in [*folders, origins_of(stage)]:
             if not Path(folder).suffix:
                 Path(folder).mkdir(parents=True, exist_ok=True)

@@ -197,7 +197,9 @@ def test_outputs_left_over_from_another_configuration_are_not_recorded(project: 
     project.run("dvc", "repro", "figures")
     assert (project.folder / "figures/ordered_magnitudes.pdf").exists()
     assert not (project.folder / "figures/ordered.pdf").exists()
-    assert not (project.folder / "results/origins/figures/figures/ordered.pdf.json").exists()
+    assert not (
+        project.folder / "results/origins_of_products/figures/figures/ordered.pdf.json"
+    ).exists()
 
 
 def test_changed_numbers_show_as_readable_differences(on_b: Project) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hesspipe.workflow import origins
 from hesspipe.workflow.origins import Origin, content_of, local_origin, tracked_origin
-from hesspipe.workflow.stages import ORIGINS, STAGES, outputs_on_disk, stage_of
+from hesspipe.workflow.stages import STAGES, origins_of, outputs_on_disk, stage_of
 
 PATH = "figures/one.pdf"
 
@@ -116,7 +116,7 @@ def test_damaged_records_count_as_none(recorded: Origin, text: str) -> None:
 
 def test_every_file_of_a_stage_is_an_output_but_not_an_unfinished_one() -> None:
     files = ["claims.json", "figures/b.pdf", "figures/a.pdf", "results/spectra/x/step0.parquet"]
-    for path in [*files, "figures/.a.pdf.tmp", f"{ORIGINS}/figures/a.json", "README.md"]:
+    for path in [*files, "figures/.a.pdf.tmp", f"{origins_of('figures')}/a.json", "README.md"]:
         write(path, "")
     assert sorted(outputs_on_disk()) == sorted(files)
 

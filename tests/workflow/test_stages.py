@@ -15,7 +15,7 @@ from hesspipe.config.producers import inputs_of
 from hesspipe.config.results import ResultKey
 from hesspipe.workflow.project import Project
 from hesspipe.workflow.sources import PATH
-from hesspipe.workflow.stages import ORIGINS, STAGES, stage_of
+from hesspipe.workflow.stages import STAGES, origins_of, stage_of
 
 DVC: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
@@ -43,7 +43,7 @@ def test_stages_of_dvc_are_the_target_rules() -> None:
 def test_stage_owns_its_folders_and_their_origins_and_keeps_them(stage: str) -> None:
     folders = {str(Path(folder)) for folder in STAGES[stage]} - {"metrics"}
     metrics = {"metrics/outliers.json"} if stage == "outliers" else set()
-    assert outs(stage) == folders | metrics | {f"{ORIGINS}/{stage}"}
+    assert outs(stage) == folders | metrics | {origins_of(stage)}
     entries = DVC[stage]["outs"] + DVC[stage].get("metrics", [])
     assert all(settings == {"persist": True} for entry in entries for settings in entry.values())
 
@@ -57,10 +57,12 @@ def test_stage_depends_on_what_its_results_are_built_from(project: Project, stag
         for name in project.offline(stage):
             entry = getattr(project.config, stage)[name]
             needed |= {key.path for key in entry.reads(project.config)}
-    available = {PATH, *DVC[stage]["deps"], *outs(stage)}
-    missing = [path for path in needed if not any(map(Path(path).is_relative_to, available))]
-    # Datasets need no dependency: they change only with the sources.
-    assert [path for path in missing if stage_of(path) != "datasets"] == []
+    own = set(STAGES[stage])
+    available = {stage_of(path) for path in needed if not any(map(Path(path).is_relative_to, own))}
+    depends = DVC[stage]["deps"]
+    # Datasets go without saying: they change with the sources alone.
+    for before in available - {stage, "datasets"}:
+        assert any(Path(origins_of(before)).is_relative_to(dep) for dep in depends), before
     assert PATH in DVC[stage]["deps"]
 
 
@@ -96,7 +98,7 @@ def test_dvcignore_leaves_out_exactly_what_needs_a_download(project: Project) ->
         or Path(path).parent.name in ("figures", "tables")
     }
     for path in offline | downloads:
-        origin = f"{ORIGINS}/{stage_of(path)}/{path}.json"
+        origin = f"{origins_of(stage_of(path))}/{path}.json"
         is_ignored = any(one.fullmatch(path) for one in patterns)
         assert is_ignored == (path in downloads), path
         assert any(one.fullmatch(origin) for one in patterns) == is_ignored, origin
