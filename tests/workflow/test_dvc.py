@@ -85,7 +85,8 @@ def test_pulled_results_have_nothing_to_do(clone: Project) -> None:
 
 def test_pulled_stage_alone_has_nothing_to_do(clone: Project) -> None:
     origins = [f"results/origins/{stage}" for stage in ("datasets", "training")]
-    clone.run("dvc", "pull", "-q", "spectra", *origins)
+    clone.run("dvc", "pull", "-q", "spectra")
+    clone.run("dvc", "pull", "-q", *origins)
     assert not (clone.folder / "results/checkpoints").exists()
     path = "results/spectra/clusters_gd_k2/seed0/step20_hessian.parquet"
     assert clone.is_finished(path)
