@@ -161,7 +161,7 @@ def nearest_names(name: str, known: Sequence[str]) -> str:
 
     Examples
     --------
-    >>> nearest_names("0.wieght", ["0.weight", "0.bias", "2.weight"])
+    >>> nearest_names("0.weigh", ["0.weight", "0.bias", "2.weight"])
     '0.weight, 2.weight, 0.bias'
     """
     return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3])

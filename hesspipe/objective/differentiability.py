@@ -117,7 +117,7 @@ def refuse_wrong_derivatives(
 
     custom = f" with the torch.autograd.Function {', '.join(names)}" if names else ""
     wrong = [name for operation, name in _KNOWN_WRONG.items() if operation in operations]
-    known = f" with {', '.join(wrong)}, whose second derivative torch has wrong" if wrong else ""
+    known = f" with {', '.join(wrong)}, whose second derivative is wrong in torch" if wrong else ""
     try:
         (gradient,) = torch.autograd.grad(value, point)
         _check_gradient(loss, theta, gradient, direction, size, custom)

@@ -175,7 +175,7 @@ def test_precision_is_what_the_settings_say() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "nearest"),
-    [("0.wieght", "0.weight"), ("3.*", "2."), ("2.biases", "2.bias"), ("layer", "0.weight")],
+    [("0.weigh", "0.weight"), ("3.*", "2."), ("2.biases", "2.bias"), ("layer", "0.weight")],
 )
 def test_pattern_that_matches_no_parameter_is_refused_with_the_nearest_names(
     pattern: str, nearest: str
