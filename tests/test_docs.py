@@ -130,7 +130,7 @@ def test_pipeline_page_lists_every_stage_with_its_folders() -> None:
             for out in [*stage["outs"], *stage.get("metrics", [])]
             if isinstance(out, dict)
         ]
-        folders[name] = {path for path in outputs if not path.startswith("results/origins/")}
+        folders[name] = {path for path in outputs if not path.startswith("results/origins")}
     del folders["sources"]
     listed = {
         quoted(name)[0]: set(quoted(paths))
