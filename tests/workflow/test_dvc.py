@@ -205,7 +205,7 @@ def test_outputs_left_over_from_another_configuration_are_not_recorded(project: 
 
 def test_changed_numbers_show_as_readable_differences(on_b: Project) -> None:
     parameters = json.loads(on_b.run("dvc", "params", "diff", "a", "--json"))["config.yaml"]
-    assert parameters == {"trainings.sgd.step_size": {"new": 0.2}}
+    assert parameters == {"trainings.sgd.step_size": {"old": None, "new": 0.2}}
     metrics = json.loads(on_b.run("dvc", "metrics", "diff", "a", "--json"))
     assert set(metrics) <= {"metrics/outliers.json", "claims.json"}
     changes = [change for file in metrics.values() for change in file.values()]
