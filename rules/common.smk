@@ -19,6 +19,8 @@ wildcard_constraints:
 # Files that DVC or a copy has restored are adopted or set aside before the graph is built.
 if workflow.is_main_process:
     try:
-        settle(workflow.main_snakefile, config, project.products())
+        settle(
+            workflow.main_snakefile, config, project.products(), project.user_files()
+        )
     except RuntimeError as error:
         raise WorkflowError(str(error))

@@ -22,6 +22,8 @@ REPOSITORY = Path(__file__).parents[1]
 SMALL = REPOSITORY / "tests/projects/small"
 SOURCES = ["Snakefile", "rules", "report", "scripts", "hesspipe", "profiles", "envs", "dvc.yaml"]
 
+# What the small project's configuration names besides its folder data/.
+USER_FILES = "networks.py, widths.py, state.safetensors"
 _TARGET_RULES = {"all", "offline", *STAGES}
 
 
@@ -103,7 +105,9 @@ def make_project(folder: Path) -> Project:
         values = torch.arange(parameter.numel(), dtype=torch.float32).reshape(parameter.shape)
         parameter.data = torch.sin(values + number)
     save_file(network.state_dict(), folder / "state.safetensors")
-    return Project(folder)
+    project = Project(folder)
+    project.edit("dvc.yaml", "statements.yaml, data]", f"statements.yaml, data, {USER_FILES}]")
+    return project
 
 
 def small_config() -> dict[str, Any]:

@@ -35,7 +35,7 @@ from hesspipe.workflow.origins import (
     tracked_origin,
     unsettled_outputs,
 )
-from hesspipe.workflow.sources import write_sources
+from hesspipe.workflow.sources import unwatched_files, write_sources
 from hesspipe.workflow.stages import make_folders, outputs_on_disk
 
 SET_ASIDE = Path(".hesspipe/set_aside")
@@ -43,7 +43,9 @@ SET_ASIDE = Path(".hesspipe/set_aside")
 _SETTLING = "HESSPIPE_SETTLING"
 
 
-def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> None:
+def settle(
+    snakefile: str, config: dict[str, Any], expected: Iterable[str], user_files: Iterable[str]
+) -> None:
     """Adopt or set aside every file in the folders of the stages that no job here has written.
 
     Parameters
@@ -55,17 +57,21 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
         Every output that the configuration names. In a stage of DVC, which records whole folders,
         other files are also set aside: they are left over from another configuration. Files that
         match .dvcignore are kept.
+    user_files : iterable of str
+        Every file of the user that the configuration names, modules behind functions included.
 
     Raises
     ------
     RuntimeError
-        If the jobs cannot be listed, with Snakemake's message.
+        If the jobs cannot be listed, with Snakemake's message, or, in a stage of DVC, if DVC does
+        not watch a file of the user. Outside DVC the latter is a warning.
     """
     # Another process is writing files now, and judges them itself.
     locks = Path(".snakemake/locks")
     if _SETTLING in os.environ or (locks.is_dir() and any(locks.iterdir())):
         return
     if Path("dvc.yaml").is_file():
+        _check_watched(user_files)
         make_folders()
         write_sources()
     if "DVC_STAGE" in os.environ:
@@ -84,6 +90,19 @@ def settle(snakefile: str, config: dict[str, Any], expected: Iterable[str]) -> N
         print(done.stdout, end="", file=sys.stderr)
         if done.returncode:
             raise RuntimeError(f"restored files cannot be judged: {done.stderr.strip()}")
+
+
+def _check_watched(user_files: Iterable[str]) -> None:
+    missing = unwatched_files(user_files)
+    if missing:
+        message = (
+            "the deps of the stage `sources` in dvc.yaml must include every file that the "
+            f"configuration names, but lack {', '.join(missing)}; add these files or their "
+            "folders, so that `dvc repro` notices when they are edited"
+        )
+        if "DVC_STAGE" in os.environ:
+            raise RuntimeError(message)
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def _ignored(paths: Iterable[str]) -> set[str]:

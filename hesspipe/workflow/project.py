@@ -119,7 +119,11 @@ class Project:
 
     def user_data(self, wildcards: Wildcards) -> list[str]:
         """List the file of a user's dataset, or the files behind its function."""
-        data = self.config.datasets[wildcards.dataset]
+        return self.user_data_of(wildcards.dataset)
+
+    def user_data_of(self, dataset: str) -> list[str]:
+        """List the same for a dataset by name."""
+        data = self.config.datasets[dataset]
         if isinstance(data, DataFile):
             return [data.path]
         return user_code([data.function]) if isinstance(data, UserData) else []
@@ -132,6 +136,18 @@ class Project:
         """List the same for an experiment by name."""
         model = self.config.experiments[experiment].model
         return user_code(model.functions) if isinstance(model, UserModel) else []
+
+    def user_files(self) -> set[str]:
+        """Collect every file of the user that the configuration names, directly or not."""
+        found = {path for dataset in self.config.datasets for path in self.user_data_of(dataset)}
+        for name, plan in self.config.experiments.items():
+            found.update(self.user_network_of(name))
+            if isinstance(plan.training, SavedState):
+                found.add(plan.training.path)
+        for table in self.config.tables.values():
+            if hasattr(table, "published"):
+                found.add(table.published)
+        return found
 
     # Experiments
 

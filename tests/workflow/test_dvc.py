@@ -203,6 +203,22 @@ def test_outputs_left_over_from_another_configuration_are_not_recorded(project: 
     ).exists()
 
 
+def test_edited_user_module_is_noticed_by_dvc(project: Project) -> None:
+    project.edit("networks.py", "nn.Tanh()", "nn.Sigmoid()")
+    before = project.read("results/checkpoints/user/seed0/step20.safetensors")
+    output = project.run("dvc", "repro", "training")
+    assert {"sources", "training"} <= stages_run(output)
+    assert project.read("results/checkpoints/user/seed0/step20.safetensors") != before
+
+
+def test_user_file_that_dvc_does_not_watch_stops_its_stages_alone(project: Project) -> None:
+    project.edit("dvc.yaml", ", networks.py", "")
+    assert "dvc.yaml must include every file" in project.snakemake("-n")
+    output = project.run("dvc", "repro", "datasets", check=False)
+    assert "but lack networks.py; add these files" in output
+    assert not output.endswith("exit 0")
+
+
 def test_changed_numbers_show_as_readable_differences(on_b: Project) -> None:
     parameters = json.loads(on_b.run("dvc", "params", "diff", "a", "--json"))["config.yaml"]
     assert parameters == {"trainings.sgd.step_size": {"old": None, "new": 0.2}}
