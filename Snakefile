@@ -9,6 +9,7 @@ from hesspipe.config.expansion import expand
 from hesspipe.config.loading import validate_config
 from hesspipe.config.schema import Config
 from hesspipe.errors import ConfigError
+from hesspipe.workflow.groups import unmatched_groups
 from hesspipe.workflow.stages import STAGES
 
 min_version("9.18")
@@ -26,6 +27,8 @@ if workflow.is_main_process:
         settings = validate_config(config)
     except ConfigError as error:
         raise WorkflowError(str(error))
+    if mistakes := list(unmatched_groups(settings)):
+        raise WorkflowError("\n".join(f"config.yaml: {line}" for line in mistakes))
 else:
     settings = Config.model_validate(expand(config, Path()).raw)
 

@@ -3,6 +3,7 @@
 =====================================================  ====================
 the inputs, parameters and targets of the rules        `workflow.project`
 the code that a script runs, as inputs of its rule     `workflow.closure`
+groups that match no parameter, found in a dry run     `workflow.groups`
 logs and records of a job                              `workflow.jobs`
 the origin of each output                              `workflow.origins`
 restored files, adopted or set aside                   `workflow.adopt`
