@@ -203,6 +203,16 @@ def test_outputs_left_over_from_another_configuration_are_not_recorded(project: 
     ).exists()
 
 
+def test_edited_module_reruns_no_figure_where_the_results_come_out_equal(project: Project) -> None:
+    paths = ["results/outliers/clusters_sgd_k3/seed0.parquet", "figures/gaps.pdf"]
+    before = {path: (project.folder / path).stat().st_mtime_ns for path in paths}
+    module = "hesspipe/outliers.py"
+    project.write(module, project.read(module).decode() + "\n# other code\n")
+    assert {"outliers", "figures"} <= stages_run(project.run("dvc", "repro"))
+    is_new = [(project.folder / path).stat().st_mtime_ns != before[path] for path in paths]
+    assert is_new == [True, False]
+
+
 def test_edited_user_module_is_noticed_by_dvc(project: Project) -> None:
     project.edit("networks.py", "nn.Tanh()", "nn.Sigmoid()")
     before = project.read("results/checkpoints/user/seed0/step20.safetensors")
