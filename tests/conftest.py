@@ -11,6 +11,10 @@ from torch import nn
 from hesspipe.objective.objective import Objective
 
 
+# A project whose modules its own workflow imports.
+collect_ignore = ["projects"]
+
+
 @pytest.fixture
 def make_objective() -> Callable[..., Objective]:
     """Build a classification objective on a small network."""

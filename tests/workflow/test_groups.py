@@ -24,7 +24,7 @@ def with_groups(experiment: str, patterns: list[str]) -> Config:
     return Config.model_validate(expand(config, SMALL).raw)
 
 
-@pytest.mark.parametrize("pattern", ["0.wieght", "weight", "*.scale", "99.*"])
+@pytest.mark.parametrize("pattern", ["0.weights", "weight", "*.scale", "99.*"])
 @pytest.mark.parametrize("experiment", NETWORKS)
 def test_pattern_that_matches_no_parameter_is_found(experiment: str, pattern: str) -> None:
     (line,) = unmatched_groups(with_groups(experiment, ["*", pattern]))
