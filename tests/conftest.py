@@ -10,7 +10,6 @@ from torch import nn
 
 from hesspipe.objective.objective import Objective
 
-
 # A project whose modules its own workflow imports.
 collect_ignore = ["projects"]
 
