@@ -37,7 +37,7 @@ def test_block_of_all_entries_is_the_operator() -> None:
     [
         (torch.ones(4, dtype=torch.bool), "must be 5 booleans"),
         (torch.ones(5), "must be 5 booleans, got torch.float32"),
-        (torch.zeros(5, dtype=torch.bool), "must have a member, got none"),
+        (torch.zeros(5, dtype=torch.bool), "must have a true entry, got none"),
     ],
 )
 def test_members_that_do_not_fit_are_refused(is_member: torch.Tensor, message: str) -> None:
