@@ -223,6 +223,7 @@ def test_edited_user_module_is_noticed_by_dvc(project: Project) -> None:
 
 def test_user_file_that_dvc_does_not_watch_stops_its_stages_alone(project: Project) -> None:
     project.edit("dvc.yaml", ", networks.py", "")
+    project.edit("config.yaml", "for: {k: [2, 3]}", "for: {k: [2, 3]} # the same")
     assert "dvc.yaml must include every file" in project.snakemake("-n")
     output = project.run("dvc", "repro", "datasets", check=False)
     assert "but lack networks.py; add these files" in output
