@@ -58,10 +58,6 @@ def on_b(both: Project, tmp_path: Path) -> Project:
     return both.copy_to(tmp_path / "project")
 
 
-def test_lock_is_short_enough_to_read(finished: Project) -> None:
-    assert len(finished.read("dvc.lock").splitlines()) <= 300
-
-
 def test_repro_without_a_change_runs_nothing(finished: Project) -> None:
     output = finished.run("dvc", "repro")
     assert "Data and pipelines are up to date" in output

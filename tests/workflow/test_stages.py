@@ -81,6 +81,7 @@ def inputs_of_key(project: Project, key: ResultKey) -> list[ResultKey]:
 
 def test_stages_are_short_enough_to_read() -> None:
     assert len((REPOSITORY / "dvc.yaml").read_text().splitlines()) <= 150
+    assert len((REPOSITORY / "dvc.lock").read_text().splitlines()) <= 300
 
 
 def test_dvcignore_leaves_out_exactly_what_needs_a_download(project: Project) -> None:
