@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hesspipe.config.experiments import WHOLE_NETWORK
 from hesspipe.config.readers import (
+    OfDecomposition,
     OfExperiments,
     OfRun,
     OfSources,
@@ -175,15 +176,8 @@ class SpikedSpectraFigure(OfSources):
         return self.parts("spectra", "parts")
 
 
-class DecompositionFigure(OfRun):
+class DecompositionFigure(OfDecomposition):
     """H = G + R at every step of one experiment, as curves."""
-
-    kind: Literal["decomposition"]
-    rule: OutlierRule
-
-    def reads(self, config: Config) -> list[ResultKey]:
-        """List the decomposition."""
-        return [ResultKey(ResultKind.DECOMPOSITIONS, self.experiment, self.seed)]
 
 
 class DirectionsFigure(OfExperiments):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hesspipe.config.random_matrices import source_key
 from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.config.types import Names, Section, Seed
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.outliers import OutlierRule
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config
@@ -48,6 +49,17 @@ class OfRun(OfExperiment):
     """An entry that reads one experiment for one seed."""
 
     seed: Seed
+
+
+class OfDecomposition(OfRun):
+    """An entry that shows the stored decomposition H = G + R of one run, for one rule."""
+
+    kind: Literal["decomposition"]
+    rule: OutlierRule
+
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the decomposition."""
+        return [ResultKey(ResultKind.DECOMPOSITIONS, self.experiment, self.seed)]
 
 
 class OfExperiments(Reader):

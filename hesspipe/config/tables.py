@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from hesspipe.config.readers import (
+    OfDecomposition,
     OfExperiment,
     OfExperiments,
-    OfRun,
     OfSources,
     both_parts,
     last_directions,
@@ -136,15 +136,8 @@ class SpikedSpectraTable(OfSources):
         return self.parts("parts")
 
 
-class DecompositionTable(OfRun):
+class DecompositionTable(OfDecomposition):
     """H = G + R at every step of one experiment, as numbers."""
-
-    kind: Literal["decomposition"]
-    rule: OutlierRule
-
-    def reads(self, config: Config) -> list[ResultKey]:
-        """List the decomposition."""
-        return [ResultKey(ResultKind.DECOMPOSITIONS, self.experiment, self.seed)]
 
 
 class DirectionsTable(OfExperiments):
