@@ -115,6 +115,19 @@ class FlatModel:
         parts = zip(named.items(), self.is_frozen, strict=True)
         return {name: part.detach() if is_frozen else part for (name, part), is_frozen in parts}
 
+    def varied_part(self) -> FlatModel:
+        """Copy the model with its frozen parameters as constants instead of parts of theta."""
+        part, named = copy.copy(self), self.unflatten(self.theta)
+        kept = [index for index, is_frozen in enumerate(self.is_frozen) if not is_frozen]
+        frozen = [name for name, is_frozen in zip(named, self.is_frozen, strict=True) if is_frozen]
+        part.buffers = self.buffers | {name: named.pop(name) for name in frozen}
+        part.names, part.theta = list(named), flatten(named)
+        part.shapes, part.is_frozen = [self.shapes[index] for index in kept], [False] * len(kept)
+        sizes = [shape.numel() for shape in self.shapes]
+        masks = self.is_varied.split(sizes)
+        part.is_varied = torch.cat([masks[index] for index in kept])
+        return part
+
     def name_of(self, index: int) -> str:
         """Name the parameter that holds entry `index` of theta."""
         for name, shape in zip(self.names, self.shapes, strict=True):

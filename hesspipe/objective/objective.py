@@ -123,11 +123,8 @@ class Objective:
     ) -> None:
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
-        self._flat = flat = FlatModel(model, dtype, parameters)
-        self.model, self.dtype, self.weight_decay = flat.structure, dtype, weight_decay
-        self.theta, self.device = flat.theta, flat.device
-        self.names, self.shapes = flat.names, flat.shapes
-        self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
+        self._adopt(flat := FlatModel(model, dtype, parameters))
+        self.dtype, self.weight_decay = dtype, weight_decay
         self._whole_loss = in_dtype(loss_fn, dtype, self.device)
         self._layouts: dict[int, Layout] = {}
         self._reason_without_rows: str | None = None
@@ -244,6 +241,18 @@ class Objective:
         plain.weight_decay = 0.0
         return plain
 
+    def varied_part(self) -> Objective:
+        """Copy the objective with its frozen parameters as constants instead of parts of theta.
+
+        Its matrices are those of this objective without the rows and columns of the frozen
+        parameters, which are zero.
+        """
+        if not any(self.is_frozen):
+            return self
+        part = copy.copy(self)
+        part._adopt(self._flat.varied_part())
+        return part
+
     def as_part(self, factor: float, num_data: int) -> Objective:
         """Copy the objective as a part of one with more data.
 
@@ -284,6 +293,13 @@ class Objective:
     def name_of(self, index: int) -> str:
         """Name the parameter that holds entry `index` of theta."""
         return self._flat.name_of(index)
+
+    def _adopt(self, flat: FlatModel) -> None:
+        """Take over theta and what describes it."""
+        self._flat, self.model = flat, flat.structure
+        self.theta, self.device = flat.theta, flat.device
+        self.names, self.shapes = flat.names, flat.shapes
+        self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
 
     def _weigh(self, batches: list[Batch], denominator: Denominator | None) -> list[Batch]:
         """Weight each batch by its share of the denominator; evaluate all batches twice."""
