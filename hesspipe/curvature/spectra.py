@@ -114,7 +114,7 @@ def spectrum(
         exact.values,
         matrix=matrix,
         method=exact.method,
-        rounding=exact.rounding,
+        matrix_error=exact.rounding,
         zero_tolerance=zero_tolerance,
     )
 

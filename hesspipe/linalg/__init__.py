@@ -8,6 +8,7 @@ Eigenvalues
     eigenpairs         Extreme eigenpairs with multiplicities: `eigenpairs`
     density            Spectral density with standard errors: `density`, `Density`
     trace              Trace and Frobenius norm with standard errors: `estimate_norms`
+    inertia            Counts of signs by L D L^T, an independent check: `count_signs`
     spectrum           All eigenvalues of a dense matrix, and their signs: `matrix_spectrum`
 
 Building blocks
