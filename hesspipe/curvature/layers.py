@@ -325,7 +325,7 @@ def _own_every_parameter(objective: Objective, modules: Mapping[str, nn.Module])
         for key, _ in module.named_parameters()
     }
     is_whole = owned == set(objective.names) and not any(objective.is_frozen)
-    return is_whole and objective.has_output_rows and not objective.couples_samples
+    return is_whole and objective.is_separable
 
 
 def _patches(module: _Affine, inputs: Tensor) -> Tensor:

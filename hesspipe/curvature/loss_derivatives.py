@@ -120,7 +120,7 @@ def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tenso
     signs : Tensor, shape (n, C)
         1, -1, or 0 where a factor is only the rounding error of a zero.
     """
-    if objective.couples_samples:
+    if objective.coupling is not None:
         raise ValueError(
             "model must treat samples independently for G, got one that couples them; "
             "use running statistics in batch normalization"

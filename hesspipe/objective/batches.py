@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hesspipe.hardware import require
-from hesspipe.objective.pytrees import Fields, map_tensors, named_tensors
+from hesspipe.objective.pytrees import Fields, WholeLayout, map_tensors, named_tensors
 
 # Bytes read between two comparisons with the available memory.
 _BYTES_BETWEEN_FORECASTS = 64 * 2**20
@@ -27,11 +27,20 @@ class Batch:
     targets : Any
         As the loss expects them.
     share : float
+    value : float, optional
+        The loss on the batch at theta when the objective was built, without the share.
+    value_rounding : float
+        Difference from `value` that rounding can explain.
+    layout : WholeLayout, optional
+        How all outputs of the batch are joined to one vector.
     """
 
     inputs: Any
     targets: Any
     share: float
+    value: float | None = None
+    value_rounding: float = 0.0
+    layout: WholeLayout | None = None
 
     @property
     def num_samples(self) -> int:

@@ -22,7 +22,15 @@ from hesspipe.objective.determinism import (
 )
 from hesspipe.objective.differentiability import differentiating, refuse_wrong_derivatives
 from hesspipe.objective.flat_model import FlatModel, FunctionOfTheta
-from hesspipe.objective.pytrees import Fields, Layout, join_outputs, map_tensors, named_tensors
+from hesspipe.objective.pytrees import (
+    Fields,
+    Layout,
+    WholeLayout,
+    join_outputs,
+    join_whole,
+    map_tensors,
+    named_tensors,
+)
 from hesspipe.objective.reductions import (
     Denominator,
     LossFunction,
@@ -30,6 +38,7 @@ from hesspipe.objective.reductions import (
     known_denominator,
     reduction,
 )
+from hesspipe.tolerances import rounding
 
 __all__ = ["Batch", "Objective"]
 
@@ -88,8 +97,10 @@ class Objective:
     batches : list of Batch
     num_parameters, num_data : int
         P and N.
-    couples_samples : bool
-        Whether outputs for a sample depend on the other samples of its batch.
+    coupling : str or None
+        None if the samples are independent: outputs for a sample do not depend on the other
+        samples of its batch, and the loss of each batch is that of its parts. Otherwise what
+        couples them.
 
     Raises
     ------
@@ -128,7 +139,8 @@ class Objective:
         self._whole_loss = in_dtype(loss_fn, dtype, self.device)
         self._layouts: dict[int, Layout] = {}
         self._reason_without_rows: str | None = None
-        self.couples_samples = False
+        self.coupling: str | None = None
+        self._reason_without_outputs: str | None = None
         self._denominator = denominator
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
@@ -182,7 +194,7 @@ class Objective:
             (nothing, nothing),
             dtype=dtype,
         )
-        objective._reason_without_rows = (
+        objective._reason_without_rows = objective._reason_without_outputs = (
             "G and R are defined by the outputs of a network, which Objective.from_function does "
             "not know; use the hessian, or Objective with a model"
         )
@@ -190,8 +202,13 @@ class Objective:
 
     @property
     def has_output_rows(self) -> bool:
-        """Whether the model returns one row per sample; otherwise only H is defined."""
+        """Whether the model returns one row per sample."""
         return self._reason_without_rows is None
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether L is a sum over samples of a function of one row of outputs."""
+        return self.coupling is None and self.has_output_rows
 
     @property
     def num_parameters(self) -> int:
@@ -219,6 +236,49 @@ class Objective:
         if self._reason_without_rows is not None:
             raise ValueError(self._reason_without_rows)
         return join_outputs(self._flat(theta, inputs), len(inputs))[0]
+
+    def output_vector(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Evaluate all outputs for a batch as one vector (K,), whether or not they have rows.
+
+        Raises
+        ------
+        ValueError
+            If there is no model, or its outputs are not tensors of floating point.
+        """
+        if self._reason_without_outputs is not None:
+            raise ValueError(self._reason_without_outputs)
+        if self.has_output_rows:
+            return self.outputs(theta, batch.inputs).reshape(-1)
+        return join_whole(self._flat(theta, batch.inputs))[0]
+
+    def loss_of_vector(self, vector: Tensor, batch: Batch) -> Tensor:
+        """Evaluate loss_fn on all outputs for a batch, given as `output_vector` returns them."""
+        if self.has_output_rows:
+            return self.loss_fn(vector.view(batch.num_samples, -1), batch.targets)
+        if batch.layout is None:
+            raise ValueError(self._reason_without_outputs)
+        return self._whole_loss(batch.layout.split(vector), batch.targets)
+
+    def require_unchanged(self, batch: Batch, loss: Tensor) -> None:
+        """Raise an error if the loss on a batch at theta is not what it was.
+
+        Parameters
+        ----------
+        batch : Batch
+        loss : Tensor, scalar
+            Its present value, without the share of the batch.
+
+        Raises
+        ------
+        ValueError
+        """
+        found = float(loss.detach())
+        if batch.value is None or abs(found - batch.value) <= batch.value_rounding:
+            return
+        raise ValueError(
+            "model and loss_fn must not change after the Objective is built, got a loss of "
+            f"{found:.17g} that was {batch.value:.17g}; build a new Objective"
+        )
 
     def loss(self, theta: Tensor) -> Tensor:
         """Evaluate L(theta) over all the data, including weight decay: a scalar."""
@@ -306,7 +366,7 @@ class Objective:
         is_whole = reduction(self._whole_loss) == "sum" or len(batches) == 1
         divide = None if is_whole else denominator or known_denominator(self._whole_loss)
         versions = {name: buffer._version for name, buffer in self._flat.buffers.items()}
-        weights = []
+        weights, found = [], []
         for number, batch in enumerate(batches):
             outputs = self._flat(self.theta, batch.inputs)
             weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
@@ -315,19 +375,30 @@ class Objective:
                     f"denominator must be positive, got {weights[-1]} in batch {number}"
                 )
             if weights[-1] == 0:  # no valid label: the loss would be 0 / 0
+                found.append(batch)
                 continue
             loss = self._whole_loss(outputs, batch.targets)
             require_finite_evaluation(outputs, loss, self._flat.buffers, number)
             evaluate = partial(self._outputs_and_loss, self.theta, batch)
             refuse_differences((outputs, loss), evaluate, number, self.dtype)
-            self._record_layout(outputs, batch.num_samples)
+            layout = self._record_layout(outputs, batch.num_samples)
+            value = float(loss.detach())
+            size = max([*_sizes(outputs), abs(value)])
+            found.append(
+                replace(
+                    batch,
+                    value=value,
+                    value_rounding=rounding(size, self.dtype),
+                    layout=layout,
+                )
+            )
         refuse_changed_buffers(self._flat.buffers, versions)
         total = 1.0 if is_whole else sum(weights)
         if total <= 0:
             raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
         return [
             replace(batch, share=weight / total)
-            for batch, weight in zip(batches, weights, strict=True)
+            for batch, weight in zip(found, weights, strict=True)
             if weight > 0
         ]
 
@@ -340,16 +411,22 @@ class Objective:
             outputs = map_tensors(lambda t: t * scale if t.is_floating_point() else t, outputs)
         return outputs, self._whole_loss(outputs, batch.targets)
 
-    def _record_layout(self, outputs: Any, num_samples: int) -> None:
+    def _record_layout(self, outputs: Any, num_samples: int) -> WholeLayout | None:
+        try:
+            whole = join_whole(outputs)[1]
+        except ValueError as error:
+            self._reason_without_rows = self._reason_without_outputs = str(error)
+            return None
         try:
             rows, layout = join_outputs(outputs, num_samples)
         except ValueError as error:
             self._reason_without_rows = str(error)
-            return
+            return whole
         if self._layouts.setdefault(rows.shape[1], layout) != layout:
             self._reason_without_rows = (
                 f"model outputs of one size must have one shape, got two of {rows.shape[1]} numbers"
             )
+        return whole
 
     def _try_another_point(self, theta: Tensor) -> None:
         """Run the checks away from theta, where initial weights of zero hide nothing."""
@@ -359,11 +436,16 @@ class Objective:
         refuse_differences(found, evaluate, 0, self.dtype)
         if batch.num_samples > 2:
             part = self._flat(theta, batch.inputs[: max(2, batch.num_samples // 2)])
-            self.couples_samples = couples_samples(found[0], part, self.dtype, len(self.batches))
-        sizes = [tensor.detach().abs().max() for _, tensor in named_tensors(found[0], "")]
-        scale = 1.0 / max(1.0, *map(float, sizes))  # so that a confident loss is not saturated
+            if couples_samples(found[0], part, self.dtype, len(self.batches)):
+                self.coupling = "the model's outputs for a sample depend on the other samples"
+        scale = 1.0 / max(1.0, *_sizes(found[0]))  # so that a confident loss is not saturated
         evaluate_at = partial(self._outputs_and_loss, batch=batch, scale=scale)
         refuse_wrong_derivatives(evaluate_at, self._flat)
+
+
+def _sizes(outputs: Any) -> list[float]:
+    """Return the largest magnitude in each tensor."""
+    return [float(t.detach().abs().max()) for _, t in named_tensors(outputs, "") if t.numel()]
 
 
 def _loss_of_rows(

@@ -139,6 +139,53 @@ class Layout:
         return _filled(self.template, parts)
 
 
+@dataclass(frozen=True)
+class WholeLayout:
+    """The correspondence between all outputs for a batch and one vector.
+
+    Attributes
+    ----------
+    template : Any
+        Nested containers with an index in place of each tensor.
+    shapes : tuple of torch.Size
+    """
+
+    template: Any
+    shapes: tuple[torch.Size, ...]
+
+    def split(self, vector: Tensor) -> Any:
+        """Convert a vector (K,) to outputs as the model returns them."""
+        parts = vector.split([shape.numel() for shape in self.shapes])
+        shaped = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return _filled(self.template, shaped)
+
+
+def join_whole(outputs: Any) -> tuple[Tensor, WholeLayout]:
+    """Concatenate the outputs of a model for a batch, whatever their rows are, to one vector.
+
+    Parameters
+    ----------
+    outputs : Tensor, or nested dictionaries, tuples and lists of tensors
+        Floating-point; None is allowed.
+
+    Returns
+    -------
+    vector : Tensor, shape (K,)
+    layout : WholeLayout
+
+    Raises
+    ------
+    ValueError
+        If an output is not such a tensor.
+    """
+    tensors: list[Tensor] = []
+    template = _template(outputs, "outputs", None, tensors)
+    if not tensors:
+        raise ValueError(f"model must return tensors, got {type(outputs).__name__} without any")
+    vector = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    return vector, WholeLayout(template, tuple(tensor.shape for tensor in tensors))
+
+
 def join_outputs(outputs: Any, num_samples: int) -> tuple[Tensor, Layout]:
     """Concatenate the outputs of a model to one vector per sample.
 
@@ -169,7 +216,7 @@ def join_outputs(outputs: Any, num_samples: int) -> tuple[Tensor, Layout]:
     return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)), layout
 
 
-def _template(value: Any, name: str, num_samples: int, tensors: list[Tensor]) -> Any:
+def _template(value: Any, name: str, num_samples: int | None, tensors: list[Tensor]) -> Any:
     if value is None:
         return None
     if isinstance(value, (Mapping, tuple, list)):
@@ -180,7 +227,7 @@ def _template(value: Any, name: str, num_samples: int, tensors: list[Tensor]) ->
     if not isinstance(value, Tensor) or not value.is_floating_point():
         what = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{name} must be a tensor of floating point, got {what}")
-    if value.ndim == 0 or len(value) != num_samples:
+    if num_samples is not None and (value.ndim == 0 or len(value) != num_samples):
         raise ValueError(
             f"{name} must have one row per sample ({num_samples}), got shape {tuple(value.shape)}"
         )
