@@ -8,11 +8,21 @@ from snakemake.utils import min_version
 from hesspipe.config.expansion import expand
 from hesspipe.config.loading import validate_config
 from hesspipe.config.schema import Config
+from hesspipe.config.yaml_files import read_yaml
 from hesspipe.errors import ConfigError
 from hesspipe.workflow.groups import unmatched_groups
 from hesspipe.workflow.stages import STAGES
 
 min_version("9.18")
+
+
+# Snakemake's own reader takes the last of two equal keys, and 1:30:00 as 5400.
+if workflow.is_main_process:
+    try:
+        for path in workflow.overwrite_configfiles or ["config.yaml"]:
+            read_yaml(path)
+    except ConfigError as error:
+        raise WorkflowError(str(error))
 
 
 configfile: "config.yaml"

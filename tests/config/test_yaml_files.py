@@ -1,0 +1,93 @@
+"""Files that YAML would read in another way than they look are refused, with their line."""
+
+import time
+
+import pytest
+
+from hesspipe.config.yaml_files import read_yaml
+from hesspipe.errors import ConfigError
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
+    for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+def refusal(tmp_path, content):
+    """The message, which must come soon."""
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    start = time.monotonic()
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(path)
+    assert time.monotonic() - start < 2
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message.removeprefix(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", ", line 3: the key 'a' is also in line 1"),
+        ("a:\n  b: {c: 1, d: 2, c: 3}\n", ", line 2: the key 'c' is also in line 2"),
+        ("a: 1\n'a': 3\n", ", line 2: the key 'a' is also in line 1"),
+        ("- 1: {b: 2}\n  1: 3\n", ", line 2: the key '1' is also in line 1"),
+        ("a: {<<: {b: 1}, b: 2, b: 3}\n", ", line 1: the key 'b' is also in line 1"),
+        ("a: &a [1, *a]\n", ", line 1: the alias *a contains itself"),
+        ("a: &a\n  b:\n    c: *a\n", ", line 3: the alias *a contains itself"),
+        ("a: &a {<<: *a}\n", ", line 1: the alias *a contains itself"),
+        (BOMB, ", line 6: there must be at most 500,000 values"),
+        ("a: " + "[" * 3000 + "]" * 3000, ", line 1: there must be at most 50 levels"),
+        ("a: " + "{b: " * 100_000, ", line 1: there must be at most 50 levels"),
+        ("".join(f"{' ' * k}a:\n" for k in range(3000)), ", line 51: there must be at most 50"),
+        ("a: 1:30:00\n", ", line 1: numbers must be decimal, got 1:30:00"),
+        ("a: [1, 2,\n  1:30.5]\n", ", line 2: numbers must be decimal, got 1:30.5"),
+        ("a: -2:03\n", ", line 1: numbers must be decimal, got -2:03"),
+        ("a: 010\n", ", line 1: numbers must be decimal, got 010"),
+        ("a: !!python/object/apply:os.system [ls]\n", ", line 1: tags are not allowed"),
+        ("a: !!binary aGVsbG8=\n", ", line 1: tags are not allowed"),
+        ("a: !mine 1\n", ", line 1: tags are not allowed"),
+        ("a: !!set {b}\n", ", line 1: tags are not allowed"),
+        ("a: 1\nb: caf\u00e9\n".encode("latin-1"), ", line 2: the file must be UTF-8"),
+        ("a: 1\n".encode("utf-16"), ", line 1: the file must be UTF-8"),
+        ("a: 1\nb: [\n", ", line 3: "),
+        ("a: b: c\n", ", line 1: mapping values are not allowed"),
+        ("a: *b\n", ", line 1: found undefined alias"),
+        ("a: 1\n---\nb: 2\n", ", line 2: expected a single document"),
+        ("a: 2026-13-45\n", " is not valid YAML: month must be in 1..12"),
+        ("{[1, 2]: 3}\n", ", line 1: "),
+        ("a: \x00\n", " is not valid YAML"),
+        ("- 1\n", " must hold a mapping, got list"),
+        ("", " must hold a mapping, got NoneType"),
+        ("a: 1\n" + "#" * 9_000_000, " must have at most"),
+    ],
+)
+def test_read_yaml_refuses_in_one_line(tmp_path, content, message):
+    assert message in refusal(tmp_path, content)
+
+
+def test_read_yaml_names_a_path_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing.yaml cannot be read: No such file"):
+        read_yaml(tmp_path / "missing.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a: &a {b: 1}\nc: {<<: *a, d: 2}\n", {"a": {"b": 1}, "c": {"b": 1, "d": 2}}),
+        ("a: &a {b: 1}\nc: {<<: *a, b: 2}\n", {"a": {"b": 1}, "c": {"b": 2}}),
+        ("a: '1:30:00'\nb: \"010\"\n", {"a": "1:30:00", "b": "010"}),
+        ("a: [0, 0.5, 1e-3, 1_000, -0]\n", {"a": [0, 0.5, "1e-3", 1000, 0]}),
+        ("\ufeffa: caf\u00e9\n", {"a": "caf\u00e9"}),
+        ("a: &x 1\nb: [*x, *x]\n", {"a": 1, "b": [1, 1]}),
+        ("a: module:function\nb: 12:ab\n", {"a": "module:function", "b": "12:ab"}),
+    ],
+)
+def test_read_yaml_reads_what_is_clear(tmp_path, content, expected):
+    path = tmp_path / "config.yaml"
+    path.write_text(content, encoding="utf-8")
+    assert read_yaml(path) == expected
