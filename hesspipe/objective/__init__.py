@@ -5,6 +5,7 @@ The objective
     flat_model         The model as a function of theta: `FlatModel`
     flattening         Named tensors as one vector, and back: `flatten`, `unflatten`
     batches            The data, read once: `Batch`, `read_batches`
+    data_forms         The forms of data, each read in one way: `iterate_batches`
     pytrees            Inputs and outputs of several tensors: `Fields`, `join_outputs`
     reductions         Denominators of mean losses over several batches: `known_denominator`
     distributed        Data spread over several processes: `part_of_whole`

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Number
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hesspipe.hardware import require
-from hesspipe.objective.pytrees import Fields, WholeLayout, map_tensors, named_tensors
+from hesspipe.objective.data_forms import iterate_batches
+from hesspipe.objective.pytrees import Fields, WholeLayout, cast, map_tensors, named_tensors
 
 # Bytes read between two comparisons with the available memory.
 _BYTES_BETWEEN_FORECASTS = 64 * 2**20
@@ -65,12 +66,16 @@ def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Ba
 
     Parameters
     ----------
-    data : (inputs, targets), or an iterable of such pairs
+    data : (inputs, targets), an iterable of such pairs, or a Dataset
+        A tuple is one batch. Any other iterable (list, generator, DataLoader) holds batches, each a
+        pair. A Dataset, or an object with `__getitem__` and `__len__` only, holds samples (x, y),
+        which are collated in order.
+
         Inputs are a tensor, a dictionary (for `model(**inputs)`), or a tuple or list (for
-        `model(*inputs)`); targets a tensor, or whatever the loss expects. A pair of two
-        tuples is read as two batches: write one batch of tuples as `[(inputs, targets)]`.
+        `model(*inputs)`); targets a tensor, or nested dictionaries, tuples and lists of tensors,
+        as the loss expects; None if it needs none. NumPy arrays are converted.
     dtype : torch.dtype
-        Floating-point tensors are converted to it.
+        Floating-point tensors are converted to it, complex ones to that of the same precision.
     device : torch.device
 
     Returns
@@ -81,20 +86,15 @@ def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Ba
     Raises
     ------
     ValueError
-        If there is no sample, a batch is not a pair, or inputs or targets are not finite. Minus
-        infinity is allowed in inputs of several tensors, where it masks attention.
+        If data have another form, there is no sample, a batch is not a pair, or inputs or targets
+        are not finite. Minus infinity is allowed in inputs of several tensors, where it masks
+        attention.
     TooLargeError
         If the data do not fit into memory.
     """
-    pairs: Iterable[Any] = [data] if _is_one_batch(data) else data
     batches: list[Batch] = []
     num_bytes = num_unchecked = 0
-    for number, pair in enumerate(pairs):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise ValueError(
-                f"each batch must be a pair (inputs, targets), got {type(pair).__name__} as "
-                f"batch {number}"
-            )
+    for number, pair in enumerate(iterate_batches(data)):
         size = _num_bytes(pair, dtype)
         num_unchecked += size
         if device.type == "cpu" and num_unchecked >= _BYTES_BETWEEN_FORECASTS:
@@ -109,17 +109,10 @@ def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Ba
         if batch.num_samples:
             batches.append(batch)
     if not batches:
-        raise ValueError("data must hold at least one sample, got none")
+        raise ValueError(
+            "data must hold at least one sample, got none; an iterator can be read only once"
+        )
     return batches
-
-
-def _is_one_batch(data: Any) -> bool:
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        return False
-    inputs, targets = data
-    if isinstance(inputs, (Tensor, Mapping)):
-        return True
-    return isinstance(inputs, (tuple, list)) and isinstance(targets, (Tensor, Mapping))
 
 
 def _num_bytes(pair: Any, dtype: torch.dtype) -> int:
@@ -130,11 +123,10 @@ def _num_bytes(pair: Any, dtype: torch.dtype) -> int:
 
 
 def _copied(pair: Any, number: int, dtype: torch.dtype, device: torch.device) -> Batch:
-    def copied(tensor: Tensor) -> Tensor:
-        kind = dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.detach().to(device, kind, copy=True)
-
-    inputs, targets = (map_tensors(copied, part) for part in pair)
+    inputs, targets = (
+        map_tensors(lambda tensor: cast(tensor.detach(), dtype, device), part) for part in pair
+    )
+    _require_rows(inputs, targets, number)
     is_single = isinstance(inputs, Tensor)
     for place, tensor in named_tensors(inputs, "inputs"):
         _require_finite(tensor, place, number, is_mask_allowed=not is_single)
@@ -143,9 +135,29 @@ def _copied(pair: Any, number: int, dtype: torch.dtype, device: torch.device) ->
     return Batch(inputs if is_single else Fields(inputs), targets, 1.0)
 
 
+def _require_rows(inputs: Any, targets: Any, number: int) -> None:
+    """Raise an error for samples without a dimension of samples."""
+    is_scalar = isinstance(targets, Number) or (isinstance(targets, Tensor) and not targets.ndim)
+    if is_scalar or (isinstance(inputs, Tensor) and not inputs.ndim):
+        raise ValueError(
+            "inputs and targets must have one row per sample, got a single number in batch "
+            f"{number}; add a dimension with unsqueeze(0), or pass single samples as a Dataset"
+        )
+    rows = [len(part) for part in (inputs, targets) if isinstance(part, Tensor)]
+    is_vector = isinstance(inputs, Tensor) and inputs.ndim == 1
+    is_empty = len(rows) == 2 and min(rows) == 0
+    if len(set(rows)) > 1 and (is_vector or is_empty):
+        raise ValueError(
+            f"inputs and targets must have the same number of rows, got {rows[0]} and {rows[1]} in "
+            f"batch {number}; add the dimension of samples to each"
+        )
+
+
 def _require_finite(tensor: Tensor, name: str, number: int, *, is_mask_allowed: bool) -> None:
-    if not tensor.is_floating_point():
+    if not (tensor.is_floating_point() or tensor.is_complex()):
         return
-    is_good = torch.isfinite(tensor) | (tensor.isneginf() if is_mask_allowed else False)
+    is_good = torch.isfinite(tensor)
+    if is_mask_allowed and not tensor.is_complex():
+        is_good |= tensor.isneginf()
     if not is_good.all():
         raise ValueError(f"{name} must be finite, got nan or inf in batch {number}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 
 class Fields:
@@ -45,9 +46,9 @@ class Fields:
             )
         self.values = dict(values) if isinstance(values, Mapping) else values
         lengths = {
-            name: len(value) if value.ndim else 0
-            for name, value in _items(values)
-            if isinstance(value, Tensor)
+            name: len(tensor) if tensor.ndim else 0
+            for key, value in _items(values)
+            for name, tensor in named_tensors(value, str(key))
         }
         if not lengths:
             raise ValueError(f"inputs must hold at least one tensor, got {type(values).__name__}")
@@ -72,15 +73,34 @@ def call_arguments(inputs: Tensor | Fields) -> tuple[tuple[Any, ...], dict[str, 
     return ((), values) if isinstance(values, dict) else (tuple(values), {})
 
 
+def cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Copy a tensor; floating-point numbers to a dtype, complex ones to that of its precision.
+
+    Examples
+    --------
+    >>> cast(torch.ones(1, dtype=torch.complex64), torch.float64, torch.device("cpu")).dtype
+    torch.complex128
+    """
+    kind = tensor.dtype
+    if tensor.is_complex():
+        kind = dtype.to_complex()
+    elif tensor.is_floating_point():
+        kind = dtype
+    return tensor.to(device, kind, copy=True)
+
+
+def map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
+    """Apply a function to everything in nested dictionaries, tuples and lists."""
+    if isinstance(values, Mapping):
+        return _rebuilt(values, [map_leaves(function, value) for value in values.values()])
+    if isinstance(values, (tuple, list)) and not isinstance(values, PackedSequence):
+        return _rebuilt(values, [map_leaves(function, value) for value in values])
+    return function(values)
+
+
 def map_tensors(function: Callable[[Tensor], Tensor], values: Any) -> Any:
     """Apply a function to every tensor in nested dictionaries, tuples and lists."""
-    if isinstance(values, Tensor):
-        return function(values)
-    if isinstance(values, Mapping):
-        return _rebuilt(values, [map_tensors(function, value) for value in values.values()])
-    if isinstance(values, (tuple, list)):
-        return _rebuilt(values, [map_tensors(function, value) for value in values])
-    return values
+    return map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, values)
 
 
 def named_tensors(values: Any, name: str) -> Iterator[tuple[str, Tensor]]:
