@@ -20,7 +20,9 @@ matrix M is compared with a product M v that differentiates the loss and forms n
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -32,7 +34,7 @@ from hesspipe.curvature.layers import Layer, find_layers, is_piecewise_linear
 from hesspipe.curvature.linear import matrix_by_layers
 from hesspipe.curvature.loss_derivatives import add_weight_decay
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.errors import InconsistentMatrixError, NotASumOverSamplesError
+from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import require
 from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.objective import Objective
@@ -46,6 +48,8 @@ _BY_COLUMNS: dict[Matrix, Callable[..., Tensor]] = {
     Matrix.GGN: columns.ggn_by_columns,
     Matrix.RESIDUAL: columns.residual_by_columns,
 }
+
+_METHODS = ("layers", "convolutions", "columns")
 
 _NEEDS = {
     "layers": "every parameter in a Linear layer that is used once, on one vector per sample",
@@ -65,7 +69,7 @@ def hessian_matrix(
     ----------
     objective : Objective
     method : {"auto", "layers", "convolutions", "columns"}
-        "auto" chooses the first of the others that applies to the network.
+        "auto" takes the first of the others that applies to the network and agrees with products.
     progress : bool
         Show a progress bar, for "columns".
 
@@ -168,37 +172,40 @@ def exact_matrix(
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     _forecast(objective, matrix, extra_bytes)
-    values, chosen = _compute(objective, matrix, method, layers, progress)
-    if chosen != "columns":
+    if layers is None and method != "columns":
+        layers = find_layers(objective)
+    compute = partial(_checked, objective, matrix, layers or [], progress)
+    *others, last = _METHODS if method == "auto" else (method,)
+    for chosen in others:
+        with suppress(Exception):  # of any kind: the network may not be what the method needs
+            return compute(chosen)
+    return compute(last)
+
+
+def _checked(
+    objective: Objective, matrix: Matrix, layers: list[Layer], progress: bool, method: str
+) -> ExactMatrix:
+    """Compute the matrix by one method, and compare it with products."""
+    values = _compute(objective, matrix, method, layers, progress)
+    if method != "columns":
         add_weight_decay(objective, matrix, values)
     require_finite_matrix(objective, values, matrix)
-    noise = _check_products(objective, values, matrix)
-    return ExactMatrix(values, chosen, noise)
+    return ExactMatrix(values, method, _check_products(objective, values, matrix))
 
 
 def _compute(
-    objective: Objective,
-    matrix: Matrix,
-    method: Method,
-    layers: list[Layer] | None,
-    progress: bool,
-) -> tuple[Tensor, str]:
-    """Compute the matrix with the first method that applies, of those allowed."""
-    if layers is None:
-        layers = [] if method == "columns" else find_layers(objective)
-    if method in ("auto", "layers") and layers and all(layer.is_linear for layer in layers):
-        return matrix_by_layers(objective, layers, matrix), "layers"
-    if method in ("auto", "convolutions") and layers and is_piecewise_linear(objective, layers):
-        try:
-            return matrix_by_convolutions(objective, layers, matrix), "convolutions"
-        except NotASumOverSamplesError:
-            if method == "convolutions":
-                raise  # G has no formula then; columns still give H
-    if method in _NEEDS:
-        raise ValueError(
-            f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"
-        )
-    return _BY_COLUMNS[matrix](objective, progress=progress), "columns"
+    objective: Objective, matrix: Matrix, method: str, layers: list[Layer], progress: bool
+) -> Tensor:
+    """Compute the matrix, without weight decay for layers, by a method if it applies."""
+    if method == "columns":
+        return _BY_COLUMNS[matrix](objective, progress=progress)
+    if method == "layers" and layers and all(layer.is_linear for layer in layers):
+        return matrix_by_layers(objective, layers, matrix)
+    if method == "convolutions" and layers and is_piecewise_linear(objective, layers):
+        return matrix_by_convolutions(objective, layers, matrix)
+    raise ValueError(
+        f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"
+    )
 
 
 def _forecast(objective: Objective, matrix: Matrix, extra_bytes: int) -> None:
