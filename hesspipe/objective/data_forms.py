@@ -163,7 +163,7 @@ def _as_tensor(leaf: Any, name: str) -> Any:
             f"{name} must be ordinary dense tensors, got one that is {what}; convert it, e.g. with "
             "to_dense(), dequantize() or to_padded_tensor(0)"
         )
-    if leaf is None or isinstance(leaf, (Number, np.generic, str, bytes, torch.dtype)):
+    if leaf is None or isinstance(leaf, (Number, np.generic, str, bytes, torch.Size, torch.dtype)):
         return leaf
     raise ValueError(
         f"{name} must be a tensor, or a dictionary, tuple or list of tensors, got "

@@ -7,6 +7,7 @@ second derivative are disabled.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
@@ -67,6 +68,7 @@ class FlatModel:
         _require_usable(model)
         named = dict(model.named_parameters())
         self.structure, self.dtype = _structure_of(model), dtype
+        self._signature = inspect.signature(self.structure.forward)
         self.draws_numbers = False
         self.names, self.shapes = list(named), [value.shape for value in named.values()]
         self.device = next(iter(named.values())).device
@@ -93,7 +95,7 @@ class FlatModel:
     def __call__(self, theta: Tensor, inputs: Tensor | Fields) -> Any:
         """Evaluate the model."""
         state = self.buffers | self.unflatten(theta)
-        args, kwargs = call_arguments(inputs)
+        args, kwargs = call_arguments(inputs, self._signature)
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         with guard, _twice_differentiable_kernels(self.device):
             return torch.func.functional_call(self.structure, state, args, kwargs)

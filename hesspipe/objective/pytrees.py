@@ -8,8 +8,9 @@ in terms of which the curvature of a loss is defined.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from inspect import Signature
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ class Fields:
     Parameters
     ----------
     values : mapping, tuple or list
-        The model is called as `model(**values)` for a mapping, as `model(*values)` for a tuple or
-        list. Values that are not tensors (None, a number, a string) are passed through.
+        Of tensors, or nested mappings, tuples and lists of tensors; see `call_arguments`. Values
+        that are not tensors (None, a number, a string) are passed through.
 
     Raises
     ------
@@ -44,7 +45,7 @@ class Fields:
                 "inputs must be a tensor, or a dictionary, tuple or list of tensors, got "
                 f"{type(values).__name__}; convert arrays with torch.as_tensor"
             )
-        self.values = dict(values) if isinstance(values, Mapping) else values
+        self.values = values
         lengths = {
             name: len(tensor) if tensor.ndim else 0
             for key, value in _items(values)
@@ -66,11 +67,64 @@ class Fields:
         return Fields(map_tensors(lambda tensor: tensor[part], self.values))
 
 
-def call_arguments(inputs: Tensor | Fields) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword arguments of the model; cloned, as it may work in place."""
-    values = inputs.values if isinstance(inputs, Fields) else (inputs,)
-    values = map_tensors(torch.clone, values)
-    return ((), values) if isinstance(values, dict) else (tuple(values), {})
+def call_arguments(
+    inputs: Tensor | Fields, signature: Signature
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Decide how a model is called, by the parameters of its forward method.
+
+    Parameters
+    ----------
+    inputs : Tensor or Fields
+    signature : inspect.Signature
+        Of the forward method.
+
+    Returns
+    -------
+    args : tuple
+        A tensor, or all values of a tuple or list, or a mapping that forward takes as one argument.
+    kwargs : dict
+        The values of a mapping, if forward has a parameter for each of its keys.
+        All tensors are cloned, as the model may work in place.
+
+    Raises
+    ------
+    ValueError
+        If forward cannot be called with the inputs.
+
+    Examples
+    --------
+    >>> inputs = Fields({"x": torch.zeros(1)})
+    >>> from inspect import signature
+    >>> call_arguments(inputs, signature(lambda x, mask=None: x))
+    ((), {'x': tensor([0.])})
+    >>> call_arguments(inputs, signature(lambda batch: batch["x"]))
+    (({'x': tensor([0.])},), {})
+    """
+    values = map_tensors(torch.clone, inputs.values if isinstance(inputs, Fields) else (inputs,))
+    if not isinstance(values, Mapping):
+        if _fits(signature, *values):
+            return tuple(values), {}
+        found, advice = (
+            f"{len(values)} of them",
+            "write a tuple or list that is one argument as ([...],)",
+        )
+    else:
+        has_names = all(isinstance(key, str) for key in values)
+        if has_names and _fits(signature, **values):
+            return (), dict(values)
+        if _fits(signature, values):
+            return (values,), {}
+        found = f"the names {', '.join(map(str, values))}"
+        advice = "use its names; write a dictionary that is one argument as ({...},)"
+    raise ValueError(f"inputs must fit the model's forward{signature}, got {found}; {advice}")
+
+
+def _fits(signature: Signature, *args: Any, **kwargs: Any) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -93,7 +147,7 @@ def map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
     """Apply a function to everything in nested dictionaries, tuples and lists."""
     if isinstance(values, Mapping):
         return _rebuilt(values, [map_leaves(function, value) for value in values.values()])
-    if isinstance(values, (tuple, list)) and not isinstance(values, PackedSequence):
+    if isinstance(values, (tuple, list)) and not isinstance(values, (PackedSequence, torch.Size)):
         return _rebuilt(values, [map_leaves(function, value) for value in values])
     return function(values)
 
@@ -119,10 +173,12 @@ def _items(values: Mapping[Any, Any] | tuple[Any, ...] | list[Any]) -> Iterator[
 def _rebuilt(values: Any, parts: list[Any]) -> Any:
     """Make a container of the same type with other entries."""
     if isinstance(values, Mapping):
-        if type(values) is dict:
-            return dict(zip(values, parts, strict=True))
+        pairs = dict(zip(values, parts, strict=True))
+        if type(values) is dict or not isinstance(values, MutableMapping):
+            return pairs
         rebuilt = copy.copy(values)  # subclasses, such as the outputs of transformers
-        rebuilt.update(zip(values, parts, strict=True))  # type: ignore[attr-defined]
+        for key, part in pairs.items():
+            rebuilt[key] = part
         return rebuilt
     if hasattr(values, "_fields"):  # a named tuple
         return type(values)(*parts)

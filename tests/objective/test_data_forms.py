@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "inputs without samples": (lambda: [(X[:0], Y)], "the same number of rows, got 0 and 7"),
     "used generator": (lambda: iter([]), "at least one sample, got none; an iterator can be read"),
-    "array of objects": (lambda: (np.array([Both, None]), Y), "arrays of numbers, .* of dtype object"),
+    "array of objects": (lambda: (np.array([Both, None]), Y), "of numbers, .* of dtype object"),
     "array of texts": (lambda: (np.array(["a"]), Y), "inputs must be arrays of numbers"),
     "masked array": (lambda: (np.ma.masked_array([1.0], [True]), Y[:1]), "got one that is masked"),
     "extended precision": (lambda: (X.numpy().astype(np.longdouble), Y), "arrays that torch can"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, UserDict
+from inspect import signature
 from typing import Any, NamedTuple
 
 import pytest
@@ -53,8 +54,9 @@ def test_call_arguments_are_clones_in_their_places() -> None:
         (inputs, lambda args, kwargs: args[0]),
         (Fields((inputs, None)), lambda args, kwargs: args[0]),
         (Fields(UserDict(x=inputs)), lambda args, kwargs: kwargs["x"]),
+        (Fields(UserDict(y={"z": inputs})), lambda args, kwargs: args[0]["y"]["z"]),
     ):
-        argument = place(*call_arguments(values))
+        argument = place(*call_arguments(values, signature(lambda x, mask=None: None)))
         assert torch.equal(argument, inputs)
         assert argument.data_ptr() != inputs.data_ptr()
 
