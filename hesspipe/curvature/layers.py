@@ -19,6 +19,9 @@ Two functions evaluate a network with perturbations:
 
 from __future__ import annotations
 
+import copy
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,11 +32,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hesspipe.objective.objective import Objective
-from hesspipe.seeding import probe
-from hesspipe.tolerances import agrees, rounding
+from hesspipe.seeding import probe, probe_generator
+from hesspipe.tolerances import agrees
 
-# Samples on which the structure is tested: it does not depend on the sample.
-_NUM_PROBES = 32
+# Samples whose structure is tested at once: their patches take memory.
+_SAMPLES_PER_TEST = 256
+# Relative size of a step away from theta.
+_RELATIVE_STEP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -143,52 +148,54 @@ class _NotApplicableError(Exception):
 def find_layers(objective: Objective) -> list[Layer]:
     """Find the layers of a network whose parameters all belong to Linear and Conv2d layers.
 
-    Module types do not show how the forward method uses a layer, so this is tested on some
-    samples. If the test is wrong about a network, the check of every matrix in
-    `hesspipe.curvature.dense` fails.
+    Module types do not show how the forward method uses a layer, so this is tested: the network
+    computed from its layers must have the outputs and gradients of the network itself, for all
+    samples, at theta and at a point nearby, where weights of zero hide nothing. Whatever else goes
+    wrong in a network that is evaluated in another way than it was written for (a hook, a branch
+    that some samples take) means that it has no such layers, too: methods for any network remain.
 
     Returns
     -------
     list of Layer
         In the order in which they are called. Empty unless every parameter is trainable and is
         the weight or bias of a Linear or Conv2d (one group, zero padding) module that is called
-        once, on one vector or image per sample, and each sample's outputs depend on that sample
-        alone.
+        once, on one vector or image per sample, and samples are independent.
     """
-    named = objective.model.named_modules()
-    modules = {name: module for name, module in named if _is_affine(module)}
-    if not _own_every_parameter(objective, modules):
+    modules = _owners(objective) if objective.is_separable else {}
+    if not modules:
         return []
-    inputs = objective.batches[0].inputs[:_NUM_PROBES]
     try:
-        evaluation = evaluate_patches(objective, modules, inputs)
-    except _NotApplicableError:
+        found = [
+            _tested_layers(point, modules, inputs)
+            for point in (objective, _nearby(objective))
+            for inputs in _parts(objective)
+        ]
+    except Exception:  # of any kind: the network was not written for hooks and parts of batches
         return []
-    outputs = evaluation.outputs
-    if set(evaluation.patches) != set(modules) or outputs.ndim != 2 or not outputs.requires_grad:
-        return []
-    layers = _locate(objective, modules, evaluation)
-    is_as_required = _samples_are_apart(objective, evaluation, inputs) and _gradient_agrees(
-        objective, layers, evaluation, inputs
-    )
-    return layers if is_as_required else []
+    return found[0] if all(layers == found[0] for layers in found) else []
 
 
 def is_piecewise_linear(objective: Objective, layers: list[Layer]) -> bool:
     """Test whether the outputs' second derivative in all pre-activations is exactly zero.
 
-    In one random direction of all perturbations at once, with random cotangents, at some samples:
+    In one random direction of all perturbations at once, with random cotangents, at all samples:
     curvature anywhere in the network shows, within a layer and between layers.
     """
-    inputs = objective.batches[0].inputs[:_NUM_PROBES]
+    try:
+        return not any(_is_curved(objective, layers, inputs) for inputs in _parts(objective))
+    except RuntimeError:  # an operation without a second derivative in the pre-activations
+        return False
+
+
+def _is_curved(objective: Objective, layers: list[Layer], inputs: Tensor) -> bool:
     evaluation = evaluate_patches(objective, [layer.name for layer in layers], inputs)
     slopes = evaluation_slopes(evaluation, probe(evaluation.outputs), create_graph=True)
     moved = sum((slope * probe(slope)).sum() for slope in slopes)
     if not isinstance(moved, Tensor) or not moved.requires_grad:
-        return True
+        return False
     deltas = list(evaluation.deltas.values())
     changes = torch.autograd.grad(moved, deltas, materialize_grads=True)
-    return not any(change.any() for change in changes)
+    return any(bool(change.any()) for change in changes)
 
 
 def evaluate_linear(objective: Objective, layers: list[Layer], inputs: Tensor) -> LinearEvaluation:
@@ -237,10 +244,8 @@ def evaluate_patches(objective: Objective, names: Iterable[str], inputs: Tensor)
     def multiply(name: str, module: _Affine, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         expected_ndim = 4 if isinstance(module, nn.Conv2d) else 2
         # No argument: the input was passed by keyword, which a hook does not see.
-        if name in patches or not args or args[0].ndim != expected_ndim:
-            raise _NotApplicableError
-        if len(args[0]) != len(inputs):
-            raise _NotApplicableError
+        _require(name not in patches and len(args) > 0 and args[0].ndim == expected_ndim)
+        _require(len(args[0]) == len(inputs))
         patches[name] = _patches(module, args[0])
         weights[name] = module.weight.flatten(1)
         product = weights[name].expand(len(inputs), -1, -1) @ patches[name]  # (n, U, S)
@@ -317,15 +322,42 @@ def _is_affine(module: nn.Module) -> TypeGuard[_Affine]:
     return type(module) is nn.Linear
 
 
-def _own_every_parameter(objective: Objective, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether the modules' parameters are all of theta, all trainable, with a row per sample."""
-    owned = {
-        f"{name}.{key}" if name else key
-        for name, module in modules.items()
-        for key, _ in module.named_parameters()
-    }
-    is_whole = owned == set(objective.names) and not any(objective.is_frozen)
-    return is_whole and objective.is_separable
+def _owners(objective: Objective) -> dict[str, _Affine]:
+    """The Linear and Conv2d modules of theta, by name; none unless they own all of it, once."""
+    names = set(objective.names)
+    modules: dict[str, _Affine] = {}
+    uses: Counter[int] = Counter()
+    for name, module in objective.model.named_modules():
+        parameters = dict(module.named_parameters(recurse=False))
+        uses.update(map(id, parameters.values()))
+        owned = {f"{name}.{key}" if name else key for key in parameters}
+        if not owned & names:
+            continue
+        keys = set(parameters) - {"bias"}
+        if not (_is_affine(module) and keys == {"weight"} and owned <= names):
+            return {}
+        modules[name] = module
+    is_shared = any(
+        uses[id(value)] > 1 for module in modules.values() for value in module.parameters()
+    )
+    return {} if is_shared or not objective.is_varied.all() else modules
+
+
+def _parts(objective: Objective) -> Iterator[Any]:
+    """Inputs of all samples, in parts of a batch that are about equally large."""
+    for batch in objective.batches:
+        num_parts = math.ceil(batch.num_samples / _SAMPLES_PER_TEST)
+        for part in chunks(batch.num_samples, math.ceil(batch.num_samples / num_parts)):
+            yield batch.inputs[part]
+
+
+def _nearby(objective: Objective) -> Objective:
+    """Copy the objective at a random point near theta, where no weight is zero."""
+    moved = copy.copy(objective)
+    size = objective.theta.abs()
+    step = _RELATIVE_STEP * (size + (size.mean() or 1.0))
+    moved.theta = objective.theta + step * probe(size)
+    return moved
 
 
 def _patches(module: _Affine, inputs: Tensor) -> Tensor:
@@ -375,26 +407,42 @@ def _locate(
     return layers
 
 
-def _samples_are_apart(objective: Objective, evaluation: PatchEvaluation, inputs: Tensor) -> bool:
-    """Whether the outputs for a sample are the same without the other samples."""
-    with torch.no_grad():
-        alone = objective.outputs(objective.theta, inputs[:1])
-    size = rounding(evaluation.outputs.abs().max(), objective.dtype)
-    return bool((evaluation.outputs[:1] - alone).abs().max() <= size)
-
-
-def _gradient_agrees(
-    objective: Objective, layers: list[Layer], evaluation: PatchEvaluation, inputs: Tensor
-) -> bool:
-    """Whether sum_n sum_s d_l a~_l^T is the gradient: not where a weight is used elsewhere, too."""
-    cotangents = probe(evaluation.outputs)
+def _tested_layers(
+    objective: Objective, modules: Mapping[str, _Affine], inputs: Tensor
+) -> list[Layer]:
+    """Describe the layers that some samples pass; an error if they are not the network."""
+    evaluation = evaluate_patches(objective, modules, inputs)
+    if set(evaluation.patches) != set(modules):
+        raise _NotApplicableError
+    layers = _locate(objective, modules, evaluation)
     theta = objective.theta.clone().requires_grad_()
     outputs = objective.outputs(theta, inputs)
-    (expected,) = torch.autograd.grad(outputs, theta, cotangents, materialize_grads=True)
-    found = torch.zeros_like(expected)
-    for layer, slope in zip(layers, evaluation_slopes(evaluation, cotangents), strict=True):
+    _require(agrees(evaluation.outputs, outputs, outputs.norm()))
+    is_half = torch.randperm(len(inputs), generator=probe_generator()) % 2 == 0
+    for is_kept in (is_half, ~is_half):
+        cotangents = probe(outputs) * is_kept.to(outputs).unsqueeze(1)
+        slopes = evaluation_slopes(evaluation, cotangents)
+        # A row of a layer belongs to the sample of the same row: the others do not feel it.
+        _require(not any(slope[~is_kept.to(slope.device)].any() for slope in slopes))
+        (expected,) = torch.autograd.grad(outputs, theta, cotangents, retain_graph=True)
+        found = _gradient(layers, evaluation, slopes, theta)
+        _require(agrees(found, expected, expected.norm()))
+    return layers
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise _NotApplicableError
+
+
+def _gradient(
+    layers: list[Layer], evaluation: PatchEvaluation, slopes: Iterable[Tensor], theta: Tensor
+) -> Tensor:
+    """Compute sum_n sum_s d_l a~_l^T; not the gradient where a weight is used elsewhere, too."""
+    gradient = torch.zeros_like(theta)
+    for layer, slope in zip(layers, slopes, strict=True):
         products = (slope @ evaluation.patches[layer.name].detach().mT).sum(0)  # (U, K)
-        found[layer.weights] = products.flatten()
+        gradient[layer.weights] = products.flatten()
         if layer.bias is not None:
-            found[layer.biases] = slope.sum((0, 2))
-    return agrees(found, expected, expected.norm())
+            gradient[layer.biases] = slope.sum((0, 2))
+    return gradient

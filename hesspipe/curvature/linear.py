@@ -125,8 +125,7 @@ def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tens
     The other samples are held constant rather than left out, so that the loss divides by the
     denominator of the whole batch.
     """
-    with torch.no_grad():
-        every_output = objective.outputs(objective.theta, batch.inputs)
+    every_output = objective.outputs(objective.theta, batch.inputs).detach().clone()
     every_output[part] = outputs
     return batch.share * objective.loss_fn(every_output, batch.targets)
 
