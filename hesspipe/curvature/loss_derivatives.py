@@ -13,6 +13,7 @@ The 1/N of a mean, or whatever else the loss divides by, is part of both.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -49,6 +50,7 @@ def at_zero_outputs(objective: Objective) -> Objective:
     eps times this size, not eps times the result.
     """
     neutral = copy.copy(objective)
+    neutral.batches = [replace(batch, value=None) for batch in objective.batches]
     neutral.loss_fn = lambda outputs, targets: objective.loss_fn(
         outputs - outputs.detach(), targets
     )

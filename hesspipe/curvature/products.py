@@ -1,9 +1,12 @@
 """Products of H, G and R with vectors on one batch, by reverse-mode differentiation.
 
     H v   the derivative of <v, dL/dtheta>; the graph of dL/dtheta is built once and kept
-    R v   the same for sum_n <e_n, f(theta; x_n)>, with e_n held constant
+    R v   the same for <e, f(theta)>, with e = dL/df held constant
     G v   J^T (S (J v)): J v is the derivative by u of J^T u, which is linear in u, and S u the
           derivative of <u, dL/df>; all three graphs are kept
+
+All outputs for the batch are one vector f here. So L need not be a sum over samples: S = d2L/df2
+may couple them, and outputs may have any shape.
 
 With the graph kept, a Linear layer takes 6 matrix products for H v and 4 for G v (the first layer
 2), as many as a hand-written R-operator; forward mode needs no fewer. Forward mode is not used
@@ -19,7 +22,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from hesspipe.curvature.loss_derivatives import detached_outputs, output_slopes
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.objective import Objective
@@ -75,13 +77,15 @@ class BatchProduct:
 def _hessian_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
     """H from the gradient of the batch's term of L(theta)."""
     loss = objective.batch_loss(theta, batch)
+    objective.require_unchanged(batch, loss)
     return _gradient_link(loss if batch.share == 1 else batch.share * loss, theta)
 
 
 def _residual_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
-    """R from the gradient of sum_n <e_n, f(theta; x_n)>, with e_n constant."""
-    slopes = output_slopes(objective, batch)
-    return _gradient_link((slopes * objective.outputs(theta, batch.inputs)).sum(), theta)
+    """R from the gradient of <e, f(theta)>, with e constant."""
+    outputs = objective.output_vector(theta, batch)  # (K,)
+    _, slopes = _slopes(objective, outputs, batch)
+    return _gradient_link((slopes.detach() * outputs).sum(), theta)
 
 
 def _gradient_link(scalar: Tensor, theta: Tensor) -> list[Link]:
@@ -91,15 +95,24 @@ def _gradient_link(scalar: Tensor, theta: Tensor) -> list[Link]:
 
 def _ggn_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
     """J^T u by u, dL/df by f, and f by theta: applied in this order, they are J, S and J^T."""
-    leaf = detached_outputs(objective, batch)  # (n, C)
-    outputs = objective.outputs(theta, batch.inputs)  # (n, C)
+    outputs = objective.output_vector(theta, batch)  # (K,)
     pulled = torch.zeros_like(outputs, requires_grad=True)  # u
     (combined,) = torch.autograd.grad(
         outputs, theta, pulled, create_graph=True, materialize_grads=True
     )
-    loss = batch.share * objective.loss_fn(leaf, batch.targets)
-    (slopes,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    leaf, slopes = _slopes(objective, outputs, batch)
     return [(combined, pulled), (slopes, leaf), (outputs, theta)]
+
+
+def _slopes(objective: Objective, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Copy the outputs to a leaf f, and differentiate the batch's term of L: f and dL/df, (K,)."""
+    leaf = outputs.detach().clone().requires_grad_()
+    loss = objective.loss_of_vector(leaf, batch)
+    objective.require_unchanged(batch, loss)
+    (slopes,) = torch.autograd.grad(
+        batch.share * loss, leaf, create_graph=True, materialize_grads=True
+    )
+    return leaf, slopes
 
 
 _LINKS: dict[Matrix, Callable[[Objective, Tensor, Batch], list[Link]]] = {

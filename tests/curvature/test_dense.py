@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -353,6 +354,7 @@ def test_confident_network_is_computed_to_its_own_rounding() -> None:
     objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets))
     # A loss whose gradient is not its derivative; Objective would refuse it.
     neutral = copy.copy(objective)
+    neutral.batches = [replace(batch, value=None) for batch in objective.batches]
     neutral.loss_fn = lambda outputs, labels: nn.functional.cross_entropy(
         outputs - outputs.detach(), labels
     )
