@@ -30,7 +30,7 @@ def model() -> nn.Module:
 
 
 class Failing(nn.Module):
-    """Draws random numbers without an effect, and fails if it is differentiated."""
+    """Draws random numbers without an effect, and fails if it is differentiated and told to."""
 
     is_failing = False
 
@@ -39,7 +39,7 @@ class Failing(nn.Module):
         self.layer = nn.Linear(4, 3)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        torch.rand(1)
+        torch.rand(1), random.random(), np.random.rand()  # noqa: NPY002 (the caller's state)
         if Failing.is_failing and self.layer.weight.requires_grad:
             raise RuntimeError("out of luck")
         outputs: Tensor = self.layer(inputs)
@@ -130,6 +130,14 @@ def test_entry_point_that_fails_changes_nothing(name: str, monkeypatch: pytest.M
     assert is_equal(snapshot(network, list(data)), before)
 
 
+@pytest.mark.parametrize("name", PRESENT)
+def test_entry_point_draws_no_number_of_the_caller(name: str) -> None:
+    network, data = Failing(), (normal(11, 4).float(), labels(11, 3))
+    before = snapshot(network, list(data))
+    ENTRY_POINTS[name](Objective(network, nn.CrossEntropyLoss(), data))
+    assert is_equal(snapshot(network, list(data)), before)
+
+
 def test_refused_objective_changes_nothing() -> None:
     network, data = model(), (normal(11, 4).float(), labels(11, 3))
     before = snapshot(network, list(data))
@@ -154,6 +162,7 @@ def test_snapshot_sees_each_change() -> None:
         lambda network, data: network[2].running_mean.add_(1),
         lambda network, data: torch.rand(1),
         lambda network, data: random.random(),
+        lambda network, data: np.random.rand(),  # noqa: NPY002 (the caller's state)
     ]
     for change in changes:
         changed, tensors = copy.deepcopy(network), [data[0].clone()]

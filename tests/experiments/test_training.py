@@ -86,12 +86,6 @@ def test_unfinished_state_belongs_to_one_specification(
     assert run(path_to_dataset).path_to_state == run(path_to_dataset).path_to_state
 
 
-def test_changed_data_have_another_state(path_to_dataset: Path) -> None:
-    before = run(path_to_dataset).path_to_state
-    write_dataset(make_dataset(**DATASET | {"seed": 1}), path_to_dataset)
-    assert run(path_to_dataset).path_to_state != before
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_extract_spectrum_gives_the_spectrum_at_the_checkpoint(
     path_to_dataset: Path, dtype: str

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from problems import assert_close, labels, network, normal
+from problems import assert_close, network
+from small_training import schedule, small_data
 from torch.nn import functional
 
 from hesspipe.data.dataset import Dataset
@@ -23,24 +24,6 @@ from hesspipe.files import read_tensors
 from hesspipe.networks import training
 from hesspipe.networks.checkpoints import Checkpoint, read_checkpoint
 from hesspipe.networks.training import Schedule, train
-
-
-def small_data(num_samples: int = 20) -> Dataset:
-    inputs, targets = normal(num_samples + 10, 4), labels(num_samples + 10, 3)
-    return Dataset(
-        inputs[:num_samples], targets[:num_samples], inputs[num_samples:], targets[num_samples:], 3
-    )
-
-
-def schedule(**changes: Any) -> Schedule:
-    settings: dict[str, Any] = {
-        "step_size": 0.1,
-        "num_steps": 12,
-        "batch_size": None,
-        "record_every": 3,
-        "checkpoint_every": 6,
-    }
-    return Schedule(**settings | changes)
 
 
 def test_gradient_descent_follows_its_formula(tmp_path: Path) -> None:
@@ -79,7 +62,7 @@ def test_checkpoints_are_kept_at_both_ends_and_periodically(tmp_path: Path) -> N
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     options = schedule(num_steps=15)
     train(model, small_data(), options, seed=0, path_to_state=tmp_path, progress=False)
-    assert {path.name for path in tmp_path.glob("*.safetensors")} == {
+    assert {path.name for path in tmp_path.glob("step*.safetensors")} == {
         f"step{step}.safetensors" for step in (0, 6, 12, 15)
     }
     first = Checkpoint.read(tmp_path / "step0.safetensors")
@@ -124,10 +107,10 @@ def test_seed_orders_the_batches() -> None:
 
 PROGRAM = """
 import sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/networks"]
+sys.path[:0] = [sys.argv[1]]
 import torch
 from problems import network
-from test_training import schedule, small_data
+from small_training import schedule, small_data
 from hesspipe.networks.training import train
 torch.set_num_threads(1)
 model = network([4, 16, 16, 3], std=0.3)
@@ -165,10 +148,10 @@ def test_killed_training_resumes_with_identical_results(tmp_path: Path) -> None:
 
 KILLED_ANYWHERE = """
 import sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/networks"]
+sys.path[:0] = [sys.argv[1]]
 import torch
 from problems import labels, normal
-from test_training import schedule
+from small_training import schedule
 from hesspipe.data.dataset import Dataset
 from hesspipe.networks.architectures import alexnet, initialize_scaled
 from hesspipe.networks.training import train
@@ -211,9 +194,9 @@ def test_training_killed_three_times_at_random_moments_has_the_same_history(
     histories = [pd.read_parquet(folder / "done.parquet") for folder in (undisturbed, killed)]
     assert len(histories[0]) == 61
     pd.testing.assert_frame_equal(*histories, check_exact=True)
-    names = {path.name for path in undisturbed.glob("*.safetensors")}
+    names = {path.name for path in undisturbed.glob("step*.safetensors")}
     assert names == {f"step{step}.safetensors" for step in (0, 300, 600, 900)}
-    assert names == {path.name for path in killed.glob("*.safetensors")}
+    assert names == {path.name for path in killed.glob("step*.safetensors")}
     for name in names:
         assert (undisturbed / name).read_bytes() == (killed / name).read_bytes()
 
@@ -236,7 +219,7 @@ def test_training_resumes_from_its_last_record(
     with pytest.raises(KeyboardInterrupt):
         train(network([4, 5, 3]), data, options, seed=0, path_to_state=tmp_path, progress=False)
     # Stopped at step 20; the last record was at 18, and of those before it only step 0 is kept.
-    names = {path.name for path in tmp_path.glob("*.safetensors")}
+    names = {path.name for path in tmp_path.glob("step*.safetensors")}
     assert names == {"step0.safetensors", "step18.safetensors"}
     train(network([4, 5, 3]), data, options, seed=0, path_to_state=tmp_path, progress=False)
     assert starts == [0, 18]
