@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
+
+from hesspipe.curvature.vectors import multiply_vectors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class DiagonalBlock:
@@ -24,6 +29,7 @@ class DiagonalBlock:
 
     Attributes
     ----------
+    operator
     shape : tuple
         (p, p).
     dtype, device
@@ -44,27 +50,48 @@ class DiagonalBlock:
     """
 
     def __init__(self, operator: Any, is_member: Tensor) -> None:
-        if is_member.shape != (operator.shape[0],) or is_member.dtype != torch.bool:
+        shape = getattr(operator, "shape", None)
+        if shape is None or not isinstance(getattr(operator, "dtype", None), torch.dtype):
+            raise TypeError(
+                "operator must have shape, dtype, device and @, as a tensor has, got "
+                f"{type(operator).__name__}; hesspipe.HessianOperator makes one of an Objective"
+            )
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ValueError(f"operator must be square, got shape {tuple(shape)}")
+        if not isinstance(is_member, Tensor):
+            raise TypeError(
+                f"is_member must be {shape[0]} booleans in a tensor, got "
+                f"{type(is_member).__name__}; convert with torch.as_tensor"
+            )
+        if is_member.shape != (shape[0],) or is_member.dtype != torch.bool:
             raise ValueError(
-                f"is_member must be {operator.shape[0]} booleans, got {is_member.dtype} of shape "
+                f"is_member must be {shape[0]} booleans, got {is_member.dtype} of shape "
                 f"{tuple(is_member.shape)}"
             )
         if not is_member.any():
             raise ValueError("is_member must have a true entry, got none")
-        self._operator = operator
+        self.operator = operator
         self._is_member = is_member.to(operator.device)
         size = int(is_member.sum())
         self.shape = (size, size)
         self.dtype: torch.dtype = operator.dtype
         self.device: torch.device = operator.device
 
-    def __matmul__(self, vectors: Tensor) -> Tensor:
-        """Multiply vectors (p,) or (p, K)."""
-        if len(vectors) != self.shape[0]:
-            raise ValueError(
-                f"vectors must have {self.shape[0]} rows, got shape {tuple(vectors.shape)}"
-            )
+    @overload
+    def __matmul__(self, vectors: Tensor) -> Tensor: ...
+
+    @overload
+    def __matmul__(self, vectors: NDArray[Any]) -> NDArray[Any]: ...
+
+    def __matmul__(self, vectors: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
+        """Multiply vectors (p,) or (p, K), of torch or NumPy; the result has the same type."""
+        product: Tensor | NDArray[Any] = multiply_vectors(
+            self._multiply, vectors, self.shape[0], self.dtype, self.device
+        )
+        return product
+
+    def _multiply(self, vectors: Tensor) -> Tensor:
         padded = vectors.new_zeros((len(self._is_member), *vectors.shape[1:]))
         padded[self._is_member] = vectors
-        product: Tensor = (self._operator @ padded)[self._is_member]
+        product: Tensor = (self.operator @ padded)[self._is_member]
         return product

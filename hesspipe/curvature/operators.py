@@ -18,7 +18,6 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from hesspipe.curvature.loss_derivatives import decay_diagonal
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct
+from hesspipe.curvature.vectors import multiply_vectors
 from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.distributed import part_of_whole
 from hesspipe.objective.objective import Objective
@@ -80,6 +80,11 @@ class CurvatureOperator:
         progress: bool = False,
         process_group: ProcessGroup | None = None,
     ) -> None:
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                f"objective must be an Objective, got {type(objective).__name__}; build one with "
+                "hesspipe.Objective(model, loss_fn, data)"
+            )
         if block_bytes < 0:
             raise ValueError(f"block_bytes must be at least 0, got {block_bytes}")
         if process_group is not None:
@@ -103,19 +108,10 @@ class CurvatureOperator:
 
     def __matmul__(self, vectors: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         """Multiply vectors (P,) or (P, K), of torch or NumPy; the result has the same type."""
-        if isinstance(vectors, np.ndarray):
-            given = torch.from_numpy(np.ascontiguousarray(vectors))
-            product: NDArray[Any] = (self @ given.to(self.device, self.dtype)).cpu().numpy()
-            return product
-        self._check(vectors)
-        is_one = vectors.ndim == 1
-        rows = vectors.detach().unsqueeze(0) if is_one else vectors.detach().T.contiguous()
-        total = self._multiply_rows(rows)
-        if not math.isfinite(float(total.sum())):
-            if not torch.isfinite(rows).all():
-                raise ValueError("vectors must be finite, got nan or inf")
-            require_finite_matrix(self.objective, total, self.matrix)
-        return total[0] if is_one else total.T
+        product: Tensor | NDArray[Any] = multiply_vectors(
+            self._multiply, vectors, self.shape[0], self.dtype, self.device
+        )
+        return product
 
     def to_scipy(self) -> LinearOperator[Any]:
         """Convert to a SciPy LinearOperator, e.g. for `scipy.sparse.linalg.eigsh`."""
@@ -133,17 +129,15 @@ class CurvatureOperator:
             dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
         )
 
-    def _check(self, vectors: Tensor) -> None:
-        if vectors.ndim not in (1, 2) or len(vectors) != self.shape[0]:
-            size = self.shape[0]
-            raise ValueError(
-                f"vectors must have shape ({size},) or ({size}, K), got {tuple(vectors.shape)}"
-            )
-        if vectors.dtype != self.dtype or vectors.device != self.device:
-            raise ValueError(
-                f"vectors must be {self.dtype} on {self.device}, like the objective, got "
-                f"{vectors.dtype} on {vectors.device}"
-            )
+    def _multiply(self, vectors: Tensor) -> Tensor:
+        is_one = vectors.ndim == 1
+        rows = vectors.unsqueeze(0) if is_one else vectors.T.contiguous()
+        total = self._multiply_rows(rows)
+        if not math.isfinite(float(total.sum())):
+            if not torch.isfinite(rows).all():
+                raise ValueError("vectors must be finite, got nan or inf")
+            require_finite_matrix(self.objective, total, self.matrix)
+        return total[0] if is_one else total.T
 
     @differentiating()
     def _multiply_rows(self, rows: Tensor) -> Tensor:

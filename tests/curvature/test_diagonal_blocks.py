@@ -46,5 +46,5 @@ def test_members_that_do_not_fit_are_refused(is_member: torch.Tensor, message: s
 
 
 def test_vector_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="must have 3 rows"):
+    with pytest.raises(ValueError, match=r"must have shape \(3,\) or \(3, K\), got \(5,\)"):
         DiagonalBlock(symmetric(), MEMBERS) @ normal(5)

@@ -1,0 +1,85 @@
+"""What a symmetric operator may be multiplied with: vectors of torch or NumPy, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def multiply_vectors(
+    multiply: Callable[[Tensor], Tensor],
+    vectors: Any,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Any:
+    """Check vectors, multiply them, and return the products in the type of the vectors.
+
+    Parameters
+    ----------
+    multiply : callable (Tensor) -> Tensor
+        Takes the vectors without a graph.
+    vectors : Tensor or array, shape (size,) or (size, K)
+        Tensors must have the dtype and device of the operator. Arrays of real numbers are
+        converted.
+    size : int
+    dtype, device
+        Of the operator.
+
+    Returns
+    -------
+    Tensor or array, in the shape of the vectors
+
+    Raises
+    ------
+    TypeError
+        If the vectors are neither.
+    ValueError
+        If the shape, dtype or device is wrong, or an array is not of real numbers.
+    """
+    if isinstance(vectors, np.ndarray):
+        given = torch.from_numpy(_converted(vectors, dtype)).to(device)
+        product: NDArray[Any] = _multiply_tensor(multiply, given, size, dtype, device).cpu().numpy()
+        return product
+    if not isinstance(vectors, Tensor):
+        raise TypeError(
+            f"vectors must be a tensor or a NumPy array, got {type(vectors).__name__}; convert "
+            f"with torch.as_tensor(vectors, dtype={dtype})"
+        )
+    return _multiply_tensor(multiply, vectors, size, dtype, device)
+
+
+def _multiply_tensor(
+    multiply: Callable[[Tensor], Tensor],
+    vectors: Tensor,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    if vectors.ndim not in (1, 2) or vectors.shape[0] != size:
+        raise ValueError(
+            f"vectors must have shape ({size},) or ({size}, K), got {tuple(vectors.shape)}"
+        )
+    if vectors.dtype != dtype or vectors.device != device or vectors.layout != torch.strided:
+        layout = "" if vectors.layout == torch.strided else f" in the layout {vectors.layout}"
+        raise ValueError(
+            f"vectors must be {dtype} on {device}, like the operator, got {vectors.dtype} on "
+            f"{vectors.device}{layout}"
+        )
+    vectors = vectors.detach()
+    return multiply(vectors) if vectors.numel() else torch.zeros_like(vectors)
+
+
+def _converted(array: NDArray[Any], dtype: torch.dtype) -> NDArray[Any]:
+    """Copy an array of real numbers in the dtype of an operator."""
+    if array.dtype.kind not in "biuf" or np.ma.isMaskedArray(array):
+        what = "a masked array" if np.ma.isMaskedArray(array) else f"dtype {array.dtype}"
+        raise ValueError(f"vectors must be real numbers, got {what}")
+    return np.array(array, torch.empty(0, dtype=dtype).numpy().dtype, order="C", subok=False)
