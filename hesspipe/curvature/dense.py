@@ -34,6 +34,7 @@ from hesspipe.curvature.layers import Layer, find_layers, is_piecewise_linear
 from hesspipe.curvature.linear import matrix_by_layers
 from hesspipe.curvature.loss_derivatives import add_weight_decay
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.curvature.operators import CurvatureOperator, objective_of
 from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import require
 from hesspipe.objective.differentiability import differentiating, require_finite_matrix
@@ -61,13 +62,14 @@ _NEEDS = {
 
 
 def hessian_matrix(
-    objective: Objective, method: Method = "auto", *, progress: bool = False
+    objective: Objective | CurvatureOperator, method: Method = "auto", *, progress: bool = False
 ) -> Tensor:
     """Compute the exact Hessian H of the objective at its parameters.
 
     Parameters
     ----------
     objective : Objective
+        Or an operator of one, of the same matrix.
     method : {"auto", "layers", "convolutions", "columns"}
         "auto" takes the first of the others that applies to the network and agrees with products.
     progress : bool
@@ -101,25 +103,45 @@ def hessian_matrix(
     tensor([[10.,  4.],
             [ 4.,  2.]], dtype=torch.float64)
     """
-    return exact_matrix(objective, Matrix.HESSIAN, method, progress=progress).values
+    return _whole_matrix(objective, Matrix.HESSIAN, method, progress)
 
 
-def ggn_matrix(objective: Objective, method: Method = "auto", *, progress: bool = False) -> Tensor:
+def ggn_matrix(
+    objective: Objective | CurvatureOperator, method: Method = "auto", *, progress: bool = False
+) -> Tensor:
     """Compute the exact generalized Gauss-Newton matrix G, the first term of Equation 4.
 
     Parameters, Returns and Raises as for `hessian_matrix`.
     """
-    return exact_matrix(objective, Matrix.GGN, method, progress=progress).values
+    return _whole_matrix(objective, Matrix.GGN, method, progress)
 
 
 def residual_matrix(
-    objective: Objective, method: Method = "auto", *, progress: bool = False
+    objective: Objective | CurvatureOperator, method: Method = "auto", *, progress: bool = False
 ) -> Tensor:
     """Compute the exact residual R, the second term of Equation 4; never as H - G.
 
     Parameters, Returns and Raises as for `hessian_matrix`.
     """
-    return exact_matrix(objective, Matrix.RESIDUAL, method, progress=progress).values
+    return _whole_matrix(objective, Matrix.RESIDUAL, method, progress)
+
+
+def _whole_matrix(
+    objective: Objective | CurvatureOperator, matrix: Matrix, method: Method, progress: bool
+) -> Tensor:
+    """Compute the matrix of what varies, and put it between rows of zeros."""
+    objective, _ = objective_of(objective, matrix)
+    part = objective.varied_part()
+    if part is objective:
+        return exact_matrix(objective, matrix, method, progress=progress).values
+    _forecast(objective, matrix, 0)
+    values = exact_matrix(part, matrix, method, progress=progress).values
+    sizes = torch.tensor([shape.numel() for shape in objective.shapes])
+    kept = (~torch.tensor(objective.is_frozen)).repeat_interleave(sizes).nonzero().flatten()
+    kept = kept.to(values.device)
+    whole = values.new_zeros(objective.num_parameters, objective.num_parameters)
+    whole[kept.unsqueeze(1), kept] = values
+    return whole
 
 
 @dataclass(frozen=True)

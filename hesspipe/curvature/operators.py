@@ -80,11 +80,7 @@ class CurvatureOperator:
         progress: bool = False,
         process_group: ProcessGroup | None = None,
     ) -> None:
-        if not isinstance(objective, Objective):
-            raise TypeError(
-                f"objective must be an Objective, got {type(objective).__name__}; build one with "
-                "hesspipe.Objective(model, loss_fn, data)"
-            )
+        objective_of(objective, None)
         if block_bytes < 0:
             raise ValueError(f"block_bytes must be at least 0, got {block_bytes}")
         if process_group is not None:
@@ -112,6 +108,11 @@ class CurvatureOperator:
             self._multiply, vectors, self.shape[0], self.dtype, self.device
         )
         return product
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether other processes have other parts of the data."""
+        return self._process_group is not None
 
     def to_scipy(self) -> LinearOperator[Any]:
         """Convert to a SciPy LinearOperator, e.g. for `scipy.sparse.linalg.eigsh`."""
@@ -218,3 +219,44 @@ OPERATORS: dict[Matrix, type[CurvatureOperator]] = {
     Matrix.GGN: GGNOperator,
     Matrix.RESIDUAL: ResidualOperator,
 }
+
+
+def objective_of(argument: Any, matrix: Matrix | str | None) -> tuple[Objective, Matrix]:
+    """Find the objective and the matrix that an argument of a function means.
+
+    Parameters
+    ----------
+    argument : Objective or CurvatureOperator
+    matrix : {"hessian", "ggn", "residual"}, optional
+        By default that of the operator, or the hessian.
+
+    Returns
+    -------
+    objective : Objective
+    matrix : Matrix
+
+    Raises
+    ------
+    TypeError
+        If the argument is something else.
+    ValueError
+        If the operator is that of another matrix, or has a part of the data only.
+    """
+    if isinstance(argument, CurvatureOperator):
+        if matrix is not None and Matrix(matrix) is not argument.matrix:
+            raise ValueError(
+                f"matrix must be that of the operator, {str(argument.matrix)!r}, got "
+                f"{str(matrix)!r}; pass its objective for another matrix"
+            )
+        if argument.is_distributed:
+            raise ValueError(
+                "the operator must have all the data in this process for a matrix, got a process "
+                "group; use hesspipe.eigenpairs or hesspipe.density"
+            )
+        return argument.objective, argument.matrix
+    if not isinstance(argument, Objective):
+        raise TypeError(
+            f"objective must be an Objective, got {type(argument).__name__}; build one with "
+            "hesspipe.Objective(model, loss_fn, data)"
+        )
+    return argument, Matrix.HESSIAN if matrix is None else Matrix(matrix)

@@ -8,17 +8,21 @@ into a matrix, factors or an operator first.
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from hesspipe.curvature.dense import eigenvalue_rounding, exact_matrix
+from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.factored import factored_eigenvalues, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
 from hesspipe.curvature.layers import Layer, find_layers
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.curvature.operators import OPERATORS, CurvatureOperator
+from hesspipe.curvature.operators import OPERATORS, CurvatureOperator, objective_of
+from hesspipe.hardware import require
 from hesspipe.linalg import density as densities
 from hesspipe.linalg import eigenpairs as pairs
 from hesspipe.linalg import trace
@@ -41,8 +45,8 @@ SpectrumMethod = Literal["auto", "factored", "layers", "convolutions", "columns"
 
 @differentiating()
 def spectrum(
-    objective: Objective,
-    matrix: Matrix | str = Matrix.HESSIAN,
+    objective: Any,
+    matrix: Matrix | str | None = None,
     method: SpectrumMethod = "auto",
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
@@ -56,9 +60,11 @@ def spectrum(
 
     Parameters
     ----------
-    objective : Objective
-        In float64: the signs of small eigenvalues are noise in float32.
-    matrix : {"hessian", "ggn", "residual"}
+    objective : Objective, or a symmetric operator with `shape`, `dtype` and `@`
+        In float64: the signs of small eigenvalues are noise in float32. The matrix of an operator
+        that is not of an objective, and of a `hesspipe.DiagonalBlock`, is formed by products.
+    matrix : {"hessian", "ggn", "residual"}, optional
+        By default the hessian of an objective, or the matrix of an operator.
     method : {"auto", "factored", "layers", "convolutions", "columns"}
         "factored" computes the spectrum without the matrix, from the Gram matrix of its
         factors (see `hesspipe.curvature.factors`); the others form it first (see
@@ -71,9 +77,13 @@ def spectrum(
     Returns
     -------
     Spectrum
+        With P eigenvalues. Only the matrix of the parameters that vary is formed: those that are
+        frozen have eigenvalues of exactly zero.
 
     Raises
     ------
+    TypeError
+        If the first argument is something else.
     TooLargeError
         If the matrix and the eigensolver do not fit into memory; raised before allocating.
     ValueError
@@ -88,35 +98,111 @@ def spectrum(
     >>> result.num_negative, result.num_zero, result.num_positive
     (0, 0, 2)
     """
+    if method not in get_args(SpectrumMethod):
+        names = ", ".join(get_args(SpectrumMethod))
+        raise ValueError(f"method must be one of {names}, got {method!r}")
+    if not isinstance(objective, (Objective, CurvatureOperator)):
+        return _operator_spectrum(objective, matrix, method, zero_tolerance)
+    objective, matrix = objective_of(objective, matrix)
     if objective.dtype != torch.float64:
         raise ValueError(
             f"dtype of the objective must be float64 to count signs, got {objective.dtype}; "
             "build the Objective with dtype=torch.float64"
         )
-    matrix = Matrix(matrix)
-    layers = find_layers(objective) if method in ("auto", "factored") else None
+    part = objective.varied_part()
+    layers = find_layers(part) if method in ("auto", "factored") else None
+    found = None
+    if layers is not None:
+        # Of any kind: where the method is chosen here, others remain.
+        with suppress(Exception) if method == "auto" else nullcontext():
+            found = _factored_spectrum(part, layers, matrix, method, zero_tolerance)
+    if found is None:
+        exact = exact_matrix(
+            part,
+            matrix,
+            "auto" if method == "factored" else method,
+            layers=layers,
+            extra_bytes=solver_bytes(part.num_parameters),
+            progress=progress,
+        )
+        found = matrix_spectrum(
+            exact.values,
+            matrix=matrix,
+            method=exact.method,
+            matrix_error=exact.rounding,
+            zero_tolerance=zero_tolerance,
+        )
+    return _with_zeros(found, objective.num_parameters - part.num_parameters)
+
+
+def _factored_spectrum(
+    objective: Objective,
+    layers: list[Layer],
+    matrix: Matrix,
+    method: SpectrumMethod,
+    zero_tolerance: float,
+) -> Spectrum | None:
     factors = _factors(objective, layers, matrix, method)
-    if factors is not None:
-        # Nothing is frozen where there are factors, so weight decay moves every eigenvalue alike.
-        eigenvalues = factored_eigenvalues(objective.without_weight_decay(), factors, matrix)
-        eigenvalues += objective.weight_decay if matrix.has_decay else 0.0
-        rounding = eigenvalue_rounding(objective, matrix)
-        return with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
-    exact = exact_matrix(
-        objective,
-        matrix,
-        "auto" if method == "factored" else method,
-        layers=layers,
-        extra_bytes=solver_bytes(objective.num_parameters),
-        progress=progress,
+    if factors is None:
+        return None
+    # Nothing is constant where there are factors, so weight decay moves every eigenvalue alike.
+    eigenvalues = factored_eigenvalues(objective.without_weight_decay(), factors, matrix)
+    eigenvalues += objective.weight_decay if matrix.has_decay else 0.0
+    rounding = eigenvalue_rounding(objective, matrix)
+    return with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
+
+
+def _with_zeros(found: Spectrum, count: int) -> Spectrum:
+    """Add the eigenvalues of the rows of frozen parameters, which are exactly zero."""
+    if count == 0:
+        return found
+    zeros = found.eigenvalues.new_zeros(count)
+    eigenvalues = torch.cat([found.eigenvalues, zeros]).sort().values
+    return replace(found, eigenvalues=eigenvalues, num_zero=found.num_zero + count)
+
+
+def _operator_spectrum(
+    operator: Any, matrix: Matrix | str | None, method: SpectrumMethod, zero_tolerance: float
+) -> Spectrum:
+    """Compute the spectrum of any symmetric operator, from products with all unit vectors."""
+    if not (hasattr(operator, "shape") and hasattr(operator, "dtype")):
+        raise TypeError(
+            "objective must be an Objective or a symmetric operator, got "
+            f"{type(operator).__name__}; build one with hesspipe.Objective(model, loss_fn, data)"
+        )
+    if method != "auto":
+        raise ValueError(
+            f"method must be 'auto' for an operator, whose matrix is formed by products, got "
+            f"{method!r}"
+        )
+    product = _product(operator, matrix)
+    size = product.dim
+    require(
+        2 * solver_bytes(size),
+        f"the matrix of {size:,} rows with the eigensolver",
+        "use hesspipe.eigenpairs or hesspipe.density, which form no matrix",
     )
+    values = torch.empty(size, size, dtype=product.dtype, device=product.device)
+    for row in range(size):
+        unit = torch.zeros_like(values[row])
+        unit[row] = 1
+        values[row] = product.multiply(unit)
     return matrix_spectrum(
-        exact.values,
-        matrix=matrix,
-        method=exact.method,
-        matrix_error=exact.rounding,
+        values,
+        matrix=product.name,
+        method="products",
+        matrix_error=_product_error(operator),
         zero_tolerance=zero_tolerance,
     )
+
+
+def _product_error(operator: Any) -> float:
+    """The error of the products of an operator of an objective; 0 for others, taken as exact."""
+    while isinstance(operator, DiagonalBlock):
+        operator = operator.operator
+    if not isinstance(operator, CurvatureOperator):
+        return 0.0
+    return eigenvalue_rounding(operator.objective, operator.matrix)
 
 
 def _factors(
@@ -144,7 +230,7 @@ def _factors(
 
 def eigenpairs(
     operator: Any,
-    matrix: Matrix | str = Matrix.HESSIAN,
+    matrix: Matrix | str | None = None,
     num_smallest: int = 0,
     num_largest: int = pairs.NUM_LARGEST,
     *,
@@ -163,8 +249,8 @@ def eigenpairs(
     Parameters
     ----------
     operator : Objective, or any object with `shape`, `dtype` and `@`
-    matrix : {"hessian", "ggn", "residual"}
-        Which matrix of an objective.
+    matrix : {"hessian", "ggn", "residual"}, optional
+        Which matrix of an objective, by default the hessian.
     num_smallest, num_largest : int
         Numbers of pairs from each end of the spectrum, smallest meaning most negative. Together
         1 to P.
@@ -207,7 +293,7 @@ def eigenpairs(
 
 def density(
     operator: Any,
-    matrix: Matrix | str = Matrix.HESSIAN,
+    matrix: Matrix | str | None = None,
     *,
     num_probes: int = densities.NUM_PROBES,
     num_steps: int = densities.NUM_STEPS,
@@ -222,8 +308,8 @@ def density(
     Parameters
     ----------
     operator : Objective, or any object with `shape`, `dtype` and `@`
-    matrix : {"hessian", "ggn", "residual"}
-        Which matrix of an objective.
+    matrix : {"hessian", "ggn", "residual"}, optional
+        Which matrix of an objective, by default the hessian.
     num_probes : int
         Random vectors; at least 2 are needed for standard errors, which are nan for 1.
     num_steps : int
@@ -253,7 +339,7 @@ def density(
 
 def estimate_norms(
     operator: Any,
-    matrix: Matrix | str = Matrix.HESSIAN,
+    matrix: Matrix | str | None = None,
     *,
     num_products: int = trace.NUM_PRODUCTS,
     seed: int = 0,
@@ -266,8 +352,8 @@ def estimate_norms(
     Parameters
     ----------
     operator : Objective, or any object with `shape`, `dtype` and `@`
-    matrix : {"hessian", "ggn", "residual"}
-        Which matrix of an objective.
+    matrix : {"hessian", "ggn", "residual"}, optional
+        Which matrix of an objective, by default the hessian.
     num_products : int
         Products to make, at least 6.
     seed : int
@@ -287,17 +373,23 @@ def estimate_norms(
     return trace.estimate_norms(product, num_products=num_products, seed=seed)
 
 
-def _product(operator: Any, matrix: Matrix | str) -> SymmetricProduct:
-    """Wrap the named matrix of an objective, or any symmetric operator, as a product."""
+def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
+    """Wrap a matrix of an objective, or any symmetric operator, as a product."""
     if isinstance(operator, Objective):
-        operator = OPERATORS[Matrix(matrix)](operator)
-    if isinstance(operator, CurvatureOperator):
-        # Symmetric by construction: two products for a check are saved.
-        return SymmetricProduct(
-            operator.__matmul__,
-            operator.shape[0],
-            operator.dtype,
-            operator.device,
-            str(operator.matrix),
+        operator = OPERATORS[objective_of(operator, matrix)[1]](operator)
+    whole = operator
+    while isinstance(whole, DiagonalBlock):
+        whole = whole.operator
+    own = whole.matrix if isinstance(whole, CurvatureOperator) else None
+    if matrix is not None and Matrix(matrix) is not own:
+        raise ValueError(
+            "matrix must be left out for an operator, or be its own, got "
+            f"{str(matrix)!r} for {'one without a name' if own is None else repr(str(own))}"
         )
-    return symmetric_product(operator)
+    if own is None:
+        return symmetric_product(operator)
+    # Symmetric by construction: two products for a check are saved.
+    name = str(own) if operator is whole else "operator"
+    return SymmetricProduct(
+        operator.__matmul__, operator.shape[0], operator.dtype, operator.device, name
+    )
