@@ -129,7 +129,7 @@ def spectrum(
             exact.values,
             matrix=matrix,
             method=exact.method,
-            matrix_error=exact.rounding,
+            matrix_error=exact.error,
             zero_tolerance=zero_tolerance,
         )
     return _with_zeros(found, objective.num_parameters - part.num_parameters)

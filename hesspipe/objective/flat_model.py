@@ -22,6 +22,7 @@ from hesspipe.errors import nearest_names
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flattening import flatten, unflatten
 from hesspipe.objective.pytrees import Fields, call_arguments
+from hesspipe.objective.rounding import model_evaluation
 from hesspipe.seeding import generator
 
 # Relative size of a step away from theta: small, so that the loss is still defined.
@@ -97,7 +98,7 @@ class FlatModel:
         state = self.buffers | self.unflatten(theta)
         args, kwargs = call_arguments(inputs, self._signature)
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
-        with guard, _twice_differentiable_kernels(self.device):
+        with guard, model_evaluation(), _twice_differentiable_kernels(self.device):
             return torch.func.functional_call(self.structure, state, args, kwargs)
 
     def another_point(self) -> Tensor:

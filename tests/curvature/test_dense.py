@@ -363,9 +363,9 @@ def test_confident_network_is_computed_to_its_own_rounding() -> None:
     assert found.values.norm() < 1e-4 * scale
     total = hesspipe.ggn_matrix(objective) + hesspipe.residual_matrix(objective)
     assert (total - found.values).norm() <= 20 * EPS * scale
-    assert EPS * scale / objective.num_parameters < found.rounding < 100 * EPS * scale
+    assert EPS * scale / objective.num_parameters < found.error < 100 * EPS * scale
     result = hesspipe.spectrum(objective)
-    assert result.tolerance >= found.rounding
+    assert result.tolerance >= found.error
 
 
 def test_matrix_that_is_not_finite_names_the_batch_and_the_parameter() -> None:

@@ -1,0 +1,136 @@
+"""Bounds of the error of a computed matrix, by products that do not use it.
+
+For a computed matrix M^ of H, G or R, E = M^ - M, and k standard normal vectors g_i
+
+    ||E||_2 <= 10 sqrt(2 / pi) max_i ||E g_i||     with probability at least 1 - 10^-k
+
+(Halko, Martinsson and Tropp 2011, Lemma 4.1). M g is computed by differentiating twice, without
+M^; so
+
+    ||E g|| <= ||M^ g - (M g)^|| + ||(M g)^ - M g||
+
+where the first term is observed, and the second, rounding, is measured by
+`hesspipe.objective.rounding`. By Weyl's inequality, ||E||_2 bounds the error of each eigenvalue.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hesspipe.curvature.loss_derivatives import decay_diagonal
+from hesspipe.curvature.matrix import Matrix
+from hesspipe.curvature.products import BatchProduct
+from hesspipe.errors import InconsistentMatrixError
+from hesspipe.objective.differentiability import differentiating, require_finite_matrix
+from hesspipe.objective.objective import Objective
+from hesspipe.objective.rounding import measured_rounding
+from hesspipe.seeding import generator
+
+# The bound fails with probability 10^-3 for the worst matrix of errors, one of rank 1. For errors
+# of full rank, like rounding, max ||E g|| is itself about ||E||_F.
+NUM_PROBES = 3
+_ALPHA = 10.0
+# Largest difference between a matrix and a product, in units of the product's rounding. The sums
+# of a matrix's entries are formed in another order; the largest ratio in the tests is 5.
+_LARGEST_RATIO = 50.0
+
+
+@dataclass(frozen=True)
+class ProductSamples:
+    """Products of a matrix with random vectors, computed without the matrix.
+
+    Attributes
+    ----------
+    vectors, products : Tensor, shape (k, P)
+        One a row.
+    rounding : float
+        Norm of the rounding error of a product.
+    """
+
+    vectors: Tensor
+    products: Tensor
+    rounding: float
+
+
+def matrix_error(
+    objective: Objective, matrix: Matrix | str, formed: Callable[[Tensor], Tensor]
+) -> float:
+    """Bound the spectral norm of a computed matrix's error.
+
+    Parameters
+    ----------
+    objective : Objective
+    matrix : {"hessian", "ggn", "residual"}
+    formed : callable (Tensor (P,)) -> Tensor (P,) or (K, P)
+        Multiplies the computed matrix with a vector; several rows if there are several ways.
+
+    Returns
+    -------
+    float
+        Bound of ||E||_2, with probability at least 0.999.
+
+    Raises
+    ------
+    InconsistentMatrixError
+        If the products differ by more than rounding.
+    """
+    matrix = Matrix(matrix)
+    samples = sample_products(objective, matrix)
+    difference = 0.0
+    for vector, product in zip(samples.vectors, samples.products, strict=True):
+        error = float((formed(vector) - product).norm(dim=-1).max())
+        difference = max(difference, error)
+        if not error <= _LARGEST_RATIO * samples.rounding:
+            raise InconsistentMatrixError(
+                f"the {matrix} differs from a product computed without it by {error:.1e} "
+                f"(rounding is {samples.rounding:.1e}); an operation of the network has a wrong "
+                "second derivative, or the network a structure that was misread: compare with "
+                "method='columns'"
+            )
+    return _ALPHA * math.sqrt(2 / math.pi) * (difference + samples.rounding)
+
+
+@differentiating()
+def sample_products(objective: Objective, matrix: Matrix) -> ProductSamples:
+    """Multiply H, G or R with random vectors, and measure the rounding.
+
+    Parameters
+    ----------
+    objective : Objective
+    matrix : Matrix
+
+    Returns
+    -------
+    ProductSamples
+    """
+    vectors = torch.randn(
+        NUM_PROBES,
+        objective.num_parameters,
+        generator=generator(0, "matrix error"),
+        dtype=torch.float64,
+    ).to(objective.theta)
+    products = _multiply(objective, matrix, vectors)
+    require_finite_matrix(objective, products, matrix)
+    one = vectors[:1]
+    rounding = measured_rounding(
+        lambda: _multiply(objective, matrix, one),
+        products[:1],
+        lambda change: change.norm(),
+        f"products with the {matrix}",
+    )
+    return ProductSamples(vectors, products, float(rounding))
+
+
+def _multiply(objective: Objective, matrix: Matrix, vectors: Tensor) -> Tensor:
+    """Multiply vectors (k, P), one at a time, without the rules for several."""
+    products = decay_diagonal(objective, matrix) * vectors
+    for batch in objective.batches:
+        multiply = BatchProduct(objective, matrix, batch)
+        for row, vector in zip(products, vectors, strict=True):
+            row += multiply(vector.unsqueeze(0))[0]
+    return products

@@ -1,0 +1,330 @@
+"""Rounding errors of an evaluation, measured where it is evaluated.
+
+Monte Carlo arithmetic (Parker 1997; the CESTAC method of Vignes 1993 is alike): the result of every
+floating-point operation, in the model, the loss and their derivatives, is multiplied by 1 + delta x
+with a random x in [-1, 1]. With delta = 2^8 eps, the change of the final result is 2^8 times a
+sample of its rounding error. It includes whatever happens at this point: cancellation, saturation,
+clamped logarithms.
+
+An operation that adds or subtracts inside (a matrix product, a norm, a derivative like
+g - p <1, g>) rounds numbers that are larger than its result. For those the largest inputs are
+perturbed too. Operations that only move, select or compare numbers are exact, and so are zeros.
+
+    delta           so large that true rounding errors do not matter, so small that the change is
+                    linear in it
+    kinks           a unit whose input is zero by cancellation (1 - 1) crosses a kink for every
+                    delta, which no rounding of the true evaluation does. The change is then not
+                    proportional to delta, and fewer operations are perturbed: not those of the
+                    model's outputs, or only those of derivatives
+    domains         log(1 - p) is nan for p (1 + delta) > 1. Perturbations towards zero, 1 - delta x
+                    with x in [0, 1], stay in [0, 1] and [-1, 1]
+
+References
+----------
+Parker, Monte Carlo Arithmetic, technical report CSD-970002, UCLA, 1997.
+Vignes, A stochastic arithmetic for reliable scientific computation, Math. Comput. Simul., 1993.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hesspipe.seeding import derive_seed, generator
+
+Scope = Literal["everything", "loss", "derivatives"]
+
+# What is perturbed, from all operations to those that no kink can reach.
+_SCOPES: tuple[Scope, ...] = ("everything", "loss", "derivatives")
+# Pairs of perturbations, in eps. A smooth change is proportional to them. The smaller pair, with
+# true rounding up to a fourth of the change, serves where the larger one leaves the domain.
+_AMOUNTS = ((2.0**8, 2.0**4), (2.0**5, 2.0**2))
+# Samples of the error, of which the largest counts.
+_NUM_SAMPLES = 2
+# A change per eps that grows this much when delta decreases by a factor of 8 or 16 is a kink's.
+_KINK = 4.0
+# A perturbation has 2.7 times the size of the error of one rounding, but a matrix product rounds
+# up to 512 partial sums in turn, with 8 times the error of one rounding (sqrt(512) / 8 for terms
+# of one sign, sqrt(512) / 3 for random signs). The largest error in the tests, against 50 digits,
+# is 0.9 times the largest sample.
+SAFETY = 8.0
+# Random numbers are read from a ring of this many; a prime has no period in common with an array.
+_NUM_NUMBERS = 131_071
+
+_NAMES_OF_EXACT = """
+    _assert_async _local_scalar_dense _reshape_copy _to_copy _unsafe_index _unsafe_view abs
+    alias amax amin arange argmax argmin argsort as_strided_copy as_strided_scatter bernoulli
+    broadcast_in_dim bucketize cat ceil channel_shuffle clamp clamp_max clamp_min clone
+    collapse_view complex concat constant_pad_nd contiguous convert_element_type copy copysign
+    count_nonzero cummax cummin detach device_put diag_embed diagonal_backward diagonal_scatter
+    dropout embedding empty empty_like empty_permuted empty_strided eq eye fill flip floor fmax
+    fmin fmod frac full full_like gather ge gt hardtanh hardtanh_backward heaviside im2col index
+    index_copy index_fill index_select iota isfinite isin isinf isnan kthvalue le lift
+    lift_fresh lift_fresh_copy linalg_diagonal lt masked_fill masked_scatter masked_select max
+    max_pool2d_with_indices max_pool3d_with_indices max_unpool2d max_unpool3d maximum median min
+    minimum mode nan_to_num nanmedian native_dropout ne neg new_empty new_empty_strided new_full
+    new_ones new_zeros nonzero normal one_hot ones ones_like permute_copy pixel_shuffle
+    pixel_unshuffle put rand rand_like randint randint_like randn randn_like randperm real
+    reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 remainder repeat
+    repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape resize roll
+    rot90 round scalar_tensor scatter searchsorted select_backward select_scatter sgn sign
+    signbit slice_backward slice_scatter sort split_copy split_dim split_with_sizes_copy
+    squeeze_copy stack take threshold threshold_backward topk tril triu trunc unbind_copy
+    unfold_copy uniform unique_consecutive unique_dim unsqueeze_copy upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d value_selecting_reduction_backward
+    view_as_complex_copy view_as_real_copy view_copy view_of where zero zeros zeros_like
+"""
+# One rounding, of the result: the inputs are taken as they are.
+_NAMES_OF_ELEMENTARY = """
+    acos acosh add addcdiv addcmul asin asinh atan atan2 atanh cos cosh deg2rad digamma div erf
+    erfc erfinv exp exp2 expm1 float_power hypot lgamma log log10 log1p log2 logaddexp logaddexp2
+    logit mul pow polygamma rad2deg reciprocal rsqrt rsub sigmoid sin sinc sinh special_entr
+    special_erfcx special_log_ndtr special_ndtri special_xlog1py special_zeta sqrt square sub tan
+    tanh true_divide xlogy
+"""
+_EXACT = frozenset(_NAMES_OF_EXACT.split())
+_ELEMENTARY = frozenset(_NAMES_OF_ELEMENTARY.split())
+
+
+def measured_rounding(
+    evaluate: Callable[[], Tensor],
+    value: Tensor,
+    size: Callable[[Tensor], Tensor],
+    what: str,
+) -> Tensor:
+    """Measure the rounding error of an evaluation.
+
+    Parameters
+    ----------
+    evaluate : callable () -> Tensor
+        Evaluates again, graphs included.
+    value : Tensor
+        Its result; finite.
+    size : callable (Tensor) -> Tensor
+        Norm of an error, or the norms of its parts.
+    what : str
+        What is evaluated, for messages.
+
+    Returns
+    -------
+    Tensor
+        In the shape that `size` returns: `SAFETY` times the largest of a few samples.
+
+    Raises
+    ------
+    ValueError
+        If the result is not finite, or not continuous, under the smallest perturbations.
+    """
+    errors: Tensor | None = None
+    is_open: Tensor | None = None
+    for scope in _SCOPES:
+        large, small = _samples(evaluate, value, size, scope, what)
+        is_kinked = small > _KINK * large
+        found = torch.maximum(large, small)
+        errors = found if errors is None or is_open is None else torch.where(is_open, found, errors)
+        is_open = is_kinked if is_open is None else is_open & is_kinked
+        if not is_open.any():
+            return SAFETY * errors
+    raise ValueError(
+        f"{what} must be continuous at the parameters, got a change that does not shrink with "
+        "perturbations of a few roundings: a unit or the loss lies exactly on a kink; move the "
+        "parameters by a small random step"
+    )
+
+
+class _Perturbation(TorchDispatchMode):
+    """Multiplies results of floating-point operations by 1 + amount * eps * x.
+
+    x is in [-1, 1], or in [-1, 0] if `is_inward`.
+    """
+
+    active: ClassVar[list[_Perturbation]] = []
+
+    def __init__(self, amount: float, seed: int, scope: Scope, is_inward: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._amount, self._scope, self._is_inward = amount, scope, is_inward
+        self._seed = seed
+        self._places = random.Random(derive_seed(seed, "places of perturbations"))
+        self._rings: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self.is_in_model = False
+
+    def __enter__(self) -> Self:
+        self.active.append(self)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self.active.pop()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        kind = _kind(func)
+        if kind == "exact" or not self._is_reached():
+            return func(*args, **kwargs)
+        if kind == "fused":
+            if func in decomposition_table and not func._schema.is_mutable:
+                with self:
+                    result = decomposition_table[func](*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
+            args = self._with_perturbed_inputs(func, args)
+        result = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            for tensor in _tensors(result):
+                if _is_perturbable(tensor):
+                    tensor.mul_(self._factors(tensor))
+            return result
+        if isinstance(result, Tensor):
+            return self._perturbed(result)
+        if isinstance(result, (tuple, list)):
+            return type(result)(
+                self._perturbed(part) if isinstance(part, Tensor) else part for part in result
+            )
+        return result
+
+    def _is_reached(self) -> bool:
+        if self._scope == "everything":
+            return True
+        is_derivative = torch._C._current_graph_task_id() != -1
+        return not self.is_in_model and (self._scope == "loss" or is_derivative)
+
+    def _with_perturbed_inputs(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Perturb the largest inputs: what they add up to may be much smaller."""
+        sizes = [arg.numel() for arg in args if isinstance(arg, Tensor) and _is_perturbable(arg)]
+        first = 1 if func._schema.is_mutable else 0
+        return tuple(
+            self._perturbed(arg)
+            if isinstance(arg, Tensor) and place >= first and arg.numel() == max(sizes, default=0)
+            else arg
+            for place, arg in enumerate(args)
+        )
+
+    def _perturbed(self, tensor: Tensor) -> Tensor:
+        return tensor * self._factors(tensor) if _is_perturbable(tensor) else tensor
+
+    def _factors(self, tensor: Tensor) -> Tensor:
+        """1 + amount * eps * x, in the tensor's shape."""
+        ring, count = self._ring(tensor), tensor.numel()
+        if count > _NUM_NUMBERS:
+            ring = ring.repeat(count // _NUM_NUMBERS + 1)
+        start = self._places.randrange(_NUM_NUMBERS)
+        return ring[start : start + count].view(tensor.shape)
+
+    def _ring(self, tensor: Tensor) -> Tensor:
+        """Random factors, twice in turn, so that any place can be the first."""
+        dtype = tensor.real.dtype if tensor.is_complex() else tensor.dtype
+        key = (dtype, tensor.device)
+        if key not in self._rings:
+            numbers = torch.rand(
+                _NUM_NUMBERS,
+                generator=generator(self._seed, "perturbations"),
+                dtype=torch.float64,
+            )
+            numbers = -numbers if self._is_inward else 2 * numbers - 1
+            eps = min(torch.finfo(dtype).eps, 2.0**-16)
+            ring = (1 + self._amount * eps * numbers).to(tensor.device, dtype)
+            self._rings[key] = torch.cat([ring, ring])
+        return self._rings[key]
+
+
+def is_perturbing() -> bool:
+    """Whether an evaluation is perturbed: it must not be compared with stored numbers."""
+    return bool(_Perturbation.active)
+
+
+@contextmanager
+def model_evaluation() -> Iterator[None]:
+    """Mark what is evaluated inside as the model's outputs, which may be kept exact."""
+    active = _Perturbation.active[-1] if _Perturbation.active else None
+    if active is None or active.is_in_model:
+        yield
+        return
+    active.is_in_model = True
+    try:
+        yield
+    finally:
+        active.is_in_model = False
+
+
+def _samples(
+    evaluate: Callable[[], Tensor],
+    value: Tensor,
+    size: Callable[[Tensor], Tensor],
+    scope: Scope,
+    what: str,
+) -> tuple[Tensor, Tensor]:
+    """Changes per eps for a large and a small perturbation, the largest of a few seeds."""
+    failure: Exception | None = None
+    for amounts in _AMOUNTS:
+        for is_inward in (False, True):
+            try:
+                large, small = (
+                    _largest_change(evaluate, value, size, scope, amount, is_inward)
+                    for amount in amounts
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, ArithmeticError, AssertionError) as error:
+                failure = error  # e.g. a distribution that checks its parameters
+                continue
+            if torch.isfinite(large).all() and torch.isfinite(small).all():
+                return large, small
+    raise ValueError(
+        f"{what} must stay finite where numbers change by a few roundings, got "
+        f"{failure or 'nan or inf'}; the model or the loss is at the border of its domain, e.g. "
+        "log(1 - p) at p = 1: compute it from log-probabilities"
+    ) from failure
+
+
+def _largest_change(
+    evaluate: Callable[[], Tensor],
+    value: Tensor,
+    size: Callable[[Tensor], Tensor],
+    scope: Scope,
+    amount: float,
+    is_inward: bool,
+) -> Tensor:
+    changes = []
+    for seed in range(_NUM_SAMPLES):
+        with _Perturbation(amount, seed, scope, is_inward):
+            perturbed = evaluate()
+        changes.append(size(perturbed - value) / amount)
+    return torch.stack(changes).amax(0)
+
+
+@functools.cache
+def _kind(func: Any) -> Literal["exact", "elementary", "fused"]:
+    """Classify an operation; views are exact."""
+    name = func._schema.name.split("::")[-1].rstrip("_")
+    is_view = any(
+        part.alias_info is not None and not part.alias_info.is_write
+        for part in func._schema.returns
+    )
+    if is_view or name in _EXACT:
+        return "exact"
+    return "elementary" if name in _ELEMENTARY else "fused"
+
+
+def _is_perturbable(tensor: Tensor) -> bool:
+    is_number = tensor.is_floating_point() or tensor.is_complex()
+    return is_number and tensor.layout == torch.strided and tensor.numel() > 0
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    parts = result if isinstance(result, (tuple, list)) else (result,)
+    return [part for part in parts if isinstance(part, Tensor)]
