@@ -3,6 +3,7 @@
 The objective
     objective          A model, a loss and data: `Objective`
     flat_model         The model as a function of theta: `FlatModel`
+    copies             Copies of models and losses with all that they hide: `Copier`
     flattening         Named tensors as one vector, and back: `flatten`, `unflatten`
     batches            The data, read once: `Batch`, `read_batches`
     data_forms         The forms of data, each read in one way: `iterate_batches`

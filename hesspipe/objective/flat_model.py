@@ -11,22 +11,24 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
-from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hesspipe.errors import nearest_names
+from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flattening import flatten, unflatten
-from hesspipe.objective.pytrees import Fields, call_arguments
+from hesspipe.objective.pytrees import Fields, call_arguments, cast
 from hesspipe.objective.rounding import model_evaluation
 from hesspipe.seeding import generator
 
 # Relative size of a step away from theta: small, so that the loss is still defined.
 _RELATIVE_STEP = 1e-3
+
+Copied = TypeVar("Copied")
 
 
 class FlatModel:
@@ -49,8 +51,8 @@ class FlatModel:
     is_varied : Tensor of bool, shape (P,)
     buffers : dict of Tensor
     originals : dict
-        Names of the varied parameters by the `id` of the caller's tensors, which the loss must
-        not depend on.
+        Names of the varied parameters by the `id` of the caller's tensors and of their copies in
+        `structure`, which the loss must not depend on.
     draws_numbers : bool
         Whether evaluations draw random numbers, so that the global state must be restored.
 
@@ -68,8 +70,7 @@ class FlatModel:
         refuse_random_modules(model)
         _require_usable(model)
         named = dict(model.named_parameters())
-        self.structure, self.dtype = _structure_of(model), dtype
-        self._signature = inspect.signature(self.structure.forward)
+        self.dtype = dtype
         self.draws_numbers = False
         self.names, self.shapes = list(named), [value.shape for value in named.values()]
         self.device = next(iter(named.values())).device
@@ -79,19 +80,36 @@ class FlatModel:
         ]
         if all(self.is_frozen):
             raise ValueError("at least one parameter must be varied, got only frozen ones")
-        self.theta = flatten({name: self._cast(value) for name, value in named.items()})
+        copier = self._copier = Copier(dtype, self.device)
+        self.originals: dict[int, str] = {}
+        for (name, value), is_frozen in zip(named.items(), self.is_frozen, strict=True):
+            constant = cast(value.detach(), dtype, self.device)
+            copier.replace(value, nn.Parameter(constant, requires_grad=not is_frozen))
+            if not is_frozen:
+                self.originals |= {id(value): name, id(copier.copy(value)): name}
+        self.structure = copier.copy(model)
+        self._signature = inspect.signature(self.structure.forward)
+        self.theta = flatten({name: copier.copy(value).detach() for name, value in named.items()})
         self.is_varied = torch.cat(
             [
                 torch.full((shape.numel(),), not is_frozen, device=self.device)
                 for shape, is_frozen in zip(self.shapes, self.is_frozen, strict=True)
             ]
         )
-        self.originals = {
-            id(value): name
-            for (name, value), is_frozen in zip(named.items(), self.is_frozen, strict=True)
-            if not is_frozen
+        self.buffers = {
+            name: buffer
+            for name, buffer in self.structure.named_buffers()
+            if id(buffer) not in self.originals and not isinstance(buffer, nn.Parameter)
         }
-        self.buffers = {name: self._cast(buffer) for name, buffer in model.named_buffers()}
+
+    def copied(self, function: Copied) -> Copied:
+        """Copy a loss, with its tensors converted; what it shares with the model stays shared.
+
+        Later changes of the loss, its settings and its tensors then have no effect. Where it uses
+        parameters of the model, the copies are those in `originals`.
+        """
+        copied: Copied = self._copier.copy(function)
+        return copied
 
     def __call__(self, theta: Tensor, inputs: Tensor | Fields) -> Any:
         """Evaluate the model."""
@@ -139,10 +157,6 @@ class FlatModel:
             index -= shape.numel()
         raise IndexError(f"theta has {len(self.theta)} entries")
 
-    def _cast(self, tensor: Tensor) -> Tensor:
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.detach().to(self.device, dtype, copy=True)
-
 
 class FunctionOfTheta(nn.Module):
     """A model whose only output is a function of its only parameter."""
@@ -156,9 +170,6 @@ class FunctionOfTheta(nn.Module):
     def sum_of_outputs(outputs: Tensor, _: Tensor) -> Tensor:
         """Loss function that returns the output itself."""
         return outputs.sum()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionOfTheta:
-        return self  # the function may hold anything, and need not be copied
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Evaluate the function: shape (1, 1)."""
@@ -224,24 +235,6 @@ def _require_usable(model: nn.Module) -> None:
     devices = {value.device for value in parameters.values()}
     if len(devices) > 1:
         raise ValueError(f"model must be on one device, got {sorted(map(str, devices))}")
-
-
-def _structure_of(model: nn.Module) -> nn.Module:
-    """Copy the modules of a model; parameters, buffers and other tensors are shared."""
-    memo: dict[int, Any] = {
-        id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())
-    }
-    for module in model.modules():
-        memo.update(
-            {id(value): value for value in vars(module).values() if isinstance(value, Tensor)}
-        )
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:
-        raise ValueError(
-            f"model must allow copy.deepcopy, got {type(error).__name__}: {error}; clear what it "
-            "stored in its last call, or use Objective.from_function"
-        ) from error
 
 
 @contextmanager

@@ -34,7 +34,6 @@ from hesspipe.objective.pytrees import (
 from hesspipe.objective.reductions import (
     Denominator,
     LossFunction,
-    in_dtype,
     known_denominator,
     reduction,
 )
@@ -137,12 +136,12 @@ class Objective:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
         self._adopt(flat := FlatModel(model, dtype, parameters))
         self.dtype, self.weight_decay = dtype, weight_decay
-        self._whole_loss = in_dtype(loss_fn, dtype, self.device)
+        self._whole_loss = flat.copied(loss_fn)
         self._layouts: dict[int, Layout] = {}
         self._reason_without_rows: str | None = None
         self.coupling: str | None = None
         self._reason_without_outputs: str | None = None
-        self._denominator = denominator
+        denominator = self._denominator = flat.copied(denominator)
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
             before = torch.get_rng_state()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 # (outputs, targets) -> scalar; outputs as the model returns them.
 LossFunction = Callable[[Any, Any], Tensor]
@@ -23,22 +21,6 @@ _PER_ELEMENT = {
     "poisson_nll_loss", "soft_margin_loss",
 }  # fmt: skip
 _PER_SAMPLE = {"MultiLabelSoftMarginLoss", "multilabel_soft_margin_loss"}
-
-
-def in_dtype(loss_fn: LossFunction, dtype: torch.dtype, device: torch.device) -> LossFunction:
-    """Copy a loss, with its tensors (class weights) converted to the dtype of the outputs."""
-
-    def cast(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        return value.detach().to(device, dtype if value.is_floating_point() else None)
-
-    if isinstance(loss_fn, partial):
-        keywords = {name: cast(value) for name, value in loss_fn.keywords.items()}
-        return partial(loss_fn.func, *map(cast, loss_fn.args), **keywords)
-    if isinstance(loss_fn, nn.Module) and loss_fn.state_dict(keep_vars=True):
-        return copy.deepcopy(loss_fn).to(device, dtype).requires_grad_(False)
-    return loss_fn
 
 
 def reduction(loss_fn: LossFunction) -> str | None:
@@ -65,7 +47,7 @@ def known_denominator(loss_fn: LossFunction) -> Denominator:
 
     Examples
     --------
-    >>> loss_fn = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]))
+    >>> loss_fn = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]))
     >>> known_denominator(loss_fn)(torch.zeros(3, 2), torch.tensor([0, 1, -100]))
     4.0
     """

@@ -237,6 +237,16 @@ def test_parameters_that_are_used_in_another_way_are_refused() -> None:
     plain = Objective(model, nn.CrossEntropyLoss(), DATA, parameters=["last.*", "first.bias"])
     assert_close(hesspipe.hessian_matrix(frozen), hesspipe.hessian_matrix(plain))
     captured = Applied(torch.tanh)
-    captured.forward = lambda inputs: captured.last(captured.first(inputs).tanh())
+    weights = [captured.first.weight]
+    captured.forward = lambda inputs: captured.last(captured.first(inputs) + weights[0].sum())
     with pytest.raises(ValueError, match="used in another way"):
         Objective(captured.double(), nn.CrossEntropyLoss(), DATA)
+
+
+def test_forward_that_holds_its_model_is_that_of_theta() -> None:
+    captured, plain = Applied(torch.tanh), Applied(torch.tanh)
+    captured.load_state_dict(plain.state_dict())
+    captured.forward = lambda inputs: captured.last(captured.first(inputs).tanh())
+    expected = hesspipe.hessian_matrix(Objective(plain, nn.CrossEntropyLoss(), DATA))
+    found = hesspipe.hessian_matrix(Objective(captured, nn.CrossEntropyLoss(), DATA))
+    assert_close(found, expected)
