@@ -8,31 +8,32 @@ its spectrum, without a fit; only for equal weights is it the Marchenko-Pastur l
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hesspipe.errors import NoSolutionError
+from hesspipe.random_matrices.support import Piece, find_support
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 _EPS = float(np.finfo(np.float64).eps)
-# Distance from the real axis at which the density is read off, relative to the largest possible
-# eigenvalue. It blurs an edge, where the density is a square root, by as much.
-_HEIGHT = 1e-10
 _MAX_ITERATIONS = 200
-_TOLERANCE = 1e-11
-# Nodes of the quadrature behind a value of the distribution function: 1e-8 or better for the
-# Marchenko-Pastur law away from its edges (test_generalized).
-_NUM_NODES = 40
-# Where the density, times the largest possible eigenvalue, counts as that of the bulk: far above
-# what _HEIGHT leaves outside, far below what matters.
-_EDGE_DENSITY = 1e-5
-_LOWEST = 1e-7
+_TOLERANCE = 1e-14
+# Distance from the real axis at which an iteration on it starts, relative to the distance from the
+# nearest edge, or outside the support relative to the position.
+_NEARBY = 1e-6
+# Nodes of the quadrature behind a value of the distribution function: evenly spaced in u, where
+# the angle is pi (1 - exp(-exp(u))). The trapezoidal rule then converges exponentially however
+# close the pieces of the support are to the position: 1e-10 or better (test_generalized).
+_FIRST_NODE, _LAST_NODE, _NODE_STEP = -37.0, 3.7, 0.4
+_LARGEST = 1e140  # so that squares are finite
 _BLOCK = 2_000_000  # complex numbers at a time, 32 MB
-_EDGE_MARGIN = 1e-5  # an outlier must be farther from the bulk than the error of an edge
+_EDGE_MARGIN = 1e-5  # an outlier that is closer to the bulk is not told apart from it
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ class GeneralizedLaw:
     >>> law = GeneralizedLaw(0.25, weights=np.array([1.0]), population=np.array([1.0]))
     >>> [round(edge, 6) for edge in law.edges()]  # Marchenko-Pastur's, (1 -+ 1/2)^2
     [0.25, 2.25]
+    >>> law = GeneralizedLaw(1e-4, np.array([1.0]), population=np.array([1.0, 50.0]))
+    >>> [[round(number, 2) for number in piece] for piece in law.support]
+    [[0.99, 1.01, 0.5], [49.3, 50.71, 0.5]]
     """
 
     aspect_ratio: float
@@ -87,6 +91,21 @@ class GeneralizedLaw:
                 raise ValueError(
                     f"{name} must be at least 0 and not all 0, got {values.min()} to {values.max()}"
                 )
+        sizes = self.aspect_ratio, self.weights.max(), self.population.max(), self.bound
+        if not all(1 / _LARGEST < size < _LARGEST for size in sizes):
+            raise ValueError(
+                "aspect_ratio, the largest of weights and of population, and the largest possible "
+                f"eigenvalue must be between {1 / _LARGEST:g} and {_LARGEST:g}, got "
+                f"{', '.join(f'{size:g}' for size in sizes)}; scale the weights"
+            )
+
+    @cached_property
+    def support(self) -> tuple[Piece, ...]:
+        """All pieces of the support but the point 0, ascending: lower and upper end, and mass.
+
+        The masses are shares of all P eigenvalues; with `mass_at_zero` they add up to 1.
+        """
+        return find_support(self.aspect_ratio, self.weights, self.population)
 
     @property
     def mass_at_zero(self) -> float:
@@ -100,14 +119,8 @@ class GeneralizedLaw:
     @property
     def bound(self) -> float:
         """No eigenvalue of the bulk is larger: max t * max d * (1 + sqrt(alpha))^2."""
-        return float(
-            self.population.max() * self.weights.max() * (1 + math.sqrt(self.aspect_ratio)) ** 2
-        )
-
-    @property
-    def height(self) -> float:
-        """Distance from the real axis at which values on it are read off."""
-        return _HEIGHT * self.bound
+        root = 1 + math.sqrt(self.aspect_ratio)
+        return float(self.population.max()) * float(self.weights.max()) * root * root
 
     def stieltjes(self, points: ArrayLike) -> Complex:
         """Evaluate m(z), the limit of (1/P) trace (S - z)^-1, for alpha = P / N.
@@ -154,9 +167,7 @@ class GeneralizedLaw:
         z = np.asarray(points, dtype=np.complex128)
         if z.size and z.imag.min() <= 0:
             raise ValueError(f"points must lie above the real axis, got {z[z.imag <= 0][0]}")
-        size = max(1, _BLOCK // max(len(self.weights), len(self.population)))
-        blocks = np.split(z.ravel(), range(size, z.size, size))
-        return np.concatenate([self._descend(block) for block in blocks]).reshape(z.shape)
+        return self._in_blocks(self._descend, z.ravel()).reshape(z.shape)
 
     def sample_factor(self, a: Complex) -> Complex:
         """Evaluate b = mean_d[d / (1 + d a)]."""
@@ -165,30 +176,9 @@ class GeneralizedLaw:
     def density(self, positions: ArrayLike) -> Real:
         """Evaluate the density of the eigenvalues that are not exactly zero; alpha = P / N.
 
-        It is pi^-1 Im m at `height` above the real axis, without the part of the zeros. Where
-        weights are far from all others, the support has narrow pieces (one for each weight in
-        the limit) with high peaks, which a grid of positions misses; the mass between two
-        positions, a difference of `cdf`, is exact for any support.
-
-        Parameters
-        ----------
-        positions : array_like
-            Eigenvalues, positive.
-
-        Returns
-        -------
-        ndarray
-            Of the same shape.
-        """
-        x = np.asarray(positions, dtype=np.float64)
-        z = x + 1j * self.height
-        return (self.stieltjes(z) + self.mass_at_zero / z).imag / np.pi
-
-    def cdf(self, positions: ArrayLike) -> Real:
-        """Evaluate the share of the eigenvalues at or below each position, zeros included.
-
-        The density is integrated on a half circle through the position and its negative: m is
-        smooth away from the real axis, and the zeros are counted without knowing their share.
+        It is pi^-1 Im m on the real axis, and 0 outside the support. Where weights are far from
+        all others, the support has narrow pieces (one for each weight in the limit) with high
+        peaks, which a grid of positions misses: `support` lists them.
 
         Parameters
         ----------
@@ -198,67 +188,101 @@ class GeneralizedLaw:
         Returns
         -------
         ndarray
-            Of the same shape; alpha = P / N.
+            Of the same shape.
         """
-        x = np.asarray(positions, dtype=np.float64)
-        nodes, node_weights = np.polynomial.legendre.leggauss(_NUM_NODES)
-        s = (nodes + 1) / 2
-        # Nodes are dense toward the position itself, where m may be a square root.
-        angles, steps = np.pi * s**2, np.pi * s * node_weights
-        radii = np.where(x > 0, x, 1.0)[..., None]
-        # (..., nodes)
-        z = radii * np.exp(1j * angles)
-        area = np.sum((self.stieltjes(z) * 1j * z * steps).imag, axis=-1) / -np.pi
-        return np.where(x > 0, area, np.where(x < 0, 0.0, self.mass_at_zero))
+        x = _checked(positions)
+        result = np.zeros_like(x)
+        room, _, _ = self._places(x)
+        inside = x[room > 0]
+        a = self.solve(inside + 1j * _NEARBY * room[room > 0])
+        a = self._in_blocks(self._refine_on_axis, inside.astype(np.complex128), a)
+        result[room > 0] = self._nonzero(inside.astype(np.complex128), a).imag / np.pi
+        return result
 
-    def edges(self, num_scanned: int = 400) -> tuple[float, float]:
-        """Find the edges of the nonzero part of the spectrum.
+    def cdf(self, positions: ArrayLike) -> Real:
+        """Evaluate the share of the eigenvalues at or below each position, zeros included.
 
-        An edge is where the density, evaluated at `height` above the real axis, falls below a
-        threshold. Next to a high density or a narrow piece of the support, the edge found is
-        too far out: `upper` by up to some 1e-5 of itself; `lower` by a few percent where the
-        weights are spread over decades, or even found as 0.
+        The density is integrated on a half circle through the position and its negative, because
+        m is smooth away from the real axis. In a gap of the support, the share is that of
+        `support`.
 
         Parameters
         ----------
-        num_scanned : int
-            Positions, evenly spaced in their logarithm, that are searched for the bulk.
+        positions : array_like
+            Eigenvalues.
+
+        Returns
+        -------
+        ndarray
+            Of the same shape, from 0 to 1; alpha = P / N.
+        """
+        x = _checked(positions)
+        room, lowest, highest = self._places(x)
+        inside = x[room > 0]
+        u = np.arange(_FIRST_NODE, _LAST_NODE, _NODE_STEP)
+        angles, slopes = -np.pi * np.expm1(-np.exp(u)), np.pi * np.exp(u - np.exp(u))
+        z = inside[:, None] * (np.cos(angles) + 1j * np.sin(angles))  # (positions, nodes)
+        m = self._nonzero(z, self.solve(z))
+        area = np.sum((m * 1j * z * (slopes * _NODE_STEP)).imag, axis=-1) / -np.pi
+        result = lowest.copy()
+        # What the quadrature is off, by 1e-10, must not lead out of the piece's own range.
+        found = self.mass_at_zero + area
+        result[room > 0] = np.clip(found, lowest[room > 0], highest[room > 0])
+        return result
+
+    def edges(self) -> tuple[float, float]:
+        """Give the edges of the nonzero part of the spectrum.
 
         Returns
         -------
         lower, upper : float
-            alpha = P / N. `lower` is 0 for a bulk that reaches below 1e-7 of the largest
-            possible eigenvalue.
+            The ends of the first and of the last piece of `support`; alpha = P / N. `lower` is 0
+            if the bulk reaches down to 0.
         """
-        scanned = self.bound * np.geomspace(_LOWEST, 1.0001, num_scanned)
-        inside = np.flatnonzero(self._is_in_bulk(scanned))
-        if not len(inside):
-            raise NoSolutionError("no position with a density; raise num_scanned")
-        first, last = inside[0], inside[-1]
-        lower = 0.0 if first == 0 else self._bisect(scanned[first], scanned[first - 1])
-        upper = self._bisect(scanned[last], scanned[min(last + 1, num_scanned - 1)])
-        return lower, upper
+        return self.support[0].lower, self.support[-1].upper
 
-    def _is_in_bulk(self, positions: Real) -> NDArray[np.bool_]:
-        return self.density(positions) * self.bound > _EDGE_DENSITY
+    def _places(self, x: Real) -> tuple[Real, Real, Real]:
+        """Distance from the nearest edge, and shares below and with the piece; 0 in a gap."""
+        lower, upper, masses = np.transpose(self.support)
+        cumulated = 1 - np.append(np.cumsum(masses[::-1])[::-1], 0.0)
+        cumulated[0] = self.mass_at_zero
+        number = np.searchsorted(upper, x, side="right")  # pieces that end at or below
+        piece = np.minimum(number, len(upper) - 1)
+        room = np.where(number < len(upper), np.minimum(x - lower[piece], upper[piece] - x), 0.0)
+        below = np.where(x < 0, 0.0, cumulated[number])
+        return np.maximum(room, 0.0), below, cumulated[piece + 1]
 
-    def _bisect(self, inside: float, outside: float) -> float:
-        """Find an edge of the bulk by bisection."""
-        for _ in range(60):
-            middle = (inside + outside) / 2
-            if self._is_in_bulk(np.array([middle]))[0]:
-                inside = middle
-            else:
-                outside = middle
-        return float(outside)
+    def _nonzero(self, z: Complex, a: Complex) -> Complex:
+        """Evaluate m without the part of the zeros, from what limits the rank.
+
+        Without cancellation: for alpha much above 1, nearly all of m is that of the zeros.
+        """
+        if np.mean(self.weights > 0) < self.aspect_ratio * np.mean(self.population > 0):
+            d = self.weights[self.weights > 0]
+            sums = np.sum(1 / (1 + d * a[..., None]), axis=-1)
+            return np.asarray(-sums / (len(self.weights) * self.aspect_ratio * z))
+        b = self.sample_factor(a)
+        t = self.population[self.population > 0]
+        sums = np.sum(1 / (t * b[..., None] - z[..., None]), axis=-1)
+        return np.asarray(sums / len(self.population))
+
+    def _refine_on_axis(self, x: Complex, a: Complex) -> Complex:
+        return self._refine(x, a, tolerance=_TOLERANCE)
+
+    def _in_blocks(self, function: Callable[..., Complex], *arrays: Complex) -> Complex:
+        size = max(1, _BLOCK // max(len(self.weights), len(self.population)))
+        places = range(size, len(arrays[0]), size)
+        parts = zip(*(np.split(array, places) for array in arrays), strict=True)
+        return np.concatenate([function(*part) for part in parts])
 
     def _descend(self, z: Complex) -> Complex:
-        height = 4 * self.bound
+        height = 4 * (self.bound + float(np.abs(z).max(initial=0.0)))
         a = -self.aspect_ratio * np.mean(self.population) / (z + 1j * height)
-        lowest = float(z.imag.min()) if z.size else height
-        while height > lowest / 2:
-            a = self._refine(z + 1j * height, a, tolerance=1e-2)
+        active = np.arange(len(z))
+        while len(active):
+            a[active] = self._refine(z[active] + 1j * height, a[active], tolerance=1e-2)
             height /= 2
+            active = active[z[active].imag / 2 < height]
         return self._refine(z, a, tolerance=_TOLERANCE)
 
     def _refine(self, z: Complex, a: Complex, tolerance: float) -> Complex:
@@ -325,31 +349,44 @@ def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> 
     """
     from scipy.optimize import brentq
 
-    if projections.shape[:1] != weights.shape or projections.ndim != 2:
+    if weights.ndim != 1 or projections.shape[:1] != weights.shape or projections.ndim != 2:
         raise ValueError(
             f"projections must have a row for each of {weights.shape} weights, "
             f"got {projections.shape}"
         )
+    if not (np.isfinite(projections).all() and np.isfinite(weights).all() and weights.min() >= 0):
+        raise ValueError(
+            "projections and weights must be finite, and weights at least 0, got weights from "
+            f"{weights.min()} to {weights.max()} and projections up to {np.abs(projections).max()}"
+        )
 
     def excess(z: float, branch: int) -> float:
-        a = law.solve(np.array([z + 1j * law.height]))[0].real
+        # Outside the support a is real on the axis, and that next to it differs by _NEARBY^2.
+        a = law.solve(np.array([z * (1 + 1j * _NEARBY * _EDGE_MARGIN)]))[0].real
         scaled = projections * (weights / (1 + weights * a))[:, None]  # (N, r)
         return float(z - np.linalg.eigvalsh(projections.T @ scaled / len(weights))[branch])
 
     lower, upper = law.edges()
-    num_directions = projections.shape[1]
+    branches = range(projections.shape[1])
     start, far = upper * (1 + _EDGE_MARGIN), 2 * upper
-    while excess(far, num_directions - 1) < 0:
+    while any(excess(far, branch) < 0 for branch in branches):
         far *= 2
     right = [
-        brentq(excess, start, far, args=(branch,), rtol=1e-10)
-        for branch in range(num_directions)
+        brentq(excess, start, far, args=(branch,), rtol=1e-10, xtol=1e-12 * upper)
+        for branch in branches
         if excess(start, branch) < 0
     ]
     end = lower * (1 - _EDGE_MARGIN)
     left = [
-        brentq(excess, 1e-9 * lower, end, args=(branch,), rtol=1e-10)
-        for branch in range(num_directions)
+        brentq(excess, 1e-9 * lower, end, args=(branch,), rtol=1e-10, xtol=1e-12 * lower)
+        for branch in branches
         if lower > 0 and excess(1e-9 * lower, branch) < 0 < excess(end, branch)
     ]
     return np.array(left), np.array(right)
+
+
+def _checked(positions: ArrayLike) -> Real:
+    x = np.asarray(positions, dtype=np.float64)
+    if np.isnan(x).any():
+        raise ValueError(f"positions must be numbers, got {np.isnan(x).sum()} that are nan")
+    return x

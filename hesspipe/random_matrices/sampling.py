@@ -56,8 +56,11 @@ def largest_eigenpair(
     """
     from scipy.linalg import eigh_tridiagonal
 
+    _check(num_parameters, num_samples, [strength])
     if num_rows is None:
         num_rows = math.ceil(_NUM_DECAY_LENGTHS * num_samples ** (1 / 3))
+    if num_rows < 1:
+        raise ValueError(f"num_rows must be at least 1, got {num_rows}")
     num_rows = min(num_rows, num_parameters, num_samples)
     diagonal = np.sqrt(rng.chisquare(num_samples - np.arange(num_rows)))
     below = np.zeros(num_rows)
@@ -112,6 +115,7 @@ def sample_largest(
     rows = []
     for size in num_samples:
         num_parameters = round(aspect_ratio * size)
+        _check(num_parameters, size, strengths)
         for strength in strengths:
             rng = np.random.default_rng(derive_seed(seed, f"spike {strength} of {size} samples"))
             for repeat in range(num_repeats):
@@ -148,6 +152,12 @@ def sample_spectra(
     """
     import pandas as pd
 
+    _check(num_parameters, num_samples, strengths)
+    if len(strengths) > num_parameters or num_repeats < 1:
+        raise ValueError(
+            f"strengths must be at most P = {num_parameters} and num_repeats at least 1, got "
+            f"{len(strengths)} and {num_repeats}"
+        )
     rng = np.random.default_rng(derive_seed(seed, "spiked spectra"))
     roots = np.ones(num_parameters)
     roots[: len(strengths)] = np.sqrt(strengths)
@@ -162,3 +172,14 @@ def sample_spectra(
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def _check(num_parameters: int, num_samples: int, strengths: Sequence[float]) -> None:
+    if not (num_parameters >= 1 and num_samples >= 1):
+        raise ValueError(
+            "num_parameters (alpha N, rounded) and num_samples must be at least 1, got "
+            f"{num_parameters} and {num_samples}"
+        )
+    for strength in strengths:
+        if not (strength >= 0 and math.isfinite(strength)):
+            raise ValueError(f"strengths must be at least 0 and finite, got {strength}")

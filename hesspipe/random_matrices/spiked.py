@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
 
 
 def separates(strength: float, aspect_ratio: float) -> bool:
@@ -32,7 +35,7 @@ def separates(strength: float, aspect_ratio: float) -> bool:
         1 - sqrt(alpha), to its left. For alpha >= 1 nothing separates to the left.
     """
     _check(strength, aspect_ratio)
-    return abs(strength - 1) > math.sqrt(aspect_ratio)
+    return _room(strength, aspect_ratio) > 0
 
 
 def sample_position(strength: float, aspect_ratio: float) -> float:
@@ -61,9 +64,15 @@ def sample_position(strength: float, aspect_ratio: float) -> float:
     (4.5, 4.0)
     """
     if separates(strength, aspect_ratio):
-        return strength * (1 + aspect_ratio / (strength - 1))
-    sign = 1 if strength >= 1 else -1
-    return (1 + sign * math.sqrt(aspect_ratio)) ** 2
+        position = strength * (1 + aspect_ratio / (strength - 1))
+        if not math.isfinite(position):
+            raise ValueError(
+                "strength and aspect_ratio must give a finite position, got "
+                f"{strength} and {aspect_ratio}"
+            )
+        return position
+    law = MarchenkoPastur(aspect_ratio)
+    return law.upper_edge if strength >= 1 else law.lower_edge
 
 
 def eigenvector_overlap(strength: float, aspect_ratio: float) -> float:
@@ -92,8 +101,8 @@ def eigenvector_overlap(strength: float, aspect_ratio: float) -> float:
     """
     if not separates(strength, aspect_ratio):
         return 0.0
-    excess = strength - 1
-    return (1 - aspect_ratio / excess**2) / (1 + aspect_ratio / excess)
+    room, excess = _room(strength, aspect_ratio), Fraction(float(strength)) - 1
+    return float(room / (1 + Fraction(float(aspect_ratio)) / excess))
 
 
 def position_deviation(strength: float, aspect_ratio: float, num_samples: int) -> float:
@@ -124,12 +133,14 @@ def position_deviation(strength: float, aspect_ratio: float, num_samples: int) -
     ----------
     Paul (2007), Theorem 3.
     """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     if not separates(strength, aspect_ratio):
         raise ValueError(
             f"strength must be more than sqrt(alpha) = {math.sqrt(aspect_ratio):g} away from 1, "
             f"got {strength}; below, the fluctuations are those of the edge (edge_scaling)"
         )
-    return strength * math.sqrt(2 * (1 - aspect_ratio / (strength - 1) ** 2) / num_samples)
+    return strength * math.sqrt(2 * float(_room(strength, aspect_ratio)) / num_samples)
 
 
 def edge_scaling(num_parameters: int, num_samples: int) -> tuple[float, float]:
@@ -152,11 +163,7 @@ def edge_scaling(num_parameters: int, num_samples: int) -> tuple[float, float]:
     ----------
     Johnstone (2001); Ma (2012).
     """
-    if num_parameters < 1 or num_samples < 1:
-        raise ValueError(
-            f"num_parameters and num_samples must be at least 1, got {num_parameters} "
-            f"and {num_samples}"
-        )
+    _check_sizes(num_parameters, num_samples)
     root_p, root_n = math.sqrt(num_parameters - 0.5), math.sqrt(num_samples - 0.5)
     center = (root_p + root_n) ** 2 / num_samples
     width = (root_p + root_n) * (1 / root_p + 1 / root_n) ** (1 / 3) / num_samples
@@ -170,11 +177,11 @@ class SpectrumPicture:
     Attributes
     ----------
     num_zeros : int
-        P - N if P > N, else 0.
+        P - N if P > N, or the number of strengths that are 0 if there are more of these.
     num_bulk : int
         Eigenvalues distributed by the Marchenko-Pastur law with alpha = P / N.
     left_outliers, right_outliers : ndarray
-        Limits of the positions below and above the bulk, ascending.
+        Limits of the positions below and above the bulk, ascending, without the zeros.
     """
 
     num_zeros: int
@@ -210,6 +217,7 @@ def spectrum_picture(
     >>> picture.num_zeros, picture.num_bulk, picture.left_outliers, picture.right_outliers
     (0, 98, array([0.16666667]), array([9.28125]))
     """
+    _check_sizes(num_parameters, num_samples)
     if len(strengths) > min(num_parameters, num_samples):
         raise ValueError(
             f"strengths must be at most min(P, N) = {min(num_parameters, num_samples)}, "
@@ -219,15 +227,32 @@ def spectrum_picture(
     found = sorted(
         (strength > 1, sample_position(strength, aspect_ratio))
         for strength in strengths
-        if separates(strength, aspect_ratio)
+        if separates(strength, aspect_ratio) and strength > 0
     )
-    num_zeros = max(0, num_parameters - num_samples)
+    # A direction of strength 0 has no samples' part: the rank is at most P - their number, and N.
+    num_zeros = max(num_parameters - num_samples, sum(strength == 0 for strength in strengths))
     return SpectrumPicture(
         num_zeros,
         num_parameters - num_zeros - len(found),
         np.array([position for is_right, position in found if not is_right]),
         np.array([position for is_right, position in found if is_right]),
     )
+
+
+def _room(strength: float, aspect_ratio: float) -> Fraction:
+    """Evaluate 1 - alpha / (l - 1)^2, positive where l separates, exactly."""
+    excess = Fraction(float(strength)) - 1
+    if excess == 0:
+        return Fraction(-1)
+    return 1 - Fraction(float(aspect_ratio)) / excess**2
+
+
+def _check_sizes(num_parameters: int, num_samples: int) -> None:
+    if not (num_parameters >= 1 and num_samples >= 1):
+        raise ValueError(
+            f"num_parameters and num_samples must be at least 1, got {num_parameters} "
+            f"and {num_samples}"
+        )
 
 
 def _check(strength: float, aspect_ratio: float) -> None:

@@ -43,10 +43,13 @@ def tracy_widom_cdf(positions: ArrayLike, num_nodes: int = _NUM_NODES) -> NDArra
     """
     from scipy.special import airy
 
+    s = np.asarray(positions, dtype=np.float64)
+    if np.isnan(s).any():
+        raise ValueError(f"positions must be numbers, got {np.isnan(s).sum()} that are nan")
     nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
     nodes, weights = _LENGTH * (nodes + 1) / 2, _LENGTH * weights / 2
     roots = np.sqrt(weights)
-    s = np.clip(np.asarray(positions, dtype=np.float64), *_RANGE)
+    s = np.clip(s, *_RANGE)
     sums = nodes[:, None] + nodes
     flat = [
         np.linalg.det(np.eye(num_nodes) - roots[:, None] * airy(sums + value)[0] * roots)
