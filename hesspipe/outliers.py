@@ -18,7 +18,12 @@ elbow       the scree plot's point i + 1 farthest below the straight line from i
 
 The number of outliers is always the number of eigenvalues strictly above the cutoff. Of equal
 gaps, ratios or distances the first one wins: the fewest outliers. Where all candidates are
-equal, or fewer than two are left, there are none.
+equal, or fewer than two are left, there are none. Equal means up to rounding, so that counts do
+not depend on the unit: 0.1, 0.2, 0.3 have two equal gaps, as 1, 2, 3 have.
+
+Zeros, and what is not told apart from them, are not candidates: nothing of a spectrum of zeros
+and equal eigenvalues says how far apart they are, and 0, ..., 0, 5, 5, 5 has no outliers by any
+rule. A bulk that is small but not zero is one: 1e-9, ..., 1e-9, 5, 5, 5 has three.
 
 References
 ----------
@@ -38,6 +43,8 @@ OutlierRule = Literal["gap", "ratio", "elbow"]
 
 # As many as Figure 3 of the paper shows; no network of the paper has more outliers.
 NUM_CANDIDATES = 120
+# Numbers that are equal in exact arithmetic differ by less, relative to the largest.
+_ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def count_outliers(
         raise ValueError(f"num_candidates must be at least 2, got {num_candidates}")
     values = _checked(eigenvalues)
     descending = _candidates(values, num_candidates)
-    if len(descending) < 2 or descending[0] == descending[-1]:
+    if len(descending) < 2 or descending[0] - descending[-1] <= _ROUNDING * descending[0]:
         cutoff = float(values[-1]) if len(values) else 0.0
     else:
         cutoff = _RULES[rule](descending)
@@ -103,6 +110,8 @@ def count_outliers(
 
 
 def _checked(eigenvalues: ArrayLike) -> NDArray[np.float64]:
+    if np.iscomplexobj(eigenvalues):
+        raise ValueError("eigenvalues must be real, got complex numbers; pass their real parts")
     values = np.asarray(eigenvalues, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(f"eigenvalues must have shape (P,), got {values.shape}")
@@ -125,13 +134,14 @@ def _candidates(values: NDArray[np.float64], num_candidates: int) -> NDArray[np.
 
 
 def _gap_cutoff(descending: NDArray[np.float64]) -> float:
-    last = int(np.argmax(descending[:-1] - descending[1:]))
+    last = _first_largest(descending[:-1] - descending[1:], descending[0])
     upper, lower = descending[last : last + 2]
     return _below(upper, lower + (upper - lower) / 2, lower)
 
 
 def _ratio_cutoff(descending: NDArray[np.float64]) -> float:
-    last = int(np.argmax(descending[:-1] / descending[1:]))
+    ratios = descending[:-1] / descending[1:]
+    last = _first_largest(ratios, ratios.max())
     upper, lower = descending[last : last + 2]
     return _below(upper, np.sqrt(upper) * np.sqrt(lower), lower)
 
@@ -143,7 +153,12 @@ def _below(upper: float, middle: float, lower: float) -> float:
 
 def _elbow_cutoff(descending: NDArray[np.float64]) -> float:
     chord = np.linspace(descending[0], descending[-1], len(descending))
-    return float(descending[np.argmax(chord - descending)])
+    return float(descending[_first_largest(chord - descending, descending[0])])
+
+
+def _first_largest(values: NDArray[np.float64], scale: float) -> int:
+    """The first of those that are the largest up to rounding."""
+    return int(np.argmax(values >= values.max() - _ROUNDING * scale))
 
 
 _RULES = {"gap": _gap_cutoff, "ratio": _ratio_cutoff, "elbow": _elbow_cutoff}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,15 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
     Parameters
     ----------
     coefficients : sequence of float
-        Ascending, including 0 and 1; those outside [0, 1] are ignored.
+        Distinct, in any order, including 0 and 1; those outside [0, 1] are ignored.
     losses : sequence of float
-        At the coefficients.
+        At the coefficients; finite.
 
     Raises
     ------
     ValueError
-        If 0 or 1 is not among the coefficients.
+        If 0 or 1 is not among the coefficients, a coefficient occurs twice, something is not
+        finite, or the lengths differ.
 
     References
     ----------
@@ -54,8 +56,9 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
     """
     places = np.asarray(coefficients, dtype=np.float64)
     values = np.asarray(losses, dtype=np.float64)
-    if not {0.0, 1.0} <= set(places.tolist()):
-        raise ValueError(f"coefficients must hold 0 and 1, got {places.tolist()}")
+    _check(places, values)
+    order = np.argsort(places)
+    places, values = places[order], values[order]
     is_between = (places >= 0) & (places <= 1)
     places, values = places[is_between], values[is_between]
     left, right = values[0], values[-1]
@@ -68,3 +71,18 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
         place=float(places[top]),
         rise=float(max(values.max() - max(left, right), 0.0)),
     )
+
+
+def _check(places: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    if places.ndim != 1 or places.shape != values.shape:
+        raise ValueError(
+            "coefficients and losses must be two vectors of equal length, got shapes "
+            f"{places.shape} and {values.shape}"
+        )
+    for name, array in (("coefficients", places), ("losses", values)):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    if not {0.0, 1.0} <= set(places.tolist()):
+        raise ValueError(f"coefficients must hold 0 and 1, got {places.tolist()}")
+    if len(np.unique(places)) < len(places):
+        raise ValueError(f"coefficients must be distinct, got {np.sort(places).tolist()}")
