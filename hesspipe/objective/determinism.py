@@ -132,41 +132,15 @@ def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int])
             )
 
 
-def couples_samples(whole: Any, part: Any, dtype: torch.dtype, num_batches: int) -> bool:
-    """Return whether outputs for some samples depend on the other samples of the batch.
+def attempt(evaluate: Callable[[], Any]) -> Any:
+    """Evaluate, at a point that is not the caller's: None where the model or loss is not defined.
 
-    Parameters
-    ----------
-    whole, part : nested tensors
-        Outputs for a batch, and for its first samples only.
-    dtype : torch.dtype
-    num_batches : int
-
-    Returns
-    -------
-    bool
-        Outputs without one row per sample, or padded to the longest of the batch, are ignored.
-
-    Raises
-    ------
-    ValueError
-        If they do and there are several batches, so that the loss depends on the batching.
+    Whatever they raise there is no fault of the caller's.
     """
-    pairs = zip(named_tensors(whole, ""), named_tensors(part, ""), strict=False)
-    is_coupled = any(
-        one.ndim > 0
-        and one.shape[1:] == other.shape[1:]
-        and len(other) < len(one)
-        and not _is_same(one[: len(other)], other, dtype)
-        for (_, one), (_, other) in pairs
-    )
-    if is_coupled and num_batches > 1:
-        raise ValueError(
-            "model must treat samples independently, got outputs that depend on the other samples "
-            "of their batch, so that the loss depends on how the data are batched; pass all the "
-            "data as one batch, or use running statistics"
-        )
-    return is_coupled
+    try:
+        return evaluate()
+    except Exception:
+        return None
 
 
 def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:

@@ -136,6 +136,12 @@ class FlatModel:
         parts = zip(named.items(), self.is_frozen, strict=True)
         return {name: part.detach() if is_frozen else part for (name, part), is_frozen in parts}
 
+    def fresh_copy(self) -> FlatModel:
+        """Copy the model with a structure of its own, as it is before its first call."""
+        fresh = copy.copy(self)
+        fresh.structure = _structure_of(self.structure)
+        return fresh
+
     def varied_part(self) -> FlatModel:
         """Copy the model with its frozen parameters as constants instead of parts of theta."""
         part, named = copy.copy(self), self.unflatten(self.theta)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch, read_batches
 from hesspipe.objective.determinism import (
-    couples_samples,
+    attempt,
     in_full_precision,
     preserved_random_state,
     refuse_changed_buffers,
@@ -28,7 +29,6 @@ from hesspipe.objective.pytrees import (
     WholeLayout,
     join_outputs,
     join_whole,
-    map_tensors,
     named_tensors,
 )
 from hesspipe.objective.reductions import (
@@ -38,6 +38,7 @@ from hesspipe.objective.reductions import (
     reduction,
 )
 from hesspipe.objective.rounding import is_perturbing
+from hesspipe.objective.separability import Divide, find_dependence, one
 from hesspipe.tolerances import rounding
 
 __all__ = ["Batch", "Objective"]
@@ -142,12 +143,16 @@ class Objective:
         self.coupling: str | None = None
         self._reason_without_outputs: str | None = None
         denominator = self._denominator = flat.copied(denominator)
+        self._is_sum = reduction(self._whole_loss) == "sum"
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
             before = torch.get_rng_state()
             self.num_data = sum(batch.num_samples for batch in batches)
+            fresh = flat.fresh_copy()
             self.batches = self._weigh(batches, denominator)
-            self._try_another_point(flat.another_point())
+            theta = self._point_of_checks()
+            self._find_dependence(fresh, theta)
+            self._check_derivatives(theta)
             flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
         self.loss_fn: Callable[[Tensor, Any], Tensor] = self._whole_loss
         if not all(layout.is_plain for layout in self._layouts.values()):
@@ -336,16 +341,21 @@ class Objective:
         Raises
         ------
         ValueError
-            If the loss is not one of torch, and `denominator` was not given.
+            If the loss is not one of torch, and `denominator` was not given, or it is not a sum
+            or mean over samples.
         """
-        if reduction(self._whole_loss) == "sum":
+        if self._is_sum:
             return None
         divide = self._denominator or known_denominator(self._whole_loss)
+        if self._is_unlike_parts:
+            raise NotASumOverSamplesError(
+                "loss_fn must be a sum over samples divided by the denominator, to be added over "
+                "processes, got one that is not that of its parts"
+            )
         total = 0.0
-        with torch.no_grad():
-            for batch in self.batches:
-                outputs = self._flat(self.theta, batch.inputs)
-                total += float(divide(outputs, batch.targets))
+        for batch in self.batches:
+            outputs = self._flat(self.theta, batch.inputs)
+            total += float(divide(outputs, batch.targets))
         return total
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
@@ -365,7 +375,7 @@ class Objective:
 
     def _weigh(self, batches: list[Batch], denominator: Denominator | None) -> list[Batch]:
         """Weight each batch by its share of the denominator; evaluate all batches twice."""
-        is_whole = reduction(self._whole_loss) == "sum" or len(batches) == 1
+        is_whole = self._is_sum or len(batches) == 1
         divide = None if is_whole else denominator or known_denominator(self._whole_loss)
         versions = {name: buffer._version for name, buffer in self._flat.buffers.items()}
         weights, found = [], []
@@ -385,12 +395,13 @@ class Objective:
             refuse_differences((outputs, loss), evaluate, number, self.dtype)
             layout = self._record_layout(outputs, batch.num_samples)
             value = float(loss.detach())
-            size = max([*_sizes(outputs), abs(value)])
+            eps = torch.finfo(self.dtype).eps
             found.append(
                 replace(
                     batch,
                     value=value,
-                    value_rounding=rounding(size, self.dtype),
+                    value_rounding=rounding(abs(value), self.dtype)
+                    + 4 * eps * max(_sizes(outputs), default=0.0),
                     layout=layout,
                 )
             )
@@ -404,13 +415,8 @@ class Objective:
             if weight > 0
         ]
 
-    def _outputs_and_loss(
-        self, theta: Tensor, batch: Batch, scale: float = 1.0
-    ) -> tuple[Any, Tensor]:
-        """Evaluate the model, times a factor, and the loss."""
+    def _outputs_and_loss(self, theta: Tensor, batch: Batch) -> tuple[Any, Tensor]:
         outputs = self._flat(theta, batch.inputs)
-        if scale != 1:
-            outputs = map_tensors(lambda t: t * scale if t.is_floating_point() else t, outputs)
         return outputs, self._whole_loss(outputs, batch.targets)
 
     def _record_layout(self, outputs: Any, num_samples: int) -> WholeLayout | None:
@@ -430,19 +436,45 @@ class Objective:
             )
         return whole
 
-    def _try_another_point(self, theta: Tensor) -> None:
-        """Run the checks away from theta, where initial weights of zero hide nothing."""
+    def _point_of_checks(self) -> Tensor:
+        """Choose a point near theta, where initial weights of zero hide nothing.
+
+        It is theta itself where the model or the loss is not defined nearby.
+        """
+        near = self._flat.another_point()
+        for number, batch in enumerate(self.batches):
+            evaluate = partial(self._outputs_and_loss, near, batch)
+            found = in_full_precision(partial(attempt, evaluate), self.dtype)
+            if found is None or not torch.isfinite(found[1]):
+                return self.theta
+            refuse_differences(found, evaluate, number, self.dtype)
+        return near
+
+    def _find_dependence(self, fresh: FlatModel, theta: Tensor) -> None:
+        """Test whether samples are independent, and what the loss divides by."""
+        found = find_dependence(
+            self._flat, fresh, self._whole_loss, self._divide(), theta, self.batches
+        )
+        self.coupling = found.coupling
+        self._reason_without_rows = self._reason_without_rows or found.reason_without_rows
+        self._is_unlike_parts = found.divide is None
+        self._is_sum |= found.is_sum
+        if self._is_sum:
+            self.batches = [replace(batch, share=1.0) for batch in self.batches]
+
+    def _divide(self) -> Divide | None:
+        """Return what the loss is said to divide by; None if unknown."""
+        if self._is_sum:
+            return one
+        try:
+            divide = self._denominator or known_denominator(self._whole_loss)
+        except ValueError:
+            return None
+        return lambda outputs, targets, _: float(divide(outputs, targets))
+
+    def _check_derivatives(self, theta: Tensor) -> None:
         batch = self.batches[0].first(_NUM_PROBES)
-        evaluate = partial(self._outputs_and_loss, theta, batch)
-        found = in_full_precision(evaluate, self.dtype)
-        refuse_differences(found, evaluate, 0, self.dtype)
-        if batch.num_samples > 2:
-            part = self._flat(theta, batch.inputs[: max(2, batch.num_samples // 2)])
-            if couples_samples(found[0], part, self.dtype, len(self.batches)):
-                self.coupling = "the model's outputs for a sample depend on the other samples"
-        scale = 1.0 / max(1.0, *_sizes(found[0]))  # so that a confident loss is not saturated
-        evaluate_at = partial(self._outputs_and_loss, batch=batch, scale=scale)
-        refuse_wrong_derivatives(evaluate_at, self._flat)
+        refuse_wrong_derivatives(partial(self._outputs_and_loss, batch=batch), self._flat)
 
 
 def _sizes(outputs: Any) -> list[float]:
