@@ -36,6 +36,7 @@ from hesspipe.curvature.linear import matrix_by_layers
 from hesspipe.curvature.loss_derivatives import add_weight_decay
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import CurvatureOperator, objective_of
+from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.objective import Objective
@@ -224,6 +225,11 @@ def _compute(
         return matrix_by_layers(objective, layers, matrix)
     if method == "convolutions" and layers and is_piecewise_linear(objective, layers):
         return matrix_by_convolutions(objective, layers, matrix)
+    if objective.coupling is not None:
+        raise NotASumOverSamplesError(
+            f"method {method!r} needs {_NEEDS[method]}, and loss_fn must be a sum or mean over "
+            f"samples, got a dependence: {objective.coupling}; use method='columns'"
+        )
     raise ValueError(
         f"method {method!r} needs {_NEEDS[method]}; use method='columns' for this network"
     )

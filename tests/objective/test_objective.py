@@ -17,6 +17,7 @@ from torch.nn import functional
 import hesspipe
 from hesspipe.curvature import columns
 from hesspipe.curvature.dense import exact_matrix
+from hesspipe.curvature.loss_derivatives import output_curvatures
 from hesspipe.errors import TooLargeError
 from hesspipe.objective.batches import Batch, read_batches
 from hesspipe.objective.objective import Objective
@@ -308,7 +309,7 @@ def test_outputs_of_a_sequence_per_sample_are_correct(matrix: str) -> None:
         assert_close(exact_matrix(objective, matrix).values, expected[matrix])
 
 
-def test_outputs_without_one_row_per_sample_have_only_a_hessian() -> None:
+def test_outputs_without_one_row_per_sample_have_all_matrices() -> None:
     class Penalized(nn.Linear):
         def forward(self, inputs: Tensor) -> Any:
             return super().forward(inputs).exp(), self.weight.square().sum()
@@ -325,8 +326,10 @@ def test_outputs_without_one_row_per_sample_have_only_a_hessian() -> None:
     )  # fmt: skip
     assert_close(hesspipe.hessian_matrix(objective), expected["hessian"])
     assert_close(hesspipe.spectrum(objective).eigenvalues.sum(), expected["hessian"].trace())
+    for name, matrix in expected.items():
+        assert_close(exact_matrix(objective, name).values, matrix, factor=100)
     with pytest.raises(ValueError, match=r"outputs\[1\] must have one row per sample \(5\)"):
-        hesspipe.ggn_matrix(objective)
+        objective.outputs(objective.theta, inputs)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +437,7 @@ def test_function_that_is_not_a_loss_is_refused(loss: Any, theta: Tensor, messag
         Objective.from_function(loss, theta)
 
 
-def test_outputs_of_one_size_and_two_shapes_have_only_a_hessian() -> None:
+def test_outputs_of_one_size_and_two_shapes_have_all_matrices() -> None:
     class Shaped(nn.Linear):
         def forward(self, inputs: Tensor) -> Tensor:
             return super().forward(inputs.flatten(1)).tanh().view(len(inputs), *inputs.shape[1:])
@@ -445,20 +448,19 @@ def test_outputs_of_one_size_and_two_shapes_have_only_a_hessian() -> None:
     model = Shaped(6, 6).double()
     wide, tall = (normal(4, 2, 3), normal(4, 2, 3)), (normal(5, 3, 2), normal(5, 3, 2))
     objective = Objective(model, loss_fn, [wide, tall], denominator=lambda *_: 1.0)
-    expected = sum(
+    parts = [
         reference_matrices(
             model, lambda model: model(inputs), lambda outputs: loss_fn(outputs, targets)  # noqa: B023
-        )["hessian"] / 2
+        )
         for inputs, targets in (wide, tall)
-    )  # fmt: skip
-    assert_close(hesspipe.hessian_matrix(objective), expected)
-    for compute in (
-        lambda: hesspipe.ggn_matrix(objective),
-        lambda: hesspipe.GGNOperator(objective) @ objective.theta,
-        lambda: hesspipe.ResidualOperator(objective) @ objective.theta,
-    ):
-        with pytest.raises(ValueError, match="of one size must have one shape, got two of 6"):
-            compute()
+    ]  # fmt: skip
+    vectors = normal(2, objective.num_parameters)
+    for name in ("hessian", "ggn", "residual"):
+        expected = parts[0][name] + parts[1][name]
+        assert_close(exact_matrix(objective, name).values, expected, factor=100)
+        assert_close(columns.multiply(objective, name, vectors), vectors @ expected, factor=200)
+    with pytest.raises(ValueError, match="of one size must have one shape, got two of 6"):
+        objective.outputs(objective.theta, wide[0])
 
 
 def test_spectral_norm_in_evaluation_mode_is_correct() -> None:
@@ -526,6 +528,7 @@ def test_curvature_of_many_outputs_is_refused_with_the_numbers() -> None:
     with pytest.raises(
         TooLargeError, match=r"1,000,000 outputs of 1 samples needs 7,450.6 GiB.*GGN"
     ):
-        hesspipe.ggn_matrix(objective)
+        output_curvatures(objective, objective.batches[0])
     expected = torch.eye(2, dtype=torch.float64) * inputs.square().mean()
     assert_close(hesspipe.GGNOperator(objective) @ torch.eye(2, dtype=torch.float64), expected)
+    assert_close(hesspipe.ggn_matrix(objective), expected)
