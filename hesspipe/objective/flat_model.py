@@ -139,7 +139,7 @@ class FlatModel:
     def fresh_copy(self) -> FlatModel:
         """Copy the model with a structure of its own, as it is before its first call."""
         fresh = copy.copy(self)
-        fresh.structure = _structure_of(self.structure)
+        fresh.structure = Copier(self.dtype, self.device).copy(self.structure)
         return fresh
 
     def varied_part(self) -> FlatModel:
