@@ -24,5 +24,6 @@ Methods for matrices
 Spectra without the matrix
     factors            H, G and R of Linear layers as F D F^T
     gram               F^T F, computed without F
-    factored           The eigenvalues of F D F^T from F^T F
+    factored           Spectra from matrices smaller than P x P, with error bounds
+    compression        H, G and R in a subspace that contains their range
 """

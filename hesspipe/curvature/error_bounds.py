@@ -81,18 +81,40 @@ def matrix_error(
     """
     matrix = Matrix(matrix)
     samples = sample_products(objective, matrix)
-    difference = 0.0
-    for vector, product in zip(samples.vectors, samples.products, strict=True):
-        error = float((formed(vector) - product).norm(dim=-1).max())
-        difference = max(difference, error)
-        if not error <= _LARGEST_RATIO * samples.rounding:
-            raise InconsistentMatrixError(
-                f"the {matrix} differs from a product computed without it by {error:.1e} "
-                f"(rounding is {samples.rounding:.1e}); an operation of the network has a wrong "
-                "second derivative, or the network a structure that was misread: compare with "
-                "method='columns'"
-            )
-    return _ALPHA * math.sqrt(2 / math.pi) * (difference + samples.rounding)
+    pairs = zip(samples.vectors, samples.products, strict=True)
+    differences = [(formed(vector) - product).norm(dim=-1).max() for vector, product in pairs]
+    return norm_bound(samples, torch.stack(differences), matrix)
+
+
+def norm_bound(samples: ProductSamples, differences: Tensor, matrix: Matrix) -> float:
+    """Bound the spectral norm of an error by the norms of its products with random vectors.
+
+    Parameters
+    ----------
+    samples : ProductSamples
+    differences : Tensor, shape (k,)
+        ||E g_i||, up to the rounding of the samples.
+    matrix : Matrix
+        Its name, for the message.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InconsistentMatrixError
+        If a difference is larger than rounding.
+    """
+    largest = float(differences.max())  # nan if any is
+    if not largest <= _LARGEST_RATIO * samples.rounding:
+        raise InconsistentMatrixError(
+            f"the {matrix} differs from a product computed without it by {largest:.1e} "
+            f"(rounding is {samples.rounding:.1e}); an operation of the network has a wrong "
+            "second derivative, or the network a structure that was misread: compare with "
+            "method='columns'"
+        )
+    return _ALPHA * math.sqrt(2 / math.pi) * (largest + samples.rounding)
 
 
 @differentiating()

@@ -1,22 +1,19 @@
-"""H, G and R of networks of Linear layers as F D F^T, with thin factors F.
+"""Parts of H, G and R of networks of Linear layers, from which they are computed without P x P.
 
-For a network of Linear layers, with S_n = T_n T_n^T (T_n of shape C x r; r = C - 1 for softmax),
+For a network of Linear layers, with S_n = T_n D_n T_n^T (T_n of shape C x r; r = C - 1 for softmax;
+D_n = 1 for a loss that is convex in the outputs),
 
-    G = A A^T,             A = [J_n^T T_n], one column for each sample n and direction c of T_n
+    G = A D A^T,           A = [J_n^T T_n], one column for each sample n and direction c of T_n
 
 In the parameters of layer l, a column of A is the outer product B_l[n,c,:] x a~_l[n,:] with
-B_l = T_n^T df_n/dz_l. So (A^T A)[(n,c),(m,c')] = sum_l (a~_l[n].a~_l[m]) (B_l[n,c].B_l[m,c'])
-needs no column of A.
+B_l = T_n^T df_n/dz_l.
 
 If the network is piecewise linear, R has no block of a layer with itself. Let L be the largest
-layer and E the unit vectors of all other parameters; then, with the blocks of R as
-Y = [R_(L,other); R_(other,other)/2] = U Sigma W^T,
+layer, E the unit vectors of all other parameters, and Y = R_(L,other). Then
 
-    R = Y E^T + E Y^T = F+ F+^T - F- F-^T,      F+- = (Y W S^-1 +- E W S) / sqrt 2,   S^2 = Sigma
+    R = [[0, Y], [Y^T, R_(other,other)]],      H = G + R
 
-The identity holds for any invertible W and S. This choice makes the two terms of each column
-equally large; otherwise F+ and F- nearly cancel, and eigenvalues near zero lose digits. Columns
-with Sigma_q = 0 are left out. Then H = F D F^T with F = [A, F+, F-] and D = diag(1, 1, -1).
+so in the parameters of L, the columns of A and Y span the range of all three matrices.
 
 No array has P rows: inputs of the largest layer that are zero in every sample are dropped, and if
 there are more inputs than samples, they are rotated into as many as there are samples.
@@ -27,8 +24,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from hesspipe.curvature.layers import Layer, evaluate_linear
@@ -45,51 +40,71 @@ from hesspipe.objective.objective import Batch, Objective
 
 @dataclass(frozen=True)
 class Factors:
-    """Arrays that determine F = [A, F+, F-], for N samples and P_2 parameters outside layer L.
+    """Arrays that determine A and R, for N samples and P_2 parameters outside layer L.
 
     Attributes
     ----------
     directions : Tensor, shape (N, C, r)
         T_n; r is 0 where there is no A.
+    signs : Tensor, shape (N, r)
+        The diagonals of D_n: 1, -1, or 0 where the direction is zero.
     whitened : Tensor, shape (N, r, D)
         T_n^T df_n/dz over all pre-activations.
     inputs : dict
         By layer name, a~_l (N, width); the largest layer's reduced.
+    reduction : Tensor, shape (width, K)
+        Orthonormal columns: the largest layer's reduced inputs are a~ times it.
     largest : Layer
-        With its reduced inputs; the bias counts as one of them.
+        As in the network; K of its rows in each unit are not zero, after the reduction.
     others : list of Layer
         The other layers, at consecutive positions in P_2.
-    kept, positions : Tensor, shape (Q,)
-        Positions of the non-zero columns of Y, in P_2 and in theta; empty for G.
-    coupling : Tensor, shape (Q, units, inputs)
-        R_(L,other), transposed, at the kept positions.
-    inner : Tensor, shape (Q, Q)
-        R_(other,other) at the kept positions.
-    rotation : Tensor, shape (Q, Q')
-        The columns of W whose singular value is above rounding.
-    sizes : Tensor, shape (Q',)
-        Sigma, the singular values of Y.
+    positions : Tensor, shape (P_2,)
+        Positions in theta of the parameters of the other layers.
+    kept : Tensor, shape (Q,)
+        Positions in P_2 of the non-zero columns of Y; empty for G.
+    coupling : Tensor, shape (Q, U, K)
+        Y, transposed, at the kept positions, for the U units of the largest layer.
+    inner : Tensor, shape (P_2, P_2)
+        R_(other,other); zero for G.
     num_rows : int
         Rows of the matrix without those that are zero because an input is zero in every sample.
     """
 
     directions: Tensor
+    signs: Tensor
     whitened: Tensor
     inputs: dict[str, Tensor]
+    reduction: Tensor
     largest: Layer
     others: list[Layer]
-    kept: Tensor
     positions: Tensor
+    kept: Tensor
     coupling: Tensor
     inner: Tensor
-    rotation: Tensor
-    sizes: Tensor
     num_rows: int
 
     @property
-    def num_columns(self) -> int:
-        """Columns of F."""
-        return self.whitened.shape[0] * self.whitened.shape[1] + 2 * len(self.sizes)
+    def num_sampled(self) -> int:
+        """Columns of A."""
+        return self.signs.numel()
+
+    @property
+    def num_reduced(self) -> int:
+        """U K, the parameters of the largest layer after the reduction."""
+        return self.largest.num_units * self.reduction.shape[1]
+
+    @property
+    def is_gram(self) -> bool:
+        """Whether the matrix is A A^T, with fewer columns than rows: A^T A has its eigenvalues."""
+        is_square = not len(self.kept) and not self.inner.any() and not (self.signs < 0).any()
+        return is_square and self.num_sampled <= self.num_rows
+
+    @property
+    def size(self) -> int:
+        """Rows of the matrix that is solved."""
+        if self.is_gram:
+            return self.num_sampled
+        return min(self.num_sampled + len(self.kept), self.num_reduced) + len(self.positions)
 
 
 def has_curved_samples(objective: Objective, layers: list[Layer]) -> bool:
@@ -111,7 +126,6 @@ def factorize(objective: Objective, layers: list[Layer], matrix: Matrix) -> Fact
     Parameters
     ----------
     objective : Objective
-        With a loss that is convex in the outputs, for H and G.
     layers : list of Layer
         In the order in which they are called; piecewise linear between them, for H and R.
     matrix : Matrix
@@ -119,39 +133,34 @@ def factorize(objective: Objective, layers: list[Layer], matrix: Matrix) -> Fact
     Returns
     -------
     Factors
-
-    Raises
-    ------
-    ValueError
-        If a curvature S_n has a negative eigenvalue.
     """
     parts = [_whiten(objective, layers, batch) for batch in objective.batches]
-    directions = torch.cat([part for part, _, _ in parts])  # (N, C, C)
+    directions, signs, whitened = (
+        torch.cat(arrays) for arrays in zip(*(part[:3] for part in parts), strict=True)
+    )  # (N, C, C), (N, C), (N, C, D)
     is_used = directions.abs().amax((0, 1)) > (torch.inf if matrix is Matrix.RESIDUAL else 0.0)
-    whitened = torch.cat([part for _, part, _ in parts])[:, is_used]  # (N, r, D)
     inputs = {
         layer.name: torch.cat([entering[layer.name] for *_, entering in parts]) for layer in layers
     }
     num_rows = sum(layer.num_units * int(inputs[layer.name].any(0).sum()) for layer in layers)
     index = max(range(len(layers)), key=lambda number: layers[number].num_parameters)
-    is_first = index == 0
-    reduced = _reduce(inputs[layers[index].name]) if is_first else inputs[layers[index].name]
-    largest = replace(layers[index], num_inputs=reduced.shape[1], weight=0, bias=None)
-    others = _place_in_turn(layers[:index] + layers[index + 1 :])
-    inputs[largest.name] = reduced
-    none = is_used.new_empty(0, dtype=torch.long)
+    largest, others = layers[index], layers[:index] + layers[index + 1 :]
+    # Later layers' inputs depend on parameters, so that R has derivatives of them, too.
+    reduction = _reduction(inputs[largest.name], is_first=index == 0)
+    inputs[largest.name] = inputs[largest.name] @ reduction
+    positions = _positions(others, directions.device)
     factors = Factors(
         directions=directions[:, :, is_used],
-        whitened=whitened,
+        signs=signs[:, is_used],
+        whitened=whitened[:, is_used],  # (N, r, D)
         inputs=inputs,
+        reduction=reduction,
         largest=largest,
-        others=others,
-        kept=none,
-        positions=none,
-        coupling=whitened.new_empty(0, largest.num_units, largest.num_inputs),
-        inner=whitened.new_empty(0, 0),
-        rotation=whitened.new_empty(0, 0),
-        sizes=whitened.new_empty(0),
+        others=_place_in_turn(others),
+        positions=positions,
+        kept=positions[:0],
+        coupling=directions.new_empty(0, largest.num_units, reduction.shape[1]),
+        inner=directions.new_zeros(len(positions), len(positions)),
         num_rows=num_rows,
     )
     return factors if matrix is Matrix.GGN else _couple(objective, layers, index, factors)
@@ -159,10 +168,12 @@ def factorize(objective: Objective, layers: list[Layer], matrix: Matrix) -> Fact
 
 def _couple(objective: Objective, layers: list[Layer], index: int, factors: Factors) -> Factors:
     """Add Y, the blocks of R between different layers, to the factors."""
-    largest, others = factors.largest, factors.others
-    size = sum(layer.num_parameters for layer in others)
+    others, size = factors.others, len(factors.positions)
+    # The bias counts as one of the reduced inputs.
+    num_inputs = factors.reduction.shape[1]
+    largest = replace(factors.largest, num_inputs=num_inputs, weight=0, bias=None)
     # R_(other,L), where the other layer is called after L and before it; R_(other,other)
-    to_largest = factors.whitened.new_zeros(size, largest.num_units * largest.num_inputs)
+    to_largest = factors.whitened.new_zeros(size, factors.num_reduced)
     from_largest = to_largest.new_zeros(to_largest.shape[::-1] if index else (0, 0))
     inner = to_largest.new_zeros(size, size)  # (P_2, P_2)
     start = 0
@@ -181,88 +192,43 @@ def _couple(objective: Objective, layers: list[Layer], index: int, factors: Fact
                     add_cross_block(inner, late, layer, chunk)
     if index:
         to_largest += from_largest.mT
-    inner = inner + inner.mT
-    kept = (to_largest.any(1) | inner.any(1)).nonzero().flatten()
-    if len(kept) == 0:
-        return factors
-    coupling, inner = to_largest[kept], inner[kept][:, kept]
-    coupling = coupling.unflatten(1, (largest.num_units, largest.num_inputs))  # (Q, U, K)
-    rotation, sizes = _decompose(coupling, inner)
-    return replace(
-        factors,
-        kept=kept,
-        positions=_positions(layers[:index] + layers[index + 1 :], kept),
-        coupling=coupling,
-        inner=inner,
-        rotation=rotation,
-        sizes=sizes,
-    )
+    kept = to_largest.any(1).nonzero().flatten()
+    coupling = to_largest[kept].unflatten(1, (largest.num_units, num_inputs))  # (Q, U, K)
+    return replace(factors, kept=kept, coupling=coupling, inner=inner + inner.mT)
 
 
-def _decompose(coupling: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
-    """W and Sigma of Y = [coupling; inner / 2] = U Sigma W^T, without singular values of rounding.
-
-    Groups of columns of Y that share no row are decomposed separately: a network with one hidden
-    layer of h units has h such groups.
-    """
-    is_joined = torch.cat([(coupling != 0).any(2), inner != 0], 1)  # (Q, U + Q)
-    is_joined = is_joined.to(torch.float64).cpu()
-    num_groups, group_of = connected_components(csr_array((is_joined @ is_joined.mT).numpy()))
-    groups = torch.from_numpy(group_of).to(coupling.device)
-    positions, rotations, sizes = [], [], []
-    for group in range(num_groups):
-        columns = (groups == group).nonzero().flatten()
-        part, rest = coupling[columns], inner[columns] / 2  # (q, U, K), (q, Q)
-        part, rest = part[:, part.any(0).any(1)], rest[:, rest.any(0)]
-        triangle = torch.linalg.qr(torch.cat([part.flatten(1), rest], 1).mT, mode="r").R
-        _, values, vectors = torch.linalg.svd(triangle, full_matrices=False)
-        positions.append(columns.expand(len(values), -1))
-        rotations.append(vectors)
-        sizes.append(values)
-    every_size = torch.cat(sizes)
-    floor = torch.finfo(every_size.dtype).eps * len(every_size) * every_size.max()
-    rotation = coupling.new_zeros(len(every_size), len(coupling))
-    start = 0
-    for columns, vectors in zip(positions, rotations, strict=True):
-        rotation[start : start + len(vectors)].scatter_(1, columns, vectors)
-        start += len(vectors)
-    is_coupled = every_size > floor
-    return rotation[is_coupled].mT, every_size[is_coupled]
-
-
-def _positions(layers: list[Layer], kept: Tensor) -> Tensor:
+def _positions(layers: list[Layer], device: torch.device) -> Tensor:
     """Map positions in P_2 to positions in theta."""
-    ranges = []
+    ranges = [torch.arange(0)]
     for layer in layers:
         ranges.append(torch.arange(layer.num_units * layer.num_inputs) + layer.weight)
         if layer.bias is not None:
             ranges.append(torch.arange(layer.num_units) + layer.bias)
-    return torch.cat(ranges).to(kept.device)[kept] if ranges else kept
+    return torch.cat(ranges).to(device)
 
 
 def _whiten(
     objective: Objective, layers: list[Layer], batch: Batch
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """T_n (n, C, C), with zero columns where S_n is singular, T_n^T df_n/dz (n, C, D), and a~_l."""
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    """T_n (n, C, C), zero where S_n is singular, D_n (n, C), T_n^T df_n/dz (n, C, D), and a~_l."""
     factors, signs = curvature_factors(objective, batch)
-    if (signs < 0).any():
-        raise ValueError(
-            "loss_fn must be convex in the outputs, got one with a negative curvature; use "
-            "method='columns' or 'layers'"
-        )
-    factors = factors * signs.unsqueeze(1)
+    factors = factors * signs.abs().unsqueeze(1)
     evaluation = evaluate_linear(objective, layers, batch.inputs)
     jacobian = jacobian_rows(evaluation.outputs, evaluation.delta)  # (n, C, D)
-    return factors, factors.mT @ jacobian, extended_inputs(layers, evaluation.inputs)
+    return factors, signs, factors.mT @ jacobian, extended_inputs(layers, evaluation.inputs)
 
 
-def _reduce(inputs: Tensor) -> Tensor:
-    """Inputs with the same Gram matrix as those (N, width): no zero columns, at most N columns."""
-    inputs = inputs[:, inputs.any(0)]
-    if inputs.shape[1] <= len(inputs):
-        return inputs
-    triangle: Tensor = torch.linalg.qr(inputs.mT, mode="r").R
-    return triangle.mT
+def _reduction(inputs: Tensor, *, is_first: bool) -> Tensor:
+    """Orthonormal columns that span the inputs (N, width): no zero inputs, at most N columns."""
+    width = inputs.shape[1]
+    used = inputs.any(0).nonzero().flatten() if is_first else torch.arange(width)
+    is_wide = is_first and len(used) > len(inputs)
+    reduction = inputs.new_zeros(width, len(inputs) if is_wide else len(used))
+    if is_wide:
+        reduction[used] = torch.linalg.qr(inputs[:, used].mT).Q
+    else:
+        reduction[used, torch.arange(len(used))] = 1
+    return reduction
 
 
 def _place_in_turn(layers: list[Layer]) -> list[Layer]:

@@ -17,7 +17,7 @@ import torch
 
 from hesspipe.curvature.dense import eigenvalue_rounding, exact_matrix
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
-from hesspipe.curvature.factored import factored_eigenvalues, find_factors, is_cheaper
+from hesspipe.curvature.factored import factored_spectrum, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
 from hesspipe.curvature.layers import Layer, find_layers
 from hesspipe.curvature.matrix import Matrix
@@ -34,7 +34,6 @@ from hesspipe.linalg.spectrum import (
     Spectrum,
     matrix_spectrum,
     solver_bytes,
-    with_inertia,
 )
 from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
@@ -145,11 +144,7 @@ def _factored_spectrum(
     factors = _factors(objective, layers, matrix, method)
     if factors is None:
         return None
-    # Nothing is constant where there are factors, so weight decay moves every eigenvalue alike.
-    eigenvalues = factored_eigenvalues(objective.without_weight_decay(), factors, matrix)
-    eigenvalues += objective.weight_decay if matrix.has_decay else 0.0
-    rounding = eigenvalue_rounding(objective, matrix)
-    return with_inertia(eigenvalues, matrix, "factored", rounding, zero_tolerance)
+    return factored_spectrum(objective, factors, matrix, zero_tolerance=zero_tolerance)
 
 
 def _with_zeros(found: Spectrum, count: int) -> Spectrum:

@@ -70,6 +70,7 @@ def matrix_spectrum(
     matrix_error: float = 0.0,
     zero_tolerance: float = ZERO_TOLERANCE,
     certify: bool = True,
+    others: Tensor | None = None,
 ) -> Spectrum:
     """Compute the spectrum of a symmetric matrix, of which the lower triangle is read.
 
@@ -89,6 +90,8 @@ def matrix_spectrum(
     certify : bool
         Whether to count the signs a second time, by factorizations L D L^T at both tolerances;
         for P = 4,270 they take a quarter of the eigensolver's time.
+    others : Tensor, optional
+        Eigenvalues that are known exactly, of a larger matrix of which `values` is a block.
 
     Returns
     -------
@@ -110,20 +113,21 @@ def matrix_spectrum(
             "eigenvalues near zero are noise"
         )
     _check_symmetric(values, matrix, matrix_error)
-    size = len(values)
     is_nonzero = (values != 0).any(1)
+    known = values.new_zeros(int((~is_nonzero).sum()))
+    known = known if others is None else torch.cat([known, others])
     if not is_nonzero.all():
         values = values[is_nonzero][:, is_nonzero]
-    require(solver_bytes(len(values)), f"the eigensolver for P = {size:,}", "free some memory")
-    nonzero = torch.linalg.eigvalsh(values)
-    check_sums(nonzero, values.trace(), values.norm(), matrix)
-    eigenvalues = torch.zeros(size, dtype=torch.float64)
-    eigenvalues[: len(nonzero)] = nonzero.cpu()
-    eigenvalues = eigenvalues.sort().values
+    require(
+        solver_bytes(len(values)), f"the eigensolver for P = {len(values):,}", "free some memory"
+    )
+    solved = torch.linalg.eigvalsh(values)
+    _check_sums(solved, values, matrix)
+    eigenvalues = torch.cat([solved, known]).sort().values.cpu()
     found = with_inertia(eigenvalues, matrix, method, matrix_error, zero_tolerance)
     if not certify:
         return found
-    return replace(found, certificate=_confirm_counts(found, values))
+    return replace(found, certificate=_confirm_counts(found, solved.cpu(), values))
 
 
 def with_inertia(
@@ -184,26 +188,13 @@ def solver_bytes(size: int) -> int:
     return size**2 * 8
 
 
-def check_sums(eigenvalues: Tensor, trace: Tensor, norm: Tensor, matrix: str) -> None:
-    """Compare eigenvalues with the trace and the Frobenius norm of the matrix solved.
-
-    Parameters
-    ----------
-    eigenvalues : Tensor, shape (P,)
-    trace, norm : scalar Tensor
-        Of the matrix.
-    matrix : str
-        Name for the message.
-
-    Raises
-    ------
-    InconsistentMatrixError
-        If either differs by more than the solver's backward error.
-    """
-    size = max(1, len(eigenvalues))
+def _check_sums(eigenvalues: Tensor, values: Tensor, matrix: str) -> None:
+    """Trace and Frobenius norm, to the solver's backward error."""
+    size = max(1, len(values))
+    norm = values.norm()
     slack = 10 * torch.finfo(torch.float64).eps * size * norm
     for what, found, expected, allowed in (
-        ("trace", eigenvalues.sum(), trace, slack * size**0.5),
+        ("trace", eigenvalues.sum(), values.trace(), slack * size**0.5),
         ("Frobenius norm", eigenvalues.norm(), norm, slack),
     ):
         if not (found - expected).abs() <= allowed:
@@ -241,28 +232,26 @@ def _check_symmetric(values: Tensor, matrix: str, matrix_error: float) -> None:
             )
 
 
-def _confirm_counts(found: Spectrum, values: Tensor) -> str:
-    """Count the signs of the matrix without its zero rows by L D L^T at both tolerances."""
+def _confirm_counts(found: Spectrum, eigenvalues: Tensor, values: Tensor) -> str:
+    """Count the signs of the matrix that was solved by L D L^T at both tolerances."""
     if values.device.type != "cpu":
         return "none: the matrix is on a GPU"
-    num_nonzero, margin = len(values), 2 * solver_error(found.eigenvalues)
-    differences = []
-    for sign, num_counted in ((-1, found.num_negative), (1, found.num_positive)):
-        num_below, num_above = count_signs(values, sign * found.tolerance)
-        num_confirmed = num_below if sign < 0 else num_above
-        outward = sign * found.eigenvalues - found.tolerance
-        fewest, most = int((outward > margin).sum()), int((outward > -margin).sum())
-        # Zero rows are at a distance of the tolerance, which may be smaller than the margin.
-        if not fewest <= num_confirmed <= min(most, num_nonzero):
+    margin = 2 * solver_error(found.eigenvalues)
+    num_different = 0
+    for sign in (-1, 1):
+        confirmed = count_signs(values, sign * found.tolerance)[sign > 0]
+        outward = sign * eigenvalues - found.tolerance
+        fewest, counted, most = (int((outward > limit).sum()) for limit in (margin, 0, -margin))
+        if not fewest <= confirmed <= most:
             raise InconsistentMatrixError(
-                f"{num_counted} eigenvalues of the {found.matrix} lie beyond {sign:+d} times the "
-                f"tolerance {found.tolerance:.1e}, L D L^T counts {num_confirmed}; the "
-                "eigensolver failed"
+                f"{counted} eigenvalues of the {found.matrix} lie beyond {sign:+d} times the "
+                f"tolerance {found.tolerance:.1e}, L D L^T counts {confirmed}; the eigensolver "
+                "failed"
             )
-        differences.append(abs(num_confirmed - num_counted))
-    if not any(differences):
+        num_different += abs(confirmed - counted)
+    if num_different == 0:
         return "LDL^T"
     return (
-        f"LDL^T, except for {sum(differences)} eigenvalues within {margin:.1e} of a tolerance, on "
+        f"LDL^T, except for {num_different} eigenvalues within {margin:.1e} of a tolerance, on "
         "whose side the two differ"
     )

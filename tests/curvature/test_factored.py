@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import hesspipe
 from hesspipe.curvature import columns, factored, linear
+from hesspipe.curvature.compression import Compression
 from hesspipe.errors import InconsistentMatrixError, TooLargeError
 from hesspipe.objective.objective import Objective
 
@@ -165,34 +166,52 @@ def test_smooth_network_has_factors_for_its_ggn_alone(activation: str) -> None:
         assert hesspipe.spectrum(objective, matrix).method == "layers"
 
 
-def test_loss_that_is_not_convex_is_refused() -> None:
-    objective = Objective(
-        network([9, 5, 3]),
-        lambda outputs, _: -outputs.square().sum(1).mean(),
-        (normal(6, 9), labels(6, 3)),
-    )
-    with pytest.raises(
-        ValueError, match="loss_fn must be convex in the outputs, got one with a negative"
-    ):
-        hesspipe.spectrum(objective, "ggn", "factored")
+def concave(outputs: Tensor, _: Tensor) -> Tensor:
+    return -outputs.square().sum(1).mean()
 
 
-@pytest.mark.parametrize("place", [(0, 0), (0, -1), (-1, 0), (-1, -1), (-1, 20)])
-def test_wrong_gram_matrix_is_noticed(
-    place: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+def brier(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.mse_loss(outputs.softmax(1), nn.functional.one_hot(targets, 3).double())
+
+
+def robust(outputs: Tensor, _: Tensor) -> Tensor:
+    return torch.log1p(10 * outputs.square()).sum(1).mean()
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("loss_fn", [concave, brier, robust])
+def test_loss_that_is_not_convex_has_factors_with_signs(
+    matrix: str, loss_fn: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
-    data = normal(8, 12), labels(8, 3)
-    objective = Objective(network([12, 5, 4, 3]), nn.CrossEntropyLoss(), data)
-    compute = factored.gram_matrix
+    objective = Objective(network([9, 5, 4, 3]), loss_fn, (normal(6, 9), labels(6, 3)))
+    assert hesspipe.spectrum(objective, "ggn", "factored").num_negative > 0
+    assert_spectrum_is_that_of_the_matrix(objective, matrix)
 
-    def wrong(*arguments: Any) -> tuple[Tensor, Tensor]:
-        gram, signs = compute(*arguments)
-        gram[place] += 1e-6 * gram.norm()
-        return gram, signs
 
-    monkeypatch.setattr(factored, "gram_matrix", wrong)
-    with pytest.raises(InconsistentMatrixError, match="please report it with the network"):
-        hesspipe.spectrum(objective, "hessian", "factored")
+@pytest.mark.parametrize("size", [1e-9, 1e-6, 0.1])
+@pytest.mark.parametrize("place", [(0, 0), (0, -1), (-1, 0), (-1, -1), (-1, 20)])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_wrong_matrix_is_noticed(
+    matrix: str, place: tuple[int, int], size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = normal(8, 40), labels(8, 3)
+    objective = Objective(network([40, 5, 4, 3]), nn.CrossEntropyLoss(), data)
+    compute, compress = factored.gram_matrix, factored.compress
+
+    def wrong_gram(*arguments: Any) -> Tensor:
+        gram = compute(*arguments)
+        gram[place[0] % 16, place[1] % 16] += size * gram.norm()
+        return gram
+
+    def wrong_compression(*arguments: Any) -> Compression:
+        found = compress(*arguments)
+        found.values[place] += size * found.values.norm()
+        return found
+
+    monkeypatch.setattr(factored, "gram_matrix", wrong_gram)
+    monkeypatch.setattr(factored, "compress", wrong_compression)
+    with pytest.raises(InconsistentMatrixError, match="differs from a product computed without it"):
+        hesspipe.spectrum(objective, matrix, "factored")
 
 
 def test_gram_matrix_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +220,7 @@ def test_gram_matrix_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyP
     )
     monkeypatch.setattr("hesspipe.hardware.available_bytes", lambda: 1000)
     with pytest.raises(TooLargeError, match=r"the spectrum of the hessian from \d+ columns needs"):
-        hesspipe.spectrum(objective)
+        hesspipe.spectrum(objective, method="factored")
 
 
 def test_largest_eigenvalues_are_those_of_a_matrix_free_solver() -> None:
