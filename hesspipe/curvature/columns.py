@@ -16,8 +16,6 @@ Cost: P/32 backward passes of a block of 32, so O(P N P). For networks of Linear
 
 from __future__ import annotations
 
-import math
-
 import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
@@ -26,7 +24,6 @@ from tqdm import tqdm
 from hesspipe.curvature.layers import chunks
 from hesspipe.curvature.loss_derivatives import (
     add_weight_decay,
-    at_zero_outputs,
     curvature_factors,
     decay_diagonal,
 )
@@ -178,28 +175,6 @@ def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
         outputs = objective.outputs(theta, batch.inputs)
         total += torch.autograd.grad(outputs, theta, weights, materialize_grads=True)[0]
     return total
-
-
-def unsaturated_norm(objective: Objective, matrix: Matrix, vector: Tensor) -> float:
-    """Compute ||M_0 v||, the norm of a product with the loss at outputs of zero.
-
-    Where the loss saturates, M v is tiny, and its rounding error is eps ||M_0 v||, not
-    eps ||M v||; see `hesspipe.curvature.loss_derivatives.at_zero_outputs`.
-
-    Parameters
-    ----------
-    objective : Objective
-    matrix : Matrix
-    vector : Tensor, shape (P,)
-
-    Returns
-    -------
-    float
-        0 where the loss is not defined at outputs of zero.
-    """
-    neutral = at_zero_outputs(objective)
-    norm = float(multiply(neutral, matrix, vector.unsqueeze(0)).norm())
-    return norm if math.isfinite(norm) else 0.0
 
 
 def _second_derivative(

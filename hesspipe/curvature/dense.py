@@ -40,7 +40,6 @@ from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.differentiability import differentiating, require_finite_matrix
 from hesspipe.objective.objective import Objective
-from hesspipe.seeding import probe
 
 Method = Literal["auto", "layers", "convolutions", "columns"]
 
@@ -246,17 +245,6 @@ def _forecast(objective: Objective, matrix: Matrix, extra_bytes: int) -> None:
         "use hesspipe.eigenpairs or hesspipe.density, which form no matrix, or a machine with more "
         "memory",
     )
-
-
-def eigenvalue_rounding(objective: Objective, matrix: Matrix) -> float:
-    """Estimate the largest eigenvalue of the rounding errors that the loss's derivatives add.
-
-    It is 10 eps ||M_0 v|| / ||v|| for a random v, with M_0 as in
-    `hesspipe.curvature.columns.unsaturated_norm`. The largest errors in tests were a third of it.
-    """
-    vector = probe(objective.theta)
-    norm = columns.unsaturated_norm(objective, matrix, vector)
-    return 10 * torch.finfo(objective.dtype).eps * norm / float(vector.norm())
 
 
 def _error_bound(objective: Objective, values: Tensor, matrix: Matrix) -> float:

@@ -86,6 +86,23 @@ def matrix_error(
     return norm_bound(samples, torch.stack(differences), matrix)
 
 
+def product_error(objective: Objective, matrix: Matrix | str) -> float:
+    """Bound the spectral norm of the error of products by differentiation themselves.
+
+    Parameters
+    ----------
+    objective : Objective
+    matrix : {"hessian", "ggn", "residual"}
+
+    Returns
+    -------
+    float
+        With probability at least 0.999.
+    """
+    samples = sample_products(objective, Matrix(matrix))
+    return norm_bound(samples, samples.products.new_zeros(1), Matrix(matrix))
+
+
 def norm_bound(samples: ProductSamples, differences: Tensor, matrix: Matrix) -> float:
     """Bound the spectral norm of an error by the norms of its products with random vectors.
 
@@ -109,7 +126,7 @@ def norm_bound(samples: ProductSamples, differences: Tensor, matrix: Matrix) -> 
     largest = float(differences.max())  # nan if any is
     if not largest <= _LARGEST_RATIO * samples.rounding:
         raise InconsistentMatrixError(
-            f"the {matrix} differs from a product computed without it by {largest:.1e} "
+            f"the {matrix} disagrees with a product computed without it by {largest:.1e} "
             f"(rounding is {samples.rounding:.1e}); an operation of the network has a wrong "
             "second derivative, or the network a structure that was misread: compare with "
             "method='columns'"

@@ -12,9 +12,6 @@ The 1/N of a mean, or whatever else the loss divides by, is part of both.
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -22,6 +19,7 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.hardware import require
 from hesspipe.objective.objective import Batch, Objective
+from hesspipe.objective.rounding import measured_rounding
 from hesspipe.seeding import probe_generator
 
 
@@ -37,24 +35,10 @@ def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
     ValueError
         If the model's outputs are not one vector per sample, or there is no model.
     """
-    with torch.no_grad():
+    # With gradients, because the outputs may be derivatives themselves.
+    with torch.enable_grad():
         outputs = objective.outputs(objective.theta, batch.inputs)
-    return outputs.requires_grad_()
-
-
-def at_zero_outputs(objective: Objective) -> Objective:
-    """Copy an objective with the loss evaluated at outputs of zero, its derivatives included.
-
-    Its slopes and curvatures have the size of the original's before the loss saturates. Where a
-    confident softmax computes p - p^2 near p = 1, the result is tiny, and its rounding error is
-    eps times this size, not eps times the result.
-    """
-    neutral = copy.copy(objective)
-    neutral.batches = [replace(batch, value=None) for batch in objective.batches]
-    neutral.loss_fn = lambda outputs, targets: objective.loss_fn(
-        outputs - outputs.detach(), targets
-    )
-    return neutral
+    return outputs.detach().clone().requires_grad_()
 
 
 def output_slopes(objective: Objective, batch: Batch) -> Tensor:
@@ -65,10 +49,7 @@ def output_slopes(objective: Objective, batch: Batch) -> Tensor:
     Tensor, shape (n, C)
         Weighted by the batch's share of L.
     """
-    outputs = detached_outputs(objective, batch)
-    loss = batch.share * objective.loss_fn(outputs, batch.targets)
-    (slopes,) = torch.autograd.grad(loss, outputs)
-    return slopes
+    return _slopes(objective, batch, detached_outputs(objective, batch)).detach()
 
 
 def output_curvatures(objective: Objective, batch: Batch) -> Tensor:
@@ -90,50 +71,54 @@ def output_curvatures(objective: Objective, batch: Batch) -> Tensor:
         If the result does not fit into memory.
     """
     outputs = detached_outputs(objective, batch)
-    loss = batch.share * objective.loss_fn(outputs, batch.targets)
-    (slopes,) = torch.autograd.grad(loss, outputs, create_graph=True)
+    slopes = _slopes(objective, batch, outputs)
     num_samples, num_outputs = outputs.shape
     require(
         num_samples * num_outputs**2 * outputs.element_size(),
         f"the curvature of the loss in {num_outputs:,} outputs of {num_samples:,} samples",
         "use hesspipe.GGNOperator or smaller batches",
     )
-    curvatures = outputs.new_zeros(num_samples, num_outputs, num_outputs)
-    if not slopes.requires_grad:  # a loss linear in the outputs
-        return curvatures
-    _check_separable(outputs, slopes)
-    for output in range(num_outputs):
-        (curvatures[:, output],) = torch.autograd.grad(
-            slopes[:, output].sum(), outputs, retain_graph=True
-        )
-    return curvatures
+    if slopes.requires_grad:
+        _check_separable(outputs, slopes)
+    return _rows(slopes, outputs)
 
 
 def curvature_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor]:
     """Split S_n into factors: S_n = T_n diag(signs_n) T_n^T.
 
     From S_n = V diag(s) V^T, T_n = V sqrt(|s|). Signs are needed because the loss need not be
-    convex in the outputs.
+    convex in the outputs. An eigenvalue within the rounding error of its own S_n has none: the
+    rounding is measured, because that of a confident softmax is much larger than eps |S_n|, and
+    samples differ.
 
     Returns
     -------
     factors : Tensor, shape (n, C, C)
         T_n, one factor per column.
     signs : Tensor, shape (n, C)
-        1, -1, or 0 where a factor is only the rounding error of a zero.
+        1, -1, or 0 where a factor may be only the rounding error of a zero.
+
+    Raises
+    ------
+    NotASumOverSamplesError
+        If the loss or the model couples samples.
+    ValueError
+        If S_n is not finite, or not continuous at the outputs.
     """
     if objective.coupling is not None:
-        raise ValueError(
-            "model must treat samples independently for G, got one that couples them; "
-            "use running statistics in batch normalization"
+        raise NotASumOverSamplesError(
+            f"samples must be independent for factors of G, but {objective.coupling}; use "
+            "method='columns'"
         )
-    values, vectors = torch.linalg.eigh(output_curvatures(objective, batch))
-    size = values.abs().max()
-    neutral = output_curvatures(at_zero_outputs(objective), batch).abs().max()
-    if neutral > size:  # false also where the loss is not defined at zero
-        size = neutral
-    # Rounding errors have this size where the curvature is zero.
-    floor = values.shape[-1] * torch.finfo(values.dtype).eps * size
+    curvatures = output_curvatures(objective, batch)
+    if not torch.isfinite(curvatures).all():
+        number = int((~torch.isfinite(curvatures)).flatten(1).any(1).nonzero()[0])
+        raise ValueError(
+            "the second derivative of loss_fn must be finite, got nan or inf for sample "
+            f"{number} of a batch; check its outputs and targets"
+        )
+    values, vectors = torch.linalg.eigh(curvatures)
+    floor = _curvature_rounding(objective, batch, curvatures).unsqueeze(1)  # (n, 1)
     signs = (values > floor).to(values) - (values < -floor).to(values)
     return vectors * values.abs().sqrt().unsqueeze(-2), signs
 
@@ -150,6 +135,45 @@ def add_weight_decay(objective: Objective, matrix: Matrix, values: Tensor) -> Te
     return values
 
 
+def _slopes(objective: Objective, batch: Batch, outputs: Tensor) -> Tensor:
+    """Differentiate the batch's share of L at given outputs: (n, C), with a graph."""
+    loss = objective.loss_fn(outputs, batch.targets)
+    objective.require_unchanged(batch, loss)
+    slopes: Tensor = torch.autograd.grad(
+        batch.share * loss, outputs, create_graph=True, materialize_grads=True
+    )[0]
+    return slopes
+
+
+def _rows(slopes: Tensor, outputs: Tensor) -> Tensor:
+    """Differentiate the slopes of all samples at once, one output after the other: (n, C, C)."""
+    curvatures = outputs.new_zeros(*outputs.shape, outputs.shape[1])
+    if slopes.requires_grad:  # not for a loss linear in the outputs
+        for output in range(outputs.shape[1]):
+            (curvatures[:, output],) = torch.autograd.grad(
+                slopes[:, output].sum(), outputs, retain_graph=True, materialize_grads=True
+            )
+    return curvatures
+
+
+def _curvature_rounding(objective: Objective, batch: Batch, curvatures: Tensor) -> Tensor:
+    """Bound the rounding error of the eigenvalues of each S_n: (n,)."""
+    outputs = detached_outputs(objective, batch)
+
+    def size(change: Tensor) -> Tensor:
+        norms: Tensor = torch.linalg.vector_norm(change, dim=(1, 2))
+        return norms
+
+    measured = measured_rounding(
+        lambda: _rows(_slopes(objective, batch, outputs), outputs),
+        curvatures,
+        size,
+        "the second derivative of loss_fn in the outputs",
+    )
+    # The backward error of the eigensolver.
+    return measured + curvatures.shape[1] * torch.finfo(outputs.dtype).eps * size(curvatures)
+
+
 def _check_separable(outputs: Tensor, slopes: Tensor) -> None:
     """Move the outputs for a random half of the samples: slopes of the others must not change.
 
@@ -160,10 +184,13 @@ def _check_separable(outputs: Tensor, slopes: Tensor) -> None:
     is_moved = torch.randperm(len(outputs), generator=generator) % 2 == 0
     direction[~is_moved] = 0
     (change,) = torch.autograd.grad(slopes, outputs, grad_outputs=direction, retain_graph=True)
-    leak = change[~is_moved].norm()
-    if leak > 100 * torch.finfo(outputs.dtype).eps * change.norm():
+    if is_moved.all():
+        return
+    # No norms: their squares underflow for small losses.
+    leak, size = change[~is_moved].abs().max(), change.abs().max()
+    if leak > 100 * torch.finfo(outputs.dtype).eps * size:
         raise NotASumOverSamplesError(
             "loss_fn must be a sum or mean over samples, got one whose curvature couples them "
-            f"(one sample's slope changes with another's outputs by {leak / change.norm():.1e} "
-            "of the whole change)"
+            f"(one sample's slope changes with another's outputs by {leak / size:.1e} of "
+            "the largest change)"
         )

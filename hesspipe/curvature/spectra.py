@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from hesspipe.curvature.dense import eigenvalue_rounding, exact_matrix
+from hesspipe.curvature.dense import exact_matrix
+from hesspipe.curvature.error_bounds import product_error
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.factored import factored_spectrum, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
@@ -197,7 +198,7 @@ def _product_error(operator: Any) -> float:
         operator = operator.operator
     if not isinstance(operator, CurvatureOperator):
         return 0.0
-    return eigenvalue_rounding(operator.objective, operator.matrix)
+    return product_error(operator.objective, operator.matrix)
 
 
 def _factors(
