@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from hesspipe.curvature.dense import exact_matrix
-from hesspipe.curvature.error_bounds import product_error
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
+from hesspipe.curvature.error_bounds import product_error
 from hesspipe.curvature.factored import factored_spectrum, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
 from hesspipe.curvature.layers import Layer, find_layers
