@@ -23,5 +23,5 @@ pairs = hesspipe.eigenpairs(objective, num_largest=5, tolerance=1e-4, progress=T
 print(f"{objective.num_parameters:,} parameters")
 for eigenvalue, residual in zip(pairs.eigenvalues, pairs.residual_norms, strict=True):
     print(f"eigenvalue {eigenvalue:9.4f}, true residual {residual:.0e}")
-share, error = density.count(low=float(pairs.eigenvalues[-1]) / 100)
-print(f"above 1 % of the largest: {share:,.0f} +- {error:,.0f} eigenvalues")
+above = density.count(low=float(pairs.eigenvalues[-1]) / 100)
+print(f"above 1 % of the largest: {above.low:,} to {above.high:,} eigenvalues")

@@ -89,15 +89,28 @@ def smooth(densities: Sequence[Result], relative_width: float, num_points: int) 
 
 
 def density_of(result: Result) -> Density:
-    """Build a density from its stored table; num_products counts the nodes."""
+    """Build a density from its stored table; num_products counts the nodes.
+
+    The scalar products between the probes are not stored, so that no count of it is exact.
+    """
     table, provenance = result.table, result.provenance
     num_probes = table["probe"].nunique()
     ordered = table.sort_values(["probe", "node"], kind="stable")
-    nodes, weights = (
+    nodes, weights, couplings = (
         torch.from_numpy(ordered[name].to_numpy(dtype="float64", copy=True)).reshape(num_probes, -1)
-        for name in ("node", "weight")
+        for name in ("node", "weight", "coupling")
     )
-    return Density(nodes, weights, provenance["num_parameters"], provenance["matrix"], len(table))
+    return Density(
+        nodes=nodes,
+        weights=weights,
+        couplings=couplings,
+        squared_lengths=torch.tensor(provenance["squared_lengths"], dtype=torch.float64),
+        overlaps=torch.zeros_like(nodes[1:]),
+        dim=provenance["num_parameters"],
+        matrix=provenance["matrix"],
+        num_products=len(table),
+        eps=provenance["eps"],
+    )
 
 
 def _curve(result: Result, grid: torch.Tensor, width: float) -> pd.DataFrame:

@@ -57,8 +57,8 @@ def estimate_density(
     Returns
     -------
     Result
-        Of kind "density": probe, node, weight. The provenance has the training's, the step, the
-        matrix and how it was computed; num_parameters is the size of the block.
+        Of kind "density": probe, node, weight, coupling. The provenance has the training's, the
+        step, the matrix and how it was computed; num_parameters is the size of the block.
 
     Raises
     ------
@@ -88,6 +88,8 @@ def estimate_density(
         "patterns": None if patterns is None else list(patterns),
         "num_parameters": size,
         "density": dict(density),
+        "squared_lengths": found.squared_lengths.tolist(),
+        "eps": found.eps,
     }
     return Result("density", _density_table(found), provenance)
 
@@ -159,6 +161,7 @@ def _density_table(found: Density) -> pd.DataFrame:
             "probe": torch.arange(num_probes).repeat_interleave(num_nodes).numpy(),
             "node": found.nodes.flatten().numpy(),
             "weight": found.weights.flatten().numpy(),
+            "coupling": found.couplings.flatten().numpy(),
         }
     )
 

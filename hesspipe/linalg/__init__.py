@@ -6,7 +6,7 @@ Nothing here knows of networks or objectives: an operator is any object with `sh
 
 Eigenvalues
     eigenpairs         Extreme eigenpairs with multiplicities: `eigenpairs`
-    density            Spectral density with standard errors: `density`, `Density`
+    density            Spectral density, with intervals for counts: `density`, `Density`
     trace              Trace and Frobenius norm with standard errors: `estimate_norms`
     inertia            Counts of signs by L D L^T, an independent check: `count_signs`
     spectrum           All eigenvalues of a dense matrix, and their signs: `matrix_spectrum`
@@ -15,6 +15,10 @@ Building blocks
     operator           Operators as products with a vector: `symmetric_product`, `random_unit`
     orthogonalization  Gram-Schmidt, repeated until nothing is left: `orthogonalize`
     lanczos            Tridiagonalization with full reorthogonalization: `tridiagonalize`
+
+Parts of the density
+    radau              Bounds on the distribution function of a quadrature: `Rules`
+    counts             Numbers of eigenvalues as intervals that hold: `Count`
 
 Parts of the eigenpair search
     krylov             The basis: extended, restarted, deflated

@@ -3,7 +3,7 @@
 A random start vector has, on average, the same share of each eigenvector. The eigenvalues of its
 Lanczos matrix, weighted by the squares of the first entries of their eigenvectors, are a Gauss
 quadrature of the density with these shares: nodes and weights. Several probes give an average and
-a standard error.
+a standard error, and bounds on the numbers of eigenvalues (`hesspipe.linalg.counts`).
 
 References
 ----------
@@ -15,20 +15,45 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from hesspipe.hardware import require
-from hesspipe.linalg.lanczos import tridiagonalize
-from hesspipe.linalg.operator import SymmetricProduct, random_unit, symmetric_product
+from hesspipe.linalg.counts import Count, Floats, Sample
+from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
+from hesspipe.linalg.operator import random_normal, symmetric_product
+from hesspipe.linalg.radau import Rules
 from hesspipe.seeding import generator
+from hesspipe.tolerances import NUM_ROUNDINGS
 
 # Defaults for a quick look; Ghorbani, Krishnan, Xiao (2019) took 10 probes of 90 steps.
 NUM_PROBES = 3
 NUM_STEPS = 80
+# Default: one interval of a thousand fails, so that a table of a hundred rarely has one that does.
+CONFIDENCE = 0.999
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Shares of the eigenvalues up to some points, as intervals.
+
+    Attributes
+    ----------
+    low, high : Tensor, shape (n,)
+        Each interval holds the share with the stated confidence.
+    estimate : Tensor, shape (n,)
+    confidence : float
+    """
+
+    low: Tensor
+    high: Tensor
+    estimate: Tensor
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -36,7 +61,7 @@ class Density:
     """A spectral density as quadrature nodes and weights, one row per probe.
 
     Densities, counts and moments are computed from them, so that a width or a threshold can be
-    chosen later.
+    chosen later. Counts come as intervals.
 
     Attributes
     ----------
@@ -45,6 +70,13 @@ class Density:
     weights : Tensor, shape (probes, steps)
         Shares of the P eigenvalues; each row sums to 1. If the Krylov space of a probe is smaller
         than num_steps, its row is padded with weights of 0.
+    couplings : Tensor, shape (probes, steps)
+        See `hesspipe.linalg.radau.Rules`; their absolute values are the residual norms of the
+        Ritz vectors.
+    squared_lengths : Tensor, shape (probes,)
+        Of the Gaussian vectors whose directions the start vectors are.
+    overlaps : Tensor, shape (probes - 1, steps)
+        Scalar products of the other start vectors with the Ritz vectors of the last probe.
     dim : int
         P.
     matrix : str
@@ -56,6 +88,9 @@ class Density:
 
     nodes: Tensor
     weights: Tensor
+    couplings: Tensor
+    squared_lengths: Tensor
+    overlaps: Tensor
     dim: int
     matrix: str
     num_products: int
@@ -74,29 +109,134 @@ class Density:
         Returns
         -------
         mean, standard_error : Tensor, shape (n,)
-            Over the probes. Per unit of the eigenvalues; the mean integrates to 1.
+            Over the probes. Per unit of the eigenvalues; the mean integrates to 1. The standard
+            error is that of the mean of a few probes, nan for one. It says nothing of the
+            quadrature, which is exact for Gaussians wider than the distances of the nodes;
+            `distribution` has bounds for both.
         """
         if not 0 < width < math.inf:
             raise ValueError(f"width must be positive and finite, got {width}")
-        if grid.ndim != 1:
-            raise ValueError(f"grid must be a vector, got shape {tuple(grid.shape)}")
-        points = grid.detach().cpu().to(torch.float64)
+        points = _vector("grid", grid)
         rows = []
         for nodes, weights in zip(self.nodes, self.weights, strict=True):
             distances = (points.unsqueeze(1) - nodes) / width
             rows.append(torch.exp(-0.5 * distances.square()) @ weights)
         return _summarize(torch.stack(rows) / (width * math.sqrt(2 * math.pi)))
 
-    def count(self, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
-        """Estimate how many eigenvalues lie in (low, high].
+    def count(
+        self,
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        confidence: float = CONFIDENCE,
+    ) -> Count:
+        """Count the eigenvalues in (low, high], between bounds.
 
-        The quadrature counts nodes: an isolated eigenvalue is a node by itself once Lanczos has
-        found it, but a threshold inside the bulk is only resolved to the distance of the nodes.
+        Where both thresholds lie in gaps between converged eigenvalues that no other probe
+        contradicts, the number is exact. Elsewhere the bounds hold two errors: the quadrature,
+        which resolves a bulk to the distance of its nodes only, and the randomness of the
+        probes; see `hesspipe.linalg.counts`.
 
         Parameters
         ----------
         low, high : float
             By default unbounded.
+        confidence : float
+            Probability that the interval holds, between 0 and 1.
+
+        Returns
+        -------
+        Count
+
+        Raises
+        ------
+        ValueError
+            If a threshold is within rounding of a node: on which side the eigenvalues lie is
+            then noise, as for zero eigenvalues at a threshold of 0.
+        """
+        if not low < high:
+            raise ValueError(f"low must be below high, got {low} and {high}")
+        points = np.array([low, high], dtype=np.float64)
+        self._require_apart(points)
+        risk = 1 - require_confidence(confidence)
+        finite = np.isfinite(points)
+        below, up_to = self.sample.numbers_up_to(points, 1 - risk / max(1, finite.sum()))
+        least, most = max(int(below[1] - up_to[0]), 0), int(up_to[1] - below[0])
+        if finite.all() and least < most:
+            # The share between the thresholds says more than the two shares below them.
+            below, up_to = self.sample.numbers_up_to(points, 1 - risk / 4)
+            direct = self.sample.numbers_between(low, high, risk / 2)
+            least = max(int(below[1] - up_to[0]), direct[0])
+            most = min(int(up_to[1] - below[0]), direct[1])
+        inside = (self.nodes > low) & (self.nodes <= high)
+        estimate = self.dim * float((self.weights * inside).sum(1).mean())
+        return Count(least, most, min(max(estimate, least), most), confidence)
+
+    def distribution(self, points: Tensor, *, confidence: float = CONFIDENCE) -> Distribution:
+        """Bound the distribution function: the share of eigenvalues up to each point.
+
+        Parameters
+        ----------
+        points : Tensor, shape (n,)
+        confidence : float
+            Probability that the interval at a point holds, for each point by itself.
+
+        Returns
+        -------
+        Distribution
+
+        Raises
+        ------
+        ValueError
+            As for `count`.
+        """
+        grid = _vector("points", points)
+        if grid.isnan().any():
+            raise ValueError("points must be numbers, got nan")
+        thresholds = grid.numpy()
+        self._require_apart(thresholds)
+        least, most = self.sample.numbers_up_to(thresholds, require_confidence(confidence))
+        low, high = (torch.from_numpy(number / self.dim) for number in (least, most))
+        is_below = self.nodes.unsqueeze(1) <= grid.unsqueeze(1)  # (probes, n, steps)
+        shares = (is_below.to(torch.float64) @ self.weights.unsqueeze(2)).squeeze(2).mean(0)
+        return Distribution(low, high, shares.clamp(low, high), confidence)
+
+    @cached_property
+    def sample(self) -> Sample:
+        """What the probes tell of the numbers of eigenvalues."""
+        return Sample(
+            Rules(self.nodes, self.weights, self.couplings),
+            self.squared_lengths.numpy(),
+            self.overlaps.numpy(),
+            self.dim,
+            self.resolution,
+        )
+
+    @property
+    def resolution(self) -> float:
+        """Distance by which rounding of the products may shift eigenvalues."""
+        return min(self.dim, NUM_ROUNDINGS) * self.eps * float(self.nodes.abs().max())
+
+    def _require_apart(self, thresholds: Floats) -> None:
+        nodes = self.nodes[self.weights > 0].sort().values.numpy()
+        for threshold in thresholds[np.isfinite(thresholds)]:
+            if (np.abs(nodes - threshold) <= self.resolution).any():
+                raise ValueError(
+                    f"thresholds must be apart from eigenvalues, got {threshold} with a node "
+                    f"within the rounding of {self.resolution:.1e}; use one farther away, or "
+                    "float64"
+                )
+
+    def moment(self, power: int) -> tuple[float, float]:
+        """Estimate tr(A^power).
+
+        The quadrature is exact for the start vector of each probe, so that the only error is
+        that of few probes.
+
+        Parameters
+        ----------
+        power : int
+            0 to 2 num_steps - 1; any, if the Krylov spaces of all probes are invariant.
 
         Returns
         -------
@@ -105,39 +245,24 @@ class Density:
 
         Raises
         ------
+        TypeError
+            If the power is not an integer: of negative eigenvalues there is no other power.
         ValueError
-            If a threshold is within rounding, P eps max |node|, of a node: on which side the
-            eigenvalues lie is then noise, as for zero eigenvalues at a threshold of 0.
+            If it is out of range.
         """
-        if not low < high:
-            raise ValueError(f"low must be below high, got {low} and {high}")
-        resolution = self.dim * self.eps * float(self.nodes.abs().max())
-        for threshold in (low, high):
-            if (((self.nodes - threshold).abs() <= resolution) & (self.weights > 0)).any():
-                raise ValueError(
-                    f"thresholds must be apart from eigenvalues, got {threshold} with a node "
-                    f"within the rounding of {resolution:.1e}; use one farther away, or float64"
-                )
-        is_inside = (self.nodes > low) & (self.nodes <= high)
-        mean, error = _summarize(self.dim * (self.weights * is_inside).sum(1))
-        return float(mean), float(error)
-
-    def moment(self, power: int) -> tuple[float, float]:
-        """Estimate tr(A^power), exact for each probe's vector up to a power of 2 steps - 1.
-
-        Parameters
-        ----------
-        power : int
-            At least 0.
-
-        Returns
-        -------
-        mean, standard_error : float
-            Over the probes.
-        """
+        if isinstance(power, bool) or not isinstance(power, (int, np.integer)):
+            raise TypeError(f"power must be an integer, got {power!r}")
         if power < 0:
             raise ValueError(f"power must be at least 0, got {power}")
-        mean, error = _summarize(self.dim * (self.weights * self.nodes**power).sum(1))
+        most = 2 * self.nodes.shape[1] - 1
+        if power > most and bool((self.couplings != 0).any()):
+            raise ValueError(
+                f"power must be at most 2 num_steps - 1 = {most}, up to which the quadrature is "
+                f"exact, got {power}; make more steps"
+            )
+        mean, error = _summarize(self.dim * (self.weights * self.nodes ** int(power)).sum(1))
+        if not math.isfinite(mean):
+            raise ValueError(f"power must be smaller for eigenvalues of this size, got {power}")
         return float(mean), float(error)
 
 
@@ -159,8 +284,8 @@ def density(
     operator : any object with `shape`, `dtype` and `@`
         See `hesspipe.linalg.operator.symmetric_product`.
     num_probes : int
-        Random vectors; at least 2 are needed for standard errors, which are nan for 1. Errors
-        decrease as 1 / sqrt(num_probes * P).
+        Random vectors; at least 2 are needed for standard errors, which are nan for 1, and 3
+        for exact counts. Errors decrease as 1 / sqrt(num_probes * P).
     num_steps : int
         Lanczos steps of each probe, at most P. The resolution is about the spectrum's spread
         divided by num_steps, and finer at its ends.
@@ -184,8 +309,7 @@ def density(
     --------
     >>> diagonal = torch.tensor([1.0] * 900 + [5.0] * 100, dtype=torch.float64)
     >>> found = density(torch.diag(diagonal), num_probes=10, num_steps=2)
-    >>> share, error = found.count(low=3.0)
-    >>> abs(share - 100) < 4 * error
+    >>> found.count(low=3.0).low <= 100 <= found.count(low=3.0).high
     True
     """
     if num_probes < 1:
@@ -199,27 +323,63 @@ def density(
             f"a Lanczos basis of {num_steps} vectors of length P = {product.dim:,}",
             "use fewer steps, or float32",
         )
-    nodes = torch.zeros(num_probes, num_steps, dtype=torch.float64)
-    weights = torch.zeros(num_probes, num_steps, dtype=torch.float64)
-    num_products = 0
+    rows, squared_lengths, num_products = [], [], 0
     for probe in range(num_probes):
         label = f"density, probe {probe + 1}/{num_probes}"
         steps = tqdm(range(num_steps), desc=label, disable=not progress, unit="step")
-        start = random_unit(product, generator(seed, f"density probe {probe}"))
-        found, shares = _quadrature(product, start, steps)
-        num_products += len(found)
-        nodes[probe] = found[-1]
-        nodes[probe, : len(found)] = found
-        weights[probe, : len(found)] = shares
-    eps = torch.finfo(product.dtype).eps
-    return Density(nodes, weights, product.dim, product.name, num_products, eps)
+        start = random_normal(product, _stream(seed, probe))
+        squared_lengths.append(float(start.double().square().sum()))
+        found = tridiagonalize(product, start / start.norm(), num_steps, steps=steps)
+        row, vectors = _quadrature(found, num_steps)
+        rows.append(row)
+        num_products += len(vectors)
+        if probe < num_probes - 1:
+            del found  # its basis, before the next one is allocated
+    overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
+    for probe in range(num_probes - 1):
+        start = random_normal(product, _stream(seed, probe))
+        components = found.basis @ (start / start.norm())  # (k,)
+        overlaps[probe, : len(vectors)] = components.double().cpu() @ vectors
+    nodes, weights, couplings = torch.stack(rows).unbind(1)
+    return Density(
+        nodes=nodes,
+        weights=weights,
+        couplings=couplings,
+        squared_lengths=torch.tensor(squared_lengths, dtype=torch.float64),
+        overlaps=overlaps,
+        dim=product.dim,
+        matrix=product.name,
+        num_products=num_products,
+        eps=torch.finfo(product.dtype).eps,
+    )
 
 
-def _quadrature(product: SymmetricProduct, start: Tensor, steps: Any) -> tuple[Tensor, Tensor]:
-    """Compute nodes and weights (k,) from one start vector."""
-    tridiagonal = tridiagonalize(product, start, len(steps), steps=steps).matrix
-    nodes, vectors = torch.linalg.eigh(tridiagonal.double().cpu())
-    return nodes, vectors[0].square()
+def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Compute nodes, weights and couplings (3, num_steps), and the eigenvectors (k, k) of T."""
+    nodes, vectors = torch.linalg.eigh(found.matrix.double().cpu())
+    vectors *= torch.where(vectors[0] < 0, -1.0, 1.0)
+    size, row = len(nodes), torch.zeros(3, num_steps, dtype=torch.float64)
+    row[0, :size], row[0, size:] = nodes, nodes[-1]
+    row[1, :size] = vectors[0].square()
+    row[2, :size] = found.residual_norm * vectors[-1]
+    return row, vectors
+
+
+def require_confidence(confidence: float) -> float:
+    """Return the argument if it is a probability below 1."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    return confidence
+
+
+def _stream(seed: int, probe: int) -> torch.Generator:
+    return generator(seed, f"density probe {probe}")
+
+
+def _vector(name: str, values: Tensor) -> Tensor:
+    if values.ndim != 1:
+        raise ValueError(f"{name} must be a vector, got shape {tuple(values.shape)}")
+    return values.detach().cpu().to(torch.float64)
 
 
 def _summarize(rows: Tensor) -> tuple[Tensor, Tensor]:

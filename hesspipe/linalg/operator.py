@@ -101,12 +101,17 @@ def _check_symmetric(product: SymmetricProduct) -> None:
         )
 
 
+def random_normal(product: SymmetricProduct, generator: torch.Generator) -> Tensor:
+    """Draw a vector of standard normal numbers (dim,): its direction is uniform."""
+    vector = torch.randn(product.dim, generator=generator, dtype=torch.float64)
+    return vector.to(product.device, product.dtype)
+
+
 def random_unit(
     product: SymmetricProduct, generator: torch.Generator, basis: Tensor | None = None
 ) -> Tensor:
     """Draw a random unit vector (dim,), orthogonal to the rows of a basis."""
-    vector = torch.randn(product.dim, generator=generator, dtype=torch.float64)
-    unit: Tensor = vector.to(product.device, product.dtype)
+    unit = random_normal(product, generator)
     unit /= unit.norm()
     if basis is None or len(basis) == 0:
         return unit

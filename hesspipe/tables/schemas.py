@@ -66,6 +66,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("probe", pa.int64(), "0 = first"),
             _field("node", pa.float64(), "of the loss, per squared unit of the parameters"),
             _field("weight", pa.float64(), "share of the spectrum; of a probe they add up to 1"),
+            _field("coupling", pa.float64(), "as the node; its size is a residual norm"),
         ]
     ),
     "outliers": pa.schema(
@@ -218,7 +219,7 @@ REQUIRED_PROVENANCE: dict[str, tuple[str, ...]] = {
     "line": ("experiment", "seed", "first", "second"),
     "spectrum": ("matrix", "num_parameters", "num_negative", "num_zero"),
     "eigenpairs": _NETWORK,
-    "density": (*_NETWORK, "group"),
+    "density": (*_NETWORK, "group", "squared_lengths", "eps"),
     "outliers": ("experiment", "seed", "num_classes"),
     "decomposition": ("experiment", "seed", "num_classes"),
     "directions": (*_NETWORK, "num_classes", "ranks"),

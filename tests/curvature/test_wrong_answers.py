@@ -222,8 +222,8 @@ def test_counts_at_a_threshold_within_rounding_are_refused(dtype: torch.dtype) -
     found = hesspipe.density(objective, num_probes=3, num_steps=3)
     with pytest.raises(ValueError, match=r"thresholds must be apart from eigenvalues, got 0.0"):
         found.count(low=0.0)
-    mean, standard_error = found.count(low=1e-3)
-    assert abs(mean - 3) <= 4 * standard_error + 1e-3
+    count = found.count(low=1e-3)
+    assert 0 < count.low <= 3 <= count.high
 
 
 class Attention(nn.Module):

@@ -21,10 +21,11 @@ def density(nodes: Any, weights: Any, num_parameters: int = 50, **labels: Any) -
     rows = pd.DataFrame(
         {
             "probe": np.repeat(np.arange(len(nodes)), nodes.shape[1]),
-            "node": nodes.ravel(), "weight": weights.ravel(),
+            "node": nodes.ravel(), "weight": weights.ravel(), "coupling": 0.1 * weights.ravel(),
         }
     )  # fmt: skip
-    return Result("density", rows, ABOUT | {"num_parameters": num_parameters} | labels)
+    about = ABOUT | {"num_parameters": num_parameters, "eps": 2.0**-52}
+    return Result("density", rows, about | {"squared_lengths": [50.0] * len(nodes)} | labels)
 
 
 NODES = [[0.0, 1.0, 4.0], [-1.0, 1.5, 3.0], [0.5, 1.0, 2.0]]

@@ -54,25 +54,40 @@ def test_moments_are_those_of_the_start_vectors(power: int) -> None:
     assert abs(error - abs(expected[0] - expected[1]) / 2) <= 100 * EPS * 200 * 20.0**power
 
 
-def test_counts_are_within_their_standard_errors() -> None:
+def test_moment_refuses_powers_without_an_exact_quadrature() -> None:
+    found = density(matrix_with(VALUES), num_probes=2, num_steps=5)
+    for power in (0.5, 2.0, "2", True, None):
+        with pytest.raises(TypeError, match="power must be an integer, got"):
+            found.moment(power)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"at most 2 num_steps - 1 = 9, .* got 10; make more"):
+        found.moment(10)
+    whole = density(torch.diag(torch.tensor([1.0, 2.0]).double()), num_steps=2)
+    assert whole.moment(5)[0] == pytest.approx(33, abs=40)
+    with pytest.raises(ValueError, match="power must be smaller for eigenvalues of this size"):
+        whole.moment(5000)
+
+
+def test_counts_are_within_their_intervals() -> None:
     matrix = matrix_with(VALUES)
     found = density(matrix, num_probes=40, num_steps=40)
     for low, high, expected in (
         (3.0, math.inf, 20), (-math.inf, 3.0, 180), (-5.0, 3.0, 180), (3.0, 12.5, 10),
     ):  # fmt: skip
-        mean, error = found.count(low, high)
-        assert 0 < error < 0.1 * expected
-        assert abs(mean - expected) <= 4 * error
-    assert found.count() == pytest.approx((200.0, 0.0), abs=1e-10)
+        count = found.count(low, high)
+        assert count.high - count.low < 0.1 * expected
+        assert count.low <= expected <= count.high
+        assert count.low <= count.estimate <= count.high
+    everything = found.count()
+    assert (everything.low, everything.high) == (200, 200)
 
 
 def test_standard_errors_are_the_spread_of_the_means() -> None:
     """Over repetitions, errors divided by standard errors have variance 1."""
-    matrix = matrix_with(VALUES)
+    matrix, exact = matrix_with(VALUES), float(VALUES.sum())
     scores = []
     for seed in range(60):
-        mean, error = density(matrix, num_probes=10, num_steps=25, seed=seed).count(3.0)
-        scores.append((mean - 20) / error)
+        mean, error = density(matrix, num_probes=10, num_steps=25, seed=seed).moment(1)
+        scores.append((mean - exact) / error)
     squares = torch.tensor(scores).square()
     # Student's t with 9 degrees of freedom: variance 9/7.
     assert abs(squares.mean() - 9 / 7) <= 4 * squares.std() / math.sqrt(60)
@@ -100,7 +115,7 @@ def test_more_probes_only_add_rows() -> None:
 
 def test_one_probe_has_no_standard_error() -> None:
     found = density(torch.eye(3), num_probes=1, num_steps=1)
-    assert math.isnan(found.count(0.0)[1])
+    assert math.isnan(found.moment(1)[1])
     assert found.evaluate(torch.zeros(2), 1.0)[1].isnan().all()
 
 

@@ -19,6 +19,7 @@ RUN = {
 ABOUT = RUN | {
     "num_samples": 9, "group": "network", "name": "slow", "entry": {}, "strengths": [4.0],
     "ranks": {"own": 3}, "first": {}, "second": {}, "upper_edge": 2.0,
+    "squared_lengths": [3.0, 2.5], "eps": 2.0**-52,
 }  # fmt: skip
 SPECTRUM = pd.DataFrame({"rank": [0, 1, 2], "eigenvalue": [-1e-3, 1 / 3, 2.0]})
 OUTLIERS = pd.DataFrame(
@@ -48,7 +49,8 @@ EIGENPAIRS = pd.DataFrame(
         "residual_norm": [1e-9, 2e-9, 3e-9],
     }
 )
-DENSITY = pd.DataFrame({"probe": [0, 0, 1], "node": [-0.5, 1 / 3, 2.0], "weight": [0.75, 0.25, 1]})
+DENSITY = pd.DataFrame({"probe": [0, 0, 1], "node": [-0.5, 1 / 3, 2.0], "weight": [0.75, 0.25, 1],
+                        "coupling": [0.1, -0.2, 0.0]})  # fmt: skip
 BY_HAND = {"spectrum": SPECTRUM, "outliers": OUTLIERS, "history": HISTORY, "eigenpairs": EIGENPAIRS,
            "density": DENSITY}  # fmt: skip
 COLUMNS = {
