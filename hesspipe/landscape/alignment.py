@@ -8,7 +8,9 @@ apart in parameter space and with a barrier between them that is an artifact of 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +18,20 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from hesspipe.tolerances import NUM_ROUNDINGS, rounding
+
 Order = npt.NDArray[np.int64]
-# Modules allowed between layers of weights: they treat all units of a layer alike.
+_Weighted = nn.Linear | nn.Conv2d
+# Modules allowed between layers of weights: they treat all units of a layer alike. What follows the
+# last layer of weights may be anything.
 _UNIT_WISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus,
     nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity, nn.Dropout,
 )  # fmt: skip
+# Inputs drawn for the comparison of a network with its permuted copy, and the largest side of an
+# image that is tried where the layers do not say it.
+_NUM_INPUTS = 16
+_LARGEST_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -91,22 +101,63 @@ def match_units(reference: nn.Sequential, other: nn.Sequential) -> list[Order]:
     return orders
 
 
-def permute_units(model: nn.Sequential, orders: list[Order]) -> nn.Sequential:
+def permute_units(
+    model: nn.Sequential, orders: Sequence[npt.ArrayLike], inputs: Tensor | None = None
+) -> nn.Sequential:
     """Copy a network with its hidden units in another order, which computes the same function.
+
+    That it does is shown: the outputs of both are compared in float64, in evaluation mode.
 
     Parameters
     ----------
     model : nn.Sequential
-        Not changed.
-    orders : list of array, shape (units,), int64
+        As in `match_units`. Not changed.
+    orders : sequence of array_like, shape (units,), integers
         For each layer of weights but the last: the unit at each position.
+    inputs : Tensor, shape (n, ...), optional
+        Compared on these, and on random ones of their shape; needed where the layers do not say
+        the shape.
+
+    Raises
+    ------
+    ValueError
+        If an order is not a permutation of the units, the network is not of this kind, or the
+        copy computes another function; with the name of the layer.
     """
+    modules = _weighted(model)
+    names, last = list(modules), len(next(reversed(modules.values())).weight)
+    if len(orders) != len(modules) - 1:
+        raise ValueError(
+            f"orders must be {len(modules) - 1}, one for each layer of weights but the last, got "
+            f"{len(orders)}"
+        )
+    checked = [
+        _checked(order, name, len(modules[name].weight))
+        for order, name in zip(orders, names, strict=False)
+    ]
+    permuted = _permuted(model, [*checked, np.arange(last)])
+    data = _inputs(model, modules, inputs)
+    if not _is_same_function(model, permuted, data):
+        _refuse_layer(model, checked, data)
+    return permuted
+
+
+def align_units(
+    reference: nn.Sequential, other: nn.Sequential, inputs: Tensor | None = None
+) -> nn.Sequential:
+    """Copy a network with its hidden units in the order found by `match_units`.
+
+    `inputs` and errors are those of `permute_units`.
+    """
+    return permute_units(other, match_units(reference, other), inputs)
+
+
+def _permuted(model: nn.Sequential, orders: list[Order]) -> nn.Sequential:
+    """Copy a network and reorder the units of each layer of weights."""
     permuted = copy.deepcopy(model)
     before: Tensor | None = None
-    modules = _weighted(permuted)
-    last = torch.arange(len(modules[-1].weight)).numpy()
     with torch.no_grad():
-        for module, order in zip(modules, [*orders, last], strict=True):
+        for module, order in zip(_weighted(permuted).values(), orders, strict=True):
             weight, index = module.weight, torch.from_numpy(order).to(module.weight.device)
             units = weight.shape[1] if before is None else len(before)
             columns = weight.reshape(len(weight), units, -1)
@@ -118,33 +169,135 @@ def permute_units(model: nn.Sequential, orders: list[Order]) -> nn.Sequential:
     return permuted
 
 
-def align_units(reference: nn.Sequential, other: nn.Sequential) -> nn.Sequential:
-    """Copy a network with its hidden units in the order found by `match_units`."""
-    return permute_units(other, match_units(reference, other))
+def _checked(order: npt.ArrayLike, name: str, num_units: int) -> Order:
+    found = np.asarray(order)
+    if found.dtype.kind not in "iu" or found.shape != (num_units,):
+        raise ValueError(
+            f"the order of layer {name} must be {num_units} integers, got {found.dtype} of shape "
+            f"{found.shape}"
+        )
+    if not np.array_equal(np.sort(found), np.arange(num_units)):
+        raise ValueError(
+            f"the order of layer {name} must hold each of 0 to {num_units - 1} once, got "
+            f"{found.tolist()}"
+        )
+    return np.ascontiguousarray(found, dtype=np.int64)
 
 
-def _weighted(model: nn.Sequential) -> list[nn.Linear | nn.Conv2d]:
-    found: list[nn.Linear | nn.Conv2d] = []
-    for name, module in model.named_children():
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
-            found.append(module)
-        elif not isinstance(module, _UNIT_WISE):
-            raise ValueError(
-                "a network to align must be a Sequential of Linear and Conv2d layers and modules "
-                f"that treat their units alike, got {module} at {name}; permute its units yourself"
-            )
+def _inputs(
+    model: nn.Sequential, modules: dict[str, _Weighted], inputs: Tensor | None
+) -> list[Tensor]:
+    """Collect inputs for the comparison: random ones, and those that were given."""
+    random = torch.Generator().manual_seed(0)
+    if inputs is not None:
+        given = inputs[: 4 * _NUM_INPUTS].detach().cpu().double()
+        spread = given.std().nan_to_num(0.0) + given.abs().mean()
+        drawn = torch.randn(given.shape, generator=random, dtype=torch.float64)
+        return [given, given + spread * drawn]
+    first = next(iter(modules.values()))
+    shapes: list[tuple[int, ...]] = [(first.weight.shape[1],)]
+    if isinstance(first, nn.Conv2d):
+        channels = first.weight.shape[1]
+        shapes = [(channels, side, side) for side in range(1, _LARGEST_SIDE + 1)]
+    on_meta = copy.deepcopy(model).to("meta").eval()
+    for shape in shapes:
+        try:
+            with torch.no_grad():
+                on_meta(torch.empty(1, *shape, dtype=first.weight.dtype, device="meta"))
+        except (RuntimeError, ValueError):
+            continue
+        drawn = torch.randn(_NUM_INPUTS, *shape, generator=random, dtype=torch.float64)
+        return [drawn, 10 * drawn]
+    raise ValueError("the shape of the inputs must be known; pass some inputs of the network")
+
+
+def _is_same_function(model: nn.Sequential, other: nn.Sequential, data: list[Tensor]) -> bool:
+    """Compare outputs up to rounding, as measured by relative changes of the weights."""
+    one, two = (copy.deepcopy(network).cpu().double().eval() for network in (model, other))
+    moved = copy.deepcopy(one)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in moved.parameters():
+            noise = torch.rand(weight.shape, generator=random, dtype=torch.float64) * 2 - 1
+            weight.mul_(1 + NUM_ROUNDINGS * torch.finfo(torch.float64).eps * noise)
+        for inputs in data:
+            expected, found, near = (network(inputs.clone()) for network in (one, two, moved))
+            size = rounding(expected.norm(), torch.float64) + 4 * (near - expected).norm()
+            if not (found - expected).norm() <= size:
+                return False
+    return True
+
+
+def _refuse_layer(model: nn.Sequential, orders: list[Order], data: list[Tensor]) -> NoReturn:
+    """Say which layer's units cannot be reordered."""
+    sizes = [len(module.weight) for module in _weighted(model).values()]
+    guilty = []
+    for number, (name, order) in enumerate(zip(_weighted(model), orders, strict=False)):
+        others = [np.arange(size) for size in sizes]
+        others[number] = order
+        if not _is_same_function(model, _permuted(model, others), data):
+            guilty.append(name)
+    raise ValueError(
+        "a network to align must compute the same function with its units in another order, got "
+        f"another function from the units of layer {', '.join(guilty) or 'any'}; permute its units "
+        "yourself"
+    )
+
+
+def _weighted(model: nn.Sequential) -> dict[str, _Weighted]:
+    """Collect the layers of weights by name; refuse all other modules before the last of them."""
+    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
+        raise ValueError(
+            f"a network to align must be a Sequential, got {type(model).__name__}; permute its "
+            "units yourself"
+        )
+    children = model._modules  # with modules that are used twice
+    found = {name: child for name, child in children.items() if _is_weighted(child)}
     if not found:
         raise ValueError("a network to align must have a Linear or Conv2d layer, got none")
+    names = list(children)
+    last = list(found)[-1]
+    for name in names[: names.index(last)]:
+        if name not in found and not isinstance(children[name], _UNIT_WISE):
+            raise ValueError(
+                "a network to align must be a Sequential of Linear and Conv2d layers and modules "
+                f"that treat their units alike, got {children[name]} at {name}; permute its units "
+                "yourself"
+            )
+    _refuse_shared(children)
     return found
+
+
+def _is_weighted(module: nn.Module | None) -> TypeGuard[_Weighted]:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def _refuse_shared(children: Mapping[str, nn.Module | None]) -> None:
+    """Refuse weights that two layers share: an order of the one's units is one of the other's."""
+    seen: dict[int, str] = {}
+    for name, child in children.items():
+        for parameter in () if child is None else child.parameters():
+            if seen.setdefault(id(parameter), name) != name:
+                raise ValueError(
+                    "a network to align must have weights of its own in each layer, got one "
+                    f"parameter in {seen[id(parameter)]} and {name}; permute its units yourself"
+                )
 
 
 def _layers(model: nn.Sequential) -> list[_Layer]:
     layers: list[_Layer] = []
-    for module in _weighted(model):
+    for name, module in _weighted(model).items():
         weight = module.weight.detach().double().cpu()
         # After Flatten, each channel is a run of consecutive inputs, one per pixel.
         units = layers[-1].weight.shape[0] if layers else weight.shape[1]
         bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach().cpu()
+        if weight.shape[1] % units:
+            raise ValueError(
+                f"layer {name} must have a whole number of inputs for each of the {units} units "
+                f"before it, got {weight.shape[1]}"
+            )
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            raise ValueError(f"weights must be finite, got nan or inf in layer {name}")
         layers.append(_Layer(weight.reshape(len(weight), units, -1).numpy(), bias.double().numpy()))
     return layers
 
