@@ -60,7 +60,7 @@ SAFETY = 8.0
 _NUM_NUMBERS = 131_071
 
 _NAMES_OF_EXACT = """
-    _assert_async _local_scalar_dense _reshape_copy _to_copy _unsafe_index _unsafe_view abs
+    _efficientzerotensor _assert_async _local_scalar_dense _reshape_copy _to_copy _unsafe_index _unsafe_view abs
     alias amax amin arange argmax argmin argsort as_strided_copy as_strided_scatter bernoulli
     broadcast_in_dim bucketize cat ceil channel_shuffle clamp clamp_max clamp_min clone
     collapse_view complex concat constant_pad_nd contiguous convert_element_type copy copysign
@@ -322,7 +322,8 @@ def _kind(func: Any) -> Literal["exact", "elementary", "fused"]:
 
 def _is_perturbable(tensor: Tensor) -> bool:
     is_number = tensor.is_floating_point() or tensor.is_complex()
-    return is_number and tensor.layout == torch.strided and tensor.numel() > 0
+    has_numbers = tensor.layout == torch.strided and not tensor._is_zerotensor()
+    return is_number and has_numbers and tensor.numel() > 0
 
 
 def _tensors(result: Any) -> list[Tensor]:
