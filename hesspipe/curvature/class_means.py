@@ -8,19 +8,23 @@ span of their class means only, and its outliers lie in that span.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 
 
+@differentiating()
 def class_mean_gradients(objective: Objective) -> Tensor:
     """Average the gradient of each output over the samples of each class.
 
     Parameters
     ----------
     objective : Objective
-        With class labels as targets.
+        With class labels as targets; those that are not 0 to C - 1 are ignored.
 
     Returns
     -------
@@ -30,15 +34,16 @@ def class_mean_gradients(objective: Objective) -> Tensor:
     Raises
     ------
     ValueError
-        If a class has no sample.
+        If a class has no sample, or targets are not one label per sample.
     """
     theta = objective.theta.clone().requires_grad_()
     sums: Tensor | float = 0.0
     counts: Tensor | float = 0.0
     for batch in objective.batches:
-        outputs = objective.outputs(theta, batch.inputs)
-        members = torch.nn.functional.one_hot(batch.targets, outputs.shape[1])  # (n, C)
-        members = members.to(outputs.dtype)
+        outputs, targets = objective.outputs(theta, batch.inputs), batch.targets
+        _require_labels(targets, len(outputs))
+        classes = torch.arange(outputs.shape[1], device=outputs.device)
+        members = (targets.unsqueeze(1) == classes).to(outputs.dtype)  # (n, C)
         sums = sums + members.T @ outputs
         counts = counts + members.sum(0)
     if not isinstance(sums, Tensor) or not isinstance(counts, Tensor) or not counts.all():
@@ -47,6 +52,16 @@ def class_mean_gradients(objective: Objective) -> Tensor:
     units = torch.eye(len(means), dtype=means.dtype, device=means.device)
     rows = [torch.autograd.grad(means, theta, unit, retain_graph=True)[0] for unit in units]
     return torch.stack(rows).view(len(counts), len(counts), -1)
+
+
+def _require_labels(targets: Any, num_samples: int) -> None:
+    is_tensor = isinstance(targets, Tensor)
+    if is_tensor and targets.shape == (num_samples,) and not targets.is_floating_point():
+        return
+    found = f"{targets.dtype} of shape {tuple(targets.shape)}" if is_tensor else type(targets)
+    raise ValueError(
+        f"targets must be one class label per sample ({num_samples}) for class means, got {found}"
+    )
 
 
 def direction_groups(gradients: Tensor) -> dict[str, Tensor]:

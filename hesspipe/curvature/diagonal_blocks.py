@@ -50,14 +50,18 @@ class DiagonalBlock:
     """
 
     def __init__(self, operator: Any, is_member: Tensor) -> None:
-        shape = getattr(operator, "shape", None)
-        if shape is None or not isinstance(getattr(operator, "dtype", None), torch.dtype):
+        shape, dtype = getattr(operator, "shape", None), getattr(operator, "dtype", None)
+        has_products = hasattr(operator, "device") and hasattr(operator, "__matmul__")
+        if shape is None or not isinstance(dtype, torch.dtype) or not has_products:
             raise TypeError(
                 "operator must have shape, dtype, device and @, as a tensor has, got "
                 f"{type(operator).__name__}; hesspipe.HessianOperator makes one of an Objective"
             )
-        if len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(f"operator must be square, got shape {tuple(shape)}")
+        if len(shape) != 2 or shape[0] != shape[1] or not dtype.is_floating_point:
+            raise ValueError(
+                "operator must be square and of floating point, got shape "
+                f"{tuple(shape)} of {dtype}"
+            )
         if not isinstance(is_member, Tensor):
             raise TypeError(
                 f"is_member must be {shape[0]} booleans in a tensor, got "

@@ -80,7 +80,7 @@ class CurvatureOperator:
         progress: bool = False,
         process_group: ProcessGroup | None = None,
     ) -> None:
-        objective_of(objective, None)
+        _require_objective(objective)
         if block_bytes < 0:
             raise ValueError(f"block_bytes must be at least 0, got {block_bytes}")
         if process_group is not None:
@@ -254,9 +254,13 @@ def objective_of(argument: Any, matrix: Matrix | str | None) -> tuple[Objective,
                 "group; use hesspipe.eigenpairs or hesspipe.density"
             )
         return argument.objective, argument.matrix
+    _require_objective(argument)
+    return argument, Matrix.HESSIAN if matrix is None else Matrix(matrix)
+
+
+def _require_objective(argument: Any) -> None:
     if not isinstance(argument, Objective):
         raise TypeError(
             f"objective must be an Objective, got {type(argument).__name__}; build one with "
             "hesspipe.Objective(model, loss_fn, data)"
         )
-    return argument, Matrix.HESSIAN if matrix is None else Matrix(matrix)

@@ -161,7 +161,7 @@ def _operator_spectrum(
     operator: Any, matrix: Matrix | str | None, method: SpectrumMethod, zero_tolerance: float
 ) -> Spectrum:
     """Compute the spectrum of any symmetric operator, from products with all unit vectors."""
-    if not (hasattr(operator, "shape") and hasattr(operator, "dtype")):
+    if not all(hasattr(operator, name) for name in ("shape", "dtype", "__matmul__")):
         raise TypeError(
             "objective must be an Objective or a symmetric operator, got "
             f"{type(operator).__name__}; build one with hesspipe.Objective(model, loss_fn, data)"

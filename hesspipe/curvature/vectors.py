@@ -63,12 +63,13 @@ def _multiply_tensor(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    if vectors.ndim not in (1, 2) or vectors.shape[0] != size:
+    is_dense = vectors.layout == torch.strided and not vectors.is_nested
+    if is_dense and (vectors.ndim not in (1, 2) or vectors.shape[0] != size):
         raise ValueError(
             f"vectors must have shape ({size},) or ({size}, K), got {tuple(vectors.shape)}"
         )
-    if vectors.dtype != dtype or vectors.device != device or vectors.layout != torch.strided:
-        layout = "" if vectors.layout == torch.strided else f" in the layout {vectors.layout}"
+    if vectors.dtype != dtype or vectors.device != device or not is_dense:
+        layout = "" if is_dense else ", sparse or nested"
         raise ValueError(
             f"vectors must be {dtype} on {device}, like the operator, got {vectors.dtype} on "
             f"{vectors.device}{layout}"

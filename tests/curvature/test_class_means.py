@@ -53,6 +53,25 @@ def test_class_without_samples_is_refused() -> None:
         class_mean_gradients(objective)
 
 
+def test_class_mean_gradients_leave_out_ignored_samples() -> None:
+    model, inputs, targets = network([4, 5, 3]), normal(12, 4), labels(12, 3)
+    kept = torch.arange(12) % 4 != 0
+    ignoring = torch.where(kept, targets, -100)
+    found = class_mean_gradients(Objective(model, nn.CrossEntropyLoss(), (inputs, ignoring)))
+    expected = Objective(model, nn.CrossEntropyLoss(), (inputs[kept], targets[kept]))
+    assert_close(found, class_mean_gradients(expected))
+
+
+@pytest.mark.parametrize("targets", [normal(12, 3), labels(12, 3).unsqueeze(1)])
+def test_class_mean_gradients_need_labels(targets: torch.Tensor) -> None:
+    def loss_fn(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs - targets).square().mean()
+
+    objective = Objective(network([4, 5, 3]), loss_fn, (normal(12, 4), targets))
+    with pytest.raises(ValueError, match=r"one class label per sample \(12\).*got torch"):
+        class_mean_gradients(objective)
+
+
 def test_ggn_of_equal_samples_in_each_class_lies_in_the_span_of_every_output() -> None:
     # With one gradient per class, the mean is that gradient, and nothing is outside the span.
     inputs = normal(3, 4).repeat(4, 1)
