@@ -22,8 +22,8 @@ Methods for matrices
     layers             Which layers a network has, and what enters them: `find_layers`
 
 Spectra without the matrix
-    factors            H, G and R of Linear layers as F D F^T
-    gram               F^T F, computed without F
+    factors            Parts of H, G and R of Linear layers
+    gram               A^T A of G = A A^T, computed without A
     factored           Spectra from matrices smaller than P x P, with error bounds
     compression        H, G and R in a subspace that contains their range
 """

@@ -39,7 +39,8 @@ def extract_spectrum(
     -------
     Result
         Of kind "spectrum": rank (0 = smallest), eigenvalue. The provenance has the training's, the
-        step, the matrix, how it was computed, and its inertia.
+        step, the matrix, how it was computed, the bound of its eigenvalues' errors, and its
+        inertia with the certificate.
     """
     matrix = Matrix(matrix)
     objective, provenance = load_objective(path_to_dataset, path_to_checkpoint, model)
@@ -58,6 +59,8 @@ def extract_spectrum(
             "num_zero": found.num_zero,
             "num_positive": found.num_positive,
             "zero_tolerance": zero_tolerance,
+            "error_bound": found.error_bound,
             "tolerance": found.tolerance,
+            "certificate": found.certificate,
         },
     )

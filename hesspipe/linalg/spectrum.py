@@ -7,6 +7,8 @@ Every eigenvalue comes with a bound of its error, which also decides what counts
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -188,41 +190,20 @@ def solver_bytes(size: int) -> int:
     return size**2 * 8
 
 
-def _check_sums(eigenvalues: Tensor, values: Tensor, matrix: str) -> None:
-    """Trace and Frobenius norm, to the solver's backward error."""
-    size = max(1, len(values))
-    norm = values.norm()
-    slack = 10 * torch.finfo(torch.float64).eps * size * norm
-    for what, found, expected, allowed in (
-        ("trace", eigenvalues.sum(), values.trace(), slack * size**0.5),
-        ("Frobenius norm", eigenvalues.norm(), norm, slack),
-    ):
-        if not (found - expected).abs() <= allowed:
-            raise InconsistentMatrixError(
-                f"the eigenvalues of the {matrix} give a {what} of {found:.17g}, the matrix "
-                f"{expected:.17g}; the eigensolver failed"
-            )
-
-
 def _check_symmetric(values: Tensor, matrix: str, matrix_error: float) -> None:
     """Compare all pairs of entries, one by one and by the norm of their differences."""
-    size, largest, squares, scale = len(values), 0.0, 0.0, 0.0
-    for start in range(0, size, _BLOCK_ROWS):
-        part = slice(start, start + _BLOCK_ROWS)
-        block = values[part, start:]
-        difference = block - values[start:, part].mT
-        if not difference.isfinite().all():
-            raise ValueError(f"{matrix} must be finite, got an entry that is nan or infinite")
-        scale = max(scale, float(block.abs().max()))
-        largest = max(largest, float(difference.abs().max()))
+    scale, largest, squares = _largest_entry(values, matrix), 0.0, 0.0
+    for part, rest in _block_columns(values):
+        difference = (rest - values[part, part.start :].mT) / scale
+        largest = max(largest, scale * float(difference.abs().max()))
         squares += float(difference.square().sum())
-    norm = float(values.norm())
+    error, norm = 2 * matrix_error, _norm(values, scale)
     for what, found, allowed in (
-        ("an entry", largest, rounding(scale, values.dtype) + 2 * matrix_error),
+        ("an entry", largest, rounding(scale, values.dtype) + error),
         (
             "a Frobenius norm",
-            squares**0.5,
-            rounding(norm, values.dtype) + 2 * size**0.5 * matrix_error,
+            scale * math.sqrt(squares),
+            rounding(norm, values.dtype) + error * len(values) ** 0.5,
         ),
     ):
         if not found <= allowed:
@@ -230,6 +211,49 @@ def _check_symmetric(values: Tensor, matrix: str, matrix_error: float) -> None:
                 f"{matrix} must be symmetric, got {what} of {found:.1e} in the difference from "
                 f"its transpose (allowed {allowed:.1e})"
             )
+
+
+def _check_sums(eigenvalues: Tensor, values: Tensor, matrix: str) -> None:
+    """Trace and Frobenius norm of the lower triangle's matrix, to the solver's backward error."""
+    size, scale = max(1, len(values)), _largest_entry(values, matrix)
+    norm = _norm(values, scale)
+    slack = 10 * torch.finfo(torch.float64).eps * size * norm
+    for what, found, expected, allowed in (
+        ("trace", float(eigenvalues.sum()), float(values.trace()), slack * size**0.5),
+        ("Frobenius norm", scale * float((eigenvalues / scale).norm()), norm, slack),
+    ):
+        if not abs(found - expected) <= allowed:
+            raise InconsistentMatrixError(
+                f"the eigenvalues of the {matrix} give a {what} of {found:.17g}, the matrix "
+                f"{expected:.17g}; the eigensolver failed"
+            )
+
+
+def _largest_entry(values: Tensor, matrix: str) -> float:
+    """The largest absolute value, by which others are divided so that no square underflows."""
+    largest = 0.0
+    for rows in values.split(_BLOCK_ROWS) if len(values) else ():
+        if not rows.isfinite().all():
+            raise ValueError(f"{matrix} must be finite, got an entry that is nan or infinite")
+        largest = max(largest, float(rows.abs().max()))
+    return largest or 1.0
+
+
+def _norm(values: Tensor, scale: float) -> float:
+    """Frobenius norm of the symmetric matrix of which the lower triangle is given."""
+    squares = 0.0
+    for part, rest in _block_columns(values):
+        block, below = rest[: len(values[part])] / scale, rest[len(values[part]) :] / scale
+        strict = float(block.tril(-1).square().sum()) + float(below.square().sum())
+        squares += 2 * strict + float(block.diagonal().square().sum())
+    return scale * math.sqrt(squares)
+
+
+def _block_columns(values: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of columns, from the diagonal downwards, and their places."""
+    for start in range(0, len(values), _BLOCK_ROWS):
+        part = slice(start, start + _BLOCK_ROWS)
+        yield part, values[start:, part]
 
 
 def _confirm_counts(found: Spectrum, eigenvalues: Tensor, values: Tensor) -> str:
