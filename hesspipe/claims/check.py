@@ -19,6 +19,7 @@ value was known. A claim whose results are missing is "not measured".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,19 @@ def check_claim(
         evidence = by_seed if "seeds" in settings else by_seed[settings["seed"]]
     else:
         limits.pop("experiments", None)
-    return {"statement": statement, "where": f"Section {section}"} | check(evidence, **limits)
+    found = check(evidence, **limits)
+    found["measured"] = _in_json(found["measured"])
+    return {"statement": statement, "where": f"Section {section}"} | found
+
+
+def _in_json(value: Any) -> Any:
+    """Replace what JSON has no number for, such as the exponent of a single size, by None."""
+    if isinstance(value, Mapping):
+        return {key: _in_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_json(item) for item in value]
+    is_number = isinstance(value, float) and not math.isfinite(value)
+    return None if is_number else value
 
 
 def _not_measured(missing: ResultKey, claim: Mapping[str, Any]) -> dict[str, Any]:

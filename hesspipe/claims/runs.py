@@ -72,7 +72,12 @@ def run_of(spectrum: Result, outliers: Result | None) -> Run:
 
 
 def verdict(is_met: Sequence[bool]) -> str:
-    """Give "holds" if all are met, "holds in part" if some are, "does not hold" if none is."""
+    """Give "holds" if all are met, "holds in part" if some are, "does not hold" if none is.
+
+    If there is nothing to meet, it is "not measured".
+    """
+    if not is_met:
+        return "not measured"
     if all(is_met):
         return "holds"
     return "holds in part" if any(is_met) else "does not hold"

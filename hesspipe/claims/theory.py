@@ -92,8 +92,10 @@ def _spike_positions(results: Results, *, min_distance: float, max_errors: float
     }
 
 
-def _exponent(table: pd.DataFrame, column: str) -> float:
+def _exponent(table: pd.DataFrame, column: str) -> float | None:
     """Fit the exponent of the power of N that a quantity follows, over all strengths."""
+    if table["num_samples"].nunique() < 2:
+        return None
     table = table.assign(gap=(table["mean"] - table["predicted"]).abs())
     logs = table.assign(size=np.log(table["num_samples"]), value=np.log(table[column]))
     centered = logs.groupby("strength")[["size", "value"]].transform(lambda x: x - x.mean())

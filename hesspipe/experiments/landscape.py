@@ -66,6 +66,8 @@ def align_units(
 ) -> Checkpoint:
     """Put the hidden units of a checkpoint in the order of another seed's.
 
+    The network computes the same function afterwards; this is shown on training data.
+
     Parameters
     ----------
     path_to_dataset, path_to_reference, path_to_other : path
@@ -80,7 +82,9 @@ def align_units(
     reference, other = (
         load_solution(path_to_dataset, path, model) for path in (path_to_reference, path_to_other)
     )
-    aligned = alignment.align_units(_sequential(reference.network), _sequential(other.network))
+    aligned = alignment.align_units(
+        _sequential(reference.network), _sequential(other.network), other.data.train_inputs
+    )
     seed = reference.checkpoint.provenance["seed"]
     provenance = {**other.checkpoint.provenance, "aligned_to": seed}
     return Checkpoint.of(aligned, other.checkpoint.step, provenance)

@@ -29,7 +29,9 @@ class Solution:
     Attributes
     ----------
     network : nn.Module
+        In evaluation mode.
     loss_fn : callable (outputs, targets) -> scalar Tensor
+        The experiment's own, whatever is computed with it.
     data : Dataset
         In the network's dtype, on its device.
     checkpoint : Checkpoint
@@ -51,8 +53,23 @@ class Solution:
         )
 
     def read_others(self, paths: Sequence[str | Path]) -> list[Checkpoint]:
-        """Read other checkpoints of the same network."""
-        return [read_checkpoint(path, self.network) for path in paths]
+        """Read other checkpoints of the same network, with the same buffers.
+
+        Raises
+        ------
+        ValueError
+            If a buffer differs, such as a running mean: a point between two networks would then
+            have the buffers of one of them.
+        """
+        others = [read_checkpoint(path, self.network) for path in paths]
+        for path, other in zip(paths, others, strict=True):
+            for name, buffer in other.buffers.items():
+                if not torch.equal(buffer, self.checkpoint.buffers[name]):
+                    raise ValueError(
+                        f"checkpoints on one line or plane must have equal buffers, got another "
+                        f"{name} in {path}; parameters alone are interpolated"
+                    )
+        return others
 
 
 def load_data(path_to_dataset: str | Path, dtype: torch.dtype) -> Dataset:
@@ -94,7 +111,8 @@ def load_solution(
         checkpoint.into(network)
     except ValueError as error:
         raise DamagedFileError(path_to_checkpoint, error) from None
-    return Solution(network, build_loss(model), data, checkpoint)
+    loss_fn = build_loss(model, dtype, data.train_inputs.device)
+    return Solution(network.eval(), loss_fn, data, checkpoint)
 
 
 def load_objective(
@@ -137,8 +155,9 @@ def load_objective(
     inputs, targets = solution.data.train_inputs, solution.data.train_targets
     size = batch_size or len(inputs)
     batches = list(zip(inputs.split(size), targets.split(size), strict=True))
-    network = solution.network.eval()
-    objective = Objective(network, solution.loss_fn, batches, dtype=dtype, parameters=parameters)
+    objective = Objective(
+        solution.network, solution.loss_fn, batches, dtype=dtype, parameters=parameters
+    )
     return objective, {
         **solution.checkpoint.provenance,
         "step": solution.checkpoint.step,

@@ -112,7 +112,7 @@ class TrainingRun:
             Schedule(**{"batch_size": None, **settings}),
             seed=derive_seed(self.seed, "continuation") if is_continuation else self.seed,
             path_to_state=self.path_to_state,
-            loss_fn=build_loss(self.model),
+            loss_fn=build_loss(self.model, self.dtype, self.data.train_inputs.device),
             provenance=self.provenance,
             progress=progress,
         )

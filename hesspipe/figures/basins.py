@@ -30,31 +30,39 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
     Returns
     -------
     Figure
-        As wide as the text; the step at which the batches change is marked in both panels.
+        As wide as the text; the step at which the batches change is marked in each panel.
+        Without class labels there is no panel of accuracies, and without held-out data no curve
+        of them.
     """
-    table = join_histories(of_kind(results, "history"))
+    histories = of_kind(results, "history")
+    table = join_histories(histories)
     switch = int(table.loc[table["part"] == 1, "step"].max())
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 3.9))
-        losses, accuracies = figure.subplots(2, 1, sharex=True)
+        has_accuracy = bool(table["train_accuracy"].notna().any())
+        losses, *others = figure.subplots(1 + has_accuracy, 1, sharex=True, squeeze=False)[:, 0]
         draw_halves(losses, table, "loss")
-        losses.set_yscale("log", nonpositive="clip")
-        losses.set_ylabel("mean cross-entropy (nats)")
-        draw_halves(accuracies, table, "accuracy")
-        accuracies.set_ylabel("accuracy")
-        accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        for axes in (losses, accuracies):
+        style.loss_scale(losses, table)
+        losses.set_ylabel(style.loss_label(histories[0].provenance))
+        for accuracies in others:
+            draw_halves(accuracies, table, "accuracy")
+            accuracies.set_ylabel("accuracy")
+            accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        for axes in (losses, *others):
             draw_switch(axes, switch)
         name_parts(losses, table)
-        accuracies.legend(loc="lower right")
-        accuracies.set_xlabel("step (updates)")
-        accuracies.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        last = [losses, *others][-1]
+        last.legend(loc="lower right")
+        last.set_xlabel("step (updates)")
+        last.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure
 
 
 def draw_halves(axes: Axes, table: pd.DataFrame, quantity: str) -> None:
     """Draw one quantity on the training and on the test set."""
     for half in ("train", "test"):
+        if table[f"{half}_{quantity}"].isna().all():
+            continue
         axes.plot(
             table["step"],
             table[f"{half}_{quantity}"],

@@ -28,20 +28,23 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
     Returns
     -------
     Figure
-        As wide as the text; both solutions are marked in both panels.
+        As wide as the text; both solutions are marked in each panel. Without class labels there
+        is no panel of accuracies, and without held-out data no curve of them.
     """
     (line,) = of_kind(results, "line")
     table = line.table
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.4))
-        losses, accuracies = figure.subplots(1, 2)
+        has_accuracy = bool(table["train_accuracy"].notna().any())
+        losses, *others = figure.subplots(1, 1 + has_accuracy, squeeze=False)[0]
         draw_line(losses, table, "loss")
-        losses.set_yscale("log", nonpositive="clip")
-        losses.set_ylabel("mean cross-entropy (nats)")
-        draw_line(accuracies, table, "accuracy")
-        accuracies.set_ylabel("accuracy")
-        accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        for axes in (losses, accuracies):
+        style.loss_scale(losses, table)
+        losses.set_ylabel(style.loss_label(line.provenance))
+        for accuracies in others:
+            draw_line(accuracies, table, "accuracy")
+            accuracies.set_ylabel("accuracy")
+            accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        for axes in (losses, *others):
             axes.set_xlabel("interpolation coefficient")
         losses.legend()
     return figure
@@ -50,6 +53,8 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
 def draw_line(axes: Axes, table: pd.DataFrame, quantity: str) -> None:
     """Draw one quantity on the training and on the test set, and mark both solutions."""
     for half, marker in (("train", "o"), ("test", "s")):
+        if table[f"{half}_{quantity}"].isna().all():
+            continue
         axes.plot(
             table["coefficient"],
             table[f"{half}_{quantity}"],

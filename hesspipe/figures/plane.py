@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
@@ -49,7 +49,7 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.9))
         axes = figure.subplots()
-        draw_contours(axes, grid)
+        draw_contours(axes, grid, style.loss_label(plane.provenance))
         draw_points(axes, points.table)
         axes.set_aspect("equal")
         axes.set_xlim(grid["second"].min(), grid["second"].max())
@@ -60,19 +60,25 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
     return figure
 
 
-def draw_contours(axes: Axes, grid: pd.DataFrame) -> None:
-    """Draw the loss, on a logarithmic scale, with its color bar."""
+def draw_contours(axes: Axes, grid: pd.DataFrame, label: str) -> None:
+    """Draw the loss with its color bar, on a logarithmic scale if it is positive."""
     table = grid.pivot_table(index="first", columns="second", values="train_loss")
     low, high = float(grid["train_loss"].min()), float(grid["train_loss"].max())
-    levels = [low * (high / low) ** (number / 14) for number in range(15)]
+    shares = [number / 14 for number in range(15)]
+    is_log = low > 0
+    norm = LogNorm(low, high) if is_log else Normalize(low, high)
+    levels = [
+        low * (high / low) ** share if is_log else low + (high - low) * share for share in shares
+    ]
     filled = axes.contourf(
-        table.columns, table.index, table.to_numpy(), levels=levels, norm=LogNorm(low, high),
-        cmap=_COLORS,
-    )  # fmt: skip
+        table.columns, table.index, table.to_numpy(), levels=levels, norm=norm, cmap=_COLORS
+    )
     figure = axes.get_figure()
     if isinstance(figure, Figure):
-        bar = figure.colorbar(filled, ax=axes, label="training loss (nats)")
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        unit = " (nats)" if "nats" in label else ""
+        bar = figure.colorbar(filled, ax=axes, label=f"training loss{unit}")
+        if is_log:
+            bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         bar.ax.yaxis.set_major_formatter("{x:.3g}")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style as mpl_style
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.curvature.matrix import Matrix
@@ -68,6 +72,19 @@ _PNG_DPI = 200
 def context() -> AbstractContextManager[None]:
     """Apply the style inside a with block, without changing global settings."""
     return mpl_style.context(["default", RC_PARAMS])
+
+
+def loss_label(provenance: Mapping[str, Any]) -> str:
+    """Name a loss and its unit; that of a user's network is not known."""
+    is_user = provenance.get("model", {}).get("kind") == "user"
+    return "loss" if is_user else "mean cross-entropy (nats)"
+
+
+def loss_scale(axes: Axes, table: pd.DataFrame) -> None:
+    """Scale the axis of losses: logarithmic, or linear if one is not positive."""
+    losses = table[["train_loss", "test_loss"]].to_numpy(dtype=float)
+    if (losses[~np.isnan(losses)] > 0).all():
+        axes.set_yscale("log", nonpositive="clip")
 
 
 def network_line(number: int) -> dict[str, Any]:

@@ -96,7 +96,9 @@ def evaluate_line(
     Returns
     -------
     DataFrame
-        coefficient, train_loss, train_accuracy, test_loss, test_accuracy; losses in nats.
+        coefficient, train_loss, train_accuracy, test_loss, test_accuracy; losses in the unit of
+        the loss (nats). Entries that are undefined (without held-out data or class labels) are
+        None.
 
     Raises
     ------
@@ -108,8 +110,10 @@ def evaluate_line(
     for coefficient in tqdm(coefficients, desc="line", unit="point", disable=not progress):
         _put(network, (1 - coefficient) * first + coefficient * second)
         train = loss_and_accuracy(network, data.train_inputs, data.train_targets, loss_fn)
-        test = loss_and_accuracy(network, data.test_inputs, data.test_targets, loss_fn)
-        _check_finite(train[0] + test[0], f"coefficient {coefficient}")
+        test: tuple[float | None, float | None] = (None, None)
+        if len(data.test_inputs):
+            test = loss_and_accuracy(network, data.test_inputs, data.test_targets, loss_fn)
+        _check_finite(train[0] + (test[0] or 0.0), f"coefficient {coefficient}")
         rows.append((coefficient, *train, *test))
     columns = ["coefficient", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
     return pd.DataFrame(rows, columns=columns)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hesspipe.imports import call_function, call_seeded
 from hesspipe.networks.architectures import build_architecture, build_model
+from hesspipe.objective.copies import Copier
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
 
@@ -75,8 +76,21 @@ def build_uninitialized(
     return build_architecture(inputs, _require_classes(num_classes, model), **settings)
 
 
-def build_loss(model: Mapping[str, Any]) -> LossFunction:
+def build_loss(
+    model: Mapping[str, Any],
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+) -> LossFunction:
     """Build the loss of an experiment; that of the paper's networks is the cross-entropy.
+
+    Parameters
+    ----------
+    model : mapping
+        Its entry in config.yaml.
+    dtype : torch.dtype
+        Of the loss's own tensors, such as class weights: that of the network.
+    device : torch.device, optional
+        Of the same; by default the CPU.
 
     Raises
     ------
@@ -91,7 +105,8 @@ def build_loss(model: Mapping[str, Any]) -> LossFunction:
             f"{model['loss']!r} must return a loss of (outputs, targets), "
             f"got {type(loss_fn).__name__}"
         )
-    return loss_fn  # type: ignore[no-any-return]  # what a user's function returns is Any
+    copied: LossFunction = Copier(dtype, device or torch.device("cpu")).copy(loss_fn)
+    return copied
 
 
 def refuse_random_training(network: nn.Module) -> None:

@@ -27,11 +27,19 @@ def make_table(results: Sequence[Result], settings: Mapping[str, Any]) -> pd.Dat
     DataFrame
         from, to (experiment, seed, and whether its units were aligned), loss ("train" or "test"),
         at_start, at_end (the loss there, nats), barrier, place, rise (see
-        `hesspipe.landscape.barriers.Barrier`), accuracy_at_start, accuracy_at_end; in the order
-        of the lines.
+        `hesspipe.landscape.barriers.Barrier`), accuracy_at_start, accuracy_at_end (None
+        without class labels); in the order of the lines. Data without a held-out part have no
+        row for it.
     """
     lines = of_kind(results, "line")
-    return pd.DataFrame([_row(line, half) for line in lines for half in ("train", "test")])
+    return pd.DataFrame(
+        [
+            _row(line, half)
+            for line in lines
+            for half in ("train", "test")
+            if line.table[f"{half}_loss"].notna().all()
+        ]
+    )
 
 
 def _row(line: Result, half: str) -> dict[str, object]:

@@ -26,9 +26,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             _field("coefficient", pa.float64(), "0 = first point, 1 = second point"),
             _field("train_loss", pa.float64(), "nats, mean over samples"),
-            _field("train_accuracy", pa.float64(), "share of samples, 0 to 1"),
-            _field("test_loss", pa.float64(), "nats, mean over samples"),
-            _field("test_accuracy", pa.float64(), "share of samples, 0 to 1"),
+            _field("train_accuracy", pa.float64(), "share of samples, 0 to 1", nullable=True),
+            _field("test_loss", pa.float64(), "nats, mean over samples", nullable=True),
+            _field("test_accuracy", pa.float64(), "share of samples, 0 to 1", nullable=True),
         ]
     ),
     "plane": pa.schema(
