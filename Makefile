@@ -1,12 +1,13 @@
 # make paper   every figure and table, from scratch, offline once the packages are installed
-# make test    every check and test
+# make test    every check and test, in PROCESSES=2 processes
 SHELL := bash
 PYTHON ?= python3
 CORES ?= all
+PROCESSES ?= 2
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper report test checks example docs adopt benchmarks gallery constraints clean
+.PHONY: paper report test mutants checks example docs adopt benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -15,8 +16,16 @@ paper: $(VENV)/.installed
 report: $(VENV)/.installed
 	snakemake --cores $(CORES) --report report.html
 
+# One thread each: another number of threads has other last bits, and more threads than cores wait.
 test: $(VENV)/.installed checks
-	pytest -W error
+	OMP_NUM_THREADS=1 pytest -W error --numprocesses $(PROCESSES) --dist loadgroup \
+	  --no-loadscope-reorder
+
+# Small changes of the code that a test should notice: a random sample of SAMPLE=400, or SAMPLE=all.
+# Some seconds each; results are kept in .mutants/ and used again.
+SAMPLE ?= 400
+mutants: $(VENV)/.installed
+	OMP_NUM_THREADS=1 python benchmarks/mutants --sample $(SAMPLE) --processes $(PROCESSES)
 
 checks: $(VENV)/.installed
 	ruff check .
