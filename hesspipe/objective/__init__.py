@@ -3,6 +3,8 @@
 The objective
     objective          A model, a loss and data: `Objective`
     flat_model         The model as a function of theta: `FlatModel`
+    model_kinds        Models that can be used: `require_usable`
+    kernels            Kernels with second derivatives: `twice_differentiable_kernels`
     copies             Copies of models and losses with all that they hide: `Copier`
     flattening         Named tensors as one vector, and back: `flatten`, `unflatten`
     batches            The data, read once: `Batch`, `read_batches`
@@ -12,6 +14,7 @@ The objective
     distributed        Data spread over several processes: `part_of_whole`
 
 Checks of the model and the loss
+    explanations       Errors of torch in one clear line: `explained`
     determinism        Deterministic, finite, in full precision, samples independent
     differentiability  Correct first and second derivatives, all finite
 """

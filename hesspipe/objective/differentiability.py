@@ -20,8 +20,9 @@ from torch.autograd.function import BackwardCFunction
 from torch.nn import functional
 
 from hesspipe.errors import NotTwiceDifferentiableError
+from hesspipe.objective.batches import Batch
 from hesspipe.objective.flat_model import FlatModel
-from hesspipe.objective.pytrees import named_tensors
+from hesspipe.objective.pytrees import map_tensors, named_tensors
 from hesspipe.seeding import generator
 
 if TYPE_CHECKING:
@@ -134,6 +135,22 @@ def refuse_wrong_derivatives(
             f"the model and the loss must be twice differentiable, got an error{custom} (torch "
             f"says: {error}); use differentiable operations, and not once_differentiable"
         ) from error
+
+
+def uses_theta_beside_outputs(
+    model: FlatModel, loss_fn: Callable[[Any, Any], Tensor], batch: Batch
+) -> bool:
+    """Whether the loss depends on theta other than through the outputs that the model returns."""
+    point = model.theta.clone().requires_grad_()
+    outputs = map_tensors(
+        lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()),
+        model(point, batch.inputs),
+    )
+    loss = loss_fn(outputs, batch.targets)
+    if not loss.requires_grad:
+        return False
+    (slope,) = torch.autograd.grad(loss, point, allow_unused=True)
+    return slope is not None and bool(slope.any())
 
 
 def require_finite_matrix(objective: Objective, values: Tensor, matrix: str) -> None:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hesspipe.errors import nearest_names
 from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flattening import flatten, unflatten
+from hesspipe.objective.kernels import twice_differentiable_kernels
+from hesspipe.objective.model_kinds import constant_rows, require_usable, unwrapped
 from hesspipe.objective.pytrees import Fields, call_arguments, cast
 from hesspipe.objective.rounding import model_evaluation
 from hesspipe.seeding import generator
@@ -49,6 +50,8 @@ class FlatModel:
     names, shapes, is_frozen : list
         Of the parameters, in the order of `model.named_parameters()`.
     is_varied : Tensor of bool, shape (P,)
+        False for frozen parameters and for the row `padding_idx` of an embedding, to which torch
+        gives no gradient.
     buffers : dict of Tensor
     originals : dict
         Names of the varied parameters by the `id` of the caller's tensors and of their copies in
@@ -66,9 +69,9 @@ class FlatModel:
     ) -> None:
         if dtype not in (torch.float64, torch.float32):
             raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
-        model = _unwrapped(model)
+        model = unwrapped(model)
         refuse_random_modules(model)
-        _require_usable(model)
+        require_usable(model)
         named = dict(model.named_parameters())
         self.dtype = dtype
         self.draws_numbers = False
@@ -88,14 +91,18 @@ class FlatModel:
             if not is_frozen:
                 self.originals |= {id(value): name, id(copier.copy(value)): name}
         self.structure = copier.copy(model)
+        self._constant_rows = constant_rows(
+            self.structure, {id(copier.copy(value)): name for name, value in named.items()}
+        )
         self._signature = inspect.signature(self.structure.forward)
         self.theta = flatten({name: copier.copy(value).detach() for name, value in named.items()})
-        self.is_varied = torch.cat(
-            [
-                torch.full((shape.numel(),), not is_frozen, device=self.device)
-                for shape, is_frozen in zip(self.shapes, self.is_frozen, strict=True)
-            ]
-        )
+        masks = []
+        for name, shape, is_frozen in zip(self.names, self.shapes, self.is_frozen, strict=True):
+            mask = torch.full(shape, not is_frozen, device=self.device)
+            if name in self._constant_rows:
+                mask[self._constant_rows[name]] = False
+            masks.append(mask.reshape(-1))
+        self.is_varied = torch.cat(masks)
         self.buffers = {
             name: buffer
             for name, buffer in self.structure.named_buffers()
@@ -112,11 +119,11 @@ class FlatModel:
         return copied
 
     def __call__(self, theta: Tensor, inputs: Tensor | Fields) -> Any:
-        """Evaluate the model."""
+        """Evaluate the model; checkpoints are plain calls."""
         state = self.buffers | self.unflatten(theta)
         args, kwargs = call_arguments(inputs, self._signature)
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
-        with guard, model_evaluation(), _twice_differentiable_kernels(self.device):
+        with guard, model_evaluation(), twice_differentiable_kernels(self.device):
             return torch.func.functional_call(self.structure, state, args, kwargs)
 
     def another_point(self) -> Tensor:
@@ -133,8 +140,14 @@ class FlatModel:
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into named parameters, with frozen ones detached."""
         named = unflatten(theta, dict(zip(self.names, self.shapes, strict=True)))
-        parts = zip(named.items(), self.is_frozen, strict=True)
-        return {name: part.detach() if is_frozen else part for (name, part), is_frozen in parts}
+        for (name, part), is_frozen in zip(list(named.items()), self.is_frozen, strict=True):
+            if is_frozen:
+                named[name] = part.detach()
+            elif name in self._constant_rows:
+                is_constant = torch.zeros(len(part), 1, dtype=torch.bool, device=self.device)
+                is_constant[self._constant_rows[name]] = True
+                named[name] = torch.where(is_constant, part.detach(), part)
+        return named
 
     def fresh_copy(self) -> FlatModel:
         """Copy the model with a structure of its own, as it is before its first call."""
@@ -204,56 +217,3 @@ def _chosen(names: list[str], patterns: Sequence[str] | None) -> set[str]:
             )
         chosen.update(matches)
     return chosen
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Unwrap a model that is compiled or wrapped for several devices."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):  # torch.compile
-            model = model._orig_mod  # type: ignore[assignment]
-        else:
-            return model
-
-
-def _require_usable(model: nn.Module) -> None:
-    """Raise an error unless the parameters are real, finite and on one device.
-
-    Raises
-    ------
-    ValueError
-    """
-    parameters = dict(model.named_parameters())
-    if not parameters:
-        raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
-    for name, module in model.named_modules():
-        if hasattr(module, "_orig_mod"):
-            raise ValueError(
-                f"model must not hold compiled modules, got {name}: second derivatives of "
-                "compiled code can be wrong; pass the model from before torch.compile"
-            )
-    for name, value in parameters.items():
-        if value.is_complex():
-            raise ValueError(f"parameters must be real, got {name} of {value.dtype}")
-        if not torch.isfinite(value).all():
-            raise ValueError(f"parameters must be finite, got nan or inf in {name}")
-    devices = {value.device for value in parameters.values()}
-    if len(devices) > 1:
-        raise ValueError(f"model must be on one device, got {sorted(map(str, devices))}")
-
-
-@contextmanager
-def _twice_differentiable_kernels(device: torch.device) -> Iterator[None]:
-    """Disable fused attention, the fused encoder layer and autocast.
-
-    The first has no second derivative; the second is used only without gradients, and there gives
-    other results for padded tokens. All are global settings, and are restored.
-    """
-    is_fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(is_fused)

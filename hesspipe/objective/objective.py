@@ -21,7 +21,12 @@ from hesspipe.objective.determinism import (
     refuse_differences,
     require_finite_evaluation,
 )
-from hesspipe.objective.differentiability import differentiating, refuse_wrong_derivatives
+from hesspipe.objective.differentiability import (
+    differentiating,
+    refuse_wrong_derivatives,
+    uses_theta_beside_outputs,
+)
+from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel, FunctionOfTheta
 from hesspipe.objective.pytrees import (
     Fields,
@@ -380,8 +385,9 @@ class Objective:
         versions = {name: buffer._version for name, buffer in self._flat.buffers.items()}
         weights, found = [], []
         for number, batch in enumerate(batches):
-            outputs = self._flat(self.theta, batch.inputs)
-            weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
+            with explained(batch, number, self.dtype):
+                outputs = self._flat(self.theta, batch.inputs)
+                weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
             if not weights[-1] >= 0:
                 raise ValueError(
                     f"denominator must be positive, got {weights[-1]} in batch {number}"
@@ -389,7 +395,8 @@ class Objective:
             if weights[-1] == 0:  # no valid label: the loss would be 0 / 0
                 found.append(batch)
                 continue
-            loss = self._whole_loss(outputs, batch.targets)
+            with explained(batch, number, self.dtype):
+                loss = self._whole_loss(outputs, batch.targets)
             require_finite_evaluation(outputs, loss, self._flat.buffers, number)
             evaluate = partial(self._outputs_and_loss, self.theta, batch)
             refuse_differences((outputs, loss), evaluate, number, self.dtype)
@@ -474,7 +481,13 @@ class Objective:
 
     def _check_derivatives(self, theta: Tensor) -> None:
         batch = self.batches[0].first(_NUM_PROBES)
-        refuse_wrong_derivatives(partial(self._outputs_and_loss, batch=batch), self._flat)
+        with explained(batch, 0, self.dtype):
+            refuse_wrong_derivatives(partial(self._outputs_and_loss, batch=batch), self._flat)
+            if uses_theta_beside_outputs(self._flat, self._whole_loss, batch):
+                self._reason_without_rows = self._reason_without_outputs = (
+                    "G and R need a loss of the outputs only, got one that uses what the model "
+                    "stored in its last call; return that as an output, or use the hessian"
+                )
 
 
 def _sizes(outputs: Any) -> list[float]:

@@ -1,0 +1,106 @@
+"""One clear line in place of the errors that torch raises inside a model or a loss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import walk_tb
+
+import torch
+
+import hesspipe
+from hesspipe.errors import HesspipeError
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.pytrees import Fields, named_tensors
+
+_FLOATS = r"(float|double|half|bfloat16|c10::half|c10::bfloat16)"
+# Messages of torch 2.13, and what to do about each.
+_ADVICE = [
+    (r"sparse", "use embeddings with sparse=False, and dense tensors"),
+    (
+        r"modified in-?place",
+        "do not change parameters or their views in place, e.g. by max_norm in an embedding",
+    ),
+    (
+        r"found dtype (long|int|bool|short|byte|char) but expected"
+        r"|expected floating point type for target|result type (float|double) can't be cast"
+        r"|not implemented for 'long'|bool tensors",
+        "convert targets to numbers, with targets.float()",
+    ),
+    (
+        r"expected (scalar type|dtype|target dtype to be) long|dtype int64"
+        r"|not implemented for 'int'",
+        "class labels are integers, of targets.long()",
+    ),
+    (
+        rf"same (scalar )?d?type|should be the same|dtypes (must|match)|equal to src.dtype"
+        rf"|expected scalar type {_FLOATS}|{_FLOATS} (!=|and) {_FLOATS}|found dtype {_FLOATS}"
+        r"|destination dtypes match",
+        "make tensors in forward and in the loss of the dtype of their inputs (x.new_zeros(3), or "
+        "dtype=x.dtype), or pass dtype=torch.float32",
+    ),
+    (
+        r"out of (bounds|range)",
+        "class labels are from 0 to the number of outputs - 1",
+    ),
+    (
+        r"\b(size|sizes|shape|shapes|dimension|dimensions|broadcast|batch_size)\b",
+        "every sample is one row in inputs, outputs and targets",
+    ),
+]
+_SECOND_DERIVATIVE = r"derivative for '?[\w:.]+'? is not implemented|differentiate twice"
+
+
+@contextmanager
+def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
+    """Replace an error that a model or a loss raises by one that says on what, and what to do.
+
+    Errors of hesspipe, of memory, and those that name an operation without a second derivative are
+    left as they are.
+
+    Parameters
+    ----------
+    batch : Batch
+        What the model is evaluated on.
+    number : int
+        Of the batch.
+    dtype : torch.dtype
+        Of the objective.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        yield
+    except (HesspipeError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        message = (str(error).strip() or "no message").splitlines()[0]
+        if _is_of_hesspipe(error) or re.search(_SECOND_DERIVATIVE, str(error)):
+            raise
+        fitting = (text for found, text in _ADVICE if re.search(found, message, re.IGNORECASE))
+        advice = next(fitting, "run them on the same data without hesspipe first")
+        raise ValueError(
+            f"model and loss_fn must run on the data in {dtype}, got {type(error).__name__}: "
+            f"{message} (batch {number}: {_described(batch)}); {advice}"
+        ) from error
+
+
+def _is_of_hesspipe(error: Exception) -> bool:
+    """Whether hesspipe raised the error on purpose."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    home = Path(hesspipe.__file__).parent
+    is_ours = Path(frame.f_code.co_filename).is_relative_to(home)
+    return is_ours and isinstance(error, (ValueError, TypeError))
+
+
+def _described(batch: Batch) -> str:
+    inputs = batch.inputs.values if isinstance(batch.inputs, Fields) else batch.inputs
+    tensors = [*named_tensors(inputs, "inputs"), *named_tensors(batch.targets, "targets")]
+    return ", ".join(
+        f"{name} {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+        for name, tensor in tensors
+    )

@@ -1,0 +1,115 @@
+"""Which models can be differentiated twice as functions of their parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Unwrap a model that is compiled or wrapped for several devices."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):  # torch.compile
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def require_usable(model: nn.Module) -> None:
+    """Raise an error unless the parameters are real, finite and on one device.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, module in model.named_modules():
+        _require_usable_module(name or "the model", module)
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
+    for name, value in chain(parameters.items(), model.named_buffers()):
+        if is_lazy(value):
+            raise ValueError(
+                f"parameters must be initialized, got {name} of a lazy module; call the model once"
+            )
+        if value.is_meta:
+            raise ValueError(f"parameters must have data, got {name} on the meta device")
+    for name, value in parameters.items():
+        if value.is_complex():
+            raise ValueError(f"parameters must be real, got {name} of {value.dtype}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"parameters must be finite, got nan or inf in {name}")
+    devices = {value.device for value in parameters.values()}
+    if len(devices) > 1:
+        raise ValueError(f"model must be on one device, got {sorted(map(str, devices))}")
+
+
+def _require_usable_module(name: str, module: nn.Module) -> None:
+    """Raise an error for modules that have no second derivative, or change when they are called."""
+    if hasattr(module, "_orig_mod"):
+        raise ValueError(
+            f"model must not hold compiled modules, got {name}: second derivatives of "
+            "compiled code can be wrong; pass the model from before torch.compile"
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(
+            f"model must not hold TorchScript, got {name}, whose parameters cannot be replaced; "
+            "pass the model from before torch.jit"
+        )
+    if "quantized" in type(module).__module__:
+        raise ValueError(
+            f"model must compute with real numbers, got {name} ({type(module).__name__}); pass the "
+            "model from before quantization"
+        )
+    for setting in ("max_norm", "scale_grad_by_freq"):
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and getattr(module, setting):
+            raise ValueError(
+                f"embeddings must be functions of their weight, got {name} with {setting}, which "
+                f"changes the weight or its gradient; set {name}.{setting} to None or False"
+            )
+
+
+def constant_rows(structure: nn.Module, names: dict[int, str]) -> dict[str, int]:
+    """Find the rows of padding in embeddings, which then have ordinary dense gradients.
+
+    Parameters
+    ----------
+    structure : nn.Module
+        Its embeddings are changed.
+    names : dict of str
+        Of the parameters, by their `id`.
+
+    Returns
+    -------
+    dict of int
+        The row of padding by the name of the parameter.
+
+    Raises
+    ------
+    ValueError
+        If such a weight has other uses, in which torch differentiates its row of padding.
+    """
+    weights = [w for module in structure.modules() for w in module._parameters.values()]
+    uses = Counter(map(id, weights))
+    rows: dict[str, int] = {}
+    for place, module in structure.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            module.sparse = False
+        if not isinstance(module, nn.Embedding) or module.padding_idx is None:
+            continue
+        if id(module.weight) not in names:
+            continue  # computed from other parameters
+        if uses[id(module.weight)] > 1:
+            raise ValueError(
+                f"embeddings with padding_idx must not share their weight, got {place}: torch "
+                "gives its row of padding a part of its gradient only; set padding_idx to None"
+            )
+        rows[names[id(module.weight)]] = module.padding_idx
+        module.padding_idx = None
+    return rows

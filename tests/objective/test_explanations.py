@@ -1,0 +1,105 @@
+"""Errors that torch raises inside a model or a loss become one line with advice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from problems import labels, normal
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hesspipe.errors import TooLargeError
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.explanations import explained
+from hesspipe.objective.objective import Objective
+
+X, CLASSES, REAL = normal(6, 4), labels(6, 3), normal(6, 3)
+WHOLE = labels(18, 2).view(6, 3)
+DTYPE, NUMBERS = r"make tensors in forward.*dtype=torch.float32", r"targets.float\(\)"
+
+
+class Then(nn.Module):
+    """A layer and a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.function = nn.Linear(4, 3), function
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.function(self.layer(inputs))
+
+
+def missing(hidden: Tensor) -> Any:
+    return {}["scale"]
+
+
+MODELS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "product": (lambda hidden: hidden @ torch.ones(3, 3), DTYPE),
+    "linear": (lambda hidden: functional.linear(hidden, torch.ones(3, 3)), DTYPE),
+    "convolution": (
+        lambda hidden: functional.conv1d(hidden[:, None], torch.ones(1, 1, 1))[:, 0], DTYPE
+    ),
+    "products": (lambda hidden: torch.einsum("ni,ij->nj", hidden, torch.eye(3)), DTYPE),
+    "scatter": (lambda hidden: torch.zeros(6, 3).scatter_add(1, WHOLE, hidden), DTYPE),
+    "addition": (lambda hidden: torch.zeros(6, 3).index_add(0, torch.arange(6), hidden), DTYPE),
+    "assignment": (lambda h: torch.zeros(6, 3).index_put((torch.arange(6),), h), DTYPE),
+    "shapes": (lambda hidden: hidden @ hidden, "every sample is one row"),
+    "another error": (missing, "got KeyError: 'scale' .*without hesspipe first"),
+}  # fmt: skip
+LOSSES: dict[str, tuple[Any, Tensor, str]] = {
+    "logistic": (nn.BCEWithLogitsLoss(), WHOLE, NUMBERS),
+    "logistic of flags": (nn.BCEWithLogitsLoss(), WHOLE > 0, NUMBERS),
+    "huber": (nn.HuberLoss(), WHOLE, NUMBERS),
+    "one-hot numbers": (nn.CrossEntropyLoss(), functional.one_hot(CLASSES, 3), NUMBERS),
+    "labels as numbers": (nn.CrossEntropyLoss(), CLASSES.double(), r"targets.long\(\)"),
+    "labels of 32 bits": (nn.CrossEntropyLoss(), CLASSES.int(), r"targets.long\(\)"),
+    "labels too large": (nn.CrossEntropyLoss(), CLASSES + 5, "from 0 to the number of outputs"),
+    "more targets": (nn.CrossEntropyLoss(), labels(9, 3), "every sample is one row"),
+    "float32": (lambda o, t: ((o - t) @ torch.ones(3, 3)).square().mean(), REAL, DTYPE),
+}
+
+
+def assert_one_line(message: str) -> None:
+    assert message.startswith("model and loss_fn must run on the data in torch.float64, got ")
+    assert "batch 0: inputs (6, 4) of float64, targets (" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_errors_of_a_model_are_explained(name: str) -> None:
+    function, advice = MODELS[name]
+    with pytest.raises(ValueError, match=advice) as found:
+        Objective(Then(function), nn.CrossEntropyLoss(), (X, CLASSES))
+    assert_one_line(str(found.value))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_errors_of_a_loss_are_explained(name: str) -> None:
+    loss_fn, targets, advice = LOSSES[name]
+    with pytest.raises(ValueError, match=advice) as found:
+        Objective(nn.Linear(4, 3), loss_fn, (X, targets))
+    assert_one_line(str(found.value))
+
+
+def test_errors_of_a_function_of_theta_are_explained() -> None:
+    with pytest.raises(ValueError, match=DTYPE):
+        Objective.from_function(lambda theta: (torch.ones(3, 3) @ theta).sum(), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TooLargeError("too large"),
+        MemoryError("none left"),
+        RuntimeError("derivative for aten::some_op is not implemented"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_explained_leaves_other_errors_as_they_are(error: BaseException) -> None:
+    batch = Batch(X, CLASSES, 1.0)
+    with pytest.raises(type(error)) as found, explained(batch, 0, torch.float64):
+        raise error
+    assert found.value is error
