@@ -82,9 +82,7 @@ def test_matrix_spectrum_notices_eigenvalues_that_are_wrong_by_little(
         return eigenvalues
 
     monkeypatch.setattr(torch.linalg, "eigvalsh", wrong)
-    with pytest.raises(
-        InconsistentMatrixError, match=f"test give a {what} of .*; the eig"
-    ):
+    with pytest.raises(InconsistentMatrixError, match=f"test give a {what} of .*; the eig"):
         matrix_spectrum(values, matrix="test", method="given")
 
 
