@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,30 +22,25 @@ from torch.nn import functional
 
 from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.objective.batches import Batch
+from hesspipe.objective.finite_differences import (
+    Finding,
+    find_wrong_first_derivative,
+    find_wrong_second_derivative,
+)
 from hesspipe.objective.flat_model import FlatModel
-from hesspipe.objective.pytrees import map_tensors, named_tensors
-from hesspipe.seeding import generator
+from hesspipe.objective.pieces import Piece
+from hesspipe.objective.pytrees import map_tensors
+from hesspipe.objective.rounding import measured_rounding
+from hesspipe.objective.special_points import find_special_point
+from hesspipe.seeding import generator, probe
 
 if TYPE_CHECKING:
     from hesspipe.objective.objective import Objective
 
-# Relative deviation from central differences that a correct derivative may have; one that lacks
-# a term deviates by the size of the term.
-_DIFFERENCE_TOLERANCE = 1e-3
-# The same for a directional derivative, relative to its typical size |gradient| / sqrt(P). It is
-# wide, because nearby kinks perturb differences, and a gradient that lacks a part deviates by
-# about that part.
-_GRADIENT_TOLERANCE = {torch.float64: 1e-2, torch.float32: 1e-1}
 # Operations of torch 2.13 with wrong second derivatives, by the names of their graph nodes.
 _KNOWN_WRONG = {"WeightNormInterfaceBackward0": "torch.nn.utils.parametrizations.weight_norm"}
-# Step sizes for differences of the gradient in float64: so small that few units cross a kink.
-_SMALL_STEPS = (1e-8, 1e-9)
-# Smallest significant curvature, relative to (outputs + loss) / |theta|^2.
-_FLOOR = {torch.float64: 1e-6, torch.float32: 1e-2}
 # An asymmetry is an error above this fraction of the product and this multiple of its rounding.
 _ASYMMETRY, _ASYMMETRY_ROUNDINGS = 1e-4, 1e4
-# Rounding of a loss summed over many samples, in units of eps.
-_LOSS_ROUNDING = 50
 
 
 @contextmanager
@@ -77,63 +73,58 @@ def differentiating() -> Iterator[None]:
 
 
 def refuse_wrong_derivatives(
-    evaluate: Callable[[Tensor], tuple[Any, Tensor]], model: FlatModel
+    pieces: list[Piece], samples: list[Piece], model: FlatModel, near: Tensor
 ) -> None:
-    """Compare first derivatives with finite differences, and second ones where they may be wrong.
+    """Compare first and second derivatives of all the data with finite differences.
 
-    This is done at a point near theta: exactly at theta, a unit with zero weights may lie on a
-    kink, where finite differences do not converge. In float32, rounding hides small errors.
+    This is done at a point near theta: exactly at theta, initial weights of zero may hide what is
+    wrong. Second derivatives that are wrong at theta only are found there.
 
     Parameters
     ----------
-    evaluate : callable (theta) -> (outputs, loss)
+    pieces : list of Piece
+        All the data.
+    samples : list of Piece
+        A few samples, for which second derivatives of the outputs are compared apart.
     model : FlatModel
+    near : Tensor, shape (P,)
 
     Raises
     ------
     NotTwiceDifferentiableError
-        If a `torch.autograd.Function` in the loss has no or a wrong second derivative.
+        If a first or second derivative is wrong, or there is none.
     ValueError
-        If the loss does not depend on theta, or depends on parameters other than through theta,
-        or if its gradient is not its derivative.
+        If the loss does not depend on theta, or depends on parameters other than through theta.
     """
-    theta = model.another_point()
-    point = theta.clone().requires_grad_()
-    outputs, value = evaluate(point)
-    if value.grad_fn is None:
-        raise ValueError(
-            "the loss must depend on the parameters, got one without a gradient; the model may "
-            "detach its outputs or be evaluated under torch.no_grad()"
-        )
-    names, leaves, operations = _contents(value.grad_fn)
-    _refuse_other_uses(leaves, model)
-    # Scale of the loss's rounding: a small loss is a difference of numbers like the outputs.
-    size = max(float(tensor.detach().abs().max()) for _, tensor in named_tensors(outputs, ""))
-    size += abs(float(value.detach()))
-    numbers = torch.randn(2, len(theta), generator=generator(0, "differences"), dtype=torch.float64)
-    direction, other = functional.normalize(numbers.to(theta) * model.is_varied, dim=1)
-
-    def loss(theta: Tensor) -> Tensor:
-        return evaluate(theta)[1]
-
-    custom = f" with the torch.autograd.Function {', '.join(names)}" if names else ""
-    wrong = [name for operation, name in _KNOWN_WRONG.items() if operation in operations]
-    known = f" with {', '.join(wrong)}, whose second derivative is wrong in torch" if wrong else ""
+    numbers = torch.randn(2, len(near), generator=generator(0, "differences"), dtype=torch.float64)
+    direction, other = functional.normalize(numbers.to(near) * model.is_varied, dim=1)
+    vectors = torch.stack([direction, other, direction + other])
+    survey = _Survey(model)
     try:
-        (gradient,) = torch.autograd.grad(value, point)
-        _check_gradient(loss, theta, gradient, direction, size, custom)
-        products = _products(loss, theta, torch.stack([direction, other, direction + other]))
-        # Smaller curvatures are rounding, compared with the curvatures that are possible.
-        floor = _FLOOR[theta.dtype] * size / max(1.0, float(theta @ theta))
-        _check_symmetry(products, direction, other, floor, custom or known)
-        if names or theta.dtype == torch.float64:
-            _check_second_derivative(loss, theta, direction, products[0], floor, custom or known)
+        products = survey.products(pieces, near, vectors)
+        cause = survey.cause()
+        is_exact = near.dtype == torch.float64 or bool(survey.names)
+        for piece in pieces:
+            found = find_wrong_first_derivative(piece, near, model.is_varied, with_slopes=is_exact)
+            _refuse(found, cause)
+        noise = partial(_rounding_of_product, pieces, near, direction)
+        _check_symmetry(products, direction, other, cause, noise)
+        if is_exact:
+            scale = float(near.norm()) or 1.0
+            functions = [piece.value for piece in pieces]
+            found = find_wrong_second_derivative(
+                functions, near, scale * direction, scale * products[0], "all the data"
+            )
+            _refuse(found, cause)
+            for sample in samples:
+                _refuse_wrong_curvature(sample, near, scale * direction, cause)
+        _refuse(find_special_point(pieces, model.theta, model.is_varied), cause)
     except RuntimeError as error:
-        if not custom:
+        if not survey.names:
             raise  # an operation of torch: `differentiating` names it
         raise NotTwiceDifferentiableError(
-            f"the model and the loss must be twice differentiable, got an error{custom} (torch "
-            f"says: {error}); use differentiable operations, and not once_differentiable"
+            f"the model and the loss must be twice differentiable, got an error{survey.cause()} "
+            f"(torch says: {error}); use differentiable operations, and not once_differentiable"
         ) from error
 
 
@@ -151,6 +142,121 @@ def uses_theta_beside_outputs(
         return False
     (slope,) = torch.autograd.grad(loss, point, allow_unused=True)
     return slope is not None and bool(slope.any())
+
+
+class _Survey:
+    """Products with the Hessian of all the data, and what their graphs contain."""
+
+    def __init__(self, model: FlatModel) -> None:
+        self.model = model
+        self.names: set[str] = set()
+        self.operations: set[str] = set()
+
+    def products(self, pieces: list[Piece], theta: Tensor, vectors: Tensor) -> Tensor:
+        """Multiply the Hessian with vectors (K, P), piece by piece."""
+        total = torch.zeros_like(vectors)
+        depends = False
+        for piece in pieces:
+            point = theta.clone().requires_grad_()
+            value = piece.value(point)
+            if value.grad_fn is None:
+                continue
+            depends = True
+            names, leaves, operations = _contents(value.grad_fn)
+            self.names.update(names)
+            self.operations |= operations
+            _refuse_other_uses(leaves, self.model)
+            (gradient,) = torch.autograd.grad(
+                value, point, create_graph=True, materialize_grads=True
+            )
+            if gradient.requires_grad:
+                total += torch.stack([_pulled(gradient, point, vector) for vector in vectors])
+        if not depends:
+            raise ValueError(
+                "the loss must depend on the parameters, got one without a gradient; the model may "
+                "detach its outputs or be evaluated under torch.no_grad()"
+            )
+        return total
+
+    def cause(self) -> str:
+        """Name what may be wrong, for messages."""
+        if self.names:
+            return f" with the torch.autograd.Function {', '.join(sorted(self.names))}"
+        wrong = [name for operation, name in _KNOWN_WRONG.items() if operation in self.operations]
+        if wrong:
+            return f" with {', '.join(wrong)}, whose second derivative is wrong in torch"
+        return ""
+
+
+def _pulled(gradient: Tensor, point: Tensor, vector: Tensor) -> Tensor:
+    return torch.autograd.grad(gradient, point, vector, retain_graph=True, materialize_grads=True)[
+        0
+    ]
+
+
+def _rounding_of_product(pieces: list[Piece], theta: Tensor, vector: Tensor) -> float:
+    """Measure the rounding error of a product; 0 where it cannot be measured."""
+
+    def product() -> Tensor:
+        total = torch.zeros_like(vector)
+        for piece in pieces:
+            point = theta.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(
+                piece.value(point), point, create_graph=True, materialize_grads=True
+            )
+            if gradient.requires_grad:
+                total += _pulled(gradient, point, vector)
+        return total
+
+    try:
+        return float(measured_rounding(product, product(), Tensor.norm, "a product"))
+    except ValueError:
+        return 0.0
+
+
+def _refuse_wrong_curvature(piece: Piece, theta: Tensor, direction: Tensor, cause: str) -> None:
+    """Compare the second derivative of the outputs of some samples, with random weights."""
+
+    def weighted(at: Tensor) -> Tensor:
+        rows = piece.evaluate(at)[0]
+        return (rows * probe(rows)).sum()
+
+    point = theta.clone().requires_grad_()
+    value = weighted(point)
+    if not value.requires_grad:
+        return
+    (gradient,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
+    if gradient.requires_grad:
+        product = _pulled(gradient, point, direction)
+        place = f"outputs of {piece.name(0)}"
+        _refuse(find_wrong_second_derivative([weighted], theta, direction, product, place), cause)
+
+
+def _refuse(found: Finding | None, cause: str) -> None:
+    """Raise an error for a derivative that is wrong."""
+    if found is None:
+        return
+    numbers = f"by {found.error:.1e} at a size of {found.size:.1e}, for {found.place}{cause}"
+    if found.kind in ("outputs", "loss"):
+        what = "the outputs" if found.kind == "outputs" else "loss_fn"
+        raise NotTwiceDifferentiableError(
+            f"the gradient must be the derivative of the loss, got a derivative of {what} that "
+            f"differs from finite differences {numbers}; where something is detached or computed "
+            "under torch.no_grad() there is no Hessian: freeze the parameters behind it by "
+            "requires_grad_(False)"
+        )
+    if found.kind in ("slopes", "gradient"):
+        raise NotTwiceDifferentiableError(
+            "the second derivative must agree with differences of the gradient, got one that "
+            f"differs {numbers}; a backward method must compute the derivative, from "
+            "ctx.saved_tensors and with differentiable operations"
+        )
+    raise NotTwiceDifferentiableError(
+        "the second derivative must be that of the function, got one of torch that differs at the "
+        f"parameters from those very near, on both sides, {numbers}; an operation is special here, "
+        "such as abs, norm, sqrt or where at zero: write x.square() for x.abs().pow(2) or "
+        "x.norm().pow(2), or move the parameters by a small random step"
+    )
 
 
 def require_finite_matrix(objective: Objective, values: Tensor, matrix: str) -> None:
@@ -196,110 +302,28 @@ def _refuse_other_uses(leaves: list[Tensor], model: FlatModel) -> None:
             )
 
 
-def _check_gradient(
-    loss: Callable[[Tensor], Tensor],
-    theta: Tensor,
-    gradient: Tensor,
-    direction: Tensor,
-    size: float,
-    cause: str,
+def _check_symmetry(
+    products: Tensor, one: Tensor, other: Tensor, cause: str, noise: Callable[[], float]
 ) -> None:
-    """Compare <gradient, direction> with differences of the loss.
-
-    The gradient is wrong only if they differ by more than rounding and two differences with
-    different steps agree with each other better than with the gradient.
-    """
-    expected = float(gradient @ direction)
-    usual = float(gradient.norm()) / math.sqrt(len(theta))
-    rounding = _LOSS_ROUNDING * float(torch.finfo(theta.dtype).eps) * size
-    slopes, errors = [], []
-    for factor in (1.0, 0.1):
-        step = factor * _step(theta)
-        with torch.no_grad():
-            ahead, behind = (float(loss(theta + sign * step * direction)) for sign in (1, -1))
-        slopes.append((ahead - behind) / (2 * step))
-        errors.append(abs(slopes[-1] - expected) - rounding / step)
-    error = min(errors)
-    if error > _GRADIENT_TOLERANCE[theta.dtype] * usual and abs(slopes[0] - slopes[1]) < error:
-        raise NotTwiceDifferentiableError(
-            "the gradient must be the derivative of the loss, got a slope that differs from "
-            f"differences of the loss by {error:.1e}{cause}, compared with a typical size of "
-            f"{usual:.1e}; where something is detached or computed under torch.no_grad() there is "
-            "no Hessian: freeze the parameters behind it by requires_grad_(False)"
-        )
-
-
-def _products(loss: Callable[[Tensor], Tensor], theta: Tensor, vectors: Tensor) -> Tensor:
-    """Compute products of the Hessian with vectors (K, P), one at a time."""
-    point = theta.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True)
-    if not gradient.requires_grad:
-        return torch.zeros_like(vectors)
-    rows = [
-        torch.autograd.grad(gradient, point, vector, retain_graph=True, materialize_grads=True)[0]
-        for vector in vectors
-    ]
-    return torch.stack(rows)
-
-
-def _check_symmetry(products: Tensor, one: Tensor, other: Tensor, floor: float, cause: str) -> None:
     """Compare <other, H one> with <one, H other>.
 
-    Rounding is estimated from the error in H (one + other) = H one + H other.
+    Rounding is estimated from the error in H (one + other) = H one + H other, and measured where
+    this is not enough.
     """
+    scale = float(products.abs().max())
+    if not scale > 0:
+        return
+    products = products / scale  # whose squares need not underflow
     asymmetry = float((products[0] @ other - products[1] @ one).abs())
     size = float(products[:2].norm()) / math.sqrt(len(one))
     rounding = float((products[0] + products[1] - products[2]).norm()) / math.sqrt(len(one))
-    floor *= 1e-4 / math.sqrt(len(one))
-    if asymmetry > max(_ASYMMETRY * size, _ASYMMETRY_ROUNDINGS * rounding, floor):
+    if asymmetry <= max(_ASYMMETRY * size, _ASYMMETRY_ROUNDINGS * rounding):
+        return
+    if asymmetry * scale > noise():
         raise NotTwiceDifferentiableError(
-            f"the second derivative must be symmetric, got a difference of {asymmetry:.1e} at "
-            f"a size of {size:.1e}{cause}; replace the operation by elementary ones"
+            f"the second derivative must be symmetric, got a difference of {scale * asymmetry:.1e} "
+            f"at a size of {scale * size:.1e}{cause}; replace the operation by elementary ones"
         )
-
-
-def _check_second_derivative(
-    loss: Callable[[Tensor], Tensor],
-    theta: Tensor,
-    direction: Tensor,
-    product: Tensor,
-    floor: float,
-    cause: str,
-) -> None:
-    """Compare a product with differences of the gradient that agree with each other."""
-    steps = _SMALL_STEPS if theta.dtype == torch.float64 else (_step(theta), 0.1 * _step(theta))
-    scale = max(1.0, float(theta.norm())) if theta.dtype == torch.float64 else 1.0
-    differences = [_difference(loss, theta, direction, step * scale) for step in steps]
-    error = min(float((product - difference).norm()) for difference in differences)
-    spread = float((differences[0] - differences[1]).norm())
-    size = max(float(difference.norm()) for difference in differences)
-    if error > max(_tolerance(theta.dtype) * size, floor) and spread < 0.5 * error:
-        raise NotTwiceDifferentiableError(
-            "the second derivative must agree with differences of the gradient, got a difference "
-            f"of {error:.1e} at a size of {size:.1e}{cause}; a backward method must compute the "
-            "derivative, from ctx.saved_tensors and with differentiable operations"
-        )
-
-
-def _difference(
-    loss: Callable[[Tensor], Tensor], theta: Tensor, vector: Tensor, step: float
-) -> Tensor:
-    """Compute a central difference of the gradient: (P,)."""
-    gradients = []
-    for sign in (1, -1):
-        point = (theta + sign * step * vector).requires_grad_()
-        gradients.append(torch.autograd.grad(loss(point), point)[0])
-    difference: Tensor = (gradients[0] - gradients[1]) / (2 * step)
-    return difference
-
-
-def _step(theta: Tensor) -> float:
-    """Return the optimal step of central differences, whose error is about eps^(2/3)."""
-    return math.cbrt(torch.finfo(theta.dtype).eps) * max(1.0, float(theta.norm()))
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    return max(_DIFFERENCE_TOLERANCE, 10 * math.sqrt(torch.finfo(dtype).eps))
 
 
 def _contents(root: torch.autograd.graph.Node) -> tuple[list[str], list[Tensor], set[str]]:

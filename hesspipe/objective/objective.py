@@ -28,6 +28,7 @@ from hesspipe.objective.differentiability import (
 )
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel, FunctionOfTheta
+from hesspipe.objective.pieces import Piece
 from hesspipe.objective.pytrees import (
     Fields,
     Layout,
@@ -43,13 +44,16 @@ from hesspipe.objective.reductions import (
     reduction,
 )
 from hesspipe.objective.rounding import is_perturbing
-from hesspipe.objective.separability import Divide, find_dependence, one
+from hesspipe.objective.separability import Divide, find_dependence, one, part_of, take
+from hesspipe.seeding import generator
 from hesspipe.tolerances import rounding
 
 __all__ = ["Batch", "Objective"]
 
-# Samples on which operations are tested: their properties do not depend on the sample.
-_NUM_PROBES = 8
+# Samples that the checks of derivatives evaluate at once, where samples are independent.
+_SAMPLES_AT_ONCE = 1024
+# Samples for which second derivatives of the outputs are compared apart.
+_NUM_SAMPLES = 32
 
 
 class Objective:
@@ -480,14 +484,49 @@ class Objective:
         return lambda outputs, targets, _: float(divide(outputs, targets))
 
     def _check_derivatives(self, theta: Tensor) -> None:
-        batch = self.batches[0].first(_NUM_PROBES)
-        with explained(batch, 0, self.dtype):
-            refuse_wrong_derivatives(partial(self._outputs_and_loss, batch=batch), self._flat)
-            if uses_theta_beside_outputs(self._flat, self._whole_loss, batch):
+        """Test all derivatives near theta, and second ones at theta itself."""
+        pieces = [
+            self._piece(number, torch.arange(start, min(start + size, batch.num_samples)))
+            for number, batch in enumerate(self.batches)
+            for size in [_SAMPLES_AT_ONCE if self.is_separable else batch.num_samples]
+            for start in range(0, batch.num_samples, size)
+        ]
+        with explained(self.batches[0], 0, self.dtype):
+            refuse_wrong_derivatives(pieces, self._few_samples(), self._flat, theta)
+            if uses_theta_beside_outputs(self._flat, self._whole_loss, self.batches[0]):
                 self._reason_without_rows = self._reason_without_outputs = (
                     "G and R need a loss of the outputs only, got one that uses what the model "
                     "stored in its last call; return that as an output, or use the hessian"
                 )
+
+    def _few_samples(self) -> list[Piece]:
+        """Draw samples from all the data, each with its batch's: at most `_NUM_SAMPLES`."""
+        if not self.is_separable:
+            return []
+        places = [(n, i) for n, batch in enumerate(self.batches) for i in range(batch.num_samples)]
+        order = torch.randperm(len(places), generator=generator(0, "few samples"))
+        chosen: dict[int, list[int]] = {}
+        for place in order[:_NUM_SAMPLES].tolist():
+            chosen.setdefault(places[place][0], []).append(places[place][1])
+        return [self._piece(number, torch.tensor(index)) for number, index in chosen.items()]
+
+    def _piece(self, number: int, index: Tensor) -> Piece:
+        """Some samples of a batch; all of them are the batch itself."""
+        batch = self.batches[number]
+        inputs, targets = batch.inputs, batch.targets
+        if len(index) < batch.num_samples:
+            inputs, targets = (
+                part_of(inputs, index),
+                take(targets, index, batch.num_samples),
+            )
+        return Piece(
+            self._flat,
+            lambda outputs: batch.share * self._whole_loss(outputs, targets),
+            inputs,
+            self.has_output_rows,
+            number,
+            int(index[0]),
+        )
 
 
 def _sizes(outputs: Any) -> list[float]:

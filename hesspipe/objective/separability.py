@@ -181,7 +181,7 @@ class _ModelCheck:
     def _part(self, whole: Term, index: Tensor, number: int) -> Term | None:
         """Evaluate the model on some samples, and compare with the whole."""
         try:
-            outputs = self.fresh(self.theta, _inputs_of(self.batches[number], index))
+            outputs = self.fresh(self.theta, part_of(self.batches[number].inputs, index))
         except Exception as error:  # whatever the model raises
             message = (str(error).strip() or "no message").splitlines()[0]
             self.found.couple(
@@ -238,7 +238,7 @@ class _ModelCheck:
         other = self.batches[(number + 1) % len(self.batches)]
         first = torch.zeros(1, dtype=torch.long)
         try:
-            beside = _inputs_of(other, first)
+            beside = part_of(other.inputs, first)
             inputs = _joined_values(_values(self.batches[number].inputs), _values(beside))
             targets = take(other.targets, first, other.num_samples)
             pair = Fields(inputs) if isinstance(beside, Fields) else inputs
@@ -433,9 +433,10 @@ def _values(inputs: Tensor | Fields) -> Any:
     return inputs.values if isinstance(inputs, Fields) else inputs
 
 
-def _inputs_of(batch: Batch, index: Tensor) -> Tensor | Fields:
-    inputs = map_tensors(lambda t: t[index.to(t.device)], _values(batch.inputs))
-    return Fields(inputs) if isinstance(batch.inputs, Fields) else inputs
+def part_of(inputs: Tensor | Fields, index: Tensor) -> Tensor | Fields:
+    """Select samples of inputs."""
+    chosen = map_tensors(lambda tensor: tensor[index.to(tensor.device)], _values(inputs))
+    return Fields(chosen) if isinstance(inputs, Fields) else chosen
 
 
 def _joined_values(first: Any, second: Any) -> Any:

@@ -1,0 +1,151 @@
+"""Points at which a second derivative of torch is not that of the function, though nearby it is.
+
+`(o - t).abs().pow(2)` has the second derivative 2 everywhere, and 0 by torch at o = t, because the
+slope of `abs` is 0 there; norms, roots and powers at zero, and `torch.where` that replaces a
+special value, are alike. Such a derivative differs from those on both sides, which agree with each
+other. At a kink those on the two sides differ, and torch returns one of them.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from hesspipe.objective.determinism import attempt
+from hesspipe.objective.finite_differences import Finding
+from hesspipe.objective.pieces import Outcome, Piece, directions, outcome, row_norms
+from hesspipe.objective.rounding import measured_rounding
+from hesspipe.seeding import generator, probe
+
+# Distances relative to the parameters, so small that only what is special at one point differs.
+_DISTANCES = {torch.float64: (1e-8, 1e-10, 1e-12), torch.float32: (1e-3, 1e-4, 1e-5)}
+# Relative difference that counts; what is continuous differs by a distance squared.
+_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}
+_NUM_DIRECTIONS = 2
+# What is compared, and the number of the piece; all of them together have this number.
+Key: TypeAlias = tuple[str, int]
+_ALL = -1
+
+
+def find_special_point(pieces: list[Piece], theta: Tensor, is_varied: Tensor) -> Finding | None:
+    """Compare second derivatives at theta with those at both sides of it, very near.
+
+    Curvatures of the loss are compared for each sample, products with H for the whole.
+
+    Parameters
+    ----------
+    pieces : list of Piece
+    theta : Tensor, shape (P,)
+    is_varied : Tensor of bool, shape (P,)
+
+    Returns
+    -------
+    Finding or None
+        Seen at all distances, and along two random directions.
+    """
+    draw = generator(0, "special points")
+    distances = _DISTANCES[theta.dtype]
+    ways = directions(theta, is_varied, draw, _NUM_DIRECTIONS)
+    first = _outcomes(pieces, theta, ways[0], distances[0])
+    if not any(one.is_wrong.any() for one in first.values()):
+        return None
+    confirmed = {key: one.is_wrong for key, one in first.items()}
+    for way in ways:
+        near = [_outcomes(pieces, theta, way, distance) for distance in distances]
+        for one, other in pairwise(near):
+            confirmed = {
+                key: is_wrong & one[key].persists(other[key])
+                for key, is_wrong in confirmed.items()
+                if key in one and key in other
+            }
+    for (kind, number), is_wrong in confirmed.items():
+        found = first[kind, number]
+        errors = row_norms(found.defect) * is_wrong
+        row = int(errors.argmax())
+        if errors[row] > _noise(pieces, theta, ways[0], kind, number)[row]:
+            place = "all the data" if number == _ALL else pieces[number].name(row)
+            return Finding(kind, place, float(errors[row]), float(found.size[row]))
+    return None
+
+
+def _outcomes(
+    pieces: list[Piece], theta: Tensor, way: Tensor, distance: float
+) -> dict[Key, Outcome]:
+    """Compare everything at one distance; nothing where it is not defined on both sides."""
+    outcomes: dict[Key, Outcome] = {}
+    totals = torch.zeros(3, len(theta), dtype=theta.dtype, device=theta.device)
+    for number, piece in enumerate(pieces):
+        parts = []
+        for side in (-1, 0, 1):
+            place = theta + side * distance * way
+            part = _derivatives(piece, place, way, is_real=side == 0)
+            if part is not None:
+                parts.append(part)
+        if len(parts) < 3 or len({part["slopes"].shape for part in parts}) > 1:
+            totals *= torch.nan
+            continue
+        for kind in ("slopes", "curvature"):
+            outcomes[kind, number] = _judged([part[kind] for part in parts])
+        totals += torch.cat([part["product"] for part in parts])
+    outcomes["product", _ALL] = _judged(list(totals.unsqueeze(1)))
+    return outcomes
+
+
+def _judged(sides: list[Tensor]) -> Outcome:
+    """Compare rows at a point with their mean on both sides of it."""
+    behind, center, ahead = sides
+    size = torch.stack([row_norms(rows) for rows in sides]).amax(0)
+    defect = center - (behind + ahead) / 2
+    return outcome(defect, ahead - behind, size, _TOLERANCE[center.dtype] * size)
+
+
+def _derivatives(
+    piece: Piece, place: Tensor, way: Tensor, *, is_real: bool
+) -> dict[str, Tensor] | None:
+    """Compute slopes and curvatures of the loss (n, C), and the product with H (1, P)."""
+    point = place.clone().requires_grad_()
+    evaluation = piece.evaluate(point) if is_real else attempt(lambda: piece.evaluate(point))
+    if evaluation is None:
+        return None
+    rows, loss_of = evaluation
+    leaf = rows.detach().requires_grad_()
+    values = (
+        (loss_of(rows), loss_of(leaf))
+        if is_real
+        else attempt(lambda: (loss_of(rows), loss_of(leaf)))
+    )
+    if values is None:
+        return None
+    _, product = _second(values[0], point, way)
+    slopes, curvature = _second(values[1], leaf, probe(rows))
+    return {"slopes": slopes, "curvature": curvature, "product": product.unsqueeze(0)}
+
+
+def _second(value: Tensor, point: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient, and the product of the second derivative with a vector."""
+    nothing = torch.zeros_like(point)
+    if not value.requires_grad:
+        return nothing, nothing
+    (slopes,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
+    if not slopes.requires_grad:
+        return slopes.detach(), nothing
+    (product,) = torch.autograd.grad(slopes, point, vector, materialize_grads=True)
+    return slopes.detach(), product
+
+
+def _noise(pieces: list[Piece], theta: Tensor, way: Tensor, kind: str, number: int) -> Tensor:
+    """Measure the rounding errors of rows; zeros where they cannot be measured."""
+
+    def evaluate() -> Tensor:
+        chosen = pieces if number == _ALL else [pieces[number]]
+        parts = [_derivatives(piece, theta, way, is_real=True) for piece in chosen]
+        return torch.stack([part[kind] for part in parts if part is not None]).sum(0)
+
+    value = evaluate()
+    try:
+        return measured_rounding(evaluate, value, row_norms, "a derivative")
+    except ValueError:
+        return value.new_zeros(len(value))
