@@ -110,6 +110,7 @@ def density_of(result: Result) -> Density:
         matrix=provenance["matrix"],
         num_products=len(table),
         eps=provenance["eps"],
+        asymmetry=provenance["asymmetry"],
     )
 
 

@@ -90,6 +90,7 @@ def estimate_density(
         "density": dict(density),
         "squared_lengths": found.squared_lengths.tolist(),
         "eps": found.eps,
+        "asymmetry": found.asymmetry,
     }
     return Result("density", _density_table(found), provenance)
 

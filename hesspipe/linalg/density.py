@@ -36,6 +36,9 @@ NUM_PROBES = 3
 NUM_STEPS = 80
 # Default: one interval of a thousand fails, so that a table of a hundred rarely has one that does.
 CONFIDENCE = 0.999
+# Shift of an eigenvalue over the largest asymmetry of a step: the norm of a matrix of as many
+# columns, if they are independent, is a few times the largest.
+_ASYMMETRIES = 4.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class Density:
     num_products : int
     eps : float
         Machine epsilon of the dtype of the products.
+    asymmetry : float
+        Rounding of the products as Lanczos saw it; see
+        `hesspipe.linalg.lanczos.Tridiagonalization`.
     """
 
     nodes: Tensor
@@ -95,6 +101,7 @@ class Density:
     matrix: str
     num_products: int
     eps: float = torch.finfo(torch.float64).eps
+    asymmetry: float = 0.0
 
     def evaluate(self, grid: Tensor, width: float) -> tuple[Tensor, Tensor]:
         """Smooth the density by a Gaussian.
@@ -215,7 +222,8 @@ class Density:
     @property
     def resolution(self) -> float:
         """Distance by which rounding of the products may shift eigenvalues."""
-        return min(self.dim, NUM_ROUNDINGS) * self.eps * float(self.nodes.abs().max())
+        assumed = min(self.dim, NUM_ROUNDINGS) * self.eps * float(self.nodes.abs().max())
+        return max(assumed, _ASYMMETRIES * self.asymmetry)
 
     def _require_apart(self, thresholds: Floats) -> None:
         nodes = self.nodes[self.weights > 0].sort().values.numpy()
@@ -323,7 +331,7 @@ def density(
             f"a Lanczos basis of {num_steps} vectors of length P = {product.dim:,}",
             "use fewer steps, or float32",
         )
-    rows, squared_lengths, num_products = [], [], 0
+    rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
         label = f"density, probe {probe + 1}/{num_probes}"
         steps = tqdm(range(num_steps), desc=label, disable=not progress, unit="step")
@@ -333,6 +341,7 @@ def density(
         row, vectors = _quadrature(found, num_steps)
         rows.append(row)
         num_products += len(vectors)
+        asymmetry = max(asymmetry, found.asymmetry)
         if probe < num_probes - 1:
             del found  # its basis, before the next one is allocated
     overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
@@ -351,6 +360,7 @@ def density(
         matrix=product.name,
         num_products=num_products,
         eps=torch.finfo(product.dtype).eps,
+        asymmetry=asymmetry,
     )
 
 

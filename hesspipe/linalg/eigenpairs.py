@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from hesspipe.errors import NotConvergedError
 from hesspipe.linalg.krylov import KrylovBasis
-from hesspipe.linalg.operator import SymmetricProduct, symmetric_product
+from hesspipe.linalg.operator import SymmetricProduct, scaled, symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
+from hesspipe.linalg.ritz import times
 from hesspipe.linalg.search_state import SearchState
 from hesspipe.linalg.thick_restart import PairSearch
 
@@ -94,13 +96,13 @@ def eigenpairs(
     >>> [round(float(value), 10) for value in found.eigenvalues]
     [-2.0, 5.0, 5.0]
     """
-    product = symmetric_product(operator)
+    product, scaling = scaled(symmetric_product(operator))
     _check_arguments(product, num_smallest, num_largest, tolerance, max_products)
     num_wanted = num_smallest + num_largest
     capacity = min(product.dim, basis_size or 2 * num_wanted + 60)
     if capacity < min(product.dim, num_wanted + 2):
         raise ValueError(f"basis_size must be at least {num_wanted + 2}, got {basis_size}")
-    basis = KrylovBasis(product, capacity, seed)
+    basis = KrylovBasis(product, capacity, seed, scaling)
     search = PairSearch(basis, num_smallest, num_largest, tolerance, max_products)
     if state is not None:
         settings = {
@@ -111,7 +113,11 @@ def eigenpairs(
         search.state = SearchState(state, basis, settings)
         search.state.load()
     with tqdm(total=num_wanted, desc=f"eigenpairs, {product.name}", disable=not progress) as bar:
-        found = search.run(bar)
+        try:
+            found = times(search.run(bar), scaling.unit)
+        except NotConvergedError as error:
+            error.converged = times(error.converged, scaling.unit)
+            raise
     if state is not None:
         Path(state).unlink(missing_ok=True)
     return found

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from hesspipe.hardware import require
 from hesspipe.linalg.lanczos import breakdown
-from hesspipe.linalg.operator import SymmetricProduct, random_unit
+from hesspipe.linalg.operator import Scaling, SymmetricProduct, random_unit
 from hesspipe.linalg.orthogonalization import orthogonalize
 from hesspipe.seeding import generator
 
@@ -73,6 +73,8 @@ class KrylovBasis:
         Maximum number of vectors, at most P.
     seed : int
         Seed of the random start vectors.
+    scaling : Scaling, optional
+        The power of two that the product is divided by, for messages and the state.
 
     Attributes
     ----------
@@ -92,7 +94,13 @@ class KrylovBasis:
         Largest absolute Ritz value so far: a lower bound of the norm of the operator.
     """
 
-    def __init__(self, product: SymmetricProduct, capacity: int, seed: int) -> None:
+    def __init__(
+        self,
+        product: SymmetricProduct,
+        capacity: int,
+        seed: int,
+        scaling: Scaling | None = None,
+    ) -> None:
         element_bytes = torch.finfo(product.dtype).bits // 8
         num_bytes = (capacity + 1) * product.dim * element_bytes
         if product.device.type == "cpu":
@@ -102,6 +110,7 @@ class KrylovBasis:
                 "compute fewer eigenpairs, or pass a smaller basis_size",
             )
         self.product, self.capacity, self.seed = product, capacity, seed
+        self.scaling = scaling or Scaling()
         self.vectors = torch.zeros(
             capacity + 1, product.dim, dtype=product.dtype, device=product.device
         )

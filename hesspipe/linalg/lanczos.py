@@ -13,6 +13,7 @@ Lanczos (1950); Parlett, The Symmetric Eigenvalue Problem (1998), chapter 13.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesspipe.linalg.operator import SymmetricProduct, symmetric_product
+from hesspipe.linalg.operator import SymmetricProduct, scaled, symmetric_product
 from hesspipe.linalg.orthogonalization import orthogonalize
 
 
@@ -39,6 +40,10 @@ class Tridiagonalization:
         Unit vector orthogonal to the basis, or zero.
     residual_norm : float
         beta; 0 if the space is invariant, so that T's eigenvalues are the operator's.
+    asymmetry : float
+        Largest norm, over the steps, by which the projection of a product on the basis differs
+        from the column of T that symmetry demands: the rounding of the products, and more if the
+        operator is not symmetric or changes.
     """
 
     diagonal: Tensor
@@ -46,6 +51,7 @@ class Tridiagonalization:
     basis: Tensor
     residual: Tensor
     residual_norm: float
+    asymmetry: float
 
     @property
     def matrix(self) -> Tensor:
@@ -81,7 +87,8 @@ def tridiagonalize(
     Raises
     ------
     ValueError
-        If the number of steps is not in 1..P, or the start is zero or not finite.
+        If the number of steps is not in 1..P, the start is zero or not finite, a product is not
+        finite, or the asymmetry exceeds the root of eps times the size of the operator.
 
     Examples
     --------
@@ -89,30 +96,57 @@ def tridiagonalize(
     >>> torch.linalg.eigvalsh(found.matrix)  # the space is invariant after two steps
     tensor([1., 4.])
     """
-    product = symmetric_product(operator)
-    _check_start(product, start, num_steps)
-    basis = start.new_empty(num_steps, product.dim)
-    diagonal, off_diagonal = [], []
-    vector, norm, scale = start / start.norm(), 0.0, 0.0
+    product, scaling = scaled(symmetric_product(operator))
+    vector = _unit_start(product, start, num_steps)
+    basis = vector.new_empty(num_steps, product.dim)
+    diagonal: list[Tensor] = []
+    off_diagonal: list[float] = []
+    scale = asymmetry = 0.0
     for step in steps if steps is not None else range(num_steps):
         basis[step] = vector
         image = product.multiply(vector)  # (P,)
         vector, coefficients, norm = orthogonalize(image, basis[: step + 1])
         diagonal.append(coefficients[-1])
         scale = max(scale, float(image.norm()))
-        if norm <= breakdown(scale, product):
-            norm = 0.0
+        asymmetry = max(asymmetry, _asymmetry(coefficients, off_diagonal))
+        _require_symmetric(product, asymmetry, scale, step)
+        is_invariant = norm <= breakdown(scale, product)
+        off_diagonal.append(0.0 if is_invariant else norm)
+        if is_invariant:
             break
         vector = vector / norm
-        off_diagonal.append(norm)
-    size = len(diagonal)
+    size, unit = len(diagonal), scaling.unit
+    norms = torch.tensor(off_diagonal, dtype=torch.float64) * unit
     return Tridiagonalization(
-        diagonal=torch.stack(diagonal),
-        off_diagonal=torch.tensor(off_diagonal[: size - 1], dtype=start.dtype).to(start.device),
+        diagonal=(torch.stack(diagonal).double() * unit).to(vector.dtype),
+        off_diagonal=norms[: size - 1].to(vector),
         basis=basis[:size],
-        residual=vector if norm > 0 else torch.zeros_like(vector),
-        residual_norm=norm,
+        residual=vector if off_diagonal[-1] > 0 else torch.zeros_like(vector),
+        residual_norm=float(norms[-1]),
+        asymmetry=asymmetry * unit,
     )
+
+
+def _asymmetry(coefficients: Tensor, off_diagonal: list[float]) -> float:
+    """Norm of what a symmetric operator has not: all but the last two coefficients are zero."""
+    upper = coefficients[:-1].double()  # (step,)
+    if len(upper) == 0:
+        return 0.0
+    difference = float(upper[-1]) - off_diagonal[-1]
+    return math.hypot(float(upper[:-1].norm()), difference)
+
+
+def _require_symmetric(
+    product: SymmetricProduct, asymmetry: float, scale: float, step: int
+) -> None:
+    allowed = math.sqrt(torch.finfo(product.dtype).eps) * scale
+    if asymmetry > allowed:
+        raise ValueError(
+            f"the {product.name} must be symmetric and the same in every product, got an "
+            f"asymmetry of {asymmetry / scale:.1e} of its size in step {step + 1}, where rounding "
+            f"explains {allowed / scale:.0e}; compute in float64, or make the products "
+            "deterministic"
+        )
 
 
 def breakdown(scale: float, product: SymmetricProduct) -> float:
@@ -120,8 +154,20 @@ def breakdown(scale: float, product: SymmetricProduct) -> float:
     return 10 * torch.finfo(product.dtype).eps * scale
 
 
-def _check_start(product: SymmetricProduct, start: Tensor, num_steps: int) -> None:
+def _unit_start(product: SymmetricProduct, start: Tensor, num_steps: int) -> Tensor:
+    """Return the start divided by its norm."""
     if not 1 <= num_steps <= product.dim:
         raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
-    if not 0 < float(start.norm()) < float("inf"):
-        raise ValueError(f"start must be finite and not zero, got norm {float(start.norm())}")
+    if start.shape != (product.dim,) or start.dtype != product.dtype:
+        raise ValueError(
+            f"start must be a vector of length {product.dim} and {product.dtype}, got shape "
+            f"{tuple(start.shape)} and {start.dtype}"
+        )
+    largest = float(start.abs().max())
+    if not 0 < largest < math.inf:
+        raise ValueError(f"start must be finite and not zero, got norm {largest}")
+    # Squares of tiny or huge entries would be zero or infinite.
+    exponent = math.frexp(largest)[1]
+    near_one: Tensor = start * 2.0 ** -(exponent // 2) * 2.0 ** -(exponent - exponent // 2)
+    near_one /= near_one.norm()
+    return near_one

@@ -1,7 +1,13 @@
-"""Symmetric operators that are known by their products with vectors."""
+"""Symmetric operators that are known by their products with vectors.
+
+The squares of numbers below 1e-19 or above 1e19 are zero or infinite in float32. Methods that
+compute norms of products therefore divide the operator by a power of two near its size (`scaled`),
+which rounds nothing, and multiply their results by it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +41,85 @@ class SymmetricProduct:
     name: str = "operator"
 
 
+@dataclass
+class Scaling:
+    """The power of two that an operator is divided by.
+
+    Attributes
+    ----------
+    exponent : int, optional
+        That of the largest entry of the first product that is not zero; None before.
+    num_products : int
+        Products made.
+    """
+
+    exponent: int | None = None
+    num_products: int = 0
+
+    @property
+    def unit(self) -> float:
+        """The power of two."""
+        return math.ldexp(1.0, self.exponent or 0)
+
+
+def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
+    """Divide an operator by a power of two near its size, and check each of its products.
+
+    Parameters
+    ----------
+    product : SymmetricProduct
+
+    Returns
+    -------
+    product : SymmetricProduct
+        Its `multiply` raises ValueError or TypeError if a product is not a finite real vector of
+        the operator's length and precision, or so small that it has lost digits.
+    scaling : Scaling
+        Its exponent is set by the first product.
+    """
+    scaling = Scaling()
+    least = torch.finfo(product.dtype).tiny / torch.finfo(product.dtype).eps
+
+    def multiply(vector: Tensor) -> Tensor:
+        image = product.multiply(vector)
+        scaling.num_products += 1
+        _check_image(product, image, scaling.num_products)
+        if scaling.exponent is None:
+            largest = float(image.abs().max())
+            if 0 < largest < least:
+                raise ValueError(
+                    f"the {product.name} must not be so small that its products lose digits "
+                    f"({least:.0e} in {product.dtype}), got one of {largest:.1e}; multiply the "
+                    "loss by a constant, or compute in float64"
+                )
+            if largest > 0:
+                scaling.exponent = math.frexp(largest)[1] - 1
+        # In two steps, because the inverse of a tiny power of two overflows.
+        half = (scaling.exponent or 0) // 2
+        return image * 2.0**-half * 2.0 ** -((scaling.exponent or 0) - half)
+
+    return SymmetricProduct(
+        multiply, product.dim, product.dtype, product.device, product.name
+    ), scaling
+
+
+def _check_image(product: SymmetricProduct, image: Tensor, number: int) -> None:
+    if image.dtype != product.dtype:
+        raise TypeError(
+            f"a product with the {product.name} must be of {product.dtype}, as the operator says, "
+            f"got {image.dtype} in product {number}"
+        )
+    if image.shape != (product.dim,):
+        raise ValueError(
+            f"a product with the {product.name} must be a vector of length {product.dim}, got "
+            f"shape {tuple(image.shape)} in product {number}"
+        )
+    if not torch.isfinite(image).all():
+        raise ValueError(
+            f"a product with the {product.name} must be finite, got nan or inf in product {number}"
+        )
+
+
 def symmetric_product(operator: Any) -> SymmetricProduct:
     """Wrap any symmetric operator as a product.
 
@@ -58,7 +143,7 @@ def symmetric_product(operator: Any) -> SymmetricProduct:
     if isinstance(operator, SymmetricProduct):
         return operator
     product = _foreign_product(operator)
-    _check_symmetric(product)
+    _check_symmetric(scaled(product)[0])
     return product
 
 
@@ -75,16 +160,27 @@ def _foreign_product(operator: Any) -> SymmetricProduct:
     if isinstance(operator.dtype, torch.dtype):
         dtype, multiply = operator.dtype, operator.__matmul__
     else:
-        dtype = torch.from_numpy(np.empty(0, dtype=operator.dtype)).dtype
+        dtype = _torch_dtype(operator.dtype)
 
         def multiply(vector: Tensor) -> Tensor:
             product: Tensor = torch.from_numpy(np.asarray(operator @ vector.numpy()))
             return product
 
+    if shape[0] == 0:
+        raise ValueError("operator must have at least one row, got shape (0, 0)")
     if not dtype.is_floating_point:
         raise ValueError(f"operator must be real and of floating point, got dtype {dtype}")
     device = torch.device(getattr(operator, "device", None) or "cpu")
     return SymmetricProduct(multiply, shape[0], dtype, device)
+
+
+def _torch_dtype(dtype: Any) -> torch.dtype:
+    try:
+        return torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+    except TypeError:
+        raise ValueError(
+            f"operator must be real and of floating point, got dtype {dtype}"
+        ) from None
 
 
 def _check_symmetric(product: SymmetricProduct) -> None:

@@ -90,3 +90,12 @@ def subset(pairs: Eigenpairs, is_chosen: Tensor) -> Eigenpairs:
         num_smallest=num_smallest,
         num_largest=int(is_chosen.sum()) - num_smallest,
     )
+
+
+def times(pairs: Eigenpairs, unit: float) -> Eigenpairs:
+    """Multiply the matrix by a positive number."""
+    return replace(
+        pairs,
+        eigenvalues=pairs.eigenvalues * unit,
+        residual_norms=pairs.residual_norms * unit,
+    )

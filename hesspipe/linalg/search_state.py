@@ -16,6 +16,10 @@ from hesspipe.seeding import generator
 from hesspipe.tolerances import agrees
 
 
+def _exponent(text: str) -> int | None:
+    return None if text == "None" else int(text)
+
+
 class SearchState:
     """A file with the basis of a search.
 
@@ -52,7 +56,8 @@ class SearchState:
     def save(self) -> None:
         """Write the basis, atomically."""
         tensors, numbers = self.basis.state()
-        write_tensors(tensors | {"image": self.image}, self.path, {"key": self.key, **numbers})
+        about = {"key": self.key, "exponent": str(self.basis.scaling.exponent), **numbers}
+        write_tensors(tensors | {"image": self.image}, self.path, about)
 
     def load(self) -> None:
         """Replace the basis by the saved one, if the file exists.
@@ -67,8 +72,14 @@ class SearchState:
         tensors, metadata = read_tensors(self.path)
         if metadata.get("key") != self.key:
             raise ValueError(self._foreign("other settings"))
-        if not self._is_close(tensors["image"].to(self.image)):
+        scaling, exponent = self.basis.scaling, _exponent(metadata["exponent"])
+        # Rounding may put two images on either side of a power of two.
+        doublings = (exponent or 0) - (scaling.exponent or 0)
+        saved = tensors["image"].to(self.image)
+        is_near = abs(doublings) <= 1 and self._is_close(saved * 2.0**doublings)
+        if not is_near or (exponent is None) != (scaling.exponent is None):
             raise ValueError(self._foreign("another operator (parameters, data or loss)"))
+        scaling.exponent, self.image = exponent, saved
         self.basis.load(tensors, metadata)
 
     def _is_close(self, image: Tensor) -> bool:

@@ -146,10 +146,12 @@ class PairSearch:
             return pairs
         self.num_disagreements += 1
         if self.num_disagreements > _MAX_DISAGREEMENTS or basis.spans_everything:
+            unit = basis.scaling.unit
+            worst_norm = float(pairs.residual_norms.max()) * unit
             raise NotConvergedError(
-                f"residual norms must be at most {allowed:.1e}, got "
-                f"{float(pairs.residual_norms.max()):.1e}, where estimates were smaller: the "
-                "rounding of the products is too large; raise the tolerance or compute in float64",
+                f"residual norms must be at most {allowed * unit:.1e}, got {worst_norm:.1e}, "
+                "where estimates were smaller: the rounding of the products is too large; raise "
+                "the tolerance or compute in float64",
                 subset(pairs, is_converged),
             )
         self.stricter *= 0.1
@@ -170,7 +172,8 @@ class PairSearch:
             num_smallest = int(is_converged[: self.num_smallest].sum())
             rotation = torch.from_numpy(ritz.coefficients[:, wanted[is_converged]].T.copy())
             rows = rotation.to(basis.vectors) @ basis.vectors[: basis.size]  # (k, P)
-            missing = f"the largest residual norm left is {ritz.rests[wanted].max():.1e}"
+            left = ritz.rests[wanted].max() * basis.scaling.unit
+            missing = f"the largest residual norm left is {left:.1e}"
         pairs, _ = true_pairs(basis.product, rows, num_smallest, basis.num_products)
         return NotConvergedError(
             f"{len(rows)} of {self.num_wanted} eigenpairs converged in {basis.num_products} "

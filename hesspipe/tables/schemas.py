@@ -219,7 +219,7 @@ REQUIRED_PROVENANCE: dict[str, tuple[str, ...]] = {
     "line": ("experiment", "seed", "first", "second"),
     "spectrum": ("matrix", "num_parameters", "num_negative", "num_zero"),
     "eigenpairs": _NETWORK,
-    "density": (*_NETWORK, "group", "squared_lengths", "eps"),
+    "density": (*_NETWORK, "group", "squared_lengths", "eps", "asymmetry"),
     "outliers": ("experiment", "seed", "num_classes"),
     "decomposition": ("experiment", "seed", "num_classes"),
     "directions": (*_NETWORK, "num_classes", "ranks"),

@@ -24,7 +24,7 @@ def density(nodes: Any, weights: Any, num_parameters: int = 50, **labels: Any) -
             "node": nodes.ravel(), "weight": weights.ravel(), "coupling": 0.1 * weights.ravel(),
         }
     )  # fmt: skip
-    about = ABOUT | {"num_parameters": num_parameters, "eps": 2.0**-52}
+    about = ABOUT | {"num_parameters": num_parameters, "eps": 2.0**-52, "asymmetry": 0.0}
     return Result("density", rows, about | {"squared_lengths": [50.0] * len(nodes)} | labels)
 
 

@@ -32,7 +32,7 @@ def test_symmetric_product_names_an_object_that_is_not_an_operator() -> None:
         (torch.ones(3, 2), r"operator must be square, got shape \(3, 2\)"),
         (np.triu(np.ones((5, 5))), "operator must be symmetric, got a bilinear form"),
         (torch.eye(3, dtype=torch.int64), "operator must be real and of floating point"),
-        (torch.full((3, 3), torch.nan), "operator must be symmetric"),
+        (torch.full((3, 3), torch.nan), "a product with the operator must be finite, got nan"),
     ],
     ids=["square", "symmetric", "real", "finite"],
 )
