@@ -26,12 +26,15 @@ import torch
 from torch import Tensor
 
 from hesspipe.hardware import require
-from hesspipe.linalg.operator import SymmetricProduct, symmetric_product
+from hesspipe.linalg.operator import SymmetricProduct, random_unit, scaled, symmetric_product
+from hesspipe.linalg.xtrace import estimate, sketch
 from hesspipe.seeding import generator
 
 # Default: thirty directions are more than the outliers of a ten-class network, and an average of
 # thirty has a standard error of a fifth of the spread.
 NUM_PRODUCTS = 90
+# XTrace below, Hutch++ from here on; see `estimate_norms`.
+_HUTCH_FROM = 60
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class Estimate:
     value: float
     standard_error: float
 
+    def times(self, factor: float) -> Estimate:
+        """Multiply the estimated quantity by a positive number."""
+        return Estimate(self.value * factor, self.standard_error * factor)
+
 
 @dataclass(frozen=True)
 class NormEstimates:
@@ -57,21 +64,43 @@ class NormEstimates:
     ----------
     trace : Estimate
         Sum of the eigenvalues.
-    squared_frobenius_norm : Estimate
-        Sum of their squares.
+    squares : Estimate
+        Sum of their squares, in units of unit^2.
+    unit : float
+        A power of two near the size of the operator, so that the squares are in range.
     num_products : int
     """
 
     trace: Estimate
-    squared_frobenius_norm: Estimate
+    squares: Estimate
+    unit: float
     num_products: int
 
     @property
+    def squared_frobenius_norm(self) -> Estimate:
+        """Sum of the squares of the eigenvalues.
+
+        Raises
+        ------
+        ValueError
+            If it is beyond the range of float64, where the norm itself is not.
+        """
+        if self.squares.value > 0 and not 1e-300 < self.unit**2 * self.squares.value < 1e300:
+            raise ValueError(
+                "squared_frobenius_norm must be in the range of float64, got the square of "
+                f"{self.frobenius_norm.value:.1e}; use frobenius_norm"
+            )
+        return self.squares.times(self.unit**2)
+
+    @property
     def frobenius_norm(self) -> Estimate:
-        """Square root of the sum of squares; the standard error is to first order."""
-        squares = self.squared_frobenius_norm
-        norm = math.sqrt(squares.value)
-        return Estimate(norm, squares.standard_error / (2 * norm) if norm > 0 else 0.0)
+        """Square root of the sum of squares.
+
+        Its standard error is the distance to the root of the sum less its standard error.
+        """
+        value, error = self.squares.value, self.squares.standard_error
+        norm = math.sqrt(value)
+        return Estimate(norm, norm - math.sqrt(max(value - error, 0.0))).times(self.unit)
 
 
 def estimate_norms(
@@ -79,13 +108,15 @@ def estimate_norms(
 ) -> NormEstimates:
     """Estimate trace and Frobenius norm of a symmetric operator.
 
+    XTrace below 60 products, and Hutch++ from there on: XTrace has the smaller errors at any
+    number, but Hutch++ has independent averages and knows its errors. COVERAGE
+
     Parameters
     ----------
     operator : any object with `shape`, `dtype` and `@`
         See `hesspipe.linalg.operator.symmetric_product`.
     num_products : int
-        Number of products, at least 6: a third each for Q, for A Q and for the averages, as in
-        Meyer et al. (2021). If a third reaches P, both results are exact.
+        At least 6. If it reaches P, P products are made and both results are exact.
     seed : int
 
     Returns
@@ -95,7 +126,7 @@ def estimate_norms(
     Raises
     ------
     ValueError
-        If num_products is too small.
+        If num_products is too small, or a product is not finite.
     TooLargeError
         Before allocating, if the vectors do not fit into memory.
 
@@ -107,29 +138,67 @@ def estimate_norms(
     """
     if num_products < 6:
         raise ValueError(f"num_products must be at least 6, got {num_products}")
-    product = symmetric_product(operator)
-    num_directions = min(num_products // 3, product.dim)
-    if product.device.type == "cpu":
-        require(
-            3 * num_directions * product.dim * torch.finfo(product.dtype).bits // 8,
-            f"{num_directions} vectors of length P = {product.dim:,}",
-            "pass a smaller num_products",
-        )
+    product, scaling = scaled(symmetric_product(operator))
+    if num_products >= product.dim:
+        trace, squares = _exact(product)
+    elif num_products < _HUTCH_FROM:
+        trace, squares = _exchangeable(product, num_products // 2, seed)
+    else:
+        trace, squares = _independent(product, num_products, seed)
+    return NormEstimates(trace.times(scaling.unit), squares, scaling.unit, scaling.num_products)
+
+
+def _exact(product: SymmetricProduct) -> tuple[Estimate, Estimate]:
+    """Multiply every unit vector."""
+    trace = squares = 0.0
+    for index in range(product.dim):
+        unit = torch.zeros(product.dim, dtype=product.dtype, device=product.device)
+        unit[index] = 1.0
+        image = product.multiply(unit)
+        trace += float(image[index])
+        squares += float(image.double().square().sum())
+    return Estimate(trace, 0.0), Estimate(squares, 0.0)
+
+
+def _exchangeable(
+    product: SymmetricProduct, num_vectors: int, seed: int
+) -> tuple[Estimate, Estimate]:
+    """Apply XTrace."""
+    _require_memory(product, 4 * num_vectors)
+    random = generator(seed, "exchangeable vectors")
+    vectors = torch.stack([random_unit(product, random) for _ in range(num_vectors)], dim=1)
+    vectors *= math.sqrt(product.dim)
+    images = torch.stack([product.multiply(each.contiguous()) for each in vectors.T], dim=1)
+    basis = torch.linalg.qr(images).Q
+    basis_images = torch.stack([product.multiply(each.contiguous()) for each in basis.T], dim=1)
+    small = sketch(vectors, images, basis, basis_images)
+    trace, squares = estimate(small, torch.finfo(product.dtype).eps)
+    return Estimate(*trace), Estimate(*squares)
+
+
+def _independent(
+    product: SymmetricProduct, num_products: int, seed: int
+) -> tuple[Estimate, Estimate]:
+    """Apply Hutch++: a third of the products each for Q, for A Q and for the averages."""
+    num_directions = num_products // 3
+    _require_memory(product, 3 * num_directions)
     basis = _large_directions(product, num_directions, seed)
     trace = squares = 0.0
     for direction in basis.T:
         image = product.multiply(direction.contiguous())
         trace += float(direction @ image)
         squares += float(image.square().sum())
-    if num_directions == product.dim:
-        return NormEstimates(Estimate(trace, 0.0), Estimate(squares, 0.0), 2 * num_directions)
-    rest = num_products - 2 * num_directions
-    forms, norms = _averages(product, basis, rest, seed)
-    return NormEstimates(
-        trace=_estimate(trace, forms),
-        squared_frobenius_norm=_estimate(squares, norms),
-        num_products=num_products,
-    )
+    forms, norms = _averages(product, basis, num_products - 2 * num_directions, seed)
+    return _estimate(trace, forms), _estimate(squares, norms)
+
+
+def _require_memory(product: SymmetricProduct, num_vectors: int) -> None:
+    if product.device.type == "cpu":
+        require(
+            num_vectors * product.dim * torch.finfo(product.dtype).bits // 8,
+            f"{num_vectors} vectors of length P = {product.dim:,}",
+            "pass a smaller num_products",
+        )
 
 
 def _large_directions(product: SymmetricProduct, num_directions: int, seed: int) -> Tensor:
