@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from problems import labels, network, normal
+from problems import labels, normal
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Beta, Categorical, Gamma, Laplace, Normal, StudentT
 from torch.nn import functional

@@ -32,6 +32,7 @@ from hesspipe.objective.pieces import Piece
 from hesspipe.objective.pytrees import map_tensors
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.objective.special_points import find_special_point
+from hesspipe.objective.substitutes import ExactDerivatives
 from hesspipe.seeding import generator, probe
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def differentiating() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
+            stack.enter_context(ExactDerivatives())
             for device_type in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
             yield

@@ -60,7 +60,8 @@ SAFETY = 8.0
 _NUM_NUMBERS = 131_071
 
 _NAMES_OF_EXACT = """
-    _efficientzerotensor _assert_async _local_scalar_dense _reshape_copy _to_copy _unsafe_index _unsafe_view abs
+    _assert_async _efficientzerotensor
+    _local_scalar_dense _reshape_copy _to_copy _unsafe_index _unsafe_view abs
     alias amax amin arange argmax argmin argsort as_strided_copy as_strided_scatter bernoulli
     broadcast_in_dim bucketize cat ceil channel_shuffle clamp clamp_max clamp_min clone
     collapse_view complex concat constant_pad_nd contiguous convert_element_type copy copysign
