@@ -1,8 +1,8 @@
 """H, G and R of small networks to 50 digits: differences of the gradient with 110 digits.
 
 The gradient is written out here, layer by layer, in the arithmetic of mpmath; nothing is shared
-with the library or with torch. A step of 1e-45 has an error of 1e-45 from the next derivative, and 1e-65
-from rounding.
+with the library or with torch. A step of 1e-45 has an error of 1e-45 from the next derivative, and
+1e-65 from rounding.
 """
 
 from __future__ import annotations
