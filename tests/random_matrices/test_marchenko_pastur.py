@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -59,6 +60,88 @@ def test_law_is_that_of_simulated_eigenvalues(num_parameters: int, num_samples: 
     distance = np.abs(law.cdf(eigenvalues[~is_zero]) - shares[~is_zero]).max()
     assert distance < 3 * np.log(num_parameters) / num_parameters
     assert np.mean(is_zero) == pytest.approx(law.mass_at_zero)
+
+
+EXTREME = [
+    1e-20,
+    1e-14,
+    1e-8,
+    0.02,
+    0.15,
+    0.2,
+    0.9,
+    1 - 1e-13,
+    1.0,
+    1 + 1e-9,
+    3.0,
+    1e8,
+    1e16,
+    1e100,
+]
+
+
+def exact_cdf(ratio: float, x: float) -> mpmath.mpf:
+    """The antiderivative in closed form, at 60 digits."""
+    alpha, x = mpmath.mpf(ratio), mpmath.mpf(x)
+    low, high = (1 - mpmath.sqrt(alpha)) ** 2, (1 + mpmath.sqrt(alpha)) ** 2
+    zeros = max(mpmath.mpf(0), 1 - 1 / alpha)
+    if not low < x < high:
+        return zeros if x <= low else mpmath.mpf(1)
+    below, above = mpmath.sqrt(x - low), mpmath.sqrt(high - x)
+    turn = mpmath.atan2(mpmath.sqrt(high) * below, mpmath.sqrt(low) * above)
+    area = below * above + (low + high) * mpmath.atan2(below, above)
+    return zeros + (area - 2 * mpmath.sqrt(low * high) * turn) / (2 * mpmath.pi * alpha)
+
+
+@pytest.mark.parametrize("ratio", EXTREME)
+def test_cdf_and_sf_are_those_of_60_digits_within_0_and_1_and_monotone(ratio: float) -> None:
+    law = MarchenkoPastur(ratio)
+    low, high = law.lower_edge, law.upper_edge
+    shares = np.concatenate(
+        [np.linspace(0, 1, 41), np.geomspace(1e-12, 0.1, 20), 1 - np.geomspace(1e-12, 0.1, 20)]
+    )
+    x = np.unique(np.clip(low + (high - low) * shares, low, high))
+    cdf, sf = law.cdf(x), law.sf(x)
+    assert (cdf[0], cdf[-1], sf[-1]) == (law.mass_at_zero, 1.0, 0.0)
+    assert law.cdf([-1.0, np.inf, -np.inf]).tolist() == [0.0, 1.0, 0.0]
+    assert ((cdf >= 0) & (cdf <= 1) & (sf >= 0) & (sf <= 1)).all()
+    assert np.diff(cdf).min() >= -4e-16
+    assert np.diff(sf).max() <= 4e-16
+    # A position is known to eps of itself, that is eps / sqrt(alpha) of the bulk's half width.
+    root = min(ratio, 1 / ratio) ** 0.5
+    rounding = 4e-16 / root + 1e-14
+    with mpmath.workdps(60):
+        expected = [exact_cdf(ratio, value) for value in x.tolist()]
+        errors = [float(value - cdf[n]) for n, value in enumerate(expected)]
+        others = [float((1 - value) * max(1, ratio)) for value in expected]
+    assert np.abs(errors).max() <= rounding / max(1, ratio) + 3e-16
+    assert np.abs(np.array(others) - sf * max(1, ratio)).max() <= rounding
+
+
+@pytest.mark.parametrize("ratio", EXTREME)
+def test_density_integrates_to_the_mass_of_the_bulk(ratio: float) -> None:
+    law = MarchenkoPastur(ratio)
+    root = min(ratio, 1 / ratio) ** 0.5
+    angle = (np.arange(4000) + 0.5) * np.pi / 4000
+    middle = (law.lower_edge + law.upper_edge) / 2
+    x = middle - (law.upper_edge - law.lower_edge) / 2 * np.cos(angle)
+    steps = (law.upper_edge - law.lower_edge) / 2 * np.sin(angle) * np.pi / 4000
+    mass = float(np.sum(law.density(x) * steps))
+    assert mass == pytest.approx(1 - law.mass_at_zero, rel=1e-6 + 1e-14 / root)
+
+
+@pytest.mark.parametrize("function", ["cdf", "sf", "density"])
+def test_positions_that_are_nan_are_refused(function: str) -> None:
+    with pytest.raises(ValueError, match="positions must be numbers, got 1 that are nan"):
+        getattr(MarchenkoPastur(0.5), function)([1.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "scale"), [(1e-310, 1.0), (1e290, 1.0), (1.0, 1e-290), (1e200, 1e200)]
+)
+def test_laws_that_cannot_be_represented_are_refused(ratio: float, scale: float) -> None:
+    with pytest.raises(ValueError, match="aspect_ratio and the upper edge must be between"):
+        MarchenkoPastur(ratio, scale)
 
 
 @pytest.mark.parametrize(

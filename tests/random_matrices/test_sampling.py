@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from hesspipe.random_matrices.sampling import largest_eigenpair, sample_largest
+from hesspipe.random_matrices.sampling import largest_eigenpair, sample_largest, sample_spectra
 
 
 @pytest.mark.parametrize(("num_parameters", "num_samples"), [(5, 12), (8, 8), (12, 5)])
@@ -53,3 +53,31 @@ def test_equal_seeds_give_equal_draws_and_others_do_not() -> None:
     pd.testing.assert_frame_equal(one, same)
     assert not np.isin(other["eigenvalue"], one["eigenvalue"]).any()
     assert set(one["num_parameters"]) == {40}
+
+
+@pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
+def test_samples_refuse_impossible_strengths(strength: float) -> None:
+    rng = np.random.default_rng(0)
+    spectra = {"num_parameters": 3, "num_samples": 4, "num_repeats": 1, "seed": 0}
+    largest = {"num_samples": [4], "aspect_ratio": 1.0, "num_repeats": 1, "seed": 0}
+    with pytest.raises(ValueError, match="strengths must be at least 0 and finite"):
+        largest_eigenpair(strength, 3, 4, rng)
+    with pytest.raises(ValueError, match="strengths must be at least 0 and finite"):
+        sample_spectra(strengths=[1.0, strength], **spectra)
+    with pytest.raises(ValueError, match="strengths must be at least 0 and finite"):
+        sample_largest(strengths=[strength], **largest)
+
+
+def test_samples_refuse_impossible_sizes() -> None:
+    rng = np.random.default_rng(0)
+    for sizes in ((0, 4), (4, 0)):
+        with pytest.raises(ValueError, match="must be at least 1, got"):
+            largest_eigenpair(1.0, *sizes, rng)
+    with pytest.raises(ValueError, match="num_rows must be at least 1, got 0"):
+        largest_eigenpair(1.0, 4, 4, rng, num_rows=0)
+    with pytest.raises(ValueError, match="at most P = 2 and num_repeats at least 1, got 3 and 1"):
+        sample_spectra(
+            strengths=[1.0, 2.0, 3.0], num_parameters=2, num_samples=9, num_repeats=1, seed=0
+        )
+    with pytest.raises(ValueError, match="alpha N, rounded"):
+        sample_largest(strengths=[1.0], num_samples=[4], aspect_ratio=0.1, num_repeats=1, seed=0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
 
 from hesspipe.random_matrices.marchenko_pastur import MarchenkoPastur
+from hesspipe.random_matrices.sampling import largest_eigenpair
 from hesspipe.random_matrices.spiked import (
     edge_scaling,
     eigenvector_overlap,
@@ -117,6 +120,71 @@ def test_deviation_and_overlap_are_those_of_simulated_outliers() -> None:
     assert np.mean(overlaps) == pytest.approx(eigenvector_overlap(strength, ratio), abs=error)
 
 
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("distance", [1e-12, 1e-6, 0.1, 0.9])
+def test_deviation_and_overlap_are_the_closed_forms_up_to_the_transition(
+    ratio: float, distance: float
+) -> None:
+    strength = (1 + np.sqrt(ratio)) * (1 + distance)
+    exact, alpha = Fraction(float(strength)), Fraction(ratio)
+    share = 1 - alpha / (exact - 1) ** 2
+    expected = float(strength) * np.sqrt(2 * float(share) / 50)
+    assert position_deviation(float(strength), ratio, 50) == pytest.approx(expected, rel=1e-14)
+    overlap = float(share / (1 + alpha / (exact - 1)))
+    assert eigenvector_overlap(float(strength), ratio) == pytest.approx(overlap, rel=1e-14)
+
+
+def test_deviation_is_that_of_simulated_outliers_next_to_the_transition() -> None:
+    # alpha / (l - 1)^2 = 0.44, alpha / (l - 1) = 0.33: the square is 20 % of the deviation.
+    strength, num_parameters, num_samples, repeats = 1.75, 500, 2000, 2500
+    rng = np.random.default_rng(17)
+    found = [
+        largest_eigenpair(strength, num_parameters, num_samples, rng)[0] for _ in range(repeats)
+    ]
+    deviation = position_deviation(strength, 0.25, num_samples)
+    assert np.std(found) == pytest.approx(deviation, rel=4 / np.sqrt(2 * repeats) + 0.02)
+
+
+@pytest.mark.parametrize("num_parameters", [20, 95, 100, 150])
+@pytest.mark.parametrize("num_samples", [40, 95, 100])
+@pytest.mark.parametrize("others", [[], [9.0], [30.0, 0.02, 1.1]])
+@pytest.mark.parametrize("num_vanishing", [0, 1, 10])
+def test_spectrum_picture_has_as_many_zeros_as_a_simulated_matrix(
+    num_parameters: int, num_samples: int, others: list[float], num_vanishing: int
+) -> None:
+    strengths = [0.0] * num_vanishing + others
+    picture = spectrum_picture(strengths, num_parameters, num_samples)
+    entries = np.random.default_rng(0).standard_normal((num_parameters, num_samples))
+    entries[: len(strengths)] *= np.sqrt(strengths)[:, None]
+    found = np.linalg.eigvalsh(entries @ entries.T / num_samples)
+    assert picture.num_zeros == (found < 1e-12 * found[-1]).sum()
+    parts = len(picture.left_outliers) + len(picture.right_outliers)
+    assert picture.num_zeros + picture.num_bulk + parts == num_parameters
+    assert (picture.left_outliers > 0).all()
+
+
+@pytest.mark.parametrize("strength", [0.0, 1e-300, 1 - 1e-15, 1 + 1e-15, 1e8, 1e200, 1e308])
+@pytest.mark.parametrize("ratio", [1e-300, 1e-16, 1 - 1e-16, 1.0, 1e16, 1e200])
+def test_spiked_models_are_finite_or_refused(strength: float, ratio: float) -> None:
+    assert 0 <= eigenvector_overlap(strength, ratio) <= 1
+    try:
+        position = sample_position(strength, ratio)
+    except ValueError as error:
+        assert "finite position" in str(error) or "must be" in str(error)  # noqa: PT017
+    else:
+        assert 0 <= position < np.inf
+    if separates(strength, ratio):
+        assert 0 < position_deviation(strength, ratio, 7) < np.inf or strength == 0
+
+
+def test_edge_scaling_is_johnstones_with_the_shifts_by_a_half() -> None:
+    # By hand for P = 5 and N = 9: roots of 4.5 and 8.5.
+    center, width = edge_scaling(5, 9)
+    assert center == pytest.approx((4.5 + 8.5 + 2 * 38.25**0.5) / 9, rel=1e-15)
+    cube = (4.5**0.5 + 8.5**0.5) ** 4 / 38.25**0.5  # (p + n)^3 (1 / p + 1 / n)
+    assert width == pytest.approx(cube ** (1 / 3) / 9, rel=1e-14)
+
+
 @pytest.mark.parametrize("ratio", [0.5, 2.0])
 def test_edge_scaling_tends_to_the_edge_at_the_rate_of_the_edge(ratio: float) -> None:
     edge = MarchenkoPastur(ratio).upper_edge
@@ -136,5 +204,9 @@ def test_impossible_arguments_are_refused() -> None:
         position_deviation(1.9, 1.0, 10)
     with pytest.raises(ValueError, match="must be at least 1, got 0 and 3"):
         edge_scaling(0, 3)
+    with pytest.raises(ValueError, match="must be at least 1, got 3 and 0"):
+        spectrum_picture([], 3, 0)
+    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+        position_deviation(3.0, 1.0, 0)
     with pytest.raises(ValueError, match=r"at most min\(P, N\) = 2, got 3"):
         spectrum_picture([5.0, 6.0, 7.0], 2, 9)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.interpolate import PchipInterpolator
 from scipy.stats import kstest
 
+from hesspipe.random_matrices.sampling import largest_eigenpair
 from hesspipe.random_matrices.spiked import edge_scaling
 from hesspipe.random_matrices.tracy_widom import tracy_widom_cdf
 
@@ -45,5 +47,32 @@ def test_simulated_edges_follow_the_law() -> None:
     center, width = edge_scaling(num_parameters, num_samples)
     test = kstest((largest - center) / width, tracy_widom_cdf)
     assert test.pvalue > 0.01
-    # Without the shifts by 1/2, and with a Gaussian instead of the law, the test fails.
+    # With a Gaussian instead of the law, the test fails.
     assert kstest((largest - center) / width, "norm").pvalue < 1e-6
+
+
+def test_tracy_widom_cdf_is_nearer_to_simulated_edges_with_the_shifts_by_a_half() -> None:
+    # Ma (2012): the shifts by 1/2 take the error from order N^(-1/3) to N^(-2/3).
+    num_parameters, num_samples = 40, 60
+    rng = np.random.default_rng(12)
+    draws = np.array(
+        [largest_eigenpair(1.0, num_parameters, num_samples, rng)[0] for _ in range(4000)]
+    )
+    roots = np.sqrt(num_parameters), np.sqrt(num_samples)
+    plain_center = sum(roots) ** 2 / num_samples
+    plain_width = sum(roots) * (1 / roots[0] + 1 / roots[1]) ** (1 / 3) / num_samples
+    grid = np.linspace(-10, 8, 241)
+    law = PchipInterpolator(grid, tracy_widom_cdf(grid))
+
+    def distance(center: float, width: float) -> float:
+        return float(kstest(np.clip((draws - center) / width, -10, 8), law).statistic)
+
+    assert distance(*edge_scaling(num_parameters, num_samples)) < 0.75 * distance(
+        plain_center, plain_width
+    )
+
+
+@pytest.mark.parametrize("positions", [float("nan"), [0.0, float("nan")]])
+def test_tracy_widom_cdf_refuses_nan(positions) -> None:
+    with pytest.raises(ValueError, match="positions must be numbers, got 1 that are nan"):
+        tracy_widom_cdf(positions)
