@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 import hesspipe
 from hesspipe.curvature import columns, factored, linear
 from hesspipe.curvature.compression import Compression
+from hesspipe.curvature.dense import exact_matrix
+from hesspipe.curvature.spectra import SpectrumMethod
 from hesspipe.errors import InconsistentMatrixError, TooLargeError
 from hesspipe.objective.objective import Objective
 
@@ -188,8 +192,10 @@ def test_loss_that_is_not_convex_has_factors_with_signs(
     assert_spectrum_is_that_of_the_matrix(objective, matrix)
 
 
-@pytest.mark.parametrize("size", [1e-9, 1e-6, 0.1])
-@pytest.mark.parametrize("place", [(0, 0), (0, -1), (-1, 0), (-1, -1), (-1, 20)])
+@pytest.mark.parametrize(
+    ("place", "size"),
+    [((0, 0), 1e-9), ((-1, 0), 1e-9), ((-1, 20), 1e-9), ((-1, 0), 1e-6), ((0, 0), 0.1)],
+)
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_wrong_matrix_is_noticed(
     matrix: str, place: tuple[int, int], size: float, monkeypatch: pytest.MonkeyPatch
@@ -210,7 +216,7 @@ def test_wrong_matrix_is_noticed(
 
     monkeypatch.setattr(factored, "gram_matrix", wrong_gram)
     monkeypatch.setattr(factored, "compress", wrong_compression)
-    with pytest.raises(InconsistentMatrixError, match="differs from a product computed without it"):
+    with pytest.raises(InconsistentMatrixError, match="disagrees with a product computed without"):
         hesspipe.spectrum(objective, matrix, "factored")
 
 
@@ -239,3 +245,113 @@ def test_largest_eigenvalues_are_those_of_a_matrix_free_solver() -> None:
     for which, part in (("LA", slice(-3, None)), ("SA", slice(3))):
         expected = eigsh(operator, 3, which=which, v0=start, return_eigenvectors=False)
         assert np.abs(np.sort(expected) - found.eigenvalues[part].numpy()).max() < 1e-10
+
+
+@pytest.mark.parametrize("name", ["dead last unit", "zero weights", "zero inputs"])
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("method", ["auto", "factored"])
+def test_matrix_of_zeros_has_only_zeros(name: str, matrix: str, method: SpectrumMethod) -> None:
+    inputs, targets = normal(7, 6), torch.zeros(7, 3, dtype=torch.float64)
+    layers = [nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 3, bias=False)]
+    if name == "dead last unit":
+        layers = [nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU()]
+        nn.init.constant_(layers[2].bias, -1e3)
+    elif name == "zero weights":
+        for layer in (layers[0], layers[2]):
+            nn.init.zeros_(layer.weight)
+    else:
+        inputs = torch.zeros_like(inputs)
+    objective = Objective(nn.Sequential(*layers).double(), nn.MSELoss(), (inputs, targets))
+    found = hesspipe.spectrum(objective, matrix, method)
+    assert (found.eigenvalues == 0).all()
+    assert (found.num_negative, found.num_positive) == (0, 0)
+    assert (found.error_bound, found.certificate) == (0, "LDL^T")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A random deep network and its data, drawn from a seed."""
+
+    widths: list[int]
+    model: nn.Sequential
+    inputs: Tensor
+    rank: int  # of the inputs
+    labels: Tensor
+
+    @classmethod
+    def draw(cls, seed: int, activation: type[nn.Module], *, is_biased: bool) -> Shape:
+        generator = torch.Generator().manual_seed(seed)
+
+        def between(low: int, high: int) -> int:
+            return int(torch.randint(low, high + 1, (), generator=generator))
+
+        num_inputs, num_samples, num_outputs = between(8, 24), between(6, 20), between(2, 5)
+        hidden = [between(3, 9) for _ in range(between(2, 4))]
+        widths = [num_inputs, *hidden, num_outputs]
+        rank = min(between(2, num_inputs), num_samples)
+        modules: list[nn.Module] = []
+        for entering, leaving in pairwise(widths):
+            layer = nn.Linear(entering, leaving, bias=is_biased).double()
+            for parameter in layer.parameters():
+                std = entering**-0.5 if parameter.ndim == 2 else 0.1
+                nn.init.normal_(parameter, std=std, generator=generator)
+            modules += [layer, activation()]
+        factors = [
+            torch.randn(*shape, generator=generator, dtype=torch.float64)
+            for shape in ((num_samples, rank), (rank, num_inputs))
+        ]
+        classes = torch.randint(num_outputs, (num_samples,), generator=generator)
+        model = nn.Sequential(*modules[:-1])
+        inputs = factors[0] @ factors[1] / rank**0.5
+        return cls(widths, model, inputs, rank, classes)
+
+    def one_hot(self) -> Tensor:
+        return nn.functional.one_hot(self.labels, self.widths[-1]).double()
+
+
+@pytest.mark.parametrize("is_softmax", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_ranks_of_deep_linear_networks_are_known_integers(seed: int, is_softmax: bool) -> None:
+    # Singh, Bachmann, Hofmann (2021), Analytic insights into structure and rank of neural network
+    # Hessian maps; a softmax ignores one direction of the outputs.
+    shape = Shape.draw(seed, nn.Identity, is_biased=False)
+    _, *hidden, num_outputs = shape.widths
+    num_targets = num_outputs - is_softmax
+    targets = shape.labels if is_softmax else normal(len(shape.labels), num_outputs, seed=seed)
+    loss_fn = nn.CrossEntropyLoss() if is_softmax else nn.MSELoss()
+    narrowest = min(shape.rank, num_targets, *hidden)
+    slope_rank, total = min(shape.rank, num_targets), sum(hidden)
+    residual = 2 * narrowest * (total + slope_rank) - (len(hidden) + 1) * narrowest**2
+    ggn = narrowest * (shape.rank + num_targets - narrowest)
+    hessian = residual + ggn + narrowest * (narrowest - 2 * slope_rank)
+    objective = Objective(shape.model, loss_fn, (shape.inputs, targets))
+    for matrix, expected in (("residual", residual), ("ggn", ggn), ("hessian", hessian)):
+        found = hesspipe.spectrum(objective, matrix, "factored")
+        assert found.num_negative + found.num_positive == expected, matrix
+        assert found.certificate == "LDL^T"
+
+
+def brier_of_one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.softmax(1) - targets).square().sum(1).mean()
+
+
+@pytest.mark.parametrize("num_steps", [0, 200])
+@pytest.mark.parametrize("seed", range(20))
+def test_signs_in_deep_networks_are_those_of_the_matrix(seed: int, num_steps: int) -> None:
+    shape = Shape.draw(100 + seed, nn.ReLU, is_biased=seed % 2 == 0)
+    loss_fn = (nn.CrossEntropyLoss(), nn.MSELoss(), brier_of_one_hot)[seed % 3]
+    data = shape.inputs, shape.labels if seed % 3 == 0 else shape.one_hot()
+    optimizer = torch.optim.SGD(shape.model.parameters(), lr=0.1)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        loss_fn(shape.model(data[0]), data[1]).backward()
+        optimizer.step()
+    objective = Objective(shape.model, loss_fn, data)
+    for matrix in ("hessian", "residual"):
+        expected = torch.linalg.eigvalsh(exact_matrix(objective, matrix, "columns").values)
+        found = hesspipe.spectrum(objective, matrix, "factored")
+        assert (found.eigenvalues - expected).abs().max() <= found.error_bound
+        assert found.num_negative == (expected < -found.tolerance).sum()
+        assert found.num_positive == (expected > found.tolerance).sum()
+        # As sharp as the solution of the whole matrix: no digit is lost.
+        assert (found.eigenvalues - expected).abs().max() <= 100 * EPS * expected.abs().max()
