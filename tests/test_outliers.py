@@ -68,6 +68,39 @@ def test_count_outliers_takes_the_fewest_of_equals(eigenvalues, rule, expected):
 
 
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("factor", [0.1, 0.3, 1 / 3, 1e-9, 3.0, 7e5])
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [
+        [1.0, 2.0, 3.0],
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        [1.0, 3.0, 5.0, 5.0, 7.0],
+        [1.0, 3.0, 9.0, 27.0],
+        [1.0, 1.0, 7.0, 7.0, 49.0],
+        [3.0, 3.0, 3.0],
+        [1.0, 1.0, 4.0, 5.0, 9.0],
+    ],
+)
+def test_count_outliers_takes_the_same_of_equals_in_every_unit(rule, factor, eigenvalues):
+    expected = count(eigenvalues, rule)
+    for scaled in (
+        factor * np.array(eigenvalues),
+        # Equal numbers as they are after a computation: by one rounding apart.
+        np.cumsum(np.diff([0.0, *(factor * np.array(eigenvalues))])),
+        np.exp(np.log(factor) + np.log(eigenvalues)),
+    ):
+        assert count(np.sort(scaled), rule) == expected
+        for num_zeros in (1, 50):
+            assert count([0.0] * num_zeros + np.sort(scaled).tolist(), rule) == expected
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_count_outliers_of_zeros_and_equals_is_that_of_equals(rule):
+    assert count([0.0] * 100 + [5.0] * 3, rule) == count([5.0] * 3, rule) == 0
+    assert count([1e-9] * 100 + [5.0] * 3, rule) == 3
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     "bulk",
     [
@@ -201,6 +234,7 @@ def test_count_outliers_uses_the_gap_by_default():
         ([[1.0, 2.0]], r"must have shape \(P,\), got \(1, 2\)"),
         (3.0, r"must have shape \(P,\), got \(\)"),
         ([3.0, 2.0], "must be in ascending order; sort them first"),
+        ([1.0, 2.0j], "must be real, got complex numbers"),
     ],
 )
 def test_count_outliers_refuses_invalid_spectra(eigenvalues, message):

@@ -195,19 +195,22 @@ def _inputs(
         drawn = torch.randn(given.shape, generator=random, dtype=torch.float64)
         return [given, given + spread * drawn]
     first = next(iter(modules.values()))
-    shapes: list[tuple[int, ...]] = [(first.weight.shape[1],)]
-    if isinstance(first, nn.Conv2d):
-        channels = first.weight.shape[1]
-        shapes = [(channels, side, side) for side in range(1, _LARGEST_SIDE + 1)]
+    shape = (first.weight.shape[1],) if isinstance(first, nn.Linear) else _image(model, first)
+    drawn = torch.randn(_NUM_INPUTS, *shape, generator=random, dtype=torch.float64)
+    return [drawn, 10 * drawn]
+
+
+def _image(model: nn.Sequential, first: nn.Conv2d) -> tuple[int, ...]:
+    """Find the smallest square image that a network takes."""
     on_meta = copy.deepcopy(model).to("meta").eval()
-    for shape in shapes:
+    for side in range(1, _LARGEST_SIDE + 1):
+        shape = first.weight.shape[1], side, side
         try:
             with torch.no_grad():
                 on_meta(torch.empty(1, *shape, dtype=first.weight.dtype, device="meta"))
         except (RuntimeError, ValueError):
             continue
-        drawn = torch.randn(_NUM_INPUTS, *shape, generator=random, dtype=torch.float64)
-        return [drawn, 10 * drawn]
+        return shape
     raise ValueError("the shape of the inputs must be known; pass some inputs of the network")
 
 
@@ -265,6 +268,19 @@ def _weighted(model: nn.Sequential) -> dict[str, _Weighted]:
                 "yourself"
             )
     _refuse_shared(children)
+    units = 1
+    for name, module in found.items():
+        if module.weight.shape[1] % units:
+            raise ValueError(
+                f"layer {name} must have a whole number of inputs for each of the {units} units "
+                f"before it, got {module.weight.shape[1]}"
+            )
+        units = len(module.weight)
+        if "weight" not in module._parameters or "bias" not in module._parameters:
+            raise ValueError(
+                "a network to align must have plain weights and biases, got pruned or "
+                f"parametrized ones in layer {name}; remove the reparametrization first"
+            )
     return found
 
 
@@ -291,11 +307,6 @@ def _layers(model: nn.Sequential) -> list[_Layer]:
         # After Flatten, each channel is a run of consecutive inputs, one per pixel.
         units = layers[-1].weight.shape[0] if layers else weight.shape[1]
         bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach().cpu()
-        if weight.shape[1] % units:
-            raise ValueError(
-                f"layer {name} must have a whole number of inputs for each of the {units} units "
-                f"before it, got {weight.shape[1]}"
-            )
         if not (weight.isfinite().all() and bias.isfinite().all()):
             raise ValueError(f"weights must be finite, got nan or inf in layer {name}")
         layers.append(_Layer(weight.reshape(len(weight), units, -1).numpy(), bias.double().numpy()))

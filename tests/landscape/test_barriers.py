@@ -53,6 +53,47 @@ def test_find_barrier_is_the_same_from_the_other_end():
     assert back.place == pytest.approx(1 - there.place, abs=1e-15)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_find_barrier_is_the_same_in_any_order(seed):
+    rng = np.random.default_rng(seed)
+    coefficients = np.array([0.0, 1.0, *rng.uniform(-0.5, 1.5, 9)])
+    losses = rng.normal(size=11)
+    order = np.argsort(coefficients)
+    inside = [
+        (a, loss - losses[0] - a * (losses[1] - losses[0]), loss - max(losses[0], losses[1]))
+        for a, loss in zip(coefficients, losses, strict=True)
+        if 0 <= a <= 1
+    ]
+    place, height, _ = max(inside, key=lambda entry: entry[1])
+    expected = Barrier(
+        max(height, 0.0), place if height > 0 else 0.0, max(0.0, *(r for *_, r in inside))
+    )
+    for chosen in (order, order[::-1], rng.permutation(11)):
+        found = find_barrier(coefficients[chosen], losses[chosen])
+        for name in ("height", "place", "rise"):
+            assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=20 * EPS)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "losses", "message"),
+    [
+        ([0.0, 0.5, 1.0], [1.0, float("nan"), 2.0], "losses must be finite, got nan"),
+        ([0.0, 0.5, 1.0], [1.0, 2.0, float("inf")], "losses must be finite, got inf"),
+        ([0.0, float("nan"), 1.0], [1.0, 2.0, 3.0], "coefficients must be finite, got nan"),
+        ([0.0, 1.0, float("inf")], [1.0, 2.0, 3.0], "coefficients must be finite, got inf"),
+        ([0.0, 0.5, 0.5, 1.0], [1.0, 2.0, 2.0, 3.0], "coefficients must be distinct"),
+        ([0.0, 1.0, 1.0], [1.0, 2.0, 3.0], "coefficients must be distinct"),
+        ([0.0, 0.5, 1.0], [1.0, 2.0], "two vectors of equal length"),
+        ([[0.0, 1.0]], [[1.0, 2.0]], "two vectors of equal length"),
+        ([], [], "coefficients must hold 0 and 1"),
+        ([0.5], [1.0], "coefficients must hold 0 and 1"),
+    ],
+)
+def test_find_barrier_refuses_what_is_no_line(coefficients, losses, message):
+    with pytest.raises(ValueError, match=message):
+        find_barrier(coefficients, losses)
+
+
 @pytest.mark.parametrize("coefficients", [[0.1, 0.5, 1.0], [0.0, 0.5, 0.9]])
 def test_find_barrier_refuses_a_line_without_its_ends(coefficients):
     with pytest.raises(ValueError, match="coefficients must hold 0 and 1"):
