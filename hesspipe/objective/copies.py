@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import sysconfig
+import weakref
 from collections import deque
 from collections.abc import Iterator, MutableMapping
 from functools import partial
@@ -66,7 +67,7 @@ class Copier:
         Any
             Of the same type. Tensors are constants, unless they have a history.
         """
-        if isinstance(value, _SHARED):
+        if isinstance(value, _SHARED) or type(value) in weakref.ProxyTypes:
             return value
         if id(value) in self._copies:
             return self._copies[id(value)]

@@ -135,15 +135,18 @@ def _pair(batch: Any, number: int) -> tuple[Any, Any]:
 
 
 def _refuse_two_batches(data: tuple[Any, ...]) -> None:
-    """Raise an error for a tuple of two pairs that look like two batches of the same kind."""
-    if len(data) != 2 or not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in data):
+    """Raise an error for a tuple of two parts that look like two batches of the same kind."""
+    is_pair = len(data) == 2 and all(isinstance(p, (tuple, list)) and len(p) == 2 for p in data)
+    is_named = len(data) == 2 and all(isinstance(part, Mapping) for part in data)
+    if not (is_pair or is_named):
         return
-    first, second = ([_kind(as_tensors(part, "inputs")) for part in pair] for pair in data)
+    first, second = (_kind(as_tensors(part, "inputs")) for part in data)
     if first == second:
+        what = "dictionaries" if is_named else "pairs"
         raise ValueError(
-            "data must be read in one way only, got a tuple of two pairs of the same shapes; write "
-            "two batches as the list [(x1, y1), (x2, y2)], and one batch of two inputs and two "
-            "targets as the list [((x1, x2), (y1, y2))]"
+            f"data must be read in one way only, got a tuple of two {what} of the same shapes; "
+            "write two batches as the list [(inputs_1, targets_1), (inputs_2, targets_2)], and one "
+            "batch whose targets are like its inputs as the list [(inputs, targets)]"
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_tb
 
 import torch
 
@@ -28,6 +28,11 @@ _ADVICE = [
         r"|expected floating point type for target|result type (float|double) can't be cast"
         r"|not implemented for 'long'|bool tensors",
         "convert targets to numbers, with targets.float()",
+    ),
+    (
+        r"(long|int|short|byte|char|bool|unsigned char) (!=|and) (double|float)"
+        r"|(double|float) (!=|and) (long|int|short|byte|char|bool|unsigned char)",
+        "convert integers in inputs or forward to numbers, with inputs.float()",
     ),
     (
         r"expected (scalar type|dtype|target dtype to be) long|dtype int64"
@@ -90,11 +95,15 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
 
 
 def _is_of_hesspipe(error: Exception) -> bool:
-    """Whether hesspipe raised the error on purpose."""
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    home = Path(hesspipe.__file__).parent
-    is_ours = Path(frame.f_code.co_filename).is_relative_to(home)
-    return is_ours and isinstance(error, (ValueError, TypeError))
+    """Whether a statement of hesspipe raised the error, not a function in C that it called."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return False
+    code = last.tb_frame.f_code
+    is_ours = Path(code.co_filename).is_relative_to(Path(hesspipe.__file__).parent)
+    return is_ours and dis.opname[code.co_code[last.tb_lasti]] in ("RAISE_VARARGS", "RERAISE")
 
 
 def _described(batch: Batch) -> str:

@@ -94,7 +94,7 @@ class FlatModel:
         self._constant_rows = constant_rows(
             self.structure, {id(copier.copy(value)): name for name, value in named.items()}
         )
-        self._signature = inspect.signature(self.structure.forward)
+        self._signature = _signature_of(self.structure)
         self.theta = flatten({name: copier.copy(value).detach() for name, value in named.items()})
         masks = []
         for name, shape, is_frozen in zip(self.names, self.shapes, self.is_frozen, strict=True):
@@ -114,7 +114,17 @@ class FlatModel:
 
         Later changes of the loss, its settings and its tensors then have no effect. Where it uses
         parameters of the model, the copies are those in `originals`.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be called.
         """
+        if function is not None and not callable(function):
+            raise ValueError(
+                "loss_fn and denominator must be functions of (outputs, targets), got "
+                f"{type(function).__name__}; pass one of torch, e.g. nn.MSELoss()"
+            )
         copied: Copied = self._copier.copy(function)
         return copied
 
@@ -199,6 +209,14 @@ class FunctionOfTheta(nn.Module):
             )
             raise ValueError(f"loss must return a scalar tensor, got {what}")
         return value.reshape(1, 1)
+
+
+def _signature_of(model: nn.Module) -> inspect.Signature:
+    """Return the arguments that forward takes; any, if Python does not know."""
+    try:
+        return inspect.signature(model.forward)
+    except (TypeError, ValueError):  # a function in C
+        return inspect.signature(lambda *args, **kwargs: None)
 
 
 def _chosen(names: list[str], patterns: Sequence[str] | None) -> set[str]:

@@ -11,7 +11,19 @@ from torch.nn.parameter import is_lazy
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Unwrap a model that is compiled or wrapped for several devices."""
+    """Unwrap a model that is compiled or wrapped for several devices.
+
+    Raises
+    ------
+    ValueError
+        If it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        what = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise ValueError(
+            f"model must be an instance of nn.Module, got {what}; build it first, or use "
+            "Objective.from_function for a function of the parameters"
+        )
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
@@ -373,8 +374,18 @@ def test_objective_reads_what_the_model_stores_for_the_loss_from_its_copy() -> N
         join=lambda pair: torch.cat([pair[0].flatten(), pair[1][None]]),
         split=lambda v: (v[:-1].view(6, 3), v[-1]),
     )
-    objective = Objective(model, lambda o, t: functional.mse_loss(o, t) + model.level, (X, Y))
+
+    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.mse_loss(outputs, targets) + model.level
+
+    objective = Objective(model, loss_fn, (X, Y))
     assert_close(hesspipe.hessian_matrix(objective), expected["hessian"], factor=200)
+    batches = list(zip(X.split([2, 4]), Y.split([2, 4]), strict=True))
+    parts = Objective(model, loss_fn, batches, denominator=lambda outputs, _: float(len(outputs)))
+    assert_close(hesspipe.hessian_matrix(parts), expected["hessian"], factor=200)
+    for compute in (hesspipe.ggn_matrix, hesspipe.residual_matrix):
+        with pytest.raises(ValueError, match="G and R need a loss of the outputs only"):
+            compute(objective)
 
 
 def test_objective_of_a_function_converts_its_data() -> None:
@@ -397,6 +408,31 @@ def test_copy_keeps_cycles_and_shares_what_cannot_be_copied() -> None:
     assert copied[0].dtype == torch.float64
     assert copied[1] is generator
     assert copied[2] is open
+
+
+def test_objective_sees_parameters_through_weak_references() -> None:
+    model = Network()
+    for reference in (weakref.ref(model), weakref.proxy(model)):
+        is_proxy = type(reference) in weakref.ProxyTypes
+        found = in_closure(
+            reference,
+            (lambda r: r.last.weight) if is_proxy else (lambda r: r().last.weight),
+        )
+        with pytest.raises(ValueError, match="must use parameters through the model only"):
+            Objective(model, found, (X, Y))
+
+
+def test_copy_takes_a_compiled_loss_as_it_was_before() -> None:
+    @torch.compile(backend="eager")
+    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+        return squares(outputs, targets, FACTOR)
+
+    model = Network()
+    expected = reference_matrices(
+        model, lambda model: model(X), lambda outputs: squares(outputs, Y, FACTOR)
+    )
+    objective = Objective(model, loss_fn, (X, Y))
+    assert_close(hesspipe.hessian_matrix(objective), expected["hessian"], factor=200)
 
 
 def test_copy_leaves_functions_of_libraries_as_they_are() -> None:

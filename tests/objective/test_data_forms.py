@@ -175,6 +175,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "two pairs in a tuple": (
         lambda: tuple(halves()), r"got a tuple of two pairs of the same shapes; write two batches"
     ),
+    "two dictionaries in a tuple": (
+        lambda: ({"x": X[:3], "y": Y[:3]}, {"x": X[3:], "y": Y[3:]}),
+        r"got a tuple of two dictionaries of the same shapes; write two batches as the list",
+    ),
     "loader of inputs alone": (lambda: DataLoader(TensorDataset(X)), PAIR + "list of 1 as batch 0"),
     "dataset of inputs alone": (lambda: TensorDataset(X), r"a pair \(x, y\), got tuple of 1"),
     "dataset of triples": (lambda: TensorDataset(X, X, Y), r"a pair \(x, y\), got tuple of 3"),
@@ -215,6 +219,13 @@ def test_read_batches_refuses_what_has_no_single_reading(form: str) -> None:
     build, message = REFUSED[form]
     with pytest.raises(ValueError, match=message):
         read(build())
+
+
+def test_read_batches_reads_like_inputs_and_targets_in_a_list_as_one_batch() -> None:
+    for part in ((X, Y), {"x": X, "y": Y}):
+        (batch,) = read([(part, part)])
+        assert batch.num_samples == 7
+        assert torch.equal(next(named_tensors(batch.targets, ""))[1], X)
 
 
 def test_objective_of_a_dataset_equals_that_of_one_batch() -> None:

@@ -84,6 +84,31 @@ def test_errors_of_a_loss_are_explained(name: str) -> None:
     assert_one_line(str(found.value))
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+def test_errors_of_integer_inputs_are_explained(dtype: torch.dtype) -> None:
+    inputs = torch.ones(6, 4, dtype=dtype)
+    with pytest.raises(ValueError, match=r"with inputs.float\(\)"):
+        Objective(nn.Linear(4, 3), nn.MSELoss(), (inputs, REAL))
+
+
+@pytest.mark.parametrize("loss_fn", ["mse", 3, torch.ones(2)])
+def test_losses_that_are_no_functions_are_refused(loss_fn: Any) -> None:
+    with pytest.raises(ValueError, match=r"loss_fn.*must be functions"):
+        Objective(nn.Linear(4, 3), loss_fn, (X, REAL))
+
+
+@pytest.mark.parametrize("model", [nn.Linear, lambda inputs: inputs, "model", None])
+def test_models_that_are_no_modules_are_refused(model: Any) -> None:
+    with pytest.raises(ValueError, match=r"must be an instance of nn\.Module, got"):
+        Objective(model, nn.MSELoss(), (X, REAL))
+
+
+@pytest.mark.parametrize("loss_fn", [torch.dot, nn.MSELoss, functional.linear, torch.linalg.norm])
+def test_losses_of_other_arguments_are_explained(loss_fn: Any) -> None:
+    with pytest.raises(ValueError, match=r"must run on the data|must return a sc"):
+        Objective(nn.Linear(4, 3), loss_fn, (X, REAL))
+
+
 def test_errors_of_a_function_of_theta_are_explained() -> None:
     with pytest.raises(ValueError, match=DTYPE):
         Objective.from_function(lambda theta: (torch.ones(3, 3) @ theta).sum(), torch.zeros(3))
