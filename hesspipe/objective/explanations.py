@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-import hesspipe
 from hesspipe.errors import HesspipeError
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.pytrees import Fields, named_tensors
@@ -102,7 +101,7 @@ def _is_of_hesspipe(error: Exception) -> bool:
     if last is None:
         return False
     code = last.tb_frame.f_code
-    is_ours = Path(code.co_filename).is_relative_to(Path(hesspipe.__file__).parent)
+    is_ours = Path(code.co_filename).is_relative_to(Path(__file__).parents[1])
     return is_ours and dis.opname[code.co_code[last.tb_lasti]] in ("RAISE_VARARGS", "RERAISE")
 
 

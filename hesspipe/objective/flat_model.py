@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,6 @@ from hesspipe.seeding import generator
 
 # Relative size of a step away from theta: small, so that the loss is still defined.
 _RELATIVE_STEP = 1e-3
-
-Copied = TypeVar("Copied")
 
 
 class FlatModel:
@@ -109,24 +107,26 @@ class FlatModel:
             if id(buffer) not in self.originals and not isinstance(buffer, nn.Parameter)
         }
 
-    def copied(self, function: Copied) -> Copied:
-        """Copy a loss, with its tensors converted; what it shares with the model stays shared.
+    def copied(self, *functions: Any) -> tuple[Any, ...]:
+        """Copy a loss and other functions once, with their tensors converted.
 
-        Later changes of the loss, its settings and its tensors then have no effect. Where it uses
-        parameters of the model, the copies are those in `originals`.
+        Later changes of them, their settings and their tensors then have no effect. What they share
+        with the model is shared by the copies; parameters of the model are those in `originals`.
 
         Raises
         ------
         ValueError
-            If it cannot be called.
+            If one cannot be called, and is not None.
         """
-        if function is not None and not callable(function):
-            raise ValueError(
-                "loss_fn and denominator must be functions of (outputs, targets), got "
-                f"{type(function).__name__}; pass one of torch, e.g. nn.MSELoss()"
-            )
-        copied: Copied = self._copier.copy(function)
-        return copied
+        for function in functions:
+            if function is not None and not callable(function):
+                raise ValueError(
+                    "loss_fn and denominator must be functions of (outputs, targets), got "
+                    f"{type(function).__name__}; pass one of torch, e.g. nn.MSELoss()"
+                )
+        copies = tuple(map(self._copier.copy, functions))
+        del self._copier  # keeps the originals alive
+        return copies
 
     def __call__(self, theta: Tensor, inputs: Tensor | Fields) -> Any:
         """Evaluate the model; checkpoints are plain calls."""

@@ -75,10 +75,12 @@ class Objective:
         f; in evaluation mode if it has dropout or batch normalization. It returns a tensor, or
         nested dictionaries, tuples and lists of tensors.
     loss_fn : callable (outputs, targets) -> scalar Tensor
-        l; a sum or mean over samples.
-    data : (inputs, targets), or an iterable of such batches
-        Read once; see `hesspipe.objective.batches.read_batches`. The model is called as
-        `model(**inputs)` if inputs are a dictionary, and as `model(*inputs)` for a tuple or list.
+        l; a sum or mean over samples. Copied with all that it holds, in the dtype of the objective.
+    data : (inputs, targets), an iterable of such batches, or a Dataset
+        A tuple is one batch, any other iterable holds batches, and a Dataset holds samples. Read
+        once; see `hesspipe.objective.batches.read_batches`. The model is called as
+        `model(**inputs)` if inputs are a dictionary whose keys are arguments of its forward method,
+        as `model(inputs)` for any other dictionary, and as `model(*inputs)` for a tuple or list.
     denominator : callable (outputs, targets) -> float, optional
         Denominator of a mean loss on a batch; 1 for a sum. Known for the losses of torch; needed
         for any other loss on more than one batch.
@@ -146,19 +148,20 @@ class Objective:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
         self._adopt(flat := FlatModel(model, dtype, parameters))
         self.dtype, self.weight_decay = dtype, weight_decay
-        self._whole_loss = flat.copied(loss_fn)
+        self._whole_loss: LossFunction
+        self._denominator: Denominator | None
+        self._whole_loss, self._denominator = flat.copied(loss_fn, denominator)
         self._layouts: dict[int, Layout] = {}
         self._reason_without_rows: str | None = None
         self.coupling: str | None = None
         self._reason_without_outputs: str | None = None
-        denominator = self._denominator = flat.copied(denominator)
         self._is_sum = reduction(self._whole_loss) == "sum"
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
             before = torch.get_rng_state()
             self.num_data = sum(batch.num_samples for batch in batches)
             fresh = flat.fresh_copy()
-            self.batches = self._weigh(batches, denominator)
+            self.batches = self._weigh(batches, self._denominator)
             theta = self._point_of_checks()
             self._find_dependence(fresh, theta)
             self._check_derivatives(theta)
