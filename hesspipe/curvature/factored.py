@@ -68,7 +68,7 @@ def factored_spectrum(
     matrix: Matrix,
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
-    certify: bool = True,
+    certify: bool | None = None,
 ) -> Spectrum:
     """Compute the spectrum of H, G or R from its factors.
 
@@ -79,7 +79,7 @@ def factored_spectrum(
         From `find_factors`, for the same matrix.
     matrix : Matrix
     zero_tolerance : float
-    certify : bool
+    certify : bool, optional
         See `hesspipe.linalg.spectrum.matrix_spectrum`, as for zero_tolerance.
 
     Returns

@@ -50,13 +50,15 @@ def spectrum(
     method: SpectrumMethod = "auto",
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
+    certify: bool | None = None,
     progress: bool = False,
 ) -> Spectrum:
     """Compute the exact spectrum of H, G or R at the objective's parameters.
 
     A dense symmetric eigensolver is applied either to the matrix, formed from its own formula, or
-    to the Gram matrix of its factors, whose size does not depend on P. Both are compared with
-    products by differentiation, and the eigenvalues with the trace and the Frobenius norm.
+    to a smaller one with the same eigenvalues and zeros. Both are compared with products by
+    differentiation, which bounds the errors, and the eigenvalues with the trace and the Frobenius
+    norm.
 
     Parameters
     ----------
@@ -66,12 +68,15 @@ def spectrum(
     matrix : {"hessian", "ggn", "residual"}, optional
         By default the hessian of an objective, or the matrix of an operator.
     method : {"auto", "factored", "layers", "convolutions", "columns"}
-        "factored" computes the spectrum without the matrix, from the Gram matrix of its
-        factors (see `hesspipe.curvature.factors`); the others form it first (see
+        "factored" computes the spectrum without the matrix (see
+        `hesspipe.curvature.factored`); the others form it first (see
         `hesspipe.curvature.dense`). "auto" chooses "factored" where it is cheaper.
     zero_tolerance : float
         Multiple of the errors, the solver's and the matrix's, up to which an eigenvalue
         counts as zero; see `Spectrum.tolerance`.
+    certify : bool, optional
+        Whether to count the signs a second time, by factorizations L D L^T at both tolerances;
+        by default where they take less than a second. See `Spectrum.certificate`.
     progress : bool
 
     Returns
@@ -102,7 +107,7 @@ def spectrum(
         names = ", ".join(get_args(SpectrumMethod))
         raise ValueError(f"method must be one of {names}, got {method!r}")
     if not isinstance(objective, (Objective, CurvatureOperator)):
-        return _operator_spectrum(objective, matrix, method, zero_tolerance)
+        return _operator_spectrum(objective, matrix, method, zero_tolerance, certify)
     objective, matrix = objective_of(objective, matrix)
     if objective.dtype != torch.float64:
         raise ValueError(
@@ -115,7 +120,7 @@ def spectrum(
     if layers is not None:
         # Of any kind: where the method is chosen here, others remain.
         with suppress(Exception) if method == "auto" else nullcontext():
-            found = _factored_spectrum(part, layers, matrix, method, zero_tolerance)
+            found = _factored_spectrum(part, layers, matrix, method, zero_tolerance, certify)
     if found is None:
         exact = exact_matrix(
             part,
@@ -131,6 +136,7 @@ def spectrum(
             method=exact.method,
             matrix_error=exact.error,
             zero_tolerance=zero_tolerance,
+            certify=certify,
         )
     return _with_zeros(found, objective.num_parameters - part.num_parameters)
 
@@ -141,11 +147,14 @@ def _factored_spectrum(
     matrix: Matrix,
     method: SpectrumMethod,
     zero_tolerance: float,
+    certify: bool | None,
 ) -> Spectrum | None:
     factors = _factors(objective, layers, matrix, method)
     if factors is None:
         return None
-    return factored_spectrum(objective, factors, matrix, zero_tolerance=zero_tolerance)
+    return factored_spectrum(
+        objective, factors, matrix, zero_tolerance=zero_tolerance, certify=certify
+    )
 
 
 def _with_zeros(found: Spectrum, count: int) -> Spectrum:
@@ -158,7 +167,11 @@ def _with_zeros(found: Spectrum, count: int) -> Spectrum:
 
 
 def _operator_spectrum(
-    operator: Any, matrix: Matrix | str | None, method: SpectrumMethod, zero_tolerance: float
+    operator: Any,
+    matrix: Matrix | str | None,
+    method: SpectrumMethod,
+    zero_tolerance: float,
+    certify: bool | None,
 ) -> Spectrum:
     """Compute the spectrum of any symmetric operator, from products with all unit vectors."""
     if not all(hasattr(operator, name) for name in ("shape", "dtype", "__matmul__")):
@@ -189,6 +202,7 @@ def _operator_spectrum(
         method="products",
         matrix_error=_product_error(operator),
         zero_tolerance=zero_tolerance,
+        certify=certify,
     )
 
 

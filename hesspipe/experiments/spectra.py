@@ -44,7 +44,7 @@ def extract_spectrum(
     """
     matrix = Matrix(matrix)
     objective, provenance = load_objective(path_to_dataset, path_to_checkpoint, model)
-    found = spectrum(objective, matrix, zero_tolerance=zero_tolerance, progress=True)
+    found = spectrum(objective, matrix, zero_tolerance=zero_tolerance, certify=True, progress=True)
     table = pd.DataFrame(
         {"rank": range(len(found.eigenvalues)), "eigenvalue": found.eigenvalues.numpy()}
     )

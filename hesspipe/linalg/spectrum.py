@@ -27,6 +27,8 @@ ZERO_TOLERANCE = 1.0
 # to 1.1, 4.2, 4.3, 6.0, 6.1 and 8.9 eps * max|eigenvalue| for P = 2, 3, 4, 5, 7 and 25.
 _SMALLEST_FACTOR = 10
 _BLOCK_ROWS = 1024
+# P up to which the counts are confirmed unless asked not to: half a second on one core.
+_CERTIFIED_SIZE = 3000
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def matrix_spectrum(
     method: str,
     matrix_error: float = 0.0,
     zero_tolerance: float = ZERO_TOLERANCE,
-    certify: bool = True,
+    certify: bool | None = None,
     others: Tensor | None = None,
 ) -> Spectrum:
     """Compute the spectrum of a symmetric matrix, of which the lower triangle is read.
@@ -89,9 +91,9 @@ def matrix_spectrum(
         Bound of the spectral norm of the error in `values`; no eigenvalue moves by more.
     zero_tolerance : float
         Multiple of the error bound up to which an eigenvalue counts as zero.
-    certify : bool
-        Whether to count the signs a second time, by factorizations L D L^T at both tolerances;
-        for P = 4,270 they take a quarter of the eigensolver's time.
+    certify : bool, optional
+        Whether to count the signs a second time, by factorizations L D L^T at both tolerances.
+        They take a third of the eigensolver's time, so by default they are made up to P = 3,000.
     others : Tensor, optional
         Eigenvalues that are known exactly, of a larger matrix of which `values` is a block.
 
@@ -114,7 +116,9 @@ def matrix_spectrum(
             f"values must be float64 for counts of signs, got {values.dtype}; in float32 "
             "eigenvalues near zero are noise"
         )
-    _check_symmetric(values, matrix, matrix_error)
+    scale = _largest_entry(values, matrix)
+    norm = _norm(values, scale)
+    _check_symmetric(values, matrix, matrix_error, scale, norm)
     is_nonzero = (values != 0).any(1)
     known = values.new_zeros(int((~is_nonzero).sum()))
     known = known if others is None else torch.cat([known, others])
@@ -124,10 +128,10 @@ def matrix_spectrum(
         solver_bytes(len(values)), f"the eigensolver for P = {len(values):,}", "free some memory"
     )
     solved = torch.linalg.eigvalsh(values)
-    _check_sums(solved, values, matrix)
+    _check_sums(solved, values.trace(), matrix, scale, norm)
     eigenvalues = torch.cat([solved, known]).sort().values.cpu()
     found = with_inertia(eigenvalues, matrix, method, matrix_error, zero_tolerance)
-    if not certify:
+    if not (len(values) <= _CERTIFIED_SIZE if certify is None else certify):
         return found
     return replace(found, certificate=_confirm_counts(found, solved.cpu(), values))
 
@@ -160,7 +164,7 @@ def with_inertia(
         tolerance=tolerance,
         matrix=matrix,
         method=method,
-        certificate="none: not asked for",
+        certificate="none: not asked for by certify=True",
     )
 
 
@@ -190,14 +194,15 @@ def solver_bytes(size: int) -> int:
     return size**2 * 8
 
 
-def _check_symmetric(values: Tensor, matrix: str, matrix_error: float) -> None:
+def _check_symmetric(
+    values: Tensor, matrix: str, matrix_error: float, scale: float, norm: float
+) -> None:
     """Compare all pairs of entries, one by one and by the norm of their differences."""
-    scale, largest, squares = _largest_entry(values, matrix), 0.0, 0.0
+    error, largest, squares = 2 * matrix_error, 0.0, 0.0
     for part, rest in _block_columns(values):
         difference = (rest - values[part, part.start :].mT) / scale
         largest = max(largest, scale * float(difference.abs().max()))
         squares += float(difference.square().sum())
-    error, norm = 2 * matrix_error, _norm(values, scale)
     for what, found, allowed in (
         ("an entry", largest, rounding(scale, values.dtype) + error),
         (
@@ -213,13 +218,12 @@ def _check_symmetric(values: Tensor, matrix: str, matrix_error: float) -> None:
             )
 
 
-def _check_sums(eigenvalues: Tensor, values: Tensor, matrix: str) -> None:
+def _check_sums(eigenvalues: Tensor, trace: Tensor, matrix: str, scale: float, norm: float) -> None:
     """Trace and Frobenius norm of the lower triangle's matrix, to the solver's backward error."""
-    size, scale = max(1, len(values)), _largest_entry(values, matrix)
-    norm = _norm(values, scale)
+    size = max(1, len(eigenvalues))
     slack = 10 * torch.finfo(torch.float64).eps * size * norm
     for what, found, expected, allowed in (
-        ("trace", float(eigenvalues.sum()), float(values.trace()), slack * size**0.5),
+        ("trace", float(eigenvalues.sum()), float(trace), slack * size**0.5),
         ("Frobenius norm", scale * float((eigenvalues / scale).norm()), norm, slack),
     ):
         if not abs(found - expected) <= allowed:
