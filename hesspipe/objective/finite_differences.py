@@ -27,7 +27,7 @@ from hesspipe.seeding import generator
 
 # Steps relative to the parameters: the first is used for all, all to confirm. Rounding errors of
 # differences are eps / step, and the number of kinks that are crossed is proportional to the step.
-_STEPS = {torch.float64: (1e-7, 1e-6, 1e-8, 1e-9), torch.float32: (5e-3, 1e-2, 2e-3, 1e-3)}
+_STEPS = {torch.float64: (1e-7, 1e-6, 1e-8, 1e-9), torch.float32: (2e-3, 1e-2, 5e-4, 1e-4)}
 # Relative deviation from differences that is an error.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 3.5e-3}
 # Rounding errors of the numbers that are subtracted, in eps.

@@ -94,7 +94,7 @@ class Outcome:
         """Whether both are wrong by the same: rounding errors change with the step, (n,)."""
         difference = row_norms(self.defect - other.defect)
         smaller = torch.minimum(row_norms(self.defect), row_norms(other.defect))
-        return self.is_wrong & other.is_wrong & (difference < 0.5 * smaller)
+        return self.is_wrong & other.is_wrong & (difference < 0.2 * smaller)
 
 
 def row_norms(rows: Tensor) -> Tensor:
