@@ -30,7 +30,9 @@ _NEARBY = 1e-6
 # Nodes of the quadrature behind a value of the distribution function: evenly spaced in u, where
 # the angle is pi (1 - exp(-exp(u))). The trapezoidal rule then converges exponentially however
 # close the pieces of the support are to the position: 1e-10 or better (test_generalized).
-_FIRST_NODE, _LAST_NODE, _NODE_STEP = -37.0, 3.7, 0.4
+_LAST_NODE, _NODE_STEP = 3.7, 0.4
+# The smallest angle, relative to the narrowest piece of the support.
+_FIRST_ANGLE = 1e-13
 _LARGEST = 1e140  # so that squares are finite
 _BLOCK = 2_000_000  # complex numbers at a time, 32 MB
 _EDGE_MARGIN = 1e-5  # an outlier that is closer to the bulk is not told apart from it
@@ -219,7 +221,9 @@ class GeneralizedLaw:
         x = _checked(positions)
         room, lowest, highest = self._places(x)
         inside = x[room > 0]
-        u = np.arange(_FIRST_NODE, _LAST_NODE, _NODE_STEP)
+        narrowest = min((piece.upper - piece.lower) / piece.upper for piece in self.support)
+        first = math.log(_FIRST_ANGLE * max(narrowest, _EPS))
+        u = np.arange(first, _LAST_NODE, _NODE_STEP)
         angles, slopes = -np.pi * np.expm1(-np.exp(u)), np.pi * np.exp(u - np.exp(u))
         z = inside[:, None] * (np.cos(angles) + 1j * np.sin(angles))  # (positions, nodes)
         m = self._nonzero(z, self.solve(z))
