@@ -14,10 +14,14 @@ from hesspipe.linalg.operator import symmetric_product
 VALUES = torch.cat([torch.zeros(20), torch.linspace(-1, 3, 20)]).double()
 
 
-@pytest.mark.parametrize("exponent", [-150, -60, -20, 0, 20, 60, 150])
-def test_tridiagonalize_is_homogeneous_in_the_matrix(exponent: int) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "exponent"),
+    [(torch.float64, exponent) for exponent in (-600, -150, -20, 0, 20, 150, 600)]
+    + [(torch.float32, exponent) for exponent in (-90, -70, -20, 0, 20, 70, 90)],
+)
+def test_tridiagonalize_is_homogeneous_in_the_matrix(dtype: torch.dtype, exponent: int) -> None:
     scale = 2.0**exponent  # exact, so that every number is the same up to its exponent
-    matrix, start = matrix_with(VALUES), normal(40)
+    matrix, start = matrix_with(VALUES, dtype), normal(40).to(dtype)
     expected = tridiagonalize(matrix, start, 21)
     found = tridiagonalize(scale * matrix, start, 21)
     assert torch.equal(found.diagonal, scale * expected.diagonal)
