@@ -90,7 +90,9 @@ def known_denominator(loss_fn: LossFunction) -> Denominator:
     """
     known = _known(loss_fn)
     how = None if known is None else known.settings["reduction"]
-    if known is None or how not in ("mean", "sum", "batchmean"):
+    if known is not None and how not in ("mean", "sum", "batchmean"):
+        raise ValueError(f"loss_fn must be a mean or a sum, got reduction={how!r}; use 'mean'")
+    if known is None:
         raise ValueError(
             f"the denominator of loss_fn ({_name_of(loss_fn)}) must be known to weight batches, "
             "got a loss that is not one of torch; pass denominator=..., a function of (outputs, "

@@ -183,7 +183,6 @@ def with_forward() -> nn.Module:
         with_hook(),
         with_forward(),
         partial(functional.mse_loss, REAL),
-        partial(functional.cross_entropy, reduction="none"),
         nn.CTCLoss(),
         nn.Sequential(nn.MSELoss()),
         lambda outputs, targets: functional.mse_loss(outputs, targets),
@@ -192,7 +191,15 @@ def with_forward() -> nn.Module:
 def test_denominator_of_other_losses_is_refused(loss_fn: Any) -> None:
     with pytest.raises(ValueError, match=r"must be known to weight batches.*pass denominator"):
         known_denominator(loss_fn)
-    assert reduction(loss_fn) in (None, "none")
+    assert reduction(loss_fn) is None
+
+
+@pytest.mark.parametrize(
+    "loss_fn", [CE(reduction="none"), partial(functional.cross_entropy, reduction="none")]
+)
+def test_denominator_of_a_loss_without_reduction_is_refused(loss_fn: Any) -> None:
+    with pytest.raises(ValueError, match="must be a mean or a sum, got reduction='none'"):
+        known_denominator(loss_fn)
 
 
 def test_denominator_of_a_subclass_that_computes_the_same_is_known() -> None:
