@@ -34,6 +34,8 @@ from report import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".mutants"
+# A copy, so that the repository can be edited meanwhile.
+SOURCE = STATE / "source"
 PACKAGES = [f"hesspipe/{name}" for name in ("linalg", "objective", "curvature")]
 # Too slow, and without a part in what a mutant of one line changes.
 LEFT_OUT = ["tests/curvature/test_full_size.py"]
@@ -57,14 +59,15 @@ class Slot:
     def __init__(self, number: int) -> None:
         self.tree = STATE / f"tree{number}"
         self.output, self.failed = STATE / f"output{number}", STATE / f"failed{number}"
-        copy_repository(self.tree)
+        shutil.rmtree(self.tree, ignore_errors=True)
+        shutil.copytree(SOURCE, self.tree)
         self.running: Running | None = None
         self.started = 0.0
 
     def begin(self, mutant: Mutant, phases: list[dict[str, float]]) -> None:
         """Put the mutant in its place and start its tests."""
         path = self.tree / mutant.path
-        path.write_text(mutant.code((ROOT / mutant.path).read_text()), encoding="utf-8")
+        path.write_text(mutant.code((SOURCE / mutant.path).read_text()), encoding="utf-8")
         self.started = time.monotonic()
         self.running = Running(mutant, phases)
         self._start()
@@ -97,7 +100,7 @@ class Slot:
     def _end(self, outcome: str) -> dict[str, Any]:
         assert self.running is not None
         mutant, self.running = self.running.mutant, None
-        shutil.copy2(ROOT / mutant.path, self.tree / mutant.path)
+        shutil.copy2(SOURCE / mutant.path, self.tree / mutant.path)
         by = self.failed.read_text() if outcome == "killed" and self.failed.exists() else ""
         self.failed.unlink(missing_ok=True)
         return result_of(mutant, outcome, time.monotonic() - self.started, by)
@@ -105,7 +108,7 @@ class Slot:
 
 def result_of(mutant: Mutant, outcome: str, seconds: float = 0.0, by: str = "") -> dict[str, Any]:
     """One line of the results."""
-    source = (ROOT / mutant.path).read_text(encoding="utf-8")
+    source = (SOURCE / mutant.path).read_text(encoding="utf-8")
     lines = difflib.unified_diff(
         source.splitlines(), mutant.code(source).splitlines(), n=0, lineterm=""
     )
@@ -114,35 +117,35 @@ def result_of(mutant: Mutant, outcome: str, seconds: float = 0.0, by: str = "") 
     return asdict(mutant) | about
 
 
-def copy_repository(tree: Path) -> None:
+def copy_repository() -> None:
     """Copy what is in the repository, without what is built."""
-    shutil.rmtree(tree, ignore_errors=True)
+    shutil.rmtree(SOURCE, ignore_errors=True)
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
         if (ROOT / name).exists():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
+            (SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, SOURCE / name)
 
 
 def test_files(packages: list[str]) -> list[str]:
     """The test files and the modules with examples that are run, the largest first."""
-    found = [path for package in packages for path in (ROOT / package).glob("*.py")]
+    found = [path for package in packages for path in (SOURCE / package).glob("*.py")]
     for package in packages:
-        found += (ROOT / "tests" / Path(package).name).glob("test_*.py")
-    names = [str(path.relative_to(ROOT)) for path in found if "__init__" not in path.name]
+        found += (SOURCE / "tests" / Path(package).name).glob("test_*.py")
+    names = [str(path.relative_to(SOURCE)) for path in found if "__init__" not in path.name]
     chosen = [name for name in names + SINGLES if name not in LEFT_OUT]
-    return sorted(chosen, key=lambda name: -(ROOT / name).stat().st_size)
+    return sorted(chosen, key=lambda name: -(SOURCE / name).stat().st_size)
 
 
 def record_coverage(slots: list[Slot], packages: list[str]) -> Coverage:
     """Run all the tests once, and record which lines each executes."""
     folder = STATE / "coverage"
     folder.mkdir(exist_ok=True)
-    code = b"".join(p.read_bytes() for k in PACKAGES for p in sorted((ROOT / k).glob("*.py")))
+    code = b"".join(p.read_bytes() for k in PACKAGES for p in sorted((SOURCE / k).glob("*.py")))
     records, waiting, children = [], [], {}
     for name in test_files(packages):
-        key = hashlib.sha256(code + (ROOT / name).read_bytes()).hexdigest()[:16]
+        key = hashlib.sha256(code + (SOURCE / name).read_bytes()).hexdigest()[:16]
         path = folder / f"{Path(name).stem}-{key}.json"
         records.append(path)
         waiting += [] if path.exists() else [(name, path)]
@@ -182,7 +185,7 @@ def test_mutants(waiting: list[Mutant], slots: list[Slot], coverage: Coverage) -
                 result = slot.poll() if slot.running else None
                 if not slot.running and waiting and result is None:
                     mutant = waiting.pop(0)
-                    phases = coverage.phases(mutant.path, mutant.line, ROOT)
+                    phases = coverage.phases(mutant.path, mutant.line, SOURCE)
                     if phases:
                         slot.begin(mutant, phases)
                     else:
@@ -203,8 +206,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     STATE.mkdir(exist_ok=True)
-    paths = [str(p.relative_to(ROOT)) for k in PACKAGES for p in sorted((ROOT / k).glob("*.py"))]
-    mutants = [mutant for path in paths for mutant in find_mutants(ROOT, path)]
+    copy_repository()
+    modules = [path for package in PACKAGES for path in sorted((SOURCE / package).glob("*.py"))]
+    paths = [str(path.relative_to(SOURCE)) for path in modules]
+    mutants = [mutant for path in paths for mutant in find_mutants(SOURCE, path)]
     mutants.sort(key=lambda mutant: mutant.name)
     random.Random(_SEED).shuffle(mutants)
     chosen = [m for m in mutants if not options.modules or Path(m.path).stem in options.modules]
