@@ -15,6 +15,11 @@ The objective
 
 Checks of the model and the loss
     explanations       Errors of torch in one clear line: `explained`
-    determinism        Deterministic, finite, in full precision, samples independent
+    determinism        Deterministic, finite, in full precision
+    separability       Samples independent in the model and the loss: `find_dependence`
+    target_shapes      Targets that are not broadcast over samples
     differentiability  Correct first and second derivatives, all finite
+    finite_differences First and second derivatives of every sample against differences
+    special_points     Second derivatives that are wrong at one point only
+    pieces             Samples that are checked at once: `Piece`
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Number
 from typing import Any
 
@@ -47,15 +47,6 @@ class Batch:
     def num_samples(self) -> int:
         """Number of samples of the batch."""
         return len(self.inputs)
-
-    def first(self, count: int) -> Batch:
-        """Return the first samples; all of them if the targets do not have one row per sample."""
-        tensors = [tensor for _, tensor in named_tensors(self.targets, "")]
-        has_rows = all(tensor.ndim and len(tensor) == self.num_samples for tensor in tensors)
-        if count >= self.num_samples or not tensors or not has_rows:
-            return self
-        targets = map_tensors(lambda tensor: tensor[:count], self.targets)
-        return replace(self, inputs=self.inputs[:count], targets=targets)
 
 
 def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Batch]:

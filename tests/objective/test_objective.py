@@ -19,7 +19,7 @@ from hesspipe.curvature import columns
 from hesspipe.curvature.dense import exact_matrix
 from hesspipe.curvature.loss_derivatives import output_curvatures
 from hesspipe.errors import TooLargeError
-from hesspipe.objective.batches import Batch, read_batches
+from hesspipe.objective.batches import read_batches
 from hesspipe.objective.objective import Objective
 
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0])
@@ -508,16 +508,6 @@ def test_empty_batches_are_left_out() -> None:
     assert_close(
         objective.loss(objective.theta), functional.cross_entropy(model(inputs), targets).detach()
     )
-
-
-def test_first_samples_of_a_batch_are_taken_with_their_targets() -> None:
-    batch = Batch(normal(6, 4), {"y": labels(6, 3), "z": normal(6, 2)}, 0.5)
-    part = batch.first(2)
-    assert torch.equal(part.inputs, batch.inputs[:2])
-    assert torch.equal(part.targets["z"], batch.targets["z"][:2])
-    assert part.share == 0.5
-    for whole in (Batch(normal(6, 4), normal(2), 1.0), Batch(normal(6, 4), None, 1.0)):
-        assert whole.first(2) is whole
 
 
 def test_curvature_of_many_outputs_is_refused_with_the_numbers() -> None:
