@@ -366,7 +366,10 @@ def density(
 
 def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tensor]:
     """Compute nodes, weights and couplings (3, num_steps), and the eigenvectors (k, k) of T."""
-    nodes, vectors = torch.linalg.eigh(found.matrix.double().cpu())
+    tridiagonal = found.matrix.double().cpu()
+    unit = math.ldexp(1.0, math.frexp(float(tridiagonal.abs().max()))[1] - 1)
+    nodes, vectors = torch.linalg.eigh(tridiagonal / unit)
+    nodes *= unit
     vectors *= torch.where(vectors[0] < 0, -1.0, 1.0)
     size, row = len(nodes), torch.zeros(3, num_steps, dtype=torch.float64)
     row[0, :size], row[0, size:] = nodes, nodes[-1]

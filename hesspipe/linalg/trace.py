@@ -85,12 +85,15 @@ class NormEstimates:
         ValueError
             If it is beyond the range of float64, where the norm itself is not.
         """
-        if self.squares.value > 0 and not 1e-300 < self.unit**2 * self.squares.value < 1e300:
+        if self.squares.value == 0:
+            return self.squares
+        size = math.log10(self.squares.value) + 2 * math.log10(self.unit)
+        if not -300 < size < 300:
             raise ValueError(
                 "squared_frobenius_norm must be in the range of float64, got the square of "
                 f"{self.frobenius_norm.value:.1e}; use frobenius_norm"
             )
-        return self.squares.times(self.unit**2)
+        return self.squares.times(self.unit).times(self.unit)
 
     @property
     def frobenius_norm(self) -> Estimate:
