@@ -34,7 +34,6 @@ def noisy(noise: float, made: list[int]) -> SymmetricProduct:
     return SymmetricProduct(multiply, 200, torch.float64, CPU)
 
 
-@pytest.mark.parametrize(("noise", "tolerance"), [(1e-13, 1e-14), (1e-11, 1e-12), (1e-9, 1e-10)])
 @pytest.mark.parametrize("noise", [1e-13, 1e-11, 1e-9])
 def test_eigenpairs_accepts_rounding_that_the_tolerance_allows(noise: float) -> None:
     found = eigenpairs(noisy(noise, []), num_largest=3, tolerance=1e-8)
@@ -62,9 +61,6 @@ def test_true_residuals_are_within_the_tolerance(tolerance: float) -> None:
         assert true.max() <= tolerance * 50 + 100 * EPS * 50
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.5, 1 - 1e-9])
-@pytest.mark.parametrize("share", [1e-2, 1e-3])
-@pytest.mark.parametrize("sign", [1, -1])
 def test_second_search_ends_where_the_bound_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may end by either criterion; by the bound, only at 1e-4 / sqrt(P)."""
     seen: list[tuple[float, float]] = []
