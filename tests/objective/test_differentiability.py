@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import hesspipe
 from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.networks.architectures import initialize_normal
-from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.differentiability import _check_symmetry, differentiating
 from hesspipe.objective.objective import Objective
 
 
@@ -247,3 +247,18 @@ def test_forward_that_holds_its_model_is_that_of_theta() -> None:
     expected = hesspipe.hessian_matrix(Objective(plain, nn.CrossEntropyLoss(), DATA))
     found = hesspipe.hessian_matrix(Objective(captured, nn.CrossEntropyLoss(), DATA))
     assert_close(found, expected)
+
+
+@pytest.mark.parametrize("error", [1e-3, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("scale", [1e-200, 1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("size", [2, 50])
+def test_products_that_are_not_symmetric_are_refused(error: float, scale: float, size: int) -> None:
+    square = normal(size, size, seed=3)
+    matrix = scale * (square + square.T)
+    one, other = torch.linalg.qr(normal(size, 2)).Q.T
+    vectors = torch.stack([one, other, one + other])
+    _check_symmetry(vectors @ matrix, one, other, "", lambda: 0.0)
+    skew = error * float(matrix.abs().max()) * (torch.outer(one, other) - torch.outer(other, one))
+    with pytest.raises(NotTwiceDifferentiableError, match="must be symmetric"):
+        _check_symmetry(vectors @ (matrix + skew), one, other, "", lambda: 0.0)
+    _check_symmetry(vectors @ (matrix + skew), one, other, "", lambda: 100 * scale)

@@ -199,6 +199,17 @@ def test_objective_refuses_a_coupled_loss_over_batches_though_it_has_a_denominat
     assert_close(hesspipe.hessian_matrix(whole), expected["hessian"], factor=1000)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-4, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("sizes", [[4, 10], [1, 13], [13, 1], [1] * 14])
+def test_loss_that_couples_samples_by_little_is_refused(size: float, sizes: list[int]) -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return squares(outputs, targets) + size * outputs.mean(0).square().sum()
+
+    model = network([4, 5, 3], "tanh")
+    with pytest.raises(NotASumOverSamplesError, match="is not that of its parts"):
+        Objective(model, loss, split(NUMBERS, sizes), denominator=lambda o, _: float(len(o)))
+
+
 WEIGHTS = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
 weighted = partial(functional.cross_entropy, weight=WEIGHTS)
 DENOMINATORS: dict[str, tuple[Any, Any, bool]] = {

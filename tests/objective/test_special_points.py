@@ -66,6 +66,18 @@ def test_sample_that_is_special_is_named_in_any_batch() -> None:
         Objective(Scaled(), loss, batches, denominator=lambda *_: 1.0)
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e-4, 1e-2, 0.1, 10.0])
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_part_of_a_loss_that_is_special_is_refused(size: float, count: int) -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        residuals = outputs - targets
+        return (residuals.square() + size * residuals.abs().pow(2)).sum()
+
+    data = INPUTS[31 : 31 + count], TARGETS[31 : 31 + count]
+    with pytest.raises(NotTwiceDifferentiableError, match="sample 0 of batch 0"):
+        Objective(Scaled(), loss, data)
+
+
 @pytest.mark.parametrize(
     ("function", "target"),
     [
