@@ -74,7 +74,10 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Tensor]] = {
     "PoissonNLLLoss of logarithms": (nn.PoissonNLLLoss(), COUNTS),
     "PoissonNLLLoss": (lambda o, t: functional.poisson_nll_loss(positive(o), t, False), COUNTS),
     "GaussianNLLLoss": (_gaussian, NUMBERS),
-    "KLDivLoss": (lambda o, t: functional.kl_div(o.log_softmax(1), t), NUMBERS.softmax(1)),
+    "KLDivLoss": (
+        lambda o, t: functional.kl_div(o.log_softmax(1), t, reduction="batchmean"),
+        NUMBERS.softmax(1),
+    ),
     "NLLLoss": (lambda o, t: functional.nll_loss(o.log_softmax(1), t), CLASSES),
     "Brier": (_brier, CLASSES),
     "focal": (_focal, CLASSES),
