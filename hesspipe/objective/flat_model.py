@@ -94,18 +94,21 @@ class FlatModel:
         )
         self._signature = _signature_of(self.structure)
         self.theta = flatten({name: copier.copy(value).detach() for name, value in named.items()})
+        self.is_varied = self._mask_of_varied()
+        self.buffers = {
+            name: buffer
+            for name, buffer in self.structure.named_buffers()
+            if id(buffer) not in self.originals and not isinstance(buffer, nn.Parameter)
+        }
+
+    def _mask_of_varied(self) -> Tensor:
         masks = []
         for name, shape, is_frozen in zip(self.names, self.shapes, self.is_frozen, strict=True):
             mask = torch.full(shape, not is_frozen, device=self.device)
             if name in self._constant_rows:
                 mask[self._constant_rows[name]] = False
             masks.append(mask.reshape(-1))
-        self.is_varied = torch.cat(masks)
-        self.buffers = {
-            name: buffer
-            for name, buffer in self.structure.named_buffers()
-            if id(buffer) not in self.originals and not isinstance(buffer, nn.Parameter)
-        }
+        return torch.cat(masks)
 
     def copied(self, *functions: Any) -> tuple[Any, ...]:
         """Copy a loss and other functions once, with their tensors converted.
