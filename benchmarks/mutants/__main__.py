@@ -123,7 +123,7 @@ def copy_repository() -> None:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
-        if (ROOT / name).exists():
+        if (ROOT / name).exists() and not name.endswith(("dvc.yaml", "dvc.lock")):  # DVC finds them
             (SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, SOURCE / name)
 
