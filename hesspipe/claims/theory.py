@@ -126,7 +126,7 @@ def _spike_fluctuations(
                     table["law"], table["strength"], table["p_value"], strict=True
                 )
             },
-            "num_samples": int(table["num_samples"].max()),
+            "num_samples": int(positions.table["num_samples"].max()),
         },
         "verdict": verdict(is_met),
     }

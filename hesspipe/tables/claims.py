@@ -60,4 +60,4 @@ def _short(value: Any) -> str:
         return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items())
     if isinstance(value, list):
         return ", ".join(_short(entry) for entry in value)
-    return str(value)
+    return "–" if value is None else str(value)

@@ -95,6 +95,11 @@ def _sizes(matrices: Mapping[Matrix, Result]) -> dict[str, float | int]:
     """What does not depend on a rule for outliers."""
     hessian, ggn, residual = (matrices[matrix].table["eigenvalue"].to_numpy() for matrix in Matrix)
     num_classes = matrices[Matrix.HESSIAN].provenance["num_classes"]
+    if num_classes is None:
+        raise ValueError(
+            "a decomposition must be of data with class labels, got none; return a Dataset with "
+            "num_classes from the function of the data"
+        )
     tops = hessian[-num_classes:], ggn[-num_classes:]
     return {
         "operator_ratio": _operator_norm(residual) / _operator_norm(hessian),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -99,3 +101,30 @@ def test_theorem_2_holds_for_what_it_is_about_and_not_for_another() -> None:
     assert found["verdict"] == "holds"
     assert found["measured"]["num_parts"] == 5
     assert check_claim(parts([4.0, 0.05]), **settings)["verdict"] == "holds in part"
+
+
+def test_spike_positions_of_one_size_are_strict_json(spikes: pd.DataFrame) -> None:
+    one = spikes[spikes["num_samples"] == spikes["num_samples"].max()]
+    settings = {"section": "B", "sources": ["spikes"], "max_errors": 3.0}
+    found = check_claim(positions_of(one), kind="spike_positions", min_distance=0.5, **settings)
+    assert found["measured"]["edge_exponent"] is None
+    assert found["measured"]["outlier_exponent"] is None
+    assert isinstance(found["measured"]["largest_error"], float)
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [
+        ("spike_positions", {"max_errors": 3.0}),
+        ("spike_fluctuations", {"min_p_value": 0.01}),
+    ],
+)
+def test_claims_without_anything_to_check_are_not_measured(
+    spikes: pd.DataFrame, kind: str, limits: dict[str, float]
+) -> None:
+    found = check_claim(
+        positions_of(spikes), kind=kind, section="B", sources=["spikes"], min_distance=1e6, **limits
+    )
+    assert found["verdict"] == "not measured"
+    json.dumps(found, allow_nan=False)
