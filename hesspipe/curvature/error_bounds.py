@@ -36,7 +36,8 @@ from hesspipe.seeding import generator
 NUM_PROBES = 3
 _ALPHA = 10.0
 # Largest difference between a matrix and a product, in units of the product's rounding. The sums
-# of a matrix's entries are formed in another order; the largest ratio in the tests is 5.
+# of a matrix's entries are formed in another order; the largest ratio that was seen is 0.6, for
+# 1,000 data, and it grows with the square root of their number.
 _LARGEST_RATIO = 50.0
 
 
