@@ -139,6 +139,9 @@ class Density:
     ) -> Count:
         """Count the eigenvalues in (low, high], between bounds.
 
+        Over 300 seeds on four spectra, the intervals held in 100 % of the cases at 99.9 %, and
+        in 97 to 100 % at 90 % (benchmarks/coverage.md).
+
         Where both thresholds lie in gaps between converged eigenvalues that no other probe
         contradicts, the number is exact. Elsewhere the bounds hold two errors: the quadrature,
         which resolves a bulk to the distance of its nodes only, and the randomness of the
@@ -239,7 +242,8 @@ class Density:
         """Estimate tr(A^power).
 
         The quadrature is exact for the start vector of each probe, so that the only error is
-        that of few probes.
+        that of few probes. Of 3 probes, three standard errors hold in 78 to 91 % of the cases
+        only (benchmarks/coverage.md); `hesspipe.estimate_norms` knows the trace better.
 
         Parameters
         ----------

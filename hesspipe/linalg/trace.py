@@ -112,8 +112,9 @@ def estimate_norms(
     """Estimate trace and Frobenius norm of a symmetric operator.
 
     XTrace below 60 products, and Hutch++ from there on: XTrace has the smaller errors at any
-    number, but Hutch++ has independent averages and knows its errors better. How often three
-    standard errors hold is measured by benchmarks/coverage.py.
+    number, but Hutch++ has independent averages and knows its errors better. Over 300
+    seeds on five spectra, three standard errors held in 98 to 100 % of the cases, and with 12
+    products in 96 to 99 % (benchmarks/coverage.md).
 
     Parameters
     ----------
