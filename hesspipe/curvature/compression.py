@@ -22,10 +22,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.linalg.lapack import dtpqrt
 from torch import Tensor
 
 from hesspipe.curvature.factors import Factors
+from hesspipe.errors import InconsistentMatrixError
+
+# Measured for 2,400 columns on one core: 1.15, 1.12, 1.0 and 0.94 s for 32, 64, 128 and 192, and
+# 1.5 s where the triangle is a full matrix.
+_COLUMNS_AT_ONCE = 192
 
 
 @dataclass(frozen=True)
@@ -92,14 +99,37 @@ def _reduce(factors: Factors, vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _triangle(factors: Factors, vectors: Tensor) -> Tensor:
-    """R of [A_L, Y, vectors] = Q R, by blocks of about as many rows as there are columns."""
+    """R of [A_L, Y, vectors] = Q R, by blocks of at least as many rows as there are columns."""
     num_columns = factors.num_sampled + len(factors.kept) + len(vectors)
-    step = max(1, num_columns // max(1, factors.reduction.shape[1]))
-    triangle = vectors.new_empty(0, num_columns)
+    step = -(-num_columns // max(1, factors.reduction.shape[1]))
+    triangle: Tensor | None = None
     for units in torch.arange(factors.largest.num_units).split(step):
-        rows = torch.cat([triangle, *(_rows(factors, vectors, int(unit)) for unit in units)])
-        triangle = torch.linalg.qr(rows, mode="r").R
+        rows = torch.cat([_rows(factors, vectors, int(unit)) for unit in units])
+        if triangle is None:
+            triangle = torch.linalg.qr(rows, mode="r").R
+        else:
+            triangle = _extended(triangle, rows)
+    assert triangle is not None
     return triangle
+
+
+def _extended(triangle: Tensor, rows: Tensor) -> Tensor:
+    """R of [triangle; rows] = Q R."""
+    if rows.device.type != "cpu":
+        whole: Tensor = torch.linalg.qr(torch.cat([triangle, rows]), mode="r").R
+        return whole
+    # LAPACK skips the zeros of the triangle, which saves two fifths of the work.
+    upper, _, _, info = dtpqrt(
+        0,
+        min(_COLUMNS_AT_ONCE, rows.shape[1]),
+        np.asfortranarray(triangle.numpy()),
+        np.asfortranarray(rows.numpy()),
+        overwrite_a=1,
+        overwrite_b=1,
+    )
+    if info != 0:
+        raise InconsistentMatrixError(f"dtpqrt refused its argument {-info}")
+    return torch.from_numpy(np.ascontiguousarray(upper))
 
 
 def _rows(factors: Factors, vectors: Tensor, unit: int) -> Tensor:
