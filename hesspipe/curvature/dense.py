@@ -38,7 +38,8 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import CurvatureOperator, objective_of
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.hardware import require
-from hesspipe.objective.differentiability import differentiating, require_finite_matrix
+from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 
 Method = Literal["auto", "layers", "convolutions", "columns"]

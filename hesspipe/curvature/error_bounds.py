@@ -26,7 +26,8 @@ from hesspipe.curvature.loss_derivatives import decay_diagonal
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct
 from hesspipe.errors import InconsistentMatrixError
-from hesspipe.objective.differentiability import differentiating, require_finite_matrix
+from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.seeding import generator

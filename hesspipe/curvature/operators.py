@@ -26,8 +26,9 @@ from hesspipe.curvature.loss_derivatives import decay_diagonal
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct
 from hesspipe.curvature.vectors import multiply_vectors
-from hesspipe.objective.differentiability import differentiating, require_finite_matrix
+from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.distributed import part_of_whole
+from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ into a matrix, factors or an operator first.
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +22,7 @@ from hesspipe.curvature.factors import Factors
 from hesspipe.curvature.layers import Layer, find_layers
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS, CurvatureOperator, objective_of
+from hesspipe.errors import TooLargeError
 from hesspipe.hardware import require
 from hesspipe.linalg import density as densities
 from hesspipe.linalg import eigenpairs as pairs
@@ -115,45 +115,46 @@ def spectrum(
             "build the Objective with dtype=torch.float64"
         )
     part = objective.varied_part()
-    layers = find_layers(part) if method in ("auto", "factored") else None
-    found = None
-    if layers is not None:
-        # Of any kind: where the method is chosen here, others remain.
-        with suppress(Exception) if method == "auto" else nullcontext():
-            found = _factored_spectrum(part, layers, matrix, method, zero_tolerance, certify)
-    if found is None:
-        exact = exact_matrix(
-            part,
-            matrix,
-            "auto" if method == "factored" else method,
-            layers=layers,
-            extra_bytes=solver_bytes(part.num_parameters),
-            progress=progress,
-        )
-        found = matrix_spectrum(
-            exact.values,
-            matrix=matrix,
-            method=exact.method,
-            matrix_error=exact.error,
-            zero_tolerance=zero_tolerance,
-            certify=certify,
-        )
+    found = _objective_spectrum(
+        part, matrix, method, zero_tolerance=zero_tolerance, certify=certify, progress=progress
+    )
     return _with_zeros(found, objective.num_parameters - part.num_parameters)
 
 
-def _factored_spectrum(
-    objective: Objective,
-    layers: list[Layer],
-    matrix: Matrix,
-    method: SpectrumMethod,
-    zero_tolerance: float,
-    certify: bool | None,
-) -> Spectrum | None:
-    factors = _factors(objective, layers, matrix, method)
-    if factors is None:
-        return None
-    return factored_spectrum(
-        objective, factors, matrix, zero_tolerance=zero_tolerance, certify=certify
+def _objective_spectrum(
+    objective: Objective, matrix: Matrix, method: SpectrumMethod, *, progress: bool, **options: Any
+) -> Spectrum:
+    """Compute the spectrum from factors, or from the matrix where there are none."""
+    layers = find_layers(objective) if method in ("auto", "factored") else None
+    too_large = None
+    if layers is not None:
+        try:
+            factors = _factors(objective, layers, matrix, method)
+            if factors is not None:
+                return factored_spectrum(objective, factors, matrix, **options)
+        except Exception as error:  # of any kind: where the method is chosen here, others remain
+            if method != "auto":
+                raise
+            too_large = error if isinstance(error, TooLargeError) else None
+    try:
+        exact = exact_matrix(
+            objective,
+            matrix,
+            "auto" if method == "factored" else method,
+            layers=layers,
+            extra_bytes=solver_bytes(objective.num_parameters),
+            progress=progress,
+        )
+    except TooLargeError:
+        if too_large is None:
+            raise
+        raise too_large from None  # the factors, which need less
+    return matrix_spectrum(
+        exact.values,
+        matrix=matrix,
+        method=exact.method,
+        matrix_error=exact.error,
+        **options,
     )
 
 
@@ -356,8 +357,8 @@ def estimate_norms(
 ) -> NormEstimates:
     """Estimate trace and Frobenius norm of H, G or R, or of any symmetric operator.
 
-    Hutch++ with standard errors; see `hesspipe.linalg.trace.estimate_norms` for the method and
-    the errors raised.
+    XTrace for fewer than 60 products, else Hutch++, with standard errors; see
+    `hesspipe.linalg.trace.estimate_norms` for the methods and the errors raised.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from hesspipe.hardware import require
 from hesspipe.linalg.counts import Count, Floats, Sample
 from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
-from hesspipe.linalg.operator import random_normal, symmetric_product
+from hesspipe.linalg.operator import SymmetricProduct, random_normal, symmetric_product
 from hesspipe.linalg.radau import Rules
 from hesspipe.seeding import generator
 from hesspipe.tolerances import NUM_ROUNDINGS
@@ -324,17 +324,8 @@ def density(
     >>> found.count(low=3.0).low <= 100 <= found.count(low=3.0).high
     True
     """
-    if num_probes < 1:
-        raise ValueError(f"num_probes must be at least 1, got {num_probes}")
     product = symmetric_product(operator)
-    if not 1 <= num_steps <= product.dim:
-        raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
-    if product.device.type == "cpu":
-        require(
-            (num_steps + 2) * product.dim * torch.finfo(product.dtype).bits // 8,
-            f"a Lanczos basis of {num_steps} vectors of length P = {product.dim:,}",
-            "use fewer steps, or float32",
-        )
+    _require_numbers(product, num_probes, num_steps)
     rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
         label = f"density, probe {probe + 1}/{num_probes}"
@@ -351,8 +342,7 @@ def density(
     overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
     for probe in range(num_probes - 1):
         start = random_normal(product, _stream(seed, probe))
-        components = found.basis @ (start / start.norm())  # (k,)
-        overlaps[probe, : len(vectors)] = components.double().cpu() @ vectors
+        overlaps[probe, : len(vectors)] = _components(start, found) @ vectors
     nodes, weights, couplings = torch.stack(rows).unbind(1)
     return Density(
         nodes=nodes,
@@ -368,6 +358,20 @@ def density(
     )
 
 
+def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int) -> None:
+    """Raise an error for numbers that are out of range, or steps too many for memory."""
+    if num_probes < 1:
+        raise ValueError(f"num_probes must be at least 1, got {num_probes}")
+    if not 1 <= num_steps <= product.dim:
+        raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
+    if product.device.type == "cpu":
+        require(
+            (num_steps + 2) * product.dim * torch.finfo(product.dtype).bits // 8,
+            f"a Lanczos basis of {num_steps} vectors of length P = {product.dim:,}",
+            "use fewer steps, or float32",
+        )
+
+
 def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tensor]:
     """Compute nodes, weights and couplings (3, num_steps), and the eigenvectors (k, k) of T."""
     tridiagonal = found.matrix.double().cpu()
@@ -380,6 +384,12 @@ def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tens
     row[1, :size] = vectors[0].square()
     row[2, :size] = found.residual_norm * vectors[-1]
     return row, vectors
+
+
+def _components(start: Tensor, found: Tridiagonalization) -> Tensor:
+    """Scalar products (k,) of a start vector, normalized, with the basis of another."""
+    components: Tensor = (found.basis @ (start / start.norm())).double().cpu()
+    return components
 
 
 def require_confidence(confidence: float) -> float:

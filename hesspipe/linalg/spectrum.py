@@ -119,7 +119,9 @@ def matrix_spectrum(
     scale = _largest_entry(values, matrix)
     norm = _norm(values, scale)
     _check_symmetric(values, matrix, matrix_error, scale, norm)
-    is_nonzero = (values != 0).any(1)
+    is_entry = values != 0
+    # By rows and columns: rounding may leave a row of zeros with a column that is not.
+    is_nonzero = is_entry.any(1) | is_entry.any(0)
     known = values.new_zeros(int((~is_nonzero).sum()))
     known = known if others is None else torch.cat([known, others])
     if not is_nonzero.all():

@@ -8,6 +8,7 @@ The objective
     copies             Copies of models and losses with all that they hide: `Copier`
     flattening         Named tensors as one vector, and back: `flatten`, `unflatten`
     batches            The data, read once: `Batch`, `read_batches`
+    weights            Shares, losses and layouts of the batches: `weigh`, `Layouts`
     data_forms         The forms of data, each read in one way: `iterate_batches`
     pytrees            Inputs and outputs of several tensors: `Fields`, `join_outputs`
     reductions         Denominators of mean losses over several batches: `known_denominator`
@@ -17,9 +18,12 @@ Checks of the model and the loss
     explanations       Errors of torch in one clear line: `explained`
     determinism        Deterministic, finite, in full precision
     separability       Samples independent in the model and the loss: `find_dependence`
+    loss_parts         What the loss divides by, whole and in parts: `LossCheck`
+    dependence         How samples depend on each other: `Dependence`
     target_shapes      Targets that are not broadcast over samples
-    differentiability  Correct first and second derivatives, all finite
+    differentiability  Correct first and second derivatives
+    finiteness         Matrices that are finite: `require_finite_matrix`
     finite_differences First and second derivatives of every sample against differences
     special_points     Second derivatives that are wrong at one point only
-    pieces             Samples that are checked at once: `Piece`
+    pieces             Samples that are checked at once: `Piece`, `Division`
 """

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,9 +34,6 @@ from hesspipe.objective.rounding import measured_rounding
 from hesspipe.objective.special_points import find_special_point
 from hesspipe.objective.substitutes import ExactDerivatives
 from hesspipe.seeding import generator, probe
-
-if TYPE_CHECKING:
-    from hesspipe.objective.objective import Objective
 
 # Operations of torch 2.13 with wrong second derivatives, by the names of their graph nodes.
 _KNOWN_WRONG = {"WeightNormInterfaceBackward0": "torch.nn.utils.parametrizations.weight_norm"}
@@ -261,37 +258,6 @@ def _refuse(found: Finding | None, cause: str) -> None:
     )
 
 
-def require_finite_matrix(objective: Objective, values: Tensor, matrix: str) -> None:
-    """Raise an error if a matrix or products have entries that are not finite.
-
-    Parameters
-    ----------
-    objective : Objective
-    values : Tensor, shape (P, P) or (K, P)
-    matrix : str
-        Name of the matrix, for the message.
-
-    Raises
-    ------
-    ValueError
-        The message names the first batch and parameter with a gradient, or else a second
-        derivative, that is not finite.
-    """
-    if torch.isfinite(values.sum()):
-        return
-    is_bad = (~torch.isfinite(values)).any(0)
-    if not is_bad.any():  # only the sum overflows
-        return
-    found = _first_infinite_derivative(objective)
-    where = f"; {found} is the first that is not" if found else ""
-    name = objective.name_of(int(is_bad.nonzero()[0]))
-    raise ValueError(
-        f"the {matrix} must be finite, got nan or inf for {int(is_bad.sum())} of its "
-        f"{values.shape[1]} parameters, the first in {name}{where}; check the parameters and the "
-        "loss"
-    )
-
-
 def _refuse_other_uses(leaves: list[Tensor], model: FlatModel) -> None:
     """Raise an error if a loss depends on the caller's parameters other than through theta."""
     for leaf in leaves:
@@ -346,21 +312,3 @@ def _contents(root: torch.autograd.graph.Node) -> tuple[list[str], list[Tensor],
                 seen.add(parent)
                 waiting.append(parent)
     return sorted(names), leaves, operations
-
-
-def _first_infinite_derivative(objective: Objective) -> str | None:
-    for number, batch in enumerate(objective.batches):
-        theta = objective.theta.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(
-            objective.batch_loss(theta, batch), theta, create_graph=True, materialize_grads=True
-        )
-        derivatives = [("gradient", gradient.detach())]
-        if gradient.requires_grad:
-            ones = torch.ones_like(gradient)
-            (second,) = torch.autograd.grad(gradient, theta, ones, materialize_grads=True)
-            derivatives.append(("second derivative", second))
-        for what, derivative in derivatives:
-            bad = (~torch.isfinite(derivative)).nonzero().flatten()
-            if len(bad):
-                return f"the {what} of batch {number} by {objective.name_of(int(bad[0]))}"
-    return None

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch, read_batches
+from hesspipe.objective.dependence import Divide, one
 from hesspipe.objective.determinism import (
     attempt,
     in_full_precision,
     preserved_random_state,
-    refuse_changed_buffers,
     refuse_differences,
-    require_finite_evaluation,
 )
 from hesspipe.objective.differentiability import (
     differentiating,
@@ -28,14 +27,12 @@ from hesspipe.objective.differentiability import (
 )
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel, FunctionOfTheta
-from hesspipe.objective.pieces import Piece
+from hesspipe.objective.pieces import Division
 from hesspipe.objective.pytrees import (
     Fields,
     Layout,
-    WholeLayout,
     join_outputs,
     join_whole,
-    named_tensors,
 )
 from hesspipe.objective.reductions import (
     Denominator,
@@ -44,16 +41,10 @@ from hesspipe.objective.reductions import (
     reduction,
 )
 from hesspipe.objective.rounding import is_perturbing
-from hesspipe.objective.separability import Divide, find_dependence, one, part_of, take
-from hesspipe.seeding import generator
-from hesspipe.tolerances import rounding
+from hesspipe.objective.separability import find_dependence
+from hesspipe.objective.weights import Layouts, evaluate, weigh
 
 __all__ = ["Batch", "Objective"]
-
-# Samples that the checks of derivatives evaluate at once, where samples are independent.
-_SAMPLES_AT_ONCE = 1024
-# Samples for which second derivatives of the outputs are compared apart.
-_NUM_SAMPLES = 32
 
 
 class Objective:
@@ -151,24 +142,25 @@ class Objective:
         self._whole_loss: LossFunction
         self._denominator: Denominator | None
         self._whole_loss, self._denominator = flat.copied(loss_fn, denominator)
-        self._layouts: dict[int, Layout] = {}
-        self._reason_without_rows: str | None = None
         self.coupling: str | None = None
-        self._reason_without_outputs: str | None = None
         self._is_sum = reduction(self._whole_loss) == "sum"
         with preserved_random_state(self.device):
             batches = read_batches(data, dtype, self.device)
             before = torch.get_rng_state()
             self.num_data = sum(batch.num_samples for batch in batches)
             fresh = flat.fresh_copy()
-            self.batches = self._weigh(batches, self._denominator)
+            layouts = Layouts()
+            divide = None if len(batches) == 1 else self._known_denominator()
+            self.batches = weigh(flat, self._whole_loss, batches, divide, layouts)
+            self._reason_without_rows = layouts.reason_without_rows
+            self._reason_without_outputs = layouts.reason_without_outputs
             theta = self._point_of_checks()
             self._find_dependence(fresh, theta)
             self._check_derivatives(theta)
             flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
         self.loss_fn: Callable[[Tensor, Any], Tensor] = self._whole_loss
-        if not all(layout.is_plain for layout in self._layouts.values()):
-            self.loss_fn = partial(_loss_of_rows, self._whole_loss, self._layouts)
+        if not all(layout.is_plain for layout in layouts.by_size.values()):
+            self.loss_fn = partial(_loss_of_rows, self._whole_loss, layouts.by_size)
 
     @classmethod
     def from_function(
@@ -356,9 +348,9 @@ class Objective:
             If the loss is not one of torch, and `denominator` was not given, or it is not a sum
             or mean over samples.
         """
-        if self._is_sum:
+        divide = self._known_denominator()
+        if divide is None:
             return None
-        divide = self._denominator or known_denominator(self._whole_loss)
         if self._is_unlike_parts:
             raise NotASumOverSamplesError(
                 "loss_fn must be a sum over samples divided by the denominator, to be added over "
@@ -385,71 +377,6 @@ class Objective:
         self.names, self.shapes = flat.names, flat.shapes
         self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
 
-    def _weigh(self, batches: list[Batch], denominator: Denominator | None) -> list[Batch]:
-        """Weight each batch by its share of the denominator; evaluate all batches twice."""
-        is_whole = self._is_sum or len(batches) == 1
-        divide = None if is_whole else denominator or known_denominator(self._whole_loss)
-        versions = {name: buffer._version for name, buffer in self._flat.buffers.items()}
-        weights, found = [], []
-        for number, batch in enumerate(batches):
-            with explained(batch, number, self.dtype):
-                outputs = self._flat(self.theta, batch.inputs)
-                weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
-            if not weights[-1] >= 0:
-                raise ValueError(
-                    f"denominator must be positive, got {weights[-1]} in batch {number}"
-                )
-            if weights[-1] == 0:  # no valid label: the loss would be 0 / 0
-                found.append(batch)
-                continue
-            with explained(batch, number, self.dtype):
-                loss = self._whole_loss(outputs, batch.targets)
-            require_finite_evaluation(outputs, loss, self._flat.buffers, number)
-            evaluate = partial(self._outputs_and_loss, self.theta, batch)
-            refuse_differences((outputs, loss), evaluate, number, self.dtype)
-            layout = self._record_layout(outputs, batch.num_samples)
-            value = float(loss.detach())
-            eps = torch.finfo(self.dtype).eps
-            found.append(
-                replace(
-                    batch,
-                    value=value,
-                    value_rounding=rounding(abs(value), self.dtype)
-                    + 4 * eps * max(_sizes(outputs), default=0.0),
-                    layout=layout,
-                )
-            )
-        refuse_changed_buffers(self._flat.buffers, versions)
-        total = 1.0 if is_whole else sum(weights)
-        if total <= 0:
-            raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
-        return [
-            replace(batch, share=weight / total)
-            for batch, weight in zip(found, weights, strict=True)
-            if weight > 0
-        ]
-
-    def _outputs_and_loss(self, theta: Tensor, batch: Batch) -> tuple[Any, Tensor]:
-        outputs = self._flat(theta, batch.inputs)
-        return outputs, self._whole_loss(outputs, batch.targets)
-
-    def _record_layout(self, outputs: Any, num_samples: int) -> WholeLayout | None:
-        try:
-            whole = join_whole(outputs)[1]
-        except ValueError as error:
-            self._reason_without_rows = self._reason_without_outputs = str(error)
-            return None
-        try:
-            rows, layout = join_outputs(outputs, num_samples)
-        except ValueError as error:
-            self._reason_without_rows = str(error)
-            return whole
-        if self._layouts.setdefault(rows.shape[1], layout) != layout:
-            self._reason_without_rows = (
-                f"model outputs of one size must have one shape, got two of {rows.shape[1]} numbers"
-            )
-        return whole
-
     def _point_of_checks(self) -> Tensor:
         """Choose a point near theta, where initial weights of zero hide nothing.
 
@@ -457,11 +384,11 @@ class Objective:
         """
         near = self._flat.another_point()
         for number, batch in enumerate(self.batches):
-            evaluate = partial(self._outputs_and_loss, near, batch)
-            found = in_full_precision(partial(attempt, evaluate), self.dtype)
+            again = partial(evaluate, self._flat, self._whole_loss, near, batch)
+            found = in_full_precision(partial(attempt, again), self.dtype)
             if found is None or not torch.isfinite(found[1]):
                 return self.theta
-            refuse_differences(found, evaluate, number, self.dtype)
+            refuse_differences(found, again, number, self.dtype)
         return near
 
     def _find_dependence(self, fresh: FlatModel, theta: Tensor) -> None:
@@ -476,65 +403,34 @@ class Objective:
         if self._is_sum:
             self.batches = [replace(batch, share=1.0) for batch in self.batches]
 
+    def _known_denominator(self) -> Denominator | None:
+        """Return the denominator of a mean loss; None for a sum."""
+        if self._is_sum:
+            return None
+        return self._denominator or known_denominator(self._whole_loss)
+
     def _divide(self) -> Divide | None:
         """Return what the loss is said to divide by; None if unknown."""
-        if self._is_sum:
-            return one
         try:
-            divide = self._denominator or known_denominator(self._whole_loss)
+            divide = self._known_denominator()
         except ValueError:
             return None
+        if divide is None:
+            return one
         return lambda outputs, targets, _: float(divide(outputs, targets))
 
     def _check_derivatives(self, theta: Tensor) -> None:
         """Test all derivatives near theta, and second ones at theta itself."""
-        pieces = [
-            self._piece(number, torch.arange(start, min(start + size, batch.num_samples)))
-            for number, batch in enumerate(self.batches)
-            for size in [_SAMPLES_AT_ONCE if self.is_separable else batch.num_samples]
-            for start in range(0, batch.num_samples, size)
-        ]
+        data = Division(
+            self._flat, self._whole_loss, self.batches, self.has_output_rows, self.is_separable
+        )
         with explained(self.batches[0], 0, self.dtype):
-            refuse_wrong_derivatives(pieces, self._few_samples(), self._flat, theta)
+            refuse_wrong_derivatives(data.all_pieces(), data.few_samples(), self._flat, theta)
             if uses_theta_beside_outputs(self._flat, self._whole_loss, self.batches[0]):
                 self._reason_without_rows = self._reason_without_outputs = (
                     "G and R need a loss of the outputs only, got one that uses what the model "
                     "stored in its last call; return that as an output, or use the hessian"
                 )
-
-    def _few_samples(self) -> list[Piece]:
-        """Draw samples from all the data, each with its batch's: at most `_NUM_SAMPLES`."""
-        if not self.is_separable:
-            return []
-        places = [(n, i) for n, batch in enumerate(self.batches) for i in range(batch.num_samples)]
-        order = torch.randperm(len(places), generator=generator(0, "few samples"))
-        chosen: dict[int, list[int]] = {}
-        for place in order[:_NUM_SAMPLES].tolist():
-            chosen.setdefault(places[place][0], []).append(places[place][1])
-        return [self._piece(number, torch.tensor(index)) for number, index in chosen.items()]
-
-    def _piece(self, number: int, index: Tensor) -> Piece:
-        """Some samples of a batch; all of them are the batch itself."""
-        batch = self.batches[number]
-        inputs, targets = batch.inputs, batch.targets
-        if len(index) < batch.num_samples:
-            inputs, targets = (
-                part_of(inputs, index),
-                take(targets, index, batch.num_samples),
-            )
-        return Piece(
-            self._flat,
-            lambda outputs: batch.share * self._whole_loss(outputs, targets),
-            inputs,
-            self.has_output_rows,
-            number,
-            int(index[0]),
-        )
-
-
-def _sizes(outputs: Any) -> list[float]:
-    """Return the largest magnitude in each tensor."""
-    return [float(t.detach().abs().max()) for _, t in named_tensors(outputs, "") if t.numel()]
 
 
 def _loss_of_rows(

@@ -13,8 +13,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.dependence import part_of, take
 from hesspipe.objective.pytrees import Fields, join_outputs, join_whole
+from hesspipe.seeding import generator
 
+# Samples that the checks of derivatives evaluate at once, where samples are independent.
+_SAMPLES_AT_ONCE = 1024
+# Samples for which second derivatives of the outputs are compared apart.
+_NUM_SAMPLES = 32
 # Rows of outputs (n, C), and the loss as a function of them.
 Evaluation: TypeAlias = tuple[Tensor, Callable[[Tensor], Tensor]]
 
@@ -67,6 +74,63 @@ class Piece:
         """Name a row, for messages."""
         sample = f"sample {self.first + row} of " if self.has_rows else ""
         return f"{sample}batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Division:
+    """All the data, to be divided into pieces.
+
+    Attributes
+    ----------
+    model : callable (theta, inputs) -> outputs
+    loss : callable (outputs, targets) -> scalar Tensor
+    batches : list of Batch
+    has_rows : bool
+        Whether the outputs have one row per sample.
+    is_separable : bool
+        Whether batches can be divided.
+    """
+
+    model: Callable[[Tensor, Any], Any]
+    loss: Callable[[Any, Any], Tensor]
+    batches: list[Batch]
+    has_rows: bool
+    is_separable: bool
+
+    def all_pieces(self) -> list[Piece]:
+        """Return pieces of all the data, none of them large."""
+        return [
+            self._piece(number, torch.arange(start, min(start + size, batch.num_samples)))
+            for number, batch in enumerate(self.batches)
+            for size in [_SAMPLES_AT_ONCE if self.is_separable else batch.num_samples]
+            for start in range(0, batch.num_samples, size)
+        ]
+
+    def few_samples(self) -> list[Piece]:
+        """Draw samples from all the data, each with its batch's: at most `_NUM_SAMPLES`."""
+        if not self.is_separable:
+            return []
+        places = [(n, i) for n, batch in enumerate(self.batches) for i in range(batch.num_samples)]
+        order = torch.randperm(len(places), generator=generator(0, "few samples"))
+        chosen: dict[int, list[int]] = {}
+        for place in order[:_NUM_SAMPLES].tolist():
+            chosen.setdefault(places[place][0], []).append(places[place][1])
+        return [self._piece(number, torch.tensor(index)) for number, index in chosen.items()]
+
+    def _piece(self, number: int, index: Tensor) -> Piece:
+        """Some samples of a batch; all of them are the batch itself."""
+        batch = self.batches[number]
+        inputs, targets = batch.inputs, batch.targets
+        if len(index) < batch.num_samples:
+            inputs, targets = part_of(inputs, index), take(targets, index, batch.num_samples)
+        return Piece(
+            self.model,
+            lambda outputs: batch.share * self.loss(outputs, targets),
+            inputs,
+            self.has_rows,
+            number,
+            int(index[0]),
+        )
 
 
 @dataclass(frozen=True)

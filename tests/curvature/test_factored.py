@@ -229,6 +229,34 @@ def test_gram_matrix_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyP
         hesspipe.spectrum(objective, method="factored")
 
 
+def test_automatic_method_states_the_smallest_need_if_no_method_fits_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    objective = Objective(
+        network([40, 6, 3]), nn.CrossEntropyLoss(), (normal(10, 40), labels(10, 3))
+    )
+    monkeypatch.setattr("hesspipe.hardware.available_bytes", lambda: 1000)
+    with pytest.raises(TooLargeError, match=r"the spectrum of the hessian from \d+ columns needs"):
+        hesspipe.spectrum(objective)
+
+
+def test_factors_too_large_for_memory_give_way_to_the_matrix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_large(*_: Any, **__: Any) -> Any:
+        raise TooLargeError("the factors need more memory")
+
+    objective = Objective(
+        network([40, 6, 3]), nn.CrossEntropyLoss(), (normal(10, 40), labels(10, 3))
+    )
+    expected = hesspipe.spectrum(objective)
+    monkeypatch.setattr("hesspipe.curvature.spectra.factored_spectrum", too_large)
+    found = hesspipe.spectrum(objective)
+    assert found.method == "layers"
+    error = float((found.eigenvalues - expected.eigenvalues).abs().max())
+    assert error <= found.error_bound + expected.error_bound
+
+
 def test_largest_eigenvalues_are_those_of_a_matrix_free_solver() -> None:
     data = normal(20, 300), labels(20, 6)
     objective = Objective(network([300, 12, 8, 6], std=0.2), nn.CrossEntropyLoss(), data)

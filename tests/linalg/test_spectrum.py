@@ -219,3 +219,38 @@ def test_error_bound_holds_against_50_digits(num: int) -> None:
             exact = sorted(mpmath.eigsy(mpmath.matrix(values.tolist()), eigvals_only=True))
             pairs = zip(exact, found.eigenvalues.tolist(), strict=True)
             assert max(abs(true - mpmath.mpf(value)) for true, value in pairs) <= found.error_bound
+
+
+@pytest.mark.parametrize("error", [4 * EPS, 1e-6])
+@pytest.mark.parametrize("num", [3, 30, 1030])
+@pytest.mark.parametrize("place", ["lower", "upper", "first row", "first column", "last row"])
+def test_matrix_spectrum_is_that_of_the_lower_triangle_where_errors_make_them_differ(
+    place: str, num: int, error: float
+) -> None:
+    values = matrix_with(torch.linspace(-1.0, 1.0, num, dtype=torch.float64))
+    noise = error * normal(num, num)
+    if place in ("lower", "upper"):
+        values += noise.tril(-1) if place == "lower" else noise.triu(1)
+    else:  # the mirror of what is left is zero
+        index = -1 if place == "last row" else 0
+        values[index], values[:, index] = 0.0, 0.0
+        if place == "first column":
+            values[1:, 0] = noise[1:, 0]
+        else:
+            values[index] = noise[index]
+    expected = torch.linalg.eigvalsh(values.tril() + values.tril(-1).mT)
+    found = matrix_spectrum(values, matrix="test", method="given", matrix_error=50 * error)
+    assert (found.eigenvalues - expected).abs().max() <= 100 * EPS
+    assert found.certificate.startswith("LDL^T")
+
+
+def test_matrix_spectrum_notices_a_wrong_eigenvalue_beside_an_error_of_the_matrix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = matrix_with(torch.linspace(-1.0, 1.0, 30, dtype=torch.float64))
+    solve = torch.linalg.eigvalsh
+    monkeypatch.setattr(
+        torch.linalg, "eigvalsh", lambda matrix: solve(matrix) + 1e-9 * (torch.arange(30) == 29)
+    )
+    with pytest.raises(InconsistentMatrixError, match="test give a trace of"):
+        matrix_spectrum(values, matrix="test", method="given", matrix_error=1e-6)

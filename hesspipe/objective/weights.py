@@ -1,0 +1,151 @@
+"""Evaluate every batch at theta: its share of the denominator, its loss, the layout of outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.determinism import (
+    refuse_changed_buffers,
+    refuse_differences,
+    require_finite_evaluation,
+)
+from hesspipe.objective.explanations import explained
+from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.pytrees import (
+    Layout,
+    WholeLayout,
+    join_outputs,
+    join_whole,
+    named_tensors,
+)
+from hesspipe.objective.reductions import Denominator, LossFunction
+from hesspipe.tolerances import rounding
+
+
+@dataclass
+class Layouts:
+    """How a model's outputs become one row per sample.
+
+    Attributes
+    ----------
+    by_size : dict
+        Layouts of the outputs for a sample, by how many numbers they are.
+    reason_without_rows : str or None
+        Why there is not one row per sample.
+    reason_without_outputs : str or None
+        Why the outputs are not a vector.
+    """
+
+    by_size: dict[int, Layout] = field(default_factory=dict)
+    reason_without_rows: str | None = None
+    reason_without_outputs: str | None = None
+
+    def record(self, outputs: Any, num_samples: int) -> WholeLayout | None:
+        """Return the layout of all outputs for a batch, and note that of its rows."""
+        try:
+            whole = join_whole(outputs)[1]
+        except ValueError as error:
+            self.reason_without_rows = self.reason_without_outputs = str(error)
+            return None
+        try:
+            rows, layout = join_outputs(outputs, num_samples)
+        except ValueError as error:
+            self.reason_without_rows = str(error)
+            return whole
+        if self.by_size.setdefault(rows.shape[1], layout) != layout:
+            self.reason_without_rows = (
+                f"model outputs of one size must have one shape, got two of {rows.shape[1]} numbers"
+            )
+        return whole
+
+
+def evaluate(
+    model: FlatModel, loss_fn: LossFunction, theta: Tensor, batch: Batch
+) -> tuple[Any, Tensor]:
+    """Evaluate the outputs for a batch, and the loss on it."""
+    outputs = model(theta, batch.inputs)
+    return outputs, loss_fn(outputs, batch.targets)
+
+
+def weigh(
+    model: FlatModel,
+    loss_fn: LossFunction,
+    batches: list[Batch],
+    divide: Denominator | None,
+    layouts: Layouts,
+) -> list[Batch]:
+    """Weight each batch by its share of the denominator; evaluate all batches twice.
+
+    Parameters
+    ----------
+    model : FlatModel
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+    batches : list of Batch
+    divide : callable (outputs, targets) -> float, optional
+        Denominator of the loss on a batch; None if every batch has the share 1.
+    layouts : Layouts
+        Filled with the layouts of the outputs.
+
+    Returns
+    -------
+    list of Batch
+        Those with a positive denominator, with their loss.
+
+    Raises
+    ------
+    ValueError
+        If two evaluations differ, values are not finite or lose precision, or a denominator is
+        negative or zero for all of them.
+    """
+    versions = {name: buffer._version for name, buffer in model.buffers.items()}
+    weights, found = [], []
+    for number, batch in enumerate(batches):
+        with explained(batch, number, model.dtype):
+            outputs = model(model.theta, batch.inputs)
+            weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
+        if not weights[-1] >= 0:
+            raise ValueError(f"denominator must be positive, got {weights[-1]} in batch {number}")
+        if weights[-1] == 0:  # no valid label: the loss would be 0 / 0
+            found.append(batch)
+            continue
+        with explained(batch, number, model.dtype):
+            loss = loss_fn(outputs, batch.targets)
+        require_finite_evaluation(outputs, loss, model.buffers, number)
+        again = partial(evaluate, model, loss_fn, model.theta, batch)
+        refuse_differences((outputs, loss), again, number, model.dtype)
+        layout = layouts.record(outputs, batch.num_samples)
+        found.append(_evaluated(batch, outputs, loss, layout, model.dtype))
+    refuse_changed_buffers(model.buffers, versions)
+    total = 1.0 if divide is None else sum(weights)
+    if total <= 0:
+        raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
+    return [
+        replace(batch, share=weight / total)
+        for batch, weight in zip(found, weights, strict=True)
+        if weight > 0
+    ]
+
+
+def _evaluated(
+    batch: Batch, outputs: Any, loss: Tensor, layout: WholeLayout | None, dtype: torch.dtype
+) -> Batch:
+    """Record the loss on a batch, its rounding, and the layout of the outputs."""
+    value = float(loss.detach())
+    largest = max(_sizes(outputs), default=0.0)
+    return replace(
+        batch,
+        value=value,
+        value_rounding=rounding(abs(value), dtype) + 4 * torch.finfo(dtype).eps * largest,
+        layout=layout,
+    )
+
+
+def _sizes(outputs: Any) -> list[float]:
+    """Return the largest magnitude in each tensor."""
+    return [float(t.detach().abs().max()) for _, t in named_tensors(outputs, "") if t.numel()]
