@@ -1,0 +1,1 @@
+"""Problems that are known to go wrong, and how four libraries are asked for the answers."""
