@@ -71,7 +71,7 @@ def evaluate_line(
     second: Tensor,
     coefficients: Sequence[float],
     *,
-    loss_fn: LossFunction = nn.functional.cross_entropy,
+    loss_fn: LossFunction,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Evaluate a network on the straight line through two points.
@@ -171,7 +171,7 @@ def evaluate_plane(
     plane: Plane,
     grid: Tensor,
     *,
-    loss_fn: LossFunction = nn.functional.cross_entropy,
+    loss_fn: LossFunction,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Evaluate a network's training loss at points of a plane.

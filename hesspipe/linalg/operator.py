@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -136,9 +138,10 @@ def symmetric_product(operator: Any) -> SymmetricProduct:
     Raises
     ------
     TypeError
-        If it has no shape and dtype.
+        If it has no shape, dtype and `@`, or its products are not tensors or arrays.
     ValueError
-        If it is not square, real and symmetric; symmetry is tested with two products.
+        If it is not square, real and symmetric, of float64 or float32; symmetry is tested
+        with two products.
     """
     if isinstance(operator, SymmetricProduct):
         return operator
@@ -148,35 +151,58 @@ def symmetric_product(operator: Any) -> SymmetricProduct:
 
 
 def _foreign_product(operator: Any) -> SymmetricProduct:
-    if not (hasattr(operator, "shape") and hasattr(operator, "dtype")):
+    needed = ("shape", "dtype", "__matmul__")
+    if isinstance(operator, type) or not all(hasattr(operator, name) for name in needed):
         raise TypeError(
             "operator must have shape, dtype and @, as a tensor has, got "
             f"{type(operator).__name__}; hesspipe.eigenpairs, density and estimate_norms take an "
             "Objective, too"
         )
-    shape = tuple(operator.shape)
-    if len(shape) != 2 or shape[0] != shape[1]:
-        raise ValueError(f"operator must be square, got shape {shape}")
-    if isinstance(operator.dtype, torch.dtype):
-        dtype, multiply = operator.dtype, operator.__matmul__
-    else:
-        dtype = _torch_dtype(operator.dtype)
-
-        def multiply(vector: Tensor) -> Tensor:
-            product: Tensor = torch.from_numpy(np.asarray(operator @ vector.numpy()))
-            return product
-
-    if shape[0] == 0:
-        raise ValueError("operator must have at least one row, got shape (0, 0)")
+    size = _size(operator.shape)
+    is_of_torch = isinstance(operator.dtype, torch.dtype)
+    dtype = operator.dtype if is_of_torch else _torch_dtype(operator.dtype)
     if not dtype.is_floating_point:
         raise ValueError(f"operator must be real and of floating point, got dtype {dtype}")
+    if dtype not in (torch.float64, torch.float32):
+        raise ValueError(f"operator must be of float64 or float32, got dtype {dtype}; convert it")
     device = torch.device(getattr(operator, "device", None) or "cpu")
-    return SymmetricProduct(multiply, shape[0], dtype, device)
+    if device.type == "meta":
+        raise ValueError("operator must hold numbers, got a tensor on the meta device")
+    multiply = _torch_multiply if is_of_torch else _numpy_multiply
+    return SymmetricProduct(partial(multiply, operator), size, dtype, device)
+
+
+def _size(shape: Any) -> int:
+    """Return P of a shape (P, P)."""
+    if not isinstance(shape, (tuple, list)) or not all(isinstance(n, Integral) for n in shape):
+        raise TypeError(f"operator must have a shape of two integers, got {shape!r}")
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(f"operator must be square, got shape {tuple(shape)}")
+    if shape[0] == 0:
+        raise ValueError("operator must have at least one row, got shape (0, 0)")
+    return int(shape[0])
+
+
+def _torch_multiply(operator: Any, vector: Tensor) -> Tensor:
+    image = operator @ vector
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            "a product with the operator must be a tensor, as its dtype is one of torch, got "
+            f"{type(image).__name__}"
+        )
+    return image.detach()
+
+
+def _numpy_multiply(operator: Any, vector: Tensor) -> Tensor:
+    image = np.asarray(operator @ vector.numpy())
+    _torch_dtype(image.dtype)
+    native: Tensor = torch.from_numpy(image.astype(image.dtype.newbyteorder("="), copy=False))
+    return native
 
 
 def _torch_dtype(dtype: Any) -> torch.dtype:
     try:
-        return torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+        return torch.from_numpy(np.empty(0, dtype=np.dtype(dtype).newbyteorder("="))).dtype
     except TypeError:
         raise ValueError(
             f"operator must be real and of floating point, got dtype {dtype}"

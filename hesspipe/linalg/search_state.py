@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from hesspipe.errors import DamagedFileError
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import random_unit
@@ -66,11 +67,21 @@ class SearchState:
         ------
         ValueError
             If the file belongs to another problem.
+        DamagedFileError
+            If it is no search, or one of another version.
         """
         if not self.path.exists():
             return
         tensors, metadata = read_tensors(self.path)
-        if metadata.get("key") != self.key:
+        try:
+            self._restore(tensors, metadata)
+        except KeyError as error:
+            raise DamagedFileError(
+                self.path, f"not a search of this version: it lacks {error}"
+            ) from None
+
+    def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        if metadata["key"] != self.key:
             raise ValueError(self._foreign("other settings"))
         scaling, exponent = self.basis.scaling, _exponent(metadata["exponent"])
         # Rounding may put two images on either side of a power of two.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from problems import EPS, network, normal, theta_of
 from torch import nn
+from torch.nn import functional
 
 from hesspipe.data.dataset import Dataset
 from hesspipe.data.mnist import mnist_digits
@@ -84,10 +85,12 @@ def test_align_units_finds_a_permuted_copy_exactly_at_zero_barrier(name, seed):
     data = Dataset(train, model(train).argmax(1), test, model(test).argmax(1), 3)
     coefficients = line_coefficients(10, 0)
     ends = theta_of(model), theta_of(permuted)
-    apart = evaluate_line(model, data, *ends, coefficients)
+    apart = evaluate_line(model, data, *ends, coefficients, loss_fn=functional.cross_entropy)
     tolerance = 100 * EPS * model(train).abs().max().item()
     assert find_barrier(coefficients, apart["train_loss"]).height > 1000 * tolerance
-    line = evaluate_line(model, data, ends[0], theta_of(aligned), coefficients)
+    line = evaluate_line(
+        model, data, ends[0], theta_of(aligned), coefficients, loss_fn=functional.cross_entropy
+    )
     for column in ("train_loss", "test_loss"):
         height = find_barrier(coefficients, line[column]).height
         assert height <= tolerance
@@ -163,7 +166,14 @@ def test_align_units_lowers_the_barrier_between_two_trained_networks(tmp_path):
     heights = [
         find_barrier(
             coefficients,
-            evaluate_line(models[0], digits, start, theta_of(end), coefficients)["train_loss"],
+            evaluate_line(
+                models[0],
+                digits,
+                start,
+                theta_of(end),
+                coefficients,
+                loss_fn=functional.cross_entropy,
+            )["train_loss"],
         ).height
         for end in (models[1], align_units(*models))
     ]

@@ -37,7 +37,9 @@ def test_evaluate_line_meets_both_ends_to_the_last_bit(dtype):
     ends = theta_of(one), theta_of(other) + 0.7
     torch.nn.utils.vector_to_parameters(ends[1].to(dtype), other.parameters())
     sample = data(dtype)
-    table = evaluate_line(one, sample, ends[0], theta_of(other), [0.0, 0.3, 1.0])
+    table = evaluate_line(
+        one, sample, ends[0], theta_of(other), [0.0, 0.3, 1.0], loss_fn=functional.cross_entropy
+    )
     for row, model in ((0, one), (2, other)):
         outputs = model(sample.train_inputs), model(sample.test_inputs)
         targets = sample.train_targets, sample.test_targets
@@ -52,7 +54,9 @@ def test_evaluate_line_is_that_of_a_linear_model_in_closed_form():
     one, other = (nn.Linear(4, 3).double() for _ in range(2))
     sample = data()
     coefficients = [-0.5, 0.25, 2.0]
-    table = evaluate_line(one, sample, theta_of(one), theta_of(other), coefficients)
+    table = evaluate_line(
+        one, sample, theta_of(one), theta_of(other), coefficients, loss_fn=functional.cross_entropy
+    )
     for coefficient, loss in zip(coefficients, table["train_loss"], strict=True):
         outputs = (1 - coefficient) * one(sample.train_inputs) + coefficient * other(
             sample.train_inputs
@@ -64,7 +68,7 @@ def test_evaluate_line_is_that_of_a_linear_model_in_closed_form():
 def test_evaluate_line_leaves_the_model_as_it_was():
     model = network([4, 5, 3])
     before = theta_of(model)
-    evaluate_line(model, data(), before, before + 1, [0.5])
+    evaluate_line(model, data(), before, before + 1, [0.5], loss_fn=functional.cross_entropy)
     assert torch.equal(theta_of(model), before)
     assert all(value.grad is None for value in model.parameters())
 
@@ -73,7 +77,14 @@ def test_evaluate_line_refuses_a_loss_that_is_not_finite():
     model = network([4, 5, 3]).float()
     start = theta_of(model)
     with pytest.raises(ArithmeticError, match=r"got (nan|inf) at coefficient 1e\+35; evaluate"):
-        evaluate_line(model, data(torch.float32), start, start + 1, [0.0, 1e35])
+        evaluate_line(
+            model,
+            data(torch.float32),
+            start,
+            start + 1,
+            [0.0, 1e35],
+            loss_fn=functional.cross_entropy,
+        )
 
 
 # Planes.
@@ -122,8 +133,10 @@ def test_evaluate_plane_is_the_line_where_the_plane_holds_it():
     points = [theta_of(models[0]) + 0.3 * normal(43, seed=seed) for seed in range(3)]
     plane = plane_through(*points)
     length = (points[1] - points[0]).norm().item()
-    line = evaluate_line(models[0], data(), points[0], points[1], [0.0, 0.5, 1.5])
+    line = evaluate_line(
+        models[0], data(), points[0], points[1], [0.0, 0.5, 1.5], loss_fn=functional.cross_entropy
+    )
     grid = torch.tensor([[0.0, 0.0], [0.5 * length, 0.0], [1.5 * length, 0.0]], dtype=torch.float64)
-    table = evaluate_plane(models[0], data(), plane, grid)
+    table = evaluate_plane(models[0], data(), plane, grid, loss_fn=functional.cross_entropy)
     assert list(table["train_loss"]) == pytest.approx(list(line["train_loss"]), rel=1000 * EPS)
     assert list(table.columns) == ["first", "second", "train_loss"]

@@ -10,6 +10,7 @@ import torch
 from problems import check_eigenpairs, matrix_with, normal
 
 from hesspipe.errors import DamagedFileError, NotConvergedError
+from hesspipe.files import read_tensors, write_tensors
 from hesspipe.linalg.eigenpairs import eigenpairs
 from hesspipe.linalg.operator import SymmetricProduct
 
@@ -81,6 +82,18 @@ def test_load_accepts_rounding_of_the_same_operator(state: Path) -> None:
 def test_load_refuses_a_damaged_state(state: Path) -> None:
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(DamagedFileError, match=r"search\.safetensors"):
+        eigenpairs(MATRIX, **OPTIONS, state=state)
+
+
+@pytest.mark.parametrize("name", ["key", "exponent", "num_starts", "image", "vectors", "hidden"])
+def test_load_refuses_a_state_of_another_version(state: Path, name: str) -> None:
+    tensors, metadata = read_tensors(state)
+    tensors.pop(name, None)
+    metadata.pop(name, None)
+    write_tensors(tensors, state, metadata)
+    with pytest.raises(
+        DamagedFileError, match=rf"search\.safetensors .*not a search .* lacks '{name}'"
+    ):
         eigenpairs(MATRIX, **OPTIONS, state=state)
 
 
