@@ -172,7 +172,8 @@ def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
     sizes = [len(batch.inputs) for batch in objective.batches]
     total = torch.zeros_like(objective.theta)
     for batch, weights in zip(objective.batches, cotangents.split(sizes), strict=True):
-        outputs = objective.outputs(theta, batch.inputs)
+        with objective.explained(batch):
+            outputs = objective.outputs(theta, batch.inputs)
         total += torch.autograd.grad(outputs, theta, weights, materialize_grads=True)[0]
     return total
 

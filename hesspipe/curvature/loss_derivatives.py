@@ -36,7 +36,7 @@ def detached_outputs(objective: Objective, batch: Batch) -> Tensor:
         If the model's outputs are not one vector per sample, or there is no model.
     """
     # With gradients, because the outputs may be derivatives themselves.
-    with torch.enable_grad():
+    with torch.enable_grad(), objective.explained(batch):
         outputs = objective.outputs(objective.theta, batch.inputs)
     return outputs.detach().clone().requires_grad_()
 
@@ -137,7 +137,8 @@ def add_weight_decay(objective: Objective, matrix: Matrix, values: Tensor) -> Te
 
 def _slopes(objective: Objective, batch: Batch, outputs: Tensor) -> Tensor:
     """Differentiate the batch's share of L at given outputs: (n, C), with a graph."""
-    loss = objective.loss_fn(outputs, batch.targets)
+    with objective.explained(batch):
+        loss = objective.loss_fn(outputs, batch.targets)
     objective.require_unchanged(batch, loss)
     slopes: Tensor = torch.autograd.grad(
         batch.share * loss, outputs, create_graph=True, materialize_grads=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -256,17 +257,19 @@ class Objective:
         """
         if self._reason_without_outputs is not None:
             raise ValueError(self._reason_without_outputs)
-        if self.has_output_rows:
-            return self.outputs(theta, batch.inputs).reshape(-1)
-        return join_whole(self._flat(theta, batch.inputs))[0]
+        with self.explained(batch):
+            if self.has_output_rows:
+                return self.outputs(theta, batch.inputs).reshape(-1)
+            return join_whole(self._flat(theta, batch.inputs))[0]
 
     def loss_of_vector(self, vector: Tensor, batch: Batch) -> Tensor:
         """Evaluate loss_fn on all outputs for a batch, given as `output_vector` returns them."""
-        if self.has_output_rows:
-            return self.loss_fn(vector.view(batch.num_samples, -1), batch.targets)
-        if batch.layout is None:
-            raise ValueError(self._reason_without_outputs)
-        return self._whole_loss(batch.layout.split(vector), batch.targets)
+        with self.explained(batch):
+            if self.has_output_rows:
+                return self.loss_fn(vector.view(batch.num_samples, -1), batch.targets)
+            if batch.layout is None:
+                raise ValueError(self._reason_without_outputs)
+            return self._whole_loss(batch.layout.split(vector), batch.targets)
 
     def require_unchanged(self, batch: Batch, loss: Tensor) -> None:
         """Raise an error if the loss on a batch at theta is not what it was.
@@ -302,9 +305,15 @@ class Objective:
 
     def batch_loss(self, theta: Tensor, batch: Batch) -> Tensor:
         """Evaluate loss_fn on one batch, without its share and weight decay: a scalar."""
-        if self.has_output_rows:
-            return self.loss_fn(self.outputs(theta, batch.inputs), batch.targets)
-        return self._whole_loss(self._flat(theta, batch.inputs), batch.targets)
+        with self.explained(batch):
+            if self.has_output_rows:
+                return self.loss_fn(self.outputs(theta, batch.inputs), batch.targets)
+            return self._whole_loss(self._flat(theta, batch.inputs), batch.targets)
+
+    def explained(self, batch: Batch) -> AbstractContextManager[None]:
+        """Replace an error that the model or the loss raises by one that names the batch."""
+        numbers = (number for number, each in enumerate(self.batches) if each is batch)
+        return explained(batch, next(numbers, 0), self.dtype)
 
     def without_weight_decay(self) -> Objective:
         """Copy the objective with a weight decay of 0."""
@@ -388,14 +397,16 @@ class Objective:
             found = in_full_precision(partial(attempt, again), self.dtype)
             if found is None or not torch.isfinite(found[1]):
                 return self.theta
-            refuse_differences(found, again, number, self.dtype)
+            with self.explained(batch):
+                refuse_differences(found, again, number, self.dtype)
         return near
 
     def _find_dependence(self, fresh: FlatModel, theta: Tensor) -> None:
         """Test whether samples are independent, and what the loss divides by."""
-        found = find_dependence(
-            self._flat, fresh, self._whole_loss, self._divide(), theta, self.batches
-        )
+        with self.explained(self.batches[0]):
+            found = find_dependence(
+                self._flat, fresh, self._whole_loss, self._divide(), theta, self.batches
+            )
         self.coupling = found.coupling
         self._reason_without_rows = self._reason_without_rows or found.reason_without_rows
         self._is_unlike_parts = found.divide is None
@@ -424,7 +435,7 @@ class Objective:
         data = Division(
             self._flat, self._whole_loss, self.batches, self.has_output_rows, self.is_separable
         )
-        with explained(self.batches[0], 0, self.dtype):
+        with self.explained(self.batches[0]):
             refuse_wrong_derivatives(data.all_pieces(), data.few_samples(), self._flat, theta)
             if uses_theta_beside_outputs(self._flat, self._whole_loss, self.batches[0]):
                 self._reason_without_rows = self._reason_without_outputs = (

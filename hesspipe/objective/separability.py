@@ -30,6 +30,7 @@ from hesspipe.objective.dependence import (
     take,
     values_of,
 )
+from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.loss_parts import LossCheck
 from hesspipe.objective.pytrees import Fields, map_tensors, named_tensors
@@ -106,7 +107,8 @@ class _ModelCheck:
         """Compare on one batch; returns the parts to test the loss on, which may be none."""
         batch = self.batches[number]
         size = batch.num_samples
-        whole = Term(self.model(self.theta, batch.inputs), batch.targets, size)
+        with explained(batch, number, self.model.dtype):
+            whole = Term(self.model(self.theta, batch.inputs), batch.targets, size)
         if size == 1:
             return self._joined(whole, number)
         order = torch.randperm(size, generator=generator(number, "parts of a batch"))

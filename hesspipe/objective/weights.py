@@ -116,9 +116,9 @@ def weigh(
             continue
         with explained(batch, number, model.dtype):
             loss = loss_fn(outputs, batch.targets)
-        require_finite_evaluation(outputs, loss, model.buffers, number)
-        again = partial(evaluate, model, loss_fn, model.theta, batch)
-        refuse_differences((outputs, loss), again, number, model.dtype)
+            require_finite_evaluation(outputs, loss, model.buffers, number)
+            again = partial(evaluate, model, loss_fn, model.theta, batch)
+            refuse_differences((outputs, loss), again, number, model.dtype)
         layout = layouts.record(outputs, batch.num_samples)
         found.append(_evaluated(batch, outputs, loss, layout, model.dtype))
     refuse_changed_buffers(model.buffers, versions)

@@ -11,6 +11,7 @@ from problems import labels, normal
 from torch import Tensor, nn
 from torch.nn import functional
 
+import hesspipe
 from hesspipe.errors import TooLargeError
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.explanations import explained
@@ -84,6 +85,60 @@ def test_errors_of_a_loss_are_explained(name: str) -> None:
     assert_one_line(str(found.value))
 
 
+class _FailsAfter(nn.Module):
+    """A cross-entropy loss that fails after some calls, of all its copies together."""
+
+    calls, last = 0, 0
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        _FailsAfter.calls += 1
+        if _FailsAfter.calls > _FailsAfter.last:
+            raise KeyError("lost")
+        return functional.cross_entropy(outputs, targets)
+
+
+@pytest.mark.parametrize("last", range(0, 30, 3))
+def test_errors_of_a_loss_are_explained_whenever_they_come(
+    last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_FailsAfter, "calls", 0)
+    monkeypatch.setattr(_FailsAfter, "last", last)
+    with pytest.raises(ValueError, match=r"KeyError: 'lost' \(batch 0: "):
+        Objective(nn.Linear(4, 3), _FailsAfter(), (X, CLASSES))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        hesspipe.spectrum,
+        hesspipe.ggn_matrix,
+        lambda objective: hesspipe.spectrum(objective, "residual", "columns"),
+        lambda objective: hesspipe.eigenpairs(objective, "ggn"),
+        lambda objective: hesspipe.HessianOperator(objective) @ torch.ones(15).double(),
+    ],
+    ids=["spectrum", "ggn", "columns", "eigenpairs", "product"],
+)
+def test_errors_of_a_loss_are_explained_after_the_construction(
+    call: Callable[[Objective], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_FailsAfter, "calls", 0)
+    monkeypatch.setattr(_FailsAfter, "last", torch.inf)
+    objective = Objective(nn.Linear(4, 3), _FailsAfter(), (X, CLASSES))
+    monkeypatch.setattr(_FailsAfter, "last", _FailsAfter.calls)
+    with pytest.raises(ValueError, match=r"KeyError: 'lost' \(batch 0: ") as found:
+        call(objective)
+    assert_one_line(str(found.value))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_errors_name_the_batch_and_its_shapes(number: int) -> None:
+    batches = [(X, CLASSES), (X, CLASSES)]
+    batches[number] = normal(20, 4), labels(10, 3)
+    shapes = r"inputs \(20, 4\) of float64, targets \(10,\) of int64"
+    with pytest.raises(ValueError, match=rf"\(batch {number}: {shapes}\); every sample is one row"):
+        Objective(nn.Linear(4, 3), nn.CrossEntropyLoss(), batches)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
 def test_errors_of_integer_inputs_are_explained(dtype: torch.dtype) -> None:
     inputs = torch.ones(6, 4, dtype=dtype)
@@ -128,3 +183,30 @@ def test_explained_leaves_other_errors_as_they_are(error: BaseException) -> None
     with pytest.raises(type(error)) as found, explained(batch, 0, torch.float64):
         raise error
     assert found.value is error
+
+
+@pytest.mark.parametrize("method", ["auto", "columns"])
+@pytest.mark.parametrize("place", ["model", "loss"])
+def test_what_is_tied_to_the_number_of_samples_is_right_on_one_batch(
+    place: str, method: Any
+) -> None:
+    def weighted(outputs: Tensor, targets: Tensor) -> Tensor:
+        losses = functional.cross_entropy(outputs, targets, reduction="none")
+        return (losses * torch.arange(6)).sum()
+
+    model = Then(lambda outputs: outputs * torch.arange(6).unsqueeze(1))
+    is_model = place == "model"
+    chosen = model if is_model else nn.Linear(4, 3)
+    loss_fn = nn.CrossEntropyLoss() if is_model else weighted
+    objective = Objective(chosen, loss_fn, (X, CLASSES))
+    assert (objective.coupling is not None) == is_model
+
+    def loss(theta: Tensor) -> Tensor:
+        rows = functional.linear(X, theta[:12].view(3, 4), theta[12:])
+        return loss_fn(rows * torch.arange(6).unsqueeze(1) if is_model else rows, CLASSES)
+
+    expected = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, objective.theta))
+    found = hesspipe.spectrum(objective, method=method)
+    assert (found.eigenvalues - expected).abs().max() <= found.error_bound
+    with pytest.raises(ValueError, match=r"pass .*all the data as one batch"):
+        Objective(chosen, loss_fn, [(X, CLASSES), (X, CLASSES)])
