@@ -76,14 +76,14 @@ def _include(section: str, folder: Path, found: Expansion) -> None:
     name = found.raw.get(section)
     if not isinstance(name, str):
         return
-    try:
-        content = read_yaml(folder / name)
-    except OSError:
+    if not Path(folder, name).exists():
         found.mistakes.append(
             f"{section} must be a mapping or the name of a file, got {name!r}, which does not exist"
         )
         found.raw[section] = {}
         return
+    try:
+        content = read_yaml(folder / name)
     except ConfigError as error:
         found.mistakes.append(str(error))
         found.raw[section] = {}

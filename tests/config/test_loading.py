@@ -657,8 +657,7 @@ def test_load_config_reports_where_yaml_breaks(tmp_path):
     path.write_text("datasets:\n  a: 1\n  b: [1, 2\nfigures: {}\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    assert str(caught.value).startswith(f"{path} is not valid YAML: ")
-    assert "line 4" in str(caught.value)
+    assert str(caught.value).startswith(f"{path}, line 4: ")
 
 
 @pytest.fixture(scope="module")
@@ -760,7 +759,7 @@ def test_validate_config_refuses_a_table_whose_rules_are_not_counted():
 def test_load_config_refuses_a_file_that_is_not_text(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"mine.yaml is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"mine.yaml, line 1: the file must be UTF-8"):
         load_config(path)
 
 

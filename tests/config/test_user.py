@@ -78,8 +78,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
      "'date.safetensors', which does not exist"),
     (f"{TRAINED}.model.function", "my_nets:bild", "{0} must name a function of my_nets.py, which "
      "has build; got 'my_nets:bild'"),
-    (f"{TRAINED}.model.loss", "losses:mine", "{0} must name a module in this folder or an "
-     "installed one, got 'losses:mine'; there is no losses.py here"),
+    (f"{TRAINED}.model.loss", "no_such_losses:mine", "{0} must name a module in this folder or an "
+     "installed one, got 'no_such_losses:mine'; there is no no_such_losses.py here"),
     (f"{TRAINED}.model.loss", ABSENT, "{0} is missing"),
     (f"{TRAINED}.model.hidden_widths", [3], "{0} is not a key of this section"),
     (f"{SAVED}.training.path", "nowhere", "{0} must be a safetensors file, got 'nowhere', which "
