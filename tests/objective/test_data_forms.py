@@ -128,9 +128,7 @@ def test_read_batches_converts_arrays_and_tensors_at_any_depth(dtype: torch.dtyp
     assert torch.equal(found["a"]["c"][0], torch.arange(4, dtype=torch.int32))
     assert found["a"]["c"][1:] == [None, "name", 3]
     assert batch.targets[0].tolist() == flags.tolist()
-    part = batch.first(2)
-    assert {len(tensor) for _, tensor in named_tensors(part.inputs.values, "")} == {2}
-    assert {len(tensor) for _, tensor in named_tensors(part.targets, "")} == {2}
+    assert {len(tensor) for _, tensor in named_tensors(batch.inputs[:2].values, "")} == {2}
 
 
 @pytest.mark.parametrize("form", ["tensors", "arrays", "nested"])
