@@ -180,10 +180,20 @@ def _graph_bytes(roots: list[Tensor]) -> int:
             continue
         seen.add(node)
         for tensor in _saved_tensors(node):
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            try:
+                storage = tensor.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+            except RuntimeError:  # sparse, or inside torch.func
+                storages[-1 - len(storages)] = _bytes_without_storage(tensor)
         nodes += [function for function, _ in node.next_functions]
     return sum(storages.values())
+
+
+def _bytes_without_storage(tensor: Tensor) -> int:
+    """Memory of a tensor of which torch does not tell the storage."""
+    if tensor.layout == torch.strided:
+        return tensor.numel() * tensor.element_size()
+    return tensor._nnz() * (tensor.element_size() + 8 * tensor.ndim)
 
 
 def _saved_tensors(node: Any) -> Iterator[Tensor]:

@@ -179,8 +179,7 @@ class _Perturbation(TorchDispatchMode):
             return func(*args, **kwargs)
         if kind == "fused":
             if func in decomposition_table and not func._schema.is_mutable:
-                with self:
-                    result = decomposition_table[func](*args, **kwargs)
+                result = self._decomposed(func, args, kwargs)
                 if result is not NotImplemented:
                     return result
             args = self._with_perturbed_inputs(func, args)
@@ -197,6 +196,14 @@ class _Perturbation(TorchDispatchMode):
                 self._perturbed(part) if isinstance(part, Tensor) else part for part in result
             )
         return result
+
+    def _decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Evaluate the parts of an operation, if they accept its arguments."""
+        try:
+            with self:
+                return decomposition_table[func](*args, **kwargs)
+        except RuntimeError:  # e.g. gather with labels of uint8
+            return NotImplemented
 
     def _is_reached(self) -> bool:
         if self._scope == "everything":
