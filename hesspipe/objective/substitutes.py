@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from hesspipe.objective.rounding import is_perturbing
+
 # torch bounds log(p) from below by -100.
 _SMALLEST = math.exp(-100)
 
@@ -39,6 +41,7 @@ def binary_cross_entropy(
     plain = functional.binary_cross_entropy(
         input.detach(), target.detach(), weight, size_average, reduce, reduction
     )
+    _refuse_lost_probabilities(input.detach(), target, weight)
     likelihood = target * input.clamp(min=_SMALLEST).log()
     other = (1 - target) * (1 - input).clamp(min=_SMALLEST).log()
     losses = -(likelihood + other)
@@ -47,3 +50,21 @@ def binary_cross_entropy(
         return losses
     is_mean = size_average is not False and reduction == "mean"
     return losses.mean() if is_mean else losses.sum()
+
+
+def _refuse_lost_probabilities(probability: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    """Raise an error where log(p) or log(1 - p) counts and p is rounded to 0 or 1.
+
+    torch takes -100 for this logarithm, whose derivative is 0 and not that of log(sigmoid(z)).
+    """
+    if is_perturbing():
+        return
+    lost = ((probability >= 1) & (target < 1)) | ((probability <= 0) & (target > 0))
+    if weight is not None:
+        lost = lost & (weight != 0)
+    if lost.any():
+        raise ValueError(
+            "probabilities of binary_cross_entropy must lie between 0 and 1 where the target "
+            f"differs, got {int(lost.sum())} rounded to 0 or 1, where the derivative is lost; use "
+            "nn.BCEWithLogitsLoss on the logits"
+        )
