@@ -139,7 +139,7 @@ def _check_arguments(
     least = 10 * torch.finfo(product.dtype).eps
     if not tolerance >= least:
         raise ValueError(
-            f"tolerance must be at least {least:.0e} in {product.dtype}, got {tolerance:.0e}; "
+            f"tolerance must be at least {least} in {product.dtype}, got {tolerance}; "
             "raise it or compute in float64"
         )
     if max_products < 1:

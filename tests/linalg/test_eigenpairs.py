@@ -169,7 +169,10 @@ def test_progress_shows_how_many_converged(capsys: pytest.CaptureFixture[str]) -
         ({"num_largest": 0}, "num_smallest \\+ num_largest must be 1 to P = 20, got 0"),
         ({"num_largest": 15, "num_smallest": 6}, "must be 1 to P = 20, got 21"),
         ({"num_smallest": -1}, "num_smallest must be at least 0, got -1"),
-        ({"tolerance": 1e-16}, "tolerance must be at least 2e-15 in torch.float64, got 1e-16"),
+        (
+            {"tolerance": 1e-16},
+            "tolerance must be at least 2.220446049250313e-15 in torch.float64, got 1e-16",
+        ),
         ({"max_products": 0}, "max_products must be at least 1, got 0"),
         ({"num_largest": 5, "basis_size": 6}, "basis_size must be at least 7, got 6"),
     ],
@@ -177,6 +180,16 @@ def test_progress_shows_how_many_converged(capsys: pytest.CaptureFixture[str]) -
 def test_bad_arguments_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         eigenpairs(matrix_with(normal(20)), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tolerance_that_a_refusal_states_is_accepted(dtype: torch.dtype) -> None:
+    matrix = torch.diag(torch.arange(1.0, 5)).to(dtype)
+    with pytest.raises(ValueError, match="tolerance must be at least") as refused:
+        eigenpairs(matrix, num_largest=2, tolerance=0.0)
+    stated = float(str(refused.value).split("at least ")[1].split(" in ")[0])
+    found = eigenpairs(matrix, num_largest=2, tolerance=stated)
+    assert found.eigenvalues.tolist() == pytest.approx([3, 4], rel=stated)
 
 
 def test_basis_that_does_not_fit_is_refused_with_the_numbers(
