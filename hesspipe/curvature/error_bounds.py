@@ -26,9 +26,11 @@ from hesspipe.curvature.loss_derivatives import decay_diagonal
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct
 from hesspipe.errors import InconsistentMatrixError
+from hesspipe.linalg.operator import require_digits
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.pieces import row_norms
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.seeding import generator
 
@@ -84,7 +86,9 @@ def matrix_error(
     matrix = Matrix(matrix)
     samples = sample_products(objective, matrix)
     pairs = zip(samples.vectors, samples.products, strict=True)
-    differences = [(formed(vector) - product).norm(dim=-1).max() for vector, product in pairs]
+    differences = [
+        row_norms(torch.atleast_2d(formed(vector) - product)).max() for vector, product in pairs
+    ]
     return norm_bound(samples, torch.stack(differences), matrix)
 
 
@@ -157,11 +161,12 @@ def sample_products(objective: Objective, matrix: Matrix) -> ProductSamples:
     ).to(objective.theta)
     products = _multiply(objective, matrix, vectors)
     require_finite_matrix(objective, products, matrix)
+    require_digits(float(products.abs().max()), products.dtype, matrix)
     one = vectors[:1]
     rounding = measured_rounding(
         lambda: _multiply(objective, matrix, one),
         products[:1],
-        lambda change: change.norm(),
+        lambda change: row_norms(change)[0],
         f"products with the {matrix}",
     )
     return ProductSamples(vectors, products, float(rounding))

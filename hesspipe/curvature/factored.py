@@ -26,6 +26,7 @@ from hesspipe.hardware import require
 from hesspipe.linalg.spectrum import ZERO_TOLERANCE, Spectrum, matrix_spectrum
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.pieces import row_norms
 from hesspipe.seeding import generator
 
 # The formed matrix takes an eigensolver of size P. The factors take one of their own size, and
@@ -115,7 +116,7 @@ def factored_spectrum(
         values = compression.values
         before, after = compression.coordinates.split(len(samples.vectors))
         outside = compression.outside[len(samples.vectors) :]
-        differences = torch.hypot((after - before @ values).norm(dim=1), outside)
+        differences = torch.hypot(row_norms(after - before @ values), outside)
         error = norm_bound(samples, differences, matrix)
     values.diagonal().add_(decay)
     return matrix_spectrum(
@@ -135,13 +136,13 @@ def _gram_error(
     """Bound the errors of A A^T as G, and of A^T A, with A applied by differentiation."""
     pulled = (_project(objective, factors, vector) for vector in samples.vectors)
     formed = torch.stack([_multiply(objective, factors, weights) for weights in pulled])
-    error = norm_bound(samples, (formed - samples.products).norm(dim=1), matrix)
+    error = norm_bound(samples, row_norms(formed - samples.products), matrix)
     every_weights = torch.randn(
         len(formed), len(gram), generator=generator(0, "Gram matrix error"), dtype=torch.float64
     ).to(gram)
     combined = (_multiply(objective, factors, weights) for weights in every_weights)
     formed = torch.stack([_project(objective, factors, vector) for vector in combined])
-    return error + norm_bound(samples, (formed - every_weights @ gram).norm(dim=1), matrix)
+    return error + norm_bound(samples, row_norms(formed - every_weights @ gram), matrix)
 
 
 def _project(objective: Objective, factors: Factors, vector: Tensor) -> Tensor:

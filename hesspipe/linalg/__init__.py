@@ -12,6 +12,7 @@ Eigenvalues
     spectrum           All eigenvalues of a dense matrix, and their signs: `matrix_spectrum`
 
 Building blocks
+    arguments          Numbers that callers pass: `require_integer`, `require_number`
     operator           Operators as products with a vector: `symmetric_product`, `random_unit`
     orthogonalization  Gram-Schmidt, repeated until nothing is left: `orthogonalize`
     lanczos            Tridiagonalization with full reorthogonalization: `tridiagonalize`

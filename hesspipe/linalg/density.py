@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hesspipe.hardware import require
+from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.counts import Count, Floats, Sample
 from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
 from hesspipe.linalg.operator import SymmetricProduct, random_normal, symmetric_product
@@ -164,6 +165,7 @@ class Density:
             If a threshold is within rounding of a node: on which side the eigenvalues lie is
             then noise, as for zero eigenvalues at a threshold of 0.
         """
+        low, high = require_number("low", low), require_number("high", high)
         if not low < high:
             raise ValueError(f"low must be below high, got {low} and {high}")
         points = np.array([low, high], dtype=np.float64)
@@ -262,17 +264,14 @@ class Density:
         ValueError
             If it is out of range.
         """
-        if isinstance(power, bool) or not isinstance(power, (int, np.integer)):
-            raise TypeError(f"power must be an integer, got {power!r}")
-        if power < 0:
-            raise ValueError(f"power must be at least 0, got {power}")
+        power = require_integer("power", power, 0)
         most = 2 * self.nodes.shape[1] - 1
         if power > most and bool((self.couplings != 0).any()):
             raise ValueError(
                 f"power must be at most 2 num_steps - 1 = {most}, up to which the quadrature is "
                 f"exact, got {power}; make more steps"
             )
-        mean, error = _summarize(self.dim * (self.weights * self.nodes ** int(power)).sum(1))
+        mean, error = _summarize(self.dim * (self.weights * self.nodes**power).sum(1))
         if not math.isfinite(mean):
             raise ValueError(f"power must be smaller for eigenvalues of this size, got {power}")
         return float(mean), float(error)
@@ -325,7 +324,8 @@ def density(
     True
     """
     product = symmetric_product(operator)
-    _require_numbers(product, num_probes, num_steps)
+    num_probes, num_steps = _require_numbers(product, num_probes, num_steps)
+    seed = require_integer("seed", seed, 0)
     rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
         label = f"density, probe {probe + 1}/{num_probes}"
@@ -358,10 +358,10 @@ def density(
     )
 
 
-def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int) -> None:
+def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int) -> tuple[int, int]:
     """Raise an error for numbers that are out of range, or steps too many for memory."""
-    if num_probes < 1:
-        raise ValueError(f"num_probes must be at least 1, got {num_probes}")
+    num_probes = require_integer("num_probes", num_probes, 1)
+    num_steps = require_integer("num_steps", num_steps)
     if not 1 <= num_steps <= product.dim:
         raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
     if product.device.type == "cpu":
@@ -370,6 +370,7 @@ def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int)
             f"a Lanczos basis of {num_steps} vectors of length P = {product.dim:,}",
             "use fewer steps, or float32",
         )
+    return num_probes, num_steps
 
 
 def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from hesspipe.errors import NotConvergedError
+from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import SymmetricProduct, scaled, symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
@@ -26,6 +27,7 @@ from hesspipe.linalg.thick_restart import PairSearch
 # to rounding. The products bound the time of a search that does not converge.
 NUM_LARGEST = 10
 TOLERANCE = 1e-8
+LARGEST_TOLERANCE = 0.1
 MAX_PRODUCTS = 10_000
 
 
@@ -60,7 +62,7 @@ def eigenpairs(
         Numbers of pairs from each end of the spectrum, smallest meaning most negative. Together
         1 to P.
     tolerance : float
-        Residual norms are at most tolerance * max|eigenvalue|; at least 10 eps of the dtype.
+        Residual norms are at most tolerance * max|eigenvalue|; from 10 eps of the dtype to 0.1.
     max_products : int
         Products after which the search gives up.
     basis_size : int, optional
@@ -97,7 +99,14 @@ def eigenpairs(
     [-2.0, 5.0, 5.0]
     """
     product, scaling = scaled(symmetric_product(operator))
-    _check_arguments(product, num_smallest, num_largest, tolerance, max_products)
+    num_smallest = require_integer("num_smallest", num_smallest, 0)
+    num_largest = require_integer("num_largest", num_largest, 0)
+    max_products = require_integer("max_products", max_products, 1)
+    seed = require_integer("seed", seed, 0)
+    tolerance = require_number("tolerance", tolerance)
+    if basis_size is not None:
+        basis_size = require_integer("basis_size", basis_size, 1)
+    _check_arguments(product, num_smallest + num_largest, tolerance)
     num_wanted = num_smallest + num_largest
     capacity = min(product.dim, basis_size or 2 * num_wanted + 60)
     if capacity < min(product.dim, num_wanted + 2):
@@ -123,17 +132,7 @@ def eigenpairs(
     return found
 
 
-def _check_arguments(
-    product: SymmetricProduct,
-    num_smallest: int,
-    num_largest: int,
-    tolerance: float,
-    max_products: int,
-) -> None:
-    for name, number in (("num_smallest", num_smallest), ("num_largest", num_largest)):
-        if number < 0:
-            raise ValueError(f"{name} must be at least 0, got {number}")
-    total = num_smallest + num_largest
+def _check_arguments(product: SymmetricProduct, total: int, tolerance: float) -> None:
     if not 1 <= total <= product.dim:
         raise ValueError(f"num_smallest + num_largest must be 1 to P = {product.dim}, got {total}")
     least = 10 * torch.finfo(product.dtype).eps
@@ -142,5 +141,8 @@ def _check_arguments(
             f"tolerance must be at least {least} in {product.dtype}, got {tolerance}; "
             "raise it or compute in float64"
         )
-    if max_products < 1:
-        raise ValueError(f"max_products must be at least 1, got {max_products}")
+    if tolerance > LARGEST_TOLERANCE:
+        raise ValueError(
+            f"tolerance must be at most {LARGEST_TOLERANCE}, got {tolerance}: a residual of that "
+            "share of the largest eigenvalue says nothing of the others"
+        )

@@ -80,7 +80,6 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
         Its exponent is set by the first product.
     """
     scaling = Scaling()
-    least = torch.finfo(product.dtype).tiny / torch.finfo(product.dtype).eps
 
     def multiply(vector: Tensor) -> Tensor:
         image = product.multiply(vector)
@@ -88,12 +87,7 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
         _check_image(product, image, scaling.num_products)
         if scaling.exponent is None:
             largest = float(image.abs().max())
-            if 0 < largest < least:
-                raise ValueError(
-                    f"the {product.name} must not be so small that its products lose digits "
-                    f"({least:.0e} in {product.dtype}), got one of {largest:.1e}; multiply the "
-                    "loss by a constant, or compute in float64"
-                )
+            require_digits(largest, product.dtype, product.name)
             if largest > 0:
                 scaling.exponent = math.frexp(largest)[1] - 1
         # In two steps, because the inverse of a tiny power of two overflows.
@@ -103,6 +97,30 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
     return SymmetricProduct(
         multiply, product.dim, product.dtype, product.device, product.name
     ), scaling
+
+
+def require_digits(largest: float, dtype: torch.dtype, name: str) -> None:
+    """Raise an error for a product that is so small that numbers next to it lose digits.
+
+    Parameters
+    ----------
+    largest : float
+        The largest absolute value of a product.
+    dtype : torch.dtype
+    name : str
+        Of the operator, for the message.
+
+    Raises
+    ------
+    ValueError
+    """
+    least = torch.finfo(dtype).tiny / torch.finfo(dtype).eps
+    if 0 < largest < least:
+        raise ValueError(
+            f"the {name} must not be so small that its products lose digits ({least:.0e} in "
+            f"{dtype}), got one of {largest:.1e}; multiply the loss by a constant, or compute in "
+            "float64"
+        )
 
 
 def _check_image(product: SymmetricProduct, image: Tensor, number: int) -> None:

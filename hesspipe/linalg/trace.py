@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from hesspipe.hardware import require
+from hesspipe.linalg.arguments import require_integer
 from hesspipe.linalg.operator import SymmetricProduct, random_unit, scaled, symmetric_product
 from hesspipe.linalg.xtrace import estimate, sketch
 from hesspipe.seeding import generator
@@ -141,8 +142,8 @@ def estimate_norms(
     >>> abs(found.trace.value - 5050) < 4 * found.trace.standard_error
     True
     """
-    if num_products < 6:
-        raise ValueError(f"num_products must be at least 6, got {num_products}")
+    num_products = require_integer("num_products", num_products, 6)
+    seed = require_integer("seed", seed, 0)
     product, scaling = scaled(symmetric_product(operator))
     if num_products >= product.dim:
         trace, squares = _exact(product)

@@ -39,6 +39,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hesspipe.seeding import derive_seed, generator
+from hesspipe.tolerances import rounding
 
 Scope = Literal["everything", "loss", "derivatives"]
 
@@ -127,9 +128,12 @@ def measured_rounding(
     errors: Tensor | None = None
     is_open: Tensor | None = None
     for scope in _SCOPES:
-        large, small = _samples(evaluate, value, size, scope, what)
-        is_kinked = small > _KINK * large
-        found = torch.maximum(large, small)
+        large, small, jump = _samples(evaluate, value, size, scope, what)
+        # A jump by a few roundings of the result, e.g. where a derivative takes the logarithm of
+        # a rounding error, is rounding, however small the perturbation.
+        is_jump = small > _KINK * large
+        is_kinked = is_jump & (jump > rounding(size(value), value.dtype))
+        found = torch.maximum(large, torch.where(is_jump & ~is_kinked, jump, small))
         errors = found if errors is None or is_open is None else torch.where(is_open, found, errors)
         is_open = is_kinked if is_open is None else is_open & is_kinked
         if not is_open.any():
@@ -275,8 +279,8 @@ def _samples(
     size: Callable[[Tensor], Tensor],
     scope: Scope,
     what: str,
-) -> tuple[Tensor, Tensor]:
-    """Changes per eps for a large and a small perturbation, the largest of a few seeds."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Changes per eps for a large and a small perturbation, and the change for the small one."""
     failure: Exception | None = None
     for amounts in _AMOUNTS:
         for is_inward in (False, True):
@@ -291,7 +295,7 @@ def _samples(
                 failure = error  # e.g. a distribution that checks its parameters
                 continue
             if torch.isfinite(large).all() and torch.isfinite(small).all():
-                return large, small
+                return large, small, small * amounts[1]
     raise ValueError(
         f"{what} must stay finite where numbers change by a few roundings, got "
         f"{failure or 'nan or inf'}; the model or the loss is at the border of its domain, e.g. "
