@@ -284,5 +284,5 @@ def test_checks_at_other_points_raise_no_errors_of_the_model_or_loss() -> None:
     assert torch.isfinite(hesspipe.hessian_matrix(objective)).all()
     assert Objective(Strict(), nn.MSELoss(), (INPUTS, TARGETS)).is_separable
     assert Objective(nn.Linear(4, 2), normal_loss, (INPUTS, TARGETS)).is_separable
-    edge = nn.Sequential(nn.Linear(4, 2), nn.Hardtanh(0.0, 1.0))
+    edge = nn.Sequential(nn.Linear(4, 2), nn.Hardtanh(0.01, 0.99))
     assert Objective(edge, nn.BCELoss(), (INPUTS, TARGETS.sigmoid())).is_separable
