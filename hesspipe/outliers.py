@@ -96,8 +96,10 @@ def count_outliers(
     >>> count_outliers([0.0, 0.01, 0.02, 0.03, 2.0, 3.0], rule="ratio").num_outliers
     2
     """
-    if rule not in _RULES:
+    if not isinstance(rule, str) or rule not in _RULES:
         raise ValueError(f"rule must be one of {sorted(_RULES)}, got {rule!r}")
+    if not isinstance(num_candidates, int | np.integer):
+        raise TypeError(f"num_candidates must be a whole number, got {num_candidates}")
     if num_candidates < 2:
         raise ValueError(f"num_candidates must be at least 2, got {num_candidates}")
     values = _checked(eigenvalues)

@@ -27,6 +27,8 @@ _Weighted = nn.Linear | nn.Conv2d
 _UNIT_WISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus,
     nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity, nn.Dropout,
+    nn.ReLU6, nn.SELU, nn.CELU, nn.Mish, nn.Hardtanh, nn.Hardswish, nn.Softsign, nn.LogSigmoid,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
 )  # fmt: skip
 # Inputs drawn for the comparison of a network with its permuted copy, and the largest side of an
 # image that is tried where the layers do not say it.
@@ -85,6 +87,12 @@ def match_units(reference: nn.Sequential, other: nn.Sequential) -> list[Order]:
             "the two networks must have layers of the same shape, got weights of "
             f"{[layer.weight.shape for layer in layers]} and "
             f"{[layer.weight.shape for layer in others]}"
+        )
+    kinds, other_kinds = _kinds(reference), _kinds(other)
+    if kinds != other_kinds:
+        raise ValueError(
+            "the two networks must have the same modules, got "
+            f"{', '.join(kinds)} and {', '.join(other_kinds)}"
         )
     orders: list[Order] = []
     for layer, found in zip(layers[:-1], others[:-1], strict=True):
@@ -190,6 +198,8 @@ def _inputs(
     """Collect inputs for the comparison: random ones, and those that were given."""
     random = torch.Generator().manual_seed(0)
     if inputs is not None:
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs must be a Tensor, got {type(inputs).__name__}")
         given = inputs[: 4 * _NUM_INPUTS].detach().cpu().double()
         spread = given.std().nan_to_num(0.0) + given.abs().mean()
         drawn = torch.randn(given.shape, generator=random, dtype=torch.float64)
@@ -267,6 +277,11 @@ def _weighted(model: nn.Sequential) -> dict[str, _Weighted]:
                 f"that treat their units alike, got {children[name]} at {name}; permute its units "
                 "yourself"
             )
+    for name, module in found.items():
+        if isinstance(module.weight, nn.UninitializedParameter):
+            raise ValueError(
+                f"weights must be initialized, got a lazy layer {name}; call the network once"
+            )
     _refuse_shared(children)
     units = 1
     for name, module in found.items():
@@ -281,6 +296,8 @@ def _weighted(model: nn.Sequential) -> dict[str, _Weighted]:
                 "a network to align must have plain weights and biases, got pruned or "
                 f"parametrized ones in layer {name}; remove the reparametrization first"
             )
+        if module.weight.is_complex():
+            raise ValueError(f"weights must be real, got complex ones in layer {name}")
     return found
 
 
@@ -298,6 +315,16 @@ def _refuse_shared(children: Mapping[str, nn.Module | None]) -> None:
                     "a network to align must have weights of its own in each layer, got one "
                     f"parameter in {seen[id(parameter)]} and {name}; permute its units yourself"
                 )
+
+
+def _kinds(model: nn.Sequential) -> list[str]:
+    """Name the modules up to the last layer of weights that do something in evaluation mode."""
+    children, names = model._modules, list(model._modules)
+    last = list(_weighted(model))[-1]
+    through = [children[name] for name in names[: names.index(last) + 1]]
+    return [
+        type(child).__name__ for child in through if not isinstance(child, nn.Identity | nn.Dropout)
+    ]
 
 
 def _layers(model: nn.Sequential) -> list[_Layer]:

@@ -54,6 +54,8 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
     >>> find_barrier([0.0, 0.25, 0.5, 1.0], [1.0, 4.0, 4.5, 2.0])
     Barrier(height=3.0, place=0.5, rise=2.5)
     """
+    if np.iscomplexobj(coefficients) or np.iscomplexobj(losses):
+        raise ValueError("coefficients and losses must be real, got complex numbers")
     places = np.asarray(coefficients, dtype=np.float64)
     values = np.asarray(losses, dtype=np.float64)
     _check(places, values)
@@ -63,7 +65,12 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
     places, values = places[is_between], values[is_between]
     left, right = values[0], values[-1]
     # In this form the end points are exact, and a constant loss has no rise from rounding.
-    rises = values - (left + places * (right - left))
+    with np.errstate(over="ignore", invalid="ignore"):
+        rises = values - (left + places * (right - left))
+    if not np.isfinite(rises).all():
+        raise ValueError(
+            "differences of losses must be finite, got an overflow; divide the losses by a number"
+        )
     rises[[0, -1]] = 0.0
     top = int(rises.argmax())
     return Barrier(

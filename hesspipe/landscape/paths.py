@@ -61,6 +61,11 @@ def line_coefficients(num_between: int, num_beyond: int) -> list[float]:
     >>> line_coefficients(num_between=4, num_beyond=1)
     [-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
     """
+    if num_between < 1 or num_beyond < 0:
+        raise ValueError(
+            "num_between must be at least 1 and num_beyond at least 0, got "
+            f"{num_between} and {num_beyond}"
+        )
     return [place / num_between for place in range(-num_beyond, num_between + num_beyond + 1)]
 
 
@@ -104,9 +109,11 @@ def evaluate_line(
     ------
     ArithmeticError
         If a loss is not finite, with the coefficient.
+    ValueError
+        If a point is not a vector of the network's parameters.
     """
     network, rows = copy.deepcopy(model), []
-    first, second = first.double(), second.double()
+    first, second = _checked(first, "first"), _checked(second, "second", len(first))
     for coefficient in tqdm(coefficients, desc="line", unit="point", disable=not progress):
         _put(network, (1 - coefficient) * first + coefficient * second)
         train = loss_and_accuracy(network, data.train_inputs, data.train_targets, loss_fn)
@@ -129,10 +136,11 @@ def plane_through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
     Raises
     ------
     ValueError
-        If the points lie on one line.
+        If the points lie on one line, differ in length, or are not finite.
     """
-    first = first.double()
-    columns = torch.stack([second.double() - first, third.double() - first], 1)
+    first = _checked(first, "first")
+    second, third = _checked(second, "second", len(first)), _checked(third, "third", len(first))
+    columns = torch.stack([second - first, third - first], 1)
     axes, triangle = torch.linalg.qr(columns)
     signs = triangle.diagonal().sign()
     if triangle.diagonal().abs().min() <= 1e-12 * columns.norm():
@@ -156,8 +164,20 @@ def plane_grid(points: Sequence[tuple[float, float]], num_points: int, margin: f
     -------
     Tensor, shape (num_points**2, 2), float64
         Coordinates; the second one varies fastest.
+
+    Raises
+    ------
+    ValueError
+        If the grid would not cover the points, or there are none.
     """
     places = torch.tensor(points, dtype=torch.float64)
+    if places.ndim != 2 or places.shape[1] != 2 or not places.isfinite().all():
+        raise ValueError(f"points must be pairs of finite coordinates, got {points}")
+    if num_points < 2 or not margin >= 0:
+        raise ValueError(
+            "num_points must be at least 2 and margin at least 0, so that the grid covers the "
+            f"points, got {num_points} and {margin}"
+        )
     low, high = places.amin(0), places.amax(0)
     room = margin * (high - low).max()
     low, high = low - room, high + room
@@ -205,10 +225,26 @@ def evaluate_plane(
     return pd.DataFrame(rows, columns=["first", "second", "train_loss"])
 
 
+def _checked(point: Tensor, name: str, length: int | None = None) -> Tensor:
+    """Convert a point to float64; refuse what would be broadcast to another point."""
+    if point.ndim != 1 or (length is not None and len(point) != length):
+        kind = "a vector" if length is None else f"a vector of {length} numbers"
+        raise ValueError(f"{name} must be {kind}, got shape {tuple(point.shape)}")
+    if not point.isfinite().all():
+        raise ValueError(f"{name} must be finite, got nan or inf")
+    return point.detach().double()
+
+
 def _put(network: nn.Module, theta: Tensor) -> None:
     """Fill a network's parameters from a vector, rounding to their dtype."""
     parameters = dict(network.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    size = sum(shape.numel() for shape in shapes.values())
+    if len(theta) != size:
+        raise ValueError(
+            f"a point must have a number for each of the network's {size} parameters, got "
+            f"{len(theta)}"
+        )
     with torch.no_grad():
         for name, part in unflatten(theta, shapes).items():
             parameters[name].copy_(part)

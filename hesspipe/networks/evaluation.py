@@ -91,17 +91,36 @@ def _evaluate(
     loss_fn: LossFunction,
     parameters: list[nn.Parameter],
 ) -> tuple[float, float | None, float]:
+    if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
+        raise TypeError(
+            "inputs and targets must be Tensors, got "
+            f"{type(inputs).__name__} and {type(targets).__name__}; use torch.as_tensor"
+        )
     if not len(inputs) or len(inputs) != len(targets):
         raise ValueError(
             "inputs and targets must be as many, and at least one, got "
             f"{len(inputs)} and {len(targets)}"
         )
-    if len(inputs) > _BATCH_SIZE and _is_known(loss_fn):
-        try:
-            return _evaluate_in(_BATCH_SIZE, model, inputs, targets, loss_fn, parameters)
-        except _CoupledError:
-            pass
-    return _evaluate_in(len(inputs), model, inputs, targets, loss_fn, parameters)
+    buffers = [
+        (buffer, buffer.clone()) for buffer in model.buffers() if buffer.layout == torch.strided
+    ]
+    try:
+        if len(inputs) > _BATCH_SIZE and _is_known(loss_fn):
+            try:
+                return _evaluate_in(_BATCH_SIZE, model, inputs, targets, loss_fn, parameters)
+            except _CoupledError:
+                _restore(buffers)
+        return _evaluate_in(len(inputs), model, inputs, targets, loss_fn, parameters)
+    finally:
+        _restore(buffers)
+
+
+def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    """Undo what an evaluation in training mode does to running means."""
+    with torch.no_grad():
+        for buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
 
 
 def _evaluate_in(
@@ -130,6 +149,8 @@ def _evaluate_in(
         else:
             weight = 1.0  # so that nothing is rounded
         part_loss = loss_fn(outputs, part_targets)
+        if not isinstance(part_loss, Tensor):
+            raise TypeError(f"loss_fn must return a scalar Tensor, got {type(part_loss).__name__}")
         if part_loss.numel() != 1:
             raise ValueError(f"loss_fn must return a scalar, got shape {tuple(part_loss.shape)}")
         if parameters:

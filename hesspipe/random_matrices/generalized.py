@@ -86,7 +86,8 @@ class GeneralizedLaw:
         if not (self.aspect_ratio > 0 and math.isfinite(self.aspect_ratio)):
             raise ValueError(f"aspect_ratio must be positive and finite, got {self.aspect_ratio}")
         for name in ("weights", "population"):
-            values = getattr(self, name)
+            values = _real(getattr(self, name), name)
+            object.__setattr__(self, name, values)
             if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
                 raise ValueError(f"{name} must be a vector of finite numbers, got {values}")
             if values.min() < 0 or values.max() == 0:
@@ -353,11 +354,14 @@ def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> 
     """
     from scipy.optimize import brentq
 
+    weights, projections = _real(weights, "weights"), _real(projections, "projections")
     if weights.ndim != 1 or projections.shape[:1] != weights.shape or projections.ndim != 2:
         raise ValueError(
             f"projections must have a row for each of {weights.shape} weights, "
             f"got {projections.shape}"
         )
+    if not len(weights):
+        raise ValueError("weights must be those of at least one sample, got none")
     if not (np.isfinite(projections).all() and np.isfinite(weights).all() and weights.min() >= 0):
         raise ValueError(
             "projections and weights must be finite, and weights at least 0, got weights from "
@@ -387,6 +391,13 @@ def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> 
         if lower > 0 and excess(1e-9 * lower, branch) < 0 < excess(end, branch)
     ]
     return np.array(left), np.array(right)
+
+
+def _real(values: ArrayLike, name: str) -> Real:
+    """Copy to float64, so that the law does not change with the caller's array."""
+    if np.iscomplexobj(values):
+        raise ValueError(f"{name} must be real, got complex numbers; pass their real parts")
+    return np.array(values, dtype=np.float64)
 
 
 def _checked(positions: ArrayLike) -> Real:

@@ -64,13 +64,14 @@ def sample_position(strength: float, aspect_ratio: float) -> float:
     (4.5, 4.0)
     """
     if separates(strength, aspect_ratio):
-        position = strength * (1 + aspect_ratio / (strength - 1))
-        if not math.isfinite(position):
+        level = Fraction(float(strength))
+        try:  # exactly: near a hard edge, 1 + alpha / (l - 1) is the rest of a cancellation
+            return float(level * (1 + Fraction(float(aspect_ratio)) / (level - 1)))
+        except OverflowError:
             raise ValueError(
                 "strength and aspect_ratio must give a finite position, got "
                 f"{strength} and {aspect_ratio}"
-            )
-        return position
+            ) from None
     law = MarchenkoPastur(aspect_ratio)
     return law.upper_edge if strength >= 1 else law.lower_edge
 
@@ -251,6 +252,11 @@ def _check_sizes(num_parameters: int, num_samples: int) -> None:
     if not (num_parameters >= 1 and num_samples >= 1):
         raise ValueError(
             f"num_parameters and num_samples must be at least 1, got {num_parameters} "
+            f"and {num_samples}"
+        )
+    if num_parameters != int(num_parameters) or num_samples != int(num_samples):
+        raise ValueError(
+            f"num_parameters and num_samples must be whole numbers, got {num_parameters} "
             f"and {num_samples}"
         )
 
