@@ -277,32 +277,36 @@ def _weighted(model: nn.Sequential) -> dict[str, _Weighted]:
                 f"that treat their units alike, got {children[name]} at {name}; permute its units "
                 "yourself"
             )
-    for name, module in found.items():
-        if isinstance(module.weight, nn.UninitializedParameter):
-            raise ValueError(
-                f"weights must be initialized, got a lazy layer {name}; call the network once"
-            )
     _refuse_shared(children)
     units = 1
     for name, module in found.items():
+        _refuse_unusual(name, module)
         if module.weight.shape[1] % units:
             raise ValueError(
                 f"layer {name} must have a whole number of inputs for each of the {units} units "
                 f"before it, got {module.weight.shape[1]}"
             )
         units = len(module.weight)
-        if "weight" not in module._parameters or "bias" not in module._parameters:
-            raise ValueError(
-                "a network to align must have plain weights and biases, got pruned or "
-                f"parametrized ones in layer {name}; remove the reparametrization first"
-            )
-        if module.weight.is_complex():
-            raise ValueError(f"weights must be real, got complex ones in layer {name}")
     return found
 
 
 def _is_weighted(module: nn.Module | None) -> TypeGuard[_Weighted]:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def _refuse_unusual(name: str, module: _Weighted) -> None:
+    """Refuse weights that are not real parameters of the layer with a known shape."""
+    if isinstance(module.weight, nn.UninitializedParameter):
+        raise ValueError(
+            f"weights must be initialized, got a lazy layer {name}; call the network once"
+        )
+    if "weight" not in module._parameters or "bias" not in module._parameters:
+        raise ValueError(
+            "a network to align must have plain weights and biases, got pruned or "
+            f"parametrized ones in layer {name}; remove the reparametrization first"
+        )
+    if module.weight.is_complex():
+        raise ValueError(f"weights must be real, got complex ones in layer {name}")
 
 
 def _refuse_shared(children: Mapping[str, nn.Module | None]) -> None:
