@@ -149,10 +149,7 @@ def _evaluate_in(
         else:
             weight = 1.0  # so that nothing is rounded
         part_loss = loss_fn(outputs, part_targets)
-        if not isinstance(part_loss, Tensor):
-            raise TypeError(f"loss_fn must return a scalar Tensor, got {type(part_loss).__name__}")
-        if part_loss.numel() != 1:
-            raise ValueError(f"loss_fn must return a scalar, got shape {tuple(part_loss.shape)}")
+        _require_scalar(part_loss)
         if parameters:
             gradients = torch.autograd.grad(part_loss, parameters, materialize_grads=True)
             torch._foreach_add_(slopes, gradients, alpha=weight)
@@ -166,6 +163,14 @@ def _evaluate_in(
         total = 1.0
     norm = torch.stack([slope.norm() for slope in slopes]).norm().item() if slopes else 0.0
     return loss / total, _accuracy(counts), norm / total
+
+
+def _require_scalar(loss: object) -> None:
+    """Refuse what loss_fn returns if it is not one number."""
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"loss_fn must return a scalar Tensor, got {type(loss).__name__}")
+    if loss.numel() != 1:
+        raise ValueError(f"loss_fn must return a scalar, got shape {tuple(loss.shape)}")
 
 
 def _batches(inputs: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
