@@ -325,7 +325,6 @@ def density(
     """
     product = symmetric_product(operator)
     num_probes, num_steps = _require_numbers(product, num_probes, num_steps)
-    seed = require_integer("seed", seed, 0)
     rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
         label = f"density, probe {probe + 1}/{num_probes}"
@@ -401,7 +400,7 @@ def require_confidence(confidence: float) -> float:
 
 
 def _stream(seed: int, probe: int) -> torch.Generator:
-    return generator(seed, f"density probe {probe}")
+    return generator(require_integer("seed", seed, 0), f"density probe {probe}")
 
 
 def _vector(name: str, values: Tensor) -> Tensor:

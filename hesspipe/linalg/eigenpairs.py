@@ -104,14 +104,9 @@ def eigenpairs(
     max_products = require_integer("max_products", max_products, 1)
     seed = require_integer("seed", seed, 0)
     tolerance = require_number("tolerance", tolerance)
-    if basis_size is not None:
-        basis_size = require_integer("basis_size", basis_size, 1)
-    _check_arguments(product, num_smallest + num_largest, tolerance)
     num_wanted = num_smallest + num_largest
-    capacity = min(product.dim, basis_size or 2 * num_wanted + 60)
-    if capacity < min(product.dim, num_wanted + 2):
-        raise ValueError(f"basis_size must be at least {num_wanted + 2}, got {basis_size}")
-    basis = KrylovBasis(product, capacity, seed, scaling)
+    _check_arguments(product, num_wanted, tolerance)
+    basis = KrylovBasis(product, _capacity(product, num_wanted, basis_size), seed, scaling)
     search = PairSearch(basis, num_smallest, num_largest, tolerance, max_products)
     if state is not None:
         settings = {
@@ -130,6 +125,16 @@ def eigenpairs(
     if state is not None:
         Path(state).unlink(missing_ok=True)
     return found
+
+
+def _capacity(product: SymmetricProduct, num_wanted: int, basis_size: int | None) -> int:
+    """Number of vectors in the basis."""
+    if basis_size is not None:
+        basis_size = require_integer("basis_size", basis_size, 1)
+    capacity = min(product.dim, basis_size or 2 * num_wanted + 60)
+    if capacity < min(product.dim, num_wanted + 2):
+        raise ValueError(f"basis_size must be at least {num_wanted + 2}, got {basis_size}")
+    return capacity
 
 
 def _check_arguments(product: SymmetricProduct, total: int, tolerance: float) -> None:
