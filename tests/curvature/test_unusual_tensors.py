@@ -15,7 +15,7 @@ from hesspipe.objective.objective import Objective
 N = 12
 NEIGHBORS = torch.eye(N, dtype=torch.float64) + (normal(N, N, seed=3) > 0.5)
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "coo": Tensor.to_sparse,
+    "coordinates": Tensor.to_sparse,
     "csr": Tensor.to_sparse_csr,
     "csc": Tensor.to_sparse_csc,
 }
