@@ -110,7 +110,8 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
         factors, signs = curvature_factors(objective, batch)
         row_bytes = objective.num_parameters * objective.theta.element_size()
         for part in chunks(len(batch.inputs), _JACOBIAN_BYTES // (signs.shape[1] * row_bytes)):
-            jacobians = _jacobians(objective, batch.inputs[part])  # (n, C, P)
+            with objective.explained(batch):
+                jacobians = _jacobians(objective, batch.inputs[part])  # (n, C, P)
             rows = factors[part].mT @ jacobians  # (n, C, P)
             add_squares(total, rows[signs[part] > 0], 1.0)
             add_squares(total, rows[signs[part] < 0], -1.0)
