@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hesspipe.curvature.vectors import multiply_vectors
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from hesspipe.curvature.vectors import VectorProduct
 
 
-class DiagonalBlock:
+class DiagonalBlock(VectorProduct):
     """The rows and columns of a symmetric operator that belong to a set of parameters.
 
     The spectrum of a layer is that of its diagonal block. In the matrix of an objective with the
@@ -80,19 +77,6 @@ class DiagonalBlock:
         self.shape = (size, size)
         self.dtype: torch.dtype = operator.dtype
         self.device: torch.device = operator.device
-
-    @overload
-    def __matmul__(self, vectors: Tensor) -> Tensor: ...
-
-    @overload
-    def __matmul__(self, vectors: NDArray[Any]) -> NDArray[Any]: ...
-
-    def __matmul__(self, vectors: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
-        """Multiply vectors (p,) or (p, K), of torch or NumPy; the result has the same type."""
-        product: Tensor | NDArray[Any] = multiply_vectors(
-            self._multiply, vectors, self.shape[0], self.dtype, self.device
-        )
-        return product
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         padded = vectors.new_zeros((len(self._is_member), *vectors.shape[1:]))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from hesspipe.curvature.loss_derivatives import decay_diagonal
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct
-from hesspipe.curvature.vectors import multiply_vectors
+from hesspipe.curvature.vectors import VectorProduct
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.distributed import part_of_whole
 from hesspipe.objective.finiteness import require_finite_matrix
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 2 * 2**30
 
 
-class CurvatureOperator:
+class CurvatureOperator(VectorProduct):
     """A symmetric matrix of an objective as an operator: base class of the three.
 
     Parameters
@@ -96,19 +96,6 @@ class CurvatureOperator:
         self._process_group = process_group
         self._kept: dict[int, BatchProduct] = {}
         self._kept_bytes = 0
-
-    @overload
-    def __matmul__(self, vectors: Tensor) -> Tensor: ...
-
-    @overload
-    def __matmul__(self, vectors: NDArray[Any]) -> NDArray[Any]: ...
-
-    def __matmul__(self, vectors: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
-        """Multiply vectors (P,) or (P, K), of torch or NumPy; the result has the same type."""
-        product: Tensor | NDArray[Any] = multiply_vectors(
-            self._multiply, vectors, self.shape[0], self.dtype, self.device
-        )
-        return product
 
     @property
     def is_distributed(self) -> bool:

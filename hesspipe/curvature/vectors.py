@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -11,6 +12,38 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+class VectorProduct(ABC):
+    """An operator that multiplies vectors of torch or NumPy.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : torch.dtype
+    device : torch.device
+    """
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+
+    @overload
+    def __matmul__(self, vectors: Tensor) -> Tensor: ...
+
+    @overload
+    def __matmul__(self, vectors: NDArray[Any]) -> NDArray[Any]: ...
+
+    def __matmul__(self, vectors: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
+        """Multiply vectors (P,) or (P, K), of torch or NumPy; the result has the same type."""
+        product: Tensor | NDArray[Any] = multiply_vectors(
+            self._multiply, vectors, self.shape[0], self.dtype, self.device
+        )
+        return product
+
+    @abstractmethod
+    def _multiply(self, vectors: Tensor) -> Tensor:
+        """Multiply tensors that have been checked."""
 
 
 def multiply_vectors(

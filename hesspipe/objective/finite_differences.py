@@ -96,7 +96,9 @@ def find_wrong_first_derivative(
         if not confirmed.any():
             continue
         errors = row_norms(found.defect)
-        confirmed = confirmed & (errors > _noise(lambda: _numbers(piece, theta, kind)) / steps[0])  # noqa: B023
+        # B023: the function is called at once.
+        noise = _noise(lambda: _numbers(piece, theta, kind))  # noqa: B023
+        confirmed = confirmed & (errors > noise / steps[0])
         if confirmed.any():
             row = int(torch.where(confirmed, errors, -1.0).argmax())
             sample = _row_of_loss(piece, theta, first, steps[0]) if kind == "loss" else row
@@ -135,6 +137,7 @@ def find_wrong_second_derivative(
     def found(step: float) -> Outcome:
         if step not in outcomes:
             change = step * direction
+            # B023: the function is called at once.
             sides = [attempt(lambda: gradient(scalars, theta + sign * change)) for sign in (-1, 1)]  # noqa: B023
             behind, ahead = (
                 center * torch.nan if side is None else side.unsqueeze(0) for side in sides
@@ -270,6 +273,7 @@ def _value_and_slopes(
 def _moved(piece: Piece, theta: Tensor, change: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return the outputs on both sides of a point."""
     behind, ahead = (
+        # B023: the function is called at once.
         attempt(lambda: piece.evaluate(theta + sign * change)[0].detach())  # noqa: B023
         for sign in (-1, 1)
     )

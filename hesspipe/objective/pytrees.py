@@ -254,12 +254,18 @@ def join_whole(outputs: Any) -> tuple[Tensor, WholeLayout]:
     ValueError
         If an output is not such a tensor.
     """
-    tensors: list[Tensor] = []
-    template = _template(outputs, "outputs", None, tensors)
-    if not tensors:
-        raise ValueError(f"model must return tensors, got {type(outputs).__name__} without any")
+    template, tensors = _collected(outputs, None)
     vector = torch.cat([tensor.reshape(-1) for tensor in tensors])
     return vector, WholeLayout(template, tuple(tensor.shape for tensor in tensors))
+
+
+def _collected(outputs: Any, num_samples: int | None) -> tuple[Any, list[Tensor]]:
+    """The template of the outputs, and their tensors; at least one."""
+    tensors: list[Tensor] = []
+    template = _template(outputs, "outputs", num_samples, tensors)
+    if not tensors:
+        raise ValueError(f"model must return tensors, got {type(outputs).__name__} without any")
+    return template, tensors
 
 
 def join_outputs(outputs: Any, num_samples: int) -> tuple[Tensor, Layout]:
@@ -281,10 +287,7 @@ def join_outputs(outputs: Any, num_samples: int) -> tuple[Tensor, Layout]:
     ValueError
         If an output is not such a tensor.
     """
-    tensors: list[Tensor] = []
-    template = _template(outputs, "outputs", num_samples, tensors)
-    if not tensors:
-        raise ValueError(f"model must return tensors, got {type(outputs).__name__} without any")
+    template, tensors = _collected(outputs, num_samples)
     layout = Layout(template, tuple(tensor.shape[1:] for tensor in tensors))
     if layout.is_plain:
         return tensors[0], layout
