@@ -1,4 +1,4 @@
-"""Atomic file writes, tensors in safetensors files, and digests.
+"""Atomic file writes, sealed tensors in safetensors files, and digests.
 
 A file is written under a temporary name in the same folder, flushed to the disk and renamed. A
 killed job or a full disk therefore leaves the old file or none, never a part of the new one.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hesspipe.errors import DamagedFileError
+from hesspipe.seals import BLANK, check_seal, sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,10 +78,17 @@ def write_json(content: Mapping[str, Any], path: str | Path) -> None:
     write_text(json.dumps(content, indent=2) + "\n", path)
 
 
+def write_sealed(content: bytes, path: str | Path) -> None:
+    """Write content that holds a blank seal, atomically, with the seal filled in."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for part in sealed(content):
+            file.write(part)
+
+
 def write_tensors(
     tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]
 ) -> None:
-    """Write named tensors and facts about them to a safetensors file, atomically.
+    """Write named tensors and facts about them to a sealed safetensors file, atomically.
 
     Equal tensors and facts give equal bytes.
 
@@ -92,7 +100,7 @@ def write_tensors(
     path : str or Path
         Ends in .safetensors.
     metadata : mapping of str to str
-        Stored in the header of the file.
+        Stored in the header of the file, as JSON: `about` has the `facts`, after the `digest`.
     """
     from safetensors.torch import save
 
@@ -103,14 +111,10 @@ def write_tensors(
         start = content.untyped_storage().data_ptr()
         contents[name] = content.clone() if start in seen else content
         seen.add(start)
+    # One entry: safetensors writes several in an order that changes from run to run.
+    about = json.dumps({"digest": BLANK, "facts": dict(sorted(metadata.items()))})
     # Written by Python, so that a full disk raises an OSError that says so.
-    serialized = save(
-        contents,
-        # One entry: safetensors writes several in an order that changes from run to run.
-        metadata={"about": json.dumps(metadata, sort_keys=True)},
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(serialized)
+    write_sealed(save(contents, metadata={"about": about}), path)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -125,7 +129,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises
     ------
     DamagedFileError
-        If the file is truncated or not a safetensors file.
+        If the content does not match its SHA-256, or there is none: the file is damaged, from an
+        older version, or not from `write_tensors`.
     FileNotFoundError
         If the file does not exist.
     """
@@ -133,12 +138,13 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
+    check_seal(path)
     try:
         with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["about"])["facts"]
             names = file.keys()
-            metadata = json.loads((file.metadata() or {}).get("about", "{}"))
-            return {name: file.get_tensor(name) for name in names}, metadata
-    except (SafetensorError, OSError, ValueError) as error:
+            return {name: file.get_tensor(name) for name in names}, facts
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, error) from None
 
 

@@ -1,9 +1,9 @@
 """Results: tables in Parquet files with checked columns, units and provenance.
 
-Only this module writes or reads them. The provenance holds what decides the numbers and
-nothing that changes from run to run (no wall times, no dates), so that equal results are
-equal bytes: what depends on them then need not run again. Wall time and peak memory are in
-Snakemake's benchmark files.
+Only this module writes or reads them, and it refuses a file that differs from its own SHA-256. The
+provenance holds what decides the numbers and nothing that changes from run to run (no wall times,
+no dates), so that equal results are equal bytes: what depends on them then need not run again.
+Wall time and peak memory are in Snakemake's benchmark files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hesspipe.errors import DamagedFileError
-from hesspipe.files import atomic_path
+from hesspipe.files import write_sealed
+from hesspipe.seals import BLANK, check_seal
 from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
 
 
@@ -54,7 +55,7 @@ def package_versions() -> dict[str, str]:
 
 
 def write_result(result: Result, path: str | Path) -> None:
-    """Write a result as Parquet, atomically.
+    """Write a result as Parquet, atomically, with the SHA-256 of the file in its metadata.
 
     Parameters
     ----------
@@ -88,13 +89,14 @@ def write_result(result: Result, path: str | Path) -> None:
         content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
     except (pa.ArrowException, ValueError) as error:
         raise ValueError(f"the columns of a {kind} table must fit its schema: {error}") from None
-    with atomic_path(path) as temporary:
-        pq.write_table(
-            content.replace_schema_metadata(metadata),
-            temporary,
-            compression="zstd",
-            write_page_checksum=True,
-        )
+    content = content.replace_schema_metadata(metadata)
+    file = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        file, content.schema, compression="zstd", write_page_checksum=True
+    ) as writer:
+        writer.write_table(content)
+        writer.add_key_value_metadata({"digest": BLANK})
+    write_sealed(file.getvalue().to_pybytes(), path)
 
 
 def read_result(path: str | Path, kind: str | Sequence[str] | None = None) -> Result:
@@ -109,12 +111,14 @@ def read_result(path: str | Path, kind: str | Sequence[str] | None = None) -> Re
     Raises
     ------
     DamagedFileError
-        If the file is truncated, not a result, of another kind, or has other columns.
+        If the content does not match its SHA-256 or there is none, it is not a result, of another
+        kind, or has other columns.
     FileNotFoundError
         If it does not exist.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
+    check_seal(path)
     kinds = sorted(SCHEMAS) if kind is None else [kind] if isinstance(kind, str) else list(kind)
     try:
         content = pq.read_table(path, page_checksum_verification=True)
@@ -126,5 +130,5 @@ def read_result(path: str | Path, kind: str | Sequence[str] | None = None) -> Re
             columns = ", ".join(f"{field.name}: {field.type}" for field in content.schema)
             raise ValueError(f"its columns are {columns}, not those of a {found} table")
         return Result(found, content.to_pandas(), provenance)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, KeyError, ValueError) as error:
         raise DamagedFileError(path, error) from None

@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hesspipe.errors import DamagedFileError
+from hesspipe.files import write_sealed
+from hesspipe.seals import BLANK
 from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
 from hesspipe.tables.store import Result, read_result, write_result
 
@@ -214,7 +216,9 @@ def test_read_result_refuses_parquet_without_provenance(tmp_path):
 def test_read_result_refuses_columns_of_another_type(spectrum_file):
     content = pq.read_table(spectrum_file)
     narrow = content.cast(content.schema.set(0, content.schema.field(0).with_type(pa.int32())))
-    pq.write_table(narrow, spectrum_file)
+    metadata = {**narrow.schema.metadata, "digest": BLANK}
+    pq.write_table(narrow.replace_schema_metadata(metadata), spectrum_file)
+    write_sealed(spectrum_file.read_bytes(), spectrum_file)
     said = assert_is_named_damaged(spectrum_file, "spectrum")
     assert "rank: int32, eigenvalue: double, not those of a spectrum table" in said
 
