@@ -52,7 +52,9 @@ InconsistentMatrixError        A result failed a consistency check
 NoSolutionError                The equation of a limiting law was not solved
 DivergedError                  A training diverged
 ConfigError                    The configuration has errors
-DamagedFileError               A result cannot be read
+DamagedFileError               A result is damaged or of another kind
+UnreadableFileError            A file cannot be read, e.g. for lack of permission
+UnwritableFileError            A file cannot be written, e.g. on a full disk
 DigitsFileError                A file is not MNIST's
 CIFAR10FileError               A file is not CIFAR-10's
 

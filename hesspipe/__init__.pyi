@@ -22,6 +22,8 @@ from .errors import NotASumOverSamplesError as NotASumOverSamplesError
 from .errors import NotConvergedError as NotConvergedError
 from .errors import NotTwiceDifferentiableError as NotTwiceDifferentiableError
 from .errors import TooLargeError as TooLargeError
+from .errors import UnreadableFileError as UnreadableFileError
+from .errors import UnwritableFileError as UnwritableFileError
 from .linalg.density import Density as Density
 from .linalg.ritz import Eigenpairs as Eigenpairs
 from .linalg.spectrum import Spectrum as Spectrum

@@ -7,6 +7,8 @@ Python's own `ValueError` or `TypeError`.
 
 Input
     `ConfigError`, `DamagedFileError`, `DigitsFileError`, `CIFAR10FileError`
+Disks and permissions
+    `UnwritableFileError`, `UnreadableFileError`
 Model and loss
     `NotTwiceDifferentiableError`, `NotASumOverSamplesError`
 Resources
@@ -18,6 +20,8 @@ Numerics
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +93,54 @@ class CIFAR10FileError(HesspipeError, ValueError):
             f"{path} is not CIFAR-10's binary layout ({reason}); replace it by CIFAR-10's own "
             "file, or delete it and set source: download"
         )
+
+
+class UnwritableFileError(HesspipeError, OSError):
+    """A file could not be written, e.g. on a full disk; an older file at its path is kept.
+
+    The message says what to do; then run the same command again. `errno` is that of the cause.
+
+    Parameters
+    ----------
+    path : str or Path
+    cause : OSError
+    kept : str
+        What is left where the file would be.
+    """
+
+    def __init__(self, path: str | Path, cause: OSError, kept: str) -> None:
+        reason, advice = _explained(path, cause)
+        super().__init__(
+            cause.errno,
+            f"{path} could not be written ({reason}); {kept}. {advice}, then run the same command "
+            "again",
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class UnreadableFileError(HesspipeError, OSError):
+    """A file could not be opened or read, e.g. for lack of permission; it may be intact.
+
+    The message says what to do; then run the same command again. `errno` is that of the cause.
+
+    Parameters
+    ----------
+    path : str or Path
+    cause : OSError
+    """
+
+    def __init__(self, path: str | Path, cause: OSError) -> None:
+        reason, advice = _explained(path, cause)
+        super().__init__(
+            cause.errno,
+            f"{path} could not be read ({reason}); it was not changed. {advice}, then run the same "
+            "command again",
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class NotTwiceDifferentiableError(HesspipeError, ValueError):
@@ -165,3 +217,60 @@ def nearest_names(name: str, known: Sequence[str]) -> str:
     '0.weight, 2.weight, 0.bias'
     """
     return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3])
+
+
+def explain_os_error(error: OSError) -> str:
+    """Describe an error of the system in one line: the path if known, the reason, what to do.
+
+    Examples
+    --------
+    >>> print(explain_os_error(OSError(28, "No space left on device", "a.bin")))
+    a.bin: No space left on device. Free space or files on its disk (see df -h and df -i)
+    """
+    if isinstance(error, HesspipeError) or error.errno is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if _is_path(name)]
+    reason, advice = _explained(names[0] if names else None, error)
+    return f"{' to '.join(names)}{': ' if names else ''}{reason}. {advice}"
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, (str, bytes, os.PathLike))
+
+
+_ADVICE = {
+    errno.ENOSPC: "Free space or files on its disk (see df -h and df -i)",
+    errno.EDQUOT: "Free space or files within your quota (see quota -s)",
+    errno.EFBIG: "Raise the limit on the size of files (see ulimit -f)",
+    errno.EROFS: "Run in a folder on another disk, or remount this one so that it can be written",
+    errno.EACCES: "Change the permissions of the file or its folder (see ls -ld)",
+    errno.EPERM: "Change the permissions of the file or its folder (see ls -ld and lsattr)",
+    errno.ENAMETOOLONG: "Choose a shorter name, or a folder with a shorter path",
+    errno.EMFILE: "Raise the limit on open files (see ulimit -n)",
+    errno.ENFILE: "Close other programs: the system has too many open files",
+    errno.ENOMEM: "Free memory, or run fewer jobs at once (snakemake --cores 1)",
+    errno.EIO: "Check its disk, which reports a fault (see dmesg)",
+    errno.ESTALE: "Mount its network disk again",
+}
+
+
+def _explained(path: object, error: OSError) -> tuple[str, str]:
+    """The reason of an error and what to do, with whatever stands in the way of a path."""
+    obstacle = None if path is None else _obstacle(Path(str(path)))
+    if obstacle is not None and error.errno in (
+        errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP
+    ):  # fmt: skip
+        return obstacle, "Move it away"
+    reason = error.strerror or str(error)
+    return reason, _ADVICE.get(error.errno or 0, "Remove the cause")
+
+
+def _obstacle(path: Path) -> str | None:
+    """Describe a file where a folder should be, a folder where a file should be, or a dead link."""
+    for part in (*reversed(path.parents), path):
+        what = "it" if part == path else str(part)
+        if os.path.islink(part) and not os.path.exists(part):
+            return f"{what} is a symbolic link to {os.readlink(part)}, which does not exist"
+        if part != path and os.path.lexists(part) and not os.path.isdir(part):
+            return f"{what} is a file, and must be a folder"
+    return "it is a folder, and must be a file" if os.path.isdir(path) else None

@@ -7,16 +7,22 @@ killed job or a full disk therefore leaves the old file or none, never a part of
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hesspipe.errors import DamagedFileError
+from hesspipe.errors import (
+    DamagedFileError,
+    HesspipeError,
+    UnreadableFileError,
+    UnwritableFileError,
+)
 from hesspipe.seals import BLANK, check_seal, sealed
+from hesspipe.temporary_files import temporary_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,51 +32,81 @@ if TYPE_CHECKING:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed to `path` if the block succeeds.
 
+    The file is removed if the block fails, and recognized as a leftover if the process is killed:
+    see `hesspipe.temporary_files`.
+
     Raises
     ------
-    OSError
-        If the file cannot be written, e.g. on a full disk; the message names it. The temporary
-        file is removed.
+    UnwritableFileError
+        If the file cannot be written, e.g. on a full disk. Errors about other files pass.
     """
     path = Path(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes files that only their owner may read; results get the permissions of umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        with temporary_file(path) as temporary:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
     except OSError as error:
-        if error.filename and not _concerns(Path(error.filename), path):
-            raise  # about another file, which the block reads
-        raise OSError(
-            error.errno,
-            f"{path} could not be written ({error.strerror}); nothing was left behind. "
-            "Free space or fix the permissions of its folder, then run the same command again",
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        if not _concerns(error, path, temporary):
+            raise
+        kept = "the old file was kept" if path.is_file() else "nothing was left behind"
+        if temporary is not None and os.path.lexists(temporary):
+            kept += f" but {temporary}"
+        raise UnwritableFileError(path, error, kept) from None
 
 
-def _concerns(named: Path, path: Path) -> bool:
-    """Return whether an error about a file concerns writing `path` or making its folder."""
-    return named.parent == path.parent or path.is_relative_to(named)
+def _concerns(error: OSError, path: Path, temporary: Path | None) -> bool:
+    """Return whether an error is about writing `path` or making its folder."""
+    if isinstance(error, HesspipeError):
+        return False
+    # An error in the middle of a file has no name, and one of copying a file has both.
+    names = [one for one in (error.filename, error.filename2) if isinstance(one, (str, Path))]
+    own = [Path(os.path.abspath(one)) for one in (path, temporary) if one is not None]
+    return not names or any(
+        one.is_relative_to(os.path.abspath(name)) for name in names for one in own
+    )
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Explain why a file cannot be read, so that it is not taken for a damaged one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it does not exist.
+    UnreadableFileError
+        If it is a folder or a dead link, or for lack of permission, memory or open files.
+    """
+    try:
+        yield
+    except HesspipeError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # of a library that parses it
+            raise DamagedFileError(path, error) from None
+        if error.errno == errno.ENOENT and not os.path.islink(path):
+            message = f"{path} does not exist; build it with: snakemake {path}"
+            raise FileNotFoundError(message) from None
+        raise UnreadableFileError(path, error) from None
+
+
+def write_bytes(content: bytes | memoryview, path: str | Path) -> None:
+    """Write bytes atomically.
+
+    Libraries that write files themselves lose the reason on a full disk: let them write into
+    memory instead.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(text: str, path: str | Path) -> None:
     """Write a text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(text.encode(), path)
 
 
 def write_json(content: Mapping[str, Any], path: str | Path) -> None:
@@ -133,22 +169,23 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         older version, or not from `write_tensors`.
     FileNotFoundError
         If the file does not exist.
+    UnreadableFileError
+        If it cannot be read, e.g. for lack of permission.
     """
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
-    check_seal(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["about"])["facts"]
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, facts
+        with reading(path):
+            check_seal(path)
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads(file.metadata()["about"])["facts"]
+                names = file.keys()
+                return {name: file.get_tensor(name) for name in names}, facts
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, error) from None
 
 
 def digest(path: str | Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
+    with reading(path), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hesspipe.errors import DamagedFileError
+from hesspipe.errors import DamagedFileError, UnreadableFileError
 from hesspipe.files import (
     atomic_path,
     digest,
@@ -189,13 +189,20 @@ def test_read_tensors_refuses_other_files(tmp_path, content):
         read_tensors(path)
 
 
-@pytest.mark.parametrize("name", ["absent.safetensors", "folder"])
-def test_read_tensors_says_how_to_build_a_missing_file(tmp_path, name):
-    (tmp_path / "folder").mkdir()
-    path = tmp_path / name
+def test_read_tensors_says_how_to_build_a_missing_file(tmp_path):
+    path = tmp_path / "absent.safetensors"
     with pytest.raises(FileNotFoundError) as caught:
         read_tensors(path)
     assert str(caught.value) == f"{path} does not exist; build it with: snakemake {path}"
+
+
+def test_read_tensors_says_that_a_folder_is_no_file(tmp_path):
+    with pytest.raises(UnreadableFileError) as caught:
+        read_tensors(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} could not be read (it is a folder, and must be a file); it was not changed. "
+        "Move it away, then run the same command again"
+    )
 
 
 def test_digest_is_that_of_hashlib(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.files import atomic_path
+from hesspipe.files import write_bytes
 
 # Text width and font sizes of the ICLR 2018 style file, in inches and points.
 TEXT_WIDTH = 5.5
@@ -99,7 +100,14 @@ def network_line(number: int) -> dict[str, Any]:
 def save(figure: Figure, path_to_pdf: str | Path, path_to_png: str | Path) -> None:
     """Write a figure as PDF and PNG; equal figures give equal bytes."""
     with mpl_style.context(["default", RC_PARAMS, _SAVE_PARAMS]):
-        with atomic_path(path_to_pdf) as temporary:
-            figure.savefig(temporary, metadata={"CreationDate": None})
-        with atomic_path(path_to_png) as temporary:
-            figure.savefig(temporary, dpi=_PNG_DPI, metadata={"Software": None})
+        pdf = _drawn(figure, format="pdf", metadata={"CreationDate": None})
+        png = _drawn(figure, format="png", metadata={"Software": None}, dpi=_PNG_DPI)
+    write_bytes(pdf, path_to_pdf)
+    write_bytes(png, path_to_png)
+
+
+def _drawn(figure: Figure, **options: Any) -> bytes:
+    """Draw into memory: on a full disk, matplotlib ends in errors of its own."""
+    content = io.BytesIO()
+    figure.savefig(content, **options)
+    return content.getvalue()

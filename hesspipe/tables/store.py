@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hesspipe.errors import DamagedFileError
-from hesspipe.files import write_sealed
+from hesspipe.files import reading, write_sealed
 from hesspipe.seals import BLANK, check_seal
 from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
 
@@ -115,13 +115,14 @@ def read_result(path: str | Path, kind: str | Sequence[str] | None = None) -> Re
         kind, or has other columns.
     FileNotFoundError
         If it does not exist.
+    UnreadableFileError
+        If it cannot be read, e.g. for lack of permission.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; build it with: snakemake {path}")
-    check_seal(path)
     kinds = sorted(SCHEMAS) if kind is None else [kind] if isinstance(kind, str) else list(kind)
     try:
-        content = pq.read_table(path, page_checksum_verification=True)
+        with reading(path):
+            check_seal(path)
+            content = pq.read_table(path, page_checksum_verification=True)
         provenance = json.loads((content.schema.metadata or {})[b"hesspipe"])
         found = provenance.pop("kind")
         if found not in kinds:
