@@ -86,7 +86,7 @@ def test_share_between_two_thresholds_says_more_than_the_shares_below_them() -> 
 def test_risks_of_the_parts_add_up_to_the_stated_one(
     low: float, high: float, num_ends: int, confidence: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No less, which would waste what the probes say, and no more, which would break the promise."""
+    """Less would waste what the probes say, and more would break the promise."""
     spent: dict[str, float] = {}
     up_to, between = Sample.numbers_up_to, Sample.numbers_between
 
