@@ -43,14 +43,13 @@ class Coverage:
     def phases(self, path: str, line: int, tree: Path) -> list[dict[str, float]]:
         """The tests for a mutant at a line: those of its module first, then the others.
 
-        Lines that an import executes, such as defaults, get the tests of the function or of the
-        module around them. Empty if no test executes the line.
+        Empty if no test executes the line.
         """
-        lines = self.tests.get(path, {})
+        executed = self.tests.get(path, {})
         names: set[str] = set()
-        for first, last in _spans((tree / path).read_text(encoding="utf-8"), line):
-            names = set().union(*(lines.get(number, set()) for number in range(first, last + 1)))
-            if names or not any(number in lines for number in range(first, last + 1)):
+        for lines in _lines((tree / path).read_text(encoding="utf-8"), line):
+            names = set().union(*(executed.get(number, set()) for number in lines))
+            if names or not any(number in executed for number in lines):
                 break
         chosen, total = {}, 0.0
         for name in sorted(names, key=lambda name: self.seconds[name]):
@@ -65,18 +64,50 @@ class Coverage:
         return [phase for phase in (first, others) if phase]
 
 
-def _spans(source: str, line: int) -> list[tuple[int, int]]:
-    """The line ranges of the statement at a line, of the function, and of the module."""
+def _lines(source: str, line: int) -> list[set[int]]:
+    """The lines whose tests may notice a change at a line, from few to all of the module.
+
+    What an import executes belongs to whichever test imports first. A constant gets the lines that
+    use it, and a default, or what else stands in the head of a function, gets its body.
+    """
     tree = ast.parse(source)
-    statements, functions = [], []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
-            body = getattr(node, "body", None)
-            last = body[0].lineno - 1 if body else node.end_lineno
-            if line <= max(node.lineno, last):
-                statements.append((node.lineno, max(node.lineno, last)))
-            if isinstance(node, ast.FunctionDef):
-                functions.append((body[0].lineno, node.end_lineno))
-    shortest = sorted(statements, key=lambda span: span[1] - span[0])[:1]
-    inner = sorted(functions, key=lambda span: span[1] - span[0])[:1]
-    return [*shortest, *inner, (1, source.count("\n") + 1)]
+    around = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
+    ]
+    used = [
+        node.lineno
+        for statement in around
+        if isinstance(statement, ast.Assign | ast.AnnAssign)
+        for target in ast.walk(statement)
+        if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id == target.id and isinstance(node.ctx, ast.Load)
+    ]
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    whole = set(range(1, source.count("\n") + 2))
+    inner = _body(functions, line)
+    if not inner:
+        return [set().union(*(_body(functions, number) for number in used)) or whole, whole]
+    if line not in inner:
+        return [inner, whole]
+    shortest = min((_head(node) for node in around if line in _head(node)), key=len)
+    return [shortest, inner, whole]
+
+
+def _head(node: ast.stmt) -> set[int]:
+    """The lines of a statement without the statements inside it."""
+    body = getattr(node, "body", None)
+    last = body[0].lineno - 1 if body else node.end_lineno or node.lineno
+    return set(range(node.lineno, max(node.lineno, last) + 1))
+
+
+def _body(functions: list[ast.FunctionDef], line: int) -> set[int]:
+    """The lines in the body of the innermost function around a line."""
+    bodies = [
+        set(range(node.body[0].lineno, (node.end_lineno or 0) + 1))
+        for node in functions
+        if node.lineno <= line <= (node.end_lineno or 0)
+    ]
+    return min(bodies, key=len, default=set())
