@@ -43,7 +43,8 @@ class Coverage:
     def phases(self, path: str, line: int, tree: Path) -> list[dict[str, float]]:
         """The tests for a mutant at a line: those of its module first, then the others.
 
-        Empty if no test executes the line.
+        Lines that no test executes in its own process get the tests of the module. Empty if there
+        are none.
         """
         executed = self.tests.get(path, {})
         names: set[str] = set()
@@ -51,14 +52,15 @@ class Coverage:
             names = set().union(*(executed.get(number, set()) for number in lines))
             if names or not any(number in executed for number in lines):
                 break
+        package, module = Path(path).parts[-2:]
+        own = f"tests/{package}/test_{module.removesuffix('.py')}"
+        names = names or {name for name in self.seconds if name.startswith(own)}
         chosen, total = {}, 0.0
         for name in sorted(names, key=lambda name: self.seconds[name]):
             total += self.seconds[name]
             if chosen and total > _BUDGET:
                 break
             chosen[name] = self.seconds[name]
-        package, module = Path(path).parts[-2:]
-        own = f"tests/{package}/test_{module.removesuffix('.py')}"
         first = {name: chosen[name] for name in chosen if name.startswith((own, path))}
         others = {name: chosen[name] for name in chosen if name not in first}
         return [phase for phase in (first, others) if phase]
