@@ -58,7 +58,7 @@ class DamagedFileError(HesspipeError, ValueError):
 
 
 class DigitsFileError(HesspipeError, ValueError):
-    """A file of handwritten digits does not have MNIST's layout.
+    """A file of handwritten digits does not have MNIST's layout, or its published content.
 
     Replace it by MNIST's own file, or delete it and let the pipeline download it.
 
@@ -77,7 +77,7 @@ class DigitsFileError(HesspipeError, ValueError):
 
 
 class CIFAR10FileError(HesspipeError, ValueError):
-    """A file does not have CIFAR-10's binary layout.
+    """A file does not have CIFAR-10's binary layout, or its published content.
 
     Replace it by CIFAR-10's own file, or delete it and let the pipeline download it.
 
@@ -90,7 +90,7 @@ class CIFAR10FileError(HesspipeError, ValueError):
 
     def __init__(self, path: str | Path, reason: object) -> None:
         super().__init__(
-            f"{path} is not CIFAR-10's binary layout ({reason}); replace it by CIFAR-10's own "
+            f"{path} is not CIFAR-10's ({reason}); replace it by CIFAR-10's own "
             "file, or delete it and set source: download"
         )
 

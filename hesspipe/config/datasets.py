@@ -44,7 +44,7 @@ class MNISTDigits(_Data):
     image_size: ClassVar[int | None] = 28
 
     kind: Literal["mnist_digits"]
-    source: Literal["embedded", "folder", "download"]
+    source: Literal["embedded", "folder", "download", "own_files"]
     folder: str | None
     num_train: Count
     seed: Seed
@@ -56,7 +56,7 @@ class CIFAR10Images(_Data):
     image_size: ClassVar[int | None] = 32
 
     kind: Literal["cifar10_images"]
-    source: Literal["folder", "download"]
+    source: Literal["folder", "download", "own_files"]
     folder: str = Field(min_length=1)
     num_train: Count
     seed: Seed

@@ -7,4 +7,5 @@
 - `hesspipe.data.cifar10`: photographs, from a folder or by download
 - `hesspipe.data.user`: data from a user's function or safetensors file
 - `hesspipe.data.download`: downloads with a checksum
+- `hesspipe.data.published`: comparison with published checksums
 """

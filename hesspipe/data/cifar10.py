@@ -8,7 +8,7 @@ because its files are pickles, and opening a pickle runs code.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hesspipe.data.cifar10_files import TEST_FILES, TRAIN_FILES, missing_files
+from hesspipe.data.cifar10_files import CONTENTS, TEST_FILES, TRAIN_FILES, missing_files
 from hesspipe.data.dataset import Dataset
 from hesspipe.data.download import download
+from hesspipe.data.published import difference
 from hesspipe.errors import CIFAR10FileError
 from hesspipe.files import atomic_path
 from hesspipe.seeding import generator
@@ -50,13 +51,18 @@ class Images(NamedTuple):
     labels: npt.NDArray[np.uint8]
 
 
-def read_cifar10(folder: str | Path) -> tuple[Images, Images]:
+def read_cifar10(
+    folder: str | Path, *, checksums: Mapping[str, str] | None = None
+) -> tuple[Images, Images]:
     """Read the six binary files of CIFAR-10, with any number of records in each.
 
     Parameters
     ----------
     folder : path
         Holds data_batch_1.bin to data_batch_5.bin and test_batch.bin.
+    checksums : mapping of str to str, optional
+        MD5 that each file must have, by its name: `hesspipe.data.cifar10_files.CONTENTS` for
+        CIFAR-10 itself. Default: any content.
 
     Returns
     -------
@@ -68,9 +74,10 @@ def read_cifar10(folder: str | Path) -> tuple[Images, Images]:
     FileNotFoundError
         If one of the files is missing.
     CIFAR10FileError
-        If one is empty, truncated, or has a label above 9.
+        If one is empty, truncated, or has a label above 9 or another checksum.
     """
-    return _read_files(Path(folder), TRAIN_FILES), _read_files(Path(folder), TEST_FILES)
+    known = checksums or {}
+    return _read_files(folder, TRAIN_FILES, known), _read_files(folder, TEST_FILES, known)
 
 
 def download_cifar10(
@@ -110,8 +117,9 @@ def cifar10_images(*, source: str, folder: str, num_train: int, seed: int) -> Da
     Parameters
     ----------
     source : str
-        "folder": the six files of the binary version lie in `folder`, with any number of images.
-        "download": the same, after downloading missing files.
+        "folder": the six files of the binary version lie in `folder`; a file that is not CIFAR-10's
+        is refused. "download": the same, after downloading missing files. "own_files": like
+        "folder", for other photographs in the same layout, any number in each file.
     folder : str
     num_train : int
         N, drawn without replacement; CIFAR-10 has 50,000 training images. For a fixed seed, a
@@ -130,11 +138,12 @@ def cifar10_images(*, source: str, folder: str, num_train: int, seed: int) -> Da
     FileNotFoundError
         If a file is missing or cannot be downloaded.
     """
-    if source not in ("folder", "download"):
-        raise ValueError(f"source must be 'folder' or 'download', got {source!r}")
+    if source not in ("folder", "download", "own_files"):
+        raise ValueError(f"source must be 'folder' or 'download' or 'own_files', got {source!r}")
     if source == "download":
         download_cifar10(folder)
-    train, test = read_cifar10(folder)
+    checksums = None if source == "own_files" else CONTENTS
+    train, test = read_cifar10(folder, checksums=checksums)
     if not 1 <= num_train <= len(train.labels):
         raise ValueError(
             f"num_train must be 1 to {len(train.labels)} for the images in {folder}, "
@@ -166,12 +175,12 @@ def _unpack(archive: Path, folder: Path) -> None:
                 temporary.write_bytes(packed.read())
 
 
-def _read_files(folder: Path, names: Sequence[str]) -> Images:
-    records = np.concatenate([_read_records(folder / name) for name in names])
+def _read_files(folder: str | Path, names: Sequence[str], checksums: Mapping[str, str]) -> Images:
+    records = np.concatenate([_read_records(Path(folder, name), checksums) for name in names])
     return Images(records[:, 1:].reshape(-1, *_IMAGE_SHAPE), records[:, 0])
 
 
-def _read_records(path: Path) -> npt.NDArray[np.uint8]:
+def _read_records(path: Path, checksums: Mapping[str, str]) -> npt.NDArray[np.uint8]:
     """Read the records of one file, shape (N, 3073)."""
     if not path.is_file():
         raise FileNotFoundError(
@@ -188,6 +197,9 @@ def _read_records(path: Path) -> npt.NDArray[np.uint8]:
     records = content.reshape(num_records, _RECORD_BYTES)
     if records[:, 0].max() >= NUM_CLASSES:
         raise CIFAR10FileError(path, f"a label is {records[:, 0].max()}, more than 9")
+    checksum = checksums.get(path.name)
+    if checksum and (reason := difference(content.data, checksum)):
+        raise CIFAR10FileError(path, reason)
     return records
 
 

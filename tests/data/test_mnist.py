@@ -280,7 +280,7 @@ def test_read_digits_prefers_the_compressed_file(tmp_path):
 
 def test_mnist_digits_draws_from_the_training_file_and_holds_out_the_test_file(tmp_path):
     folder = str(write_files(tmp_path))
-    data = make_dataset(kind="mnist_digits", source="folder", folder=folder, num_train=7, seed=3)
+    data = make_dataset(kind="mnist_digits", source="own_files", folder=folder, num_train=7, seed=3)
     order = torch.randperm(12, generator=generator(3, "mnist training digits"))[:7].numpy()
     expected = IMAGES[TRAIN_IMAGES][order][:, None] / 255
     assert (data.train_inputs.numpy() == expected).all()
@@ -291,7 +291,7 @@ def test_mnist_digits_draws_from_the_training_file_and_holds_out_the_test_file(t
 
 
 def test_mnist_digits_takes_every_digit_of_a_folder_but_no_more(tmp_path):
-    settings = {"source": "folder", "folder": str(write_files(tmp_path)), "seed": 0}
+    settings = {"source": "own_files", "folder": str(write_files(tmp_path)), "seed": 0}
     assert len(mnist_digits(num_train=12, **settings).train_targets) == 12
     with pytest.raises(ValueError, match="num_train must be 1 to 12 for the 12 digits") as caught:
         mnist_digits(num_train=13, **settings)
