@@ -22,6 +22,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class ConfigError(HesspipeError, ValueError):
 class DamagedFileError(HesspipeError, ValueError):
     """A result cannot be read, or is not of the expected kind.
 
-    Delete the file and run the same command again to rebuild it.
+    Delete the file and rebuild it: the message has the command.
 
     Parameters
     ----------
@@ -52,8 +53,8 @@ class DamagedFileError(HesspipeError, ValueError):
 
     def __init__(self, path: str | Path, reason: object) -> None:
         super().__init__(
-            f"{path} is damaged or incomplete ({reason}); delete it and run the same command "
-            "again to rebuild it"
+            f"{path} is damaged or incomplete ({reason}); delete it and rebuild it with: "
+            f"{build_command(path)}"
         )
 
 
@@ -217,6 +218,20 @@ def nearest_names(name: str, known: Sequence[str]) -> str:
     '0.weight, 2.weight, 0.bias'
     """
     return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3])
+
+
+def build_command(path: str | Path) -> str:
+    """Give the command that builds a result if it does not exist.
+
+    Examples
+    --------
+    >>> build_command("results/datasets/mnist.safetensors")
+    'snakemake --cores all results/datasets/mnist.safetensors'
+    """
+    # Snakemake knows results by their paths in the project.
+    absolute = Path(os.path.abspath(path))
+    inside = absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path
+    return f"snakemake --cores all {shlex.quote(str(inside))}"
 
 
 def explain_os_error(error: OSError) -> str:

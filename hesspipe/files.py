@@ -20,6 +20,7 @@ from hesspipe.errors import (
     HesspipeError,
     UnreadableFileError,
     UnwritableFileError,
+    build_command,
 )
 from hesspipe.seals import BLANK, check_seal, sealed
 from hesspipe.temporary_files import temporary_file
@@ -89,7 +90,7 @@ def reading(path: str | Path) -> Iterator[None]:
         if error.errno is None:  # of a library that parses it
             raise DamagedFileError(path, error) from None
         if error.errno == errno.ENOENT and not os.path.islink(path):
-            message = f"{path} does not exist; build it with: snakemake {path}"
+            message = f"{path} does not exist; build it with: {build_command(path)}"
             raise FileNotFoundError(message) from None
         raise UnreadableFileError(path, error) from None
 

@@ -26,7 +26,7 @@ TENSORS = {
     "label": torch.tensor([3, -1]),
     "empty": torch.zeros(0, 2),
 }
-REBUILD = "delete it and run the same command again to rebuild it"
+REBUILD = "delete it and rebuild it with: snakemake --cores all "
 # Writes 80,000 bytes where the system allows 8,192; the limit simulates a full disk.
 WRITE_ON_FULL_DISK = """
 import resource, signal, sys
@@ -176,7 +176,7 @@ def test_read_tensors_refuses_a_truncated_file(tensor_file, share):
     with pytest.raises(DamagedFileError) as caught:
         read_tensors(tensor_file)
     assert str(caught.value).startswith(f"{tensor_file} is damaged or incomplete (")
-    assert str(caught.value).endswith(REBUILD)
+    assert str(caught.value).endswith(f"{REBUILD}{tensor_file}")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,9 @@ def test_read_tensors_says_how_to_build_a_missing_file(tmp_path):
     path = tmp_path / "absent.safetensors"
     with pytest.raises(FileNotFoundError) as caught:
         read_tensors(path)
-    assert str(caught.value) == f"{path} does not exist; build it with: snakemake {path}"
+    assert (
+        str(caught.value) == f"{path} does not exist; build it with: snakemake --cores all {path}"
+    )
 
 
 def test_read_tensors_says_that_a_folder_is_no_file(tmp_path):

@@ -12,7 +12,7 @@ from hesspipe.seals import BLANK
 from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
 from hesspipe.tables.store import Result, read_result, write_result
 
-REBUILD = "delete it and run the same command again to rebuild it"
+REBUILD = "delete it and rebuild it with: snakemake --cores all "
 RUN = {
     "experiment": "slow", "num_classes": 3, "seed": 1, "step": 20, "matrix": "hessian",
     "num_parameters": 3, "num_negative": 1, "num_zero": 0,
@@ -191,7 +191,7 @@ def assert_is_named_damaged(path, kind: str) -> str:
     with pytest.raises(DamagedFileError) as caught:
         read_result(path, kind)
     assert str(caught.value).startswith(f"{path} is damaged or incomplete (")
-    assert str(caught.value).endswith(REBUILD)
+    assert str(caught.value).endswith(f"{REBUILD}{path}")
     return str(caught.value)
 
 
@@ -227,7 +227,9 @@ def test_read_result_says_how_to_build_a_missing_file(tmp_path):
     path = tmp_path / "absent.parquet"
     with pytest.raises(FileNotFoundError) as caught:
         read_result(path, "spectrum")
-    assert str(caught.value) == f"{path} does not exist; build it with: snakemake {path}"
+    assert (
+        str(caught.value) == f"{path} does not exist; build it with: snakemake --cores all {path}"
+    )
 
 
 def test_read_result_reads_each_of_the_kinds_that_it_may_be(tmp_path):
