@@ -36,8 +36,8 @@ VALUES: list[Any] = [
     # Texts.
     "a" * 101, "a" * 300, "a" * 5000, "x" * 100_000, "\x00", "a\nb", "\t", " ", "é", "\u202e",
     "\ud800", "😀" * 200, "../../elsewhere", "/dev/zero", "/dev/null", "/", ".", "~", "-", "a b",
-    "{k}", "{", "{}", "{0}", "{a.b}", "%s", "$HOME", "`id`", "__main__:x", "os:system", ":", "a:b:c",
-    "a..b:c", "builtins:exec", "all", "ends", "hessian",
+    "{k}", "{", "{}", "{0}", "{a.b}", "%s", "$HOME", "`id`", "__main__:x", "os:system", ":",
+    "a:b:c", "a..b:c", "builtins:exec", "all", "ends", "hessian",
     # Lists and mappings.
     list(range(1000)), [0] * 1000, ["a"] * 1000, [1e308] * 5, list(range(100_000)),
     {f"key{number}": number for number in range(1000)}, {1: 2}, {None: 1}, {"a" * 300: 1},
