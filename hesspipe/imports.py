@@ -76,7 +76,7 @@ def check_name(name: str, root: str | Path = ".") -> str | None:
         package = module.split(".")[0]
         if source_file(package, root) or Path(root, package).is_dir():
             return f"must name a module below {package}, got {name!r}"
-        if importlib.util.find_spec(package) is None:
+        if not _is_installed(package):
             return (
                 f"must name a module in this folder or an installed one, got {name!r}; there is "
                 f"no {package}.py here"
@@ -86,10 +86,20 @@ def check_name(name: str, root: str | Path = ".") -> str | None:
         names = _top_level_names(Path(root, path).read_text(encoding="utf-8"))
     except SyntaxError as error:
         return f"must name a module that can be read, got {name!r} ({path}, line {error.lineno})"
+    except (OSError, ValueError, RecursionError, MemoryError) as error:  # of a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"must name a module that can be read, got {name!r} ({path}: {reason})"
     if function in names or "*" in names:
         return None
     known = ", ".join(sorted(names)) or "nothing"
     return f"must name a function of {path}, which has {known}; got {name!r}"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return package != "__main__" and importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # a module that was made by a program
+        return False
 
 
 def load_function(name: str, root: str | Path = ".") -> Callable[..., Any]:

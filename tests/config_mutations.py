@@ -41,7 +41,7 @@ VALUES: list[Any] = [
     # Lists and mappings.
     list(range(1000)), [0] * 1000, ["a"] * 1000, [1e308] * 5, list(range(100_000)),
     {f"key{number}": number for number in range(1000)}, {1: 2}, {None: 1}, {"a" * 300: 1},
-    _nested(40), _nested(400), {"a": {"b": {"c": {"d": {}}}}},
+    _nested(40), _nested(100), {"a": {"b": {"c": {"d": {}}}}},
 ]  # fmt: skip
 
 
@@ -80,105 +80,101 @@ def mutated_texts(text: str, seed: int) -> Iterator[tuple[str, bytes]]:
         yield "; ".join(done), content
 
 
-def places(value: Any, start: Place = ()) -> Iterator[Place]:
-    """Every place in a nested value, outer ones first."""
-    parts: Any = ()
-    if isinstance(value, dict):
-        parts = value.items()
-    elif isinstance(value, list):
-        parts = enumerate(value)
-    for key, part in parts:
-        yield (*start, key)
-        yield from places(part, (*start, key))
+def places(value: Any) -> Iterator[Place]:
+    """Every place in a nested value."""
+    waiting: list[tuple[Place, Any]] = [((), value)]
+    while waiting:
+        start, inner = waiting.pop()
+        parts = inner.items() if isinstance(inner, dict) else enumerate(inner)
+        for key, part in parts:
+            yield (*start, key)
+            if isinstance(part, dict | list):
+                waiting.append(((*start, key), part))
 
 
-def _pick(raw: Raw, rng: random.Random) -> tuple[Any, Any, str]:
-    """A container and a key in it, deep places as often as shallow ones."""
+def _pick(raw: Raw, rng: random.Random) -> Place:
+    """A place, deep ones as often as shallow ones."""
     found = [*places(raw)] or [("datasets",)]
     depth = rng.choice(sorted({len(place) for place in found}))
-    place = rng.choice([one for one in found if len(one) == depth])
-    inner: Any = raw
-    for key in place[:-1]:
-        inner = inner[key]
-    return inner, place[-1], ".".join(str(part)[:40] for part in place)
+    return rng.choice([one for one in found if len(one) == depth])
+
+
+def _put(raw: Raw, place: Place, value: Any) -> None:
+    _at(raw, place[:-1])[place[-1]] = value
 
 
 def _set(raw: Raw, rng: random.Random) -> str:
-    container, key, name = _pick(raw, rng)
-    value = copy.deepcopy(rng.choice(VALUES))
-    container[key] = value
-    return f"{name} = {_short(value)}"
+    place, value = _pick(raw, rng), copy.deepcopy(rng.choice(VALUES))
+    _put(raw, place, value)
+    return f"{_name(place)} = {_short(value)}"
 
 
 def _scale(raw: Raw, rng: random.Random) -> str:
     """Another number where one is."""
-    numbers = [
-        place for place in places(raw) if type(_at(raw, place)) in (int, float) and len(place) > 1
-    ]
+    numbers = [place for place in places(raw) if type(_at(raw, place)) in (int, float)]
     if not numbers:
         return _set(raw, rng)
     place = rng.choice(numbers)
     value = _at(raw, place)
     factor = rng.choice([-1, 0, 10, 1000, 10**6, 10**9, 10**15, 10**40])
     changed = rng.choice([value * factor, value + 1, value - 1, float(value), f"{value}"])
-    _at(raw, place[:-1])[place[-1]] = changed
-    return f"{'.'.join(map(str, place))} = {_short(changed)}"
+    _put(raw, place, changed)
+    return f"{_name(place)} = {_short(changed)}"
 
 
 def _remove(raw: Raw, rng: random.Random) -> str:
-    container, key, name = _pick(raw, rng)
-    if container is raw and key not in raw:
-        return "nothing"
-    del container[key]
-    return f"{name} removed"
+    place = _pick(raw, rng)
+    if _value(raw, place) is not None:
+        del _at(raw, place[:-1])[place[-1]]
+    return f"{_name(place)} removed"
 
 
 def _rename(raw: Raw, rng: random.Random) -> str:
-    container, key, name = _pick(raw, rng)
-    if isinstance(container, dict) and key in container:
-        texts = [value for value in VALUES if isinstance(value, str)]
-        new = rng.choice([*texts, f"{key}s", str(key).upper(), 1, None, 2.5, True, (1, 2)])
-        container[new] = container.pop(key)
-        return f"{name} renamed to {_short(new)}"
-    return _set(raw, rng)
+    place = _pick(raw, rng)
+    container = _at(raw, place[:-1])
+    if not isinstance(container, dict) or place[-1] not in container:
+        return _set(raw, rng)
+    texts = [value for value in VALUES if isinstance(value, str)]
+    new = rng.choice([*texts, f"{place[-1]}s", str(place[-1]).upper(), 1, None, 2.5, True, (1, 2)])
+    container[new] = container.pop(place[-1])
+    return f"{_name(place)} renamed to {_short(new)}"
 
 
 def _swap(raw: Raw, rng: random.Random) -> str:
     """Exchange two values that do not contain each other."""
-    first, key, name = _pick(raw, rng)
-    second, other, other_name = _pick(raw, rng)
-    if name.startswith(other_name) or other_name.startswith(name):
+    first, second = sorted([_pick(raw, rng), _pick(raw, rng)], key=len)
+    if second[: len(first)] == first:
         return _set(raw, rng)
-    first[key], second[other] = second[other], first[key]
-    return f"{name} and {other_name} swapped"
+    values = _value(raw, first), _value(raw, second)
+    _put(raw, first, values[1])
+    _put(raw, second, values[0])
+    return f"{_name(first)} and {_name(second)} swapped"
 
 
 def _copy_in(raw: Raw, rng: random.Random) -> str:
     """A value of one place also at another."""
-    first, key, name = _pick(raw, rng)
-    second, other, other_name = _pick(raw, rng)
-    second[other] = copy.deepcopy(first[key]) if key in first or first is not raw else None
-    return f"{other_name} = {name}"
+    first, second = _pick(raw, rng), _pick(raw, rng)
+    _put(raw, second, copy.deepcopy(_value(raw, first)))
+    return f"{_name(second)} = {_name(first)}"
 
 
 def _add(raw: Raw, rng: random.Random) -> str:
-    container, key, name = _pick(raw, rng)
-    inner = container[key] if key in container or container is not raw else None
-    value = copy.deepcopy(rng.choice(VALUES))
+    place, value = _pick(raw, rng), copy.deepcopy(rng.choice(VALUES))
+    inner = _value(raw, place)
     if isinstance(inner, dict):
         inner[rng.choice(["like", "for", "groups", "kind", "new", "x" * 300])] = value
     elif isinstance(inner, list):
         inner.insert(rng.randrange(len(inner) + 1), value)
     else:
-        container[key] = [value]
-    return f"{name} plus {_short(value)}"
+        _put(raw, place, [value])
+    return f"{_name(place)} plus {_short(value)}"
 
 
 def _wrap(raw: Raw, rng: random.Random) -> str:
-    container, key, name = _pick(raw, rng)
-    inner = container[key] if key in container or container is not raw else None
-    container[key] = rng.choice([[inner], {"like": inner}, {name: inner}, [inner, inner]])
-    return f"{name} wrapped"
+    place = _pick(raw, rng)
+    inner = _value(raw, place)
+    _put(raw, place, rng.choice([[inner], {"like": inner}, {"new": inner}, [inner, inner]]))
+    return f"{_name(place)} wrapped"
 
 
 _MUTATIONS: list[Callable[[Raw, random.Random], str]] = [
@@ -230,6 +226,15 @@ def _at(raw: Any, place: Place) -> Any:
     for key in place:
         raw = raw[key]
     return raw
+
+
+def _value(raw: Raw, place: Place) -> Any:
+    """The value at a place, None if an empty configuration has it not."""
+    return _at(raw, place) if raw else None
+
+
+def _name(place: Place) -> str:
+    return ".".join(_short(part).strip("'") for part in place)
 
 
 def _short(value: Any) -> str:

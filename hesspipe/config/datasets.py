@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from hesspipe.config.results import ResultKey, ResultKind
-from hesspipe.config.types import Count, Finite, FunctionName, Positive, Section, Seed
+from hesspipe.config.types import (
+    MOST_COUNTED,
+    Arguments,
+    Finite,
+    FunctionName,
+    NumSamples,
+    NumUnits,
+    PathName,
+    Positive,
+    Section,
+    Seed,
+)
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config
@@ -28,13 +39,13 @@ class GaussianClusters(_Data):
     """Isotropic Gaussian clusters, one per class; see `hesspipe.data.clusters`."""
 
     kind: Literal["gaussian_clusters"]
-    num_clusters: int = Field(ge=2)
+    num_clusters: int = Field(ge=2, le=MOST_COUNTED)
     cluster_std: Positive
-    num_features: Count
+    num_features: NumUnits
     center_low: Finite
     center_high: Finite
-    num_train: Count
-    num_test: Count
+    num_train: NumSamples
+    num_test: NumSamples
     seed: Seed
 
 
@@ -45,8 +56,8 @@ class MNISTDigits(_Data):
 
     kind: Literal["mnist_digits"]
     source: Literal["embedded", "folder", "download", "own_files"]
-    folder: str | None
-    num_train: Count
+    folder: PathName | None
+    num_train: NumSamples
     seed: Seed
 
 
@@ -57,8 +68,8 @@ class CIFAR10Images(_Data):
 
     kind: Literal["cifar10_images"]
     source: Literal["folder", "download", "own_files"]
-    folder: str = Field(min_length=1)
-    num_train: Count
+    folder: PathName = Field(min_length=1)
+    num_train: NumSamples
     seed: Seed
 
 
@@ -69,7 +80,7 @@ class UserData(_Data):
 
     kind: Literal["user"]
     function: FunctionName
-    arguments: dict[str, Any]
+    arguments: Arguments
 
 
 class DataFile(_Data):
@@ -78,7 +89,7 @@ class DataFile(_Data):
     has_classes: ClassVar[bool] = False
 
     kind: Literal["file"]
-    path: str = Field(min_length=1)
+    path: PathName = Field(min_length=1)
 
 
 Data = Annotated[

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from hesspipe.config.groups import READERS, resolve_groups
-from hesspipe.config.messages import unknown_name
+from hesspipe.config.messages import shown, unknown_name
+from hesspipe.config.values import impossible_values
 from hesspipe.config.yaml_files import read_yaml
 from hesspipe.errors import ConfigError
 
 INCLUDABLE = READERS
 SECTIONS = ("models", "trainings", "datasets", "experiments", "random_matrices", *READERS)
 NAMED_PARTS = {"model": "models", "training": "trainings"}
+# A grid of more is a slip, and would take minutes to check.
+_MOST_ENTRIES = 10_000
+_MOST_LETTERS = 10 * 2**20  # of all its entries
+_LONGEST_CHAIN = 50  # of entries that start from each other
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 Raw = dict[str, Any]
@@ -76,9 +82,10 @@ def _include(section: str, folder: Path, found: Expansion) -> None:
     name = found.raw.get(section)
     if not isinstance(name, str):
         return
-    if not Path(folder, name).exists():
+    if not _is_file(folder, name):
         found.mistakes.append(
-            f"{section} must be a mapping or the name of a file, got {name!r}, which does not exist"
+            f"{section} must be a mapping or the name of a file, got {shown(name)}, which does not "
+            "exist"
         )
         found.raw[section] = {}
         return
@@ -90,9 +97,18 @@ def _include(section: str, folder: Path, found: Expansion) -> None:
         return
     if set(content) != {section}:
         found.mistakes.append(
-            f"{name} must hold the key {section!r} and no other, got {sorted(map(str, content))}"
+            f"{name} must hold the key {section!r} and no other, got "
+            f"{shown(sorted(map(str, content)))}"
         )
+    found.mistakes += [f"{name}: {line}" for line in impossible_values(content)]
     found.raw[section] = content.get(section, {})
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    try:
+        return Path(folder, name).is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _entries(section: str, found: Expansion) -> Iterator[tuple[str, Raw]]:
@@ -117,24 +133,25 @@ def _expand_grids(section: str, found: Expansion) -> Raw:
             result[name] = entry
             continue
         place = f"{section}.{name}"
-        mistake = _wrong_grid(place, name, entry["for"])
+        mistake = _wrong_grid(place, name, entry)
         if mistake:
             found.mistakes.append(mistake)
             continue
         for new_name, new_entry in _grid(name, entry):
             if new_name in made:
-                found.mistakes.append(f"{place} must make new names, got {new_name!r} twice")
+                found.mistakes.append(f"{place} must make new names, got {shown(new_name)} twice")
             made[new_name] = new_entry
             result[new_name] = entries.get(new_name, new_entry)
     found.raw[section] = result
     return made
 
 
-def _wrong_grid(place: str, name: str, values: Any) -> str | None:
+def _wrong_grid(place: str, name: str, entry: Mapping[str, Any]) -> str | None:
     """Describe an error in the values of a grid, if there is one."""
+    values = entry["for"]
     wanted = _PLACEHOLDER.findall(str(name))
     if not isinstance(values, Mapping):
-        return f"{place}.for must be a mapping from placeholders to lists, got {values!r}"
+        return f"{place}.for must be a mapping from placeholders to lists, got {shown(values)}"
     if set(wanted) != set(values) or not wanted:
         return (
             f"{place}.for must have the placeholders of the name, {sorted(set(wanted))}, "
@@ -142,7 +159,13 @@ def _wrong_grid(place: str, name: str, values: Any) -> str | None:
         )
     for key, given in values.items():
         if not isinstance(given, list) or not given:
-            return f"{place}.for.{key} must be a list of at least 1, got {given!r}"
+            return f"{place}.for.{key} must be a list of at least 1, got {shown(given)}"
+    number = math.prod(map(len, values.values()))
+    if number > _MOST_ENTRIES or number * len(repr(entry)) > _MOST_LETTERS:
+        return (
+            f"{place}.for must make at most {_MOST_ENTRIES:,} entries and {_MOST_LETTERS:,} "
+            f"letters, got {number:,} entries"
+        )
     return None
 
 
@@ -188,7 +211,12 @@ def _resolve_likes(section: str, from_grids: Raw, found: Expansion) -> None:
             found.mistakes.append(unknown_name(f"{place} must be", others, other))
             return None
         elif other in passed:
-            found.mistakes.append(f"{place} must not lead back to itself, got {other!r}")
+            found.mistakes.append(f"{place} must not lead back to itself, got {shown(other)}")
+            return None
+        elif len(passed) > _LONGEST_CHAIN:
+            found.mistakes.append(
+                f"{place} must start from at most {_LONGEST_CHAIN} entries in a row, got more"
+            )
             return None
         else:
             start = look_up(other, (*passed, name))

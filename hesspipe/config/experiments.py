@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from itertools import permutations
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.config.types import (
+    MOST_LANCZOS_STEPS,
+    MOST_LAYERS,
+    MOST_PAIRS,
+    MOST_PROBES,
     Activation,
-    Count,
+    Arguments,
     Distinct,
     Dtype,
     FunctionName,
     Matrices,
     MatrixName,
     Name,
+    NumPairs,
+    NumSamples,
+    NumSteps,
+    NumUnits,
+    PathName,
     Positive,
     Section,
     Seed,
     Seeds,
     Steps,
+    Text,
+    Tolerance,
 )
 from hesspipe.curvature.matrix import Matrix
 
@@ -36,7 +47,7 @@ class MLP(Section):
     """A fully connected network; see `hesspipe.networks.architectures.mlp`."""
 
     kind: Literal["mlp"]
-    hidden_widths: list[Count]
+    hidden_widths: list[NumUnits] = Field(max_length=MOST_LAYERS)
     activation: Activation
     initial_std: Positive
 
@@ -48,9 +59,9 @@ class ConvNet(Section):
     """
 
     kind: Literal["convnet"]
-    channels: list[Count] = Field(min_length=2, max_length=2)
-    kernel_size: Count
-    hidden_width: Count
+    channels: list[NumUnits] = Field(min_length=2, max_length=2)
+    kernel_size: Annotated[int, Field(ge=1, le=1000)]
+    hidden_width: NumUnits
     initial_std: Positive
 
 
@@ -58,9 +69,9 @@ class AlexNet(Section):
     """Convolutions and one fully connected layer; see `hesspipe.networks.architectures.alexnet`."""
 
     kind: Literal["alexnet"]
-    channels: list[Count] = Field(min_length=5, max_length=5)
-    kernel_sizes: list[Count] = Field(min_length=5, max_length=5)
-    first_stride: Count
+    channels: list[NumUnits] = Field(min_length=5, max_length=5)
+    kernel_sizes: list[Annotated[int, Field(ge=1, le=1000)]] = Field(min_length=5, max_length=5)
+    first_stride: Annotated[int, Field(ge=1, le=1000)]
     pool_after: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Distinct]
     initial_gain: Positive
 
@@ -70,9 +81,9 @@ class UserModel(Section):
 
     kind: Literal["user"]
     function: FunctionName
-    arguments: dict[str, Any]
+    arguments: Arguments
     loss: FunctionName
-    loss_arguments: dict[str, Any]
+    loss_arguments: Arguments
 
     @property
     def functions(self) -> list[str]:
@@ -82,9 +93,9 @@ class UserModel(Section):
 
 class _Training(Section):
     step_size: Positive
-    num_steps: Count
-    record_every: Count
-    checkpoint_every: Count
+    num_steps: NumSteps
+    record_every: NumSteps
+    checkpoint_every: NumSteps
     dtype: Dtype
 
 
@@ -98,16 +109,16 @@ class StochasticGradientDescent(_Training):
     """Constant-step descent on mini-batches."""
 
     algorithm: Literal["sgd"]
-    batch_size: Count
+    batch_size: NumSamples
     # Absent, a record is measured on the whole training set.
-    num_recorded: Count | None = None
+    num_recorded: NumSamples | None = None
 
 
 class SavedState(Section):
     """No training: the state dict of a trained network in a safetensors file."""
 
     algorithm: Literal["saved"]
-    path: str = Field(min_length=1)
+    path: PathName = Field(min_length=1)
 
 
 class Spectra(Section):
@@ -120,18 +131,18 @@ class Spectra(Section):
 class DensitySettings(Section):
     """Stochastic Lanczos quadrature; see `hesspipe.linalg.density.density`."""
 
-    num_probes: int = Field(ge=2)
-    num_steps: int = Field(ge=2)
+    num_probes: int = Field(ge=2, le=MOST_PROBES)
+    num_steps: int = Field(ge=2, le=MOST_LANCZOS_STEPS)
     seed: Seed
 
 
 class EigenpairSettings(Section):
     """Both ends of a spectrum; see `hesspipe.linalg.eigenpairs.eigenpairs`."""
 
-    num_smallest: int = Field(ge=0)
-    num_largest: Count
-    tolerance: Positive
-    max_products: Count
+    num_smallest: int = Field(ge=0, le=MOST_PAIRS)
+    num_largest: NumPairs
+    tolerance: Tolerance
+    max_products: NumSteps
     seed: Seed
 
 
@@ -145,8 +156,8 @@ class MatrixFree(Section):
     steps: Literal["ends", "all"] | Steps
     matrices: Matrices
     dtype: Dtype
-    batch_size: Count | None
-    groups: dict[Name, Annotated[list[str], Field(min_length=1)]]
+    batch_size: NumSamples | None
+    groups: dict[Name, Annotated[list[Text], Field(min_length=1)]]
     group_matrices: Annotated[list[MatrixName], Distinct]
     density: DensitySettings
     eigenpairs: EigenpairSettings

@@ -20,16 +20,19 @@ from hesspipe.config.readers import (
 )
 from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.config.types import (
-    Count,
+    MOST_PAIRS,
     Distinct,
     Matrices,
     MatrixName,
+    NumPairs,
+    NumPoints,
     Positive,
     Seed,
     Seeds,
     Share,
     Step,
     Steps,
+    Text,
 )
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.outliers import OutlierRule
@@ -43,7 +46,7 @@ class EndpointsFigure(OfRun):
 
     kind: Literal["endpoints"]
     steps: Steps = Field(min_length=1)
-    num_largest: int = Field(ge=2)
+    num_largest: int = Field(ge=2, le=MOST_PAIRS)
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectrum of each step."""
@@ -59,7 +62,7 @@ class GapsFigure(OfExperiments):
     seed: Seed
     step: Step
     rule: OutlierRule
-    num_largest: int = Field(ge=2)
+    num_largest: int = Field(ge=2, le=MOST_PAIRS)
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectrum of each experiment, then its outliers."""
@@ -69,7 +72,7 @@ class GapsFigure(OfExperiments):
 
 
 class _Compared(OfExperiments):
-    labels: Annotated[list[str], Distinct]
+    labels: Annotated[list[Text], Distinct]
     seeds: Seeds
     step: Step
 
@@ -82,7 +85,7 @@ class RightEdgeFigure(_Compared):
     """The largest eigenvalues of several experiments in one plot, for several seeds."""
 
     kind: Literal["right_edge"]
-    num_largest: int = Field(ge=2)
+    num_largest: int = Field(ge=2, le=MOST_PAIRS)
 
 
 class NegativePartFigure(_Compared):
@@ -141,7 +144,7 @@ class BulksFigure(OfSources):
     source_kind = "linear_model"
 
     kind: Literal["bulks"]
-    num_columns: Count
+    num_columns: Annotated[int, Field(ge=1, le=20)]
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the histograms of all sources, then their outliers."""
@@ -169,7 +172,7 @@ class SpikedSpectraFigure(OfSources):
     source_kind = "spiked_spectra"
 
     kind: Literal["spiked_spectra"]
-    num_bins: int = Field(ge=2)
+    num_bins: NumPoints
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectra of all sources, then their parts."""
@@ -187,7 +190,7 @@ class DirectionsFigure(OfExperiments):
 
     kind: Literal["directions"]
     seed: Seed
-    labels: Annotated[list[str], Distinct]
+    labels: Annotated[list[Text], Distinct]
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the directions of each experiment."""
@@ -225,8 +228,8 @@ class OverlayFigure(ExtremesFigure):
     kind: Literal["overlay"]
     step: Step
     matrices: Matrices
-    num_largest: Count
-    num_smallest: Count
+    num_largest: NumPairs
+    num_smallest: NumPairs
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectrum or eigenpairs of each matrix."""
@@ -239,8 +242,8 @@ class OverTrainingFigure(ExtremesFigure):
     kind: Literal["over_training"]
     steps: Steps = Field(min_length=2)
     matrix: MatrixName
-    num_largest: Count
-    num_smallest: Count
+    num_largest: NumPairs
+    num_smallest: NumPairs
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectrum or eigenpairs of each step."""
@@ -253,7 +256,7 @@ class OutliersFigure(ExtremesFigure):
     kind: Literal["outliers"]
     step: Step
     matrix: MatrixName
-    num_largest: int = Field(ge=2)
+    num_largest: int = Field(ge=2, le=MOST_PAIRS)
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectrum or eigenpairs, then the outliers."""
@@ -267,7 +270,7 @@ class CurvesFigure(OfRun):
 
     step: Step
     relative_width: Share = Field(gt=0)
-    num_points: int = Field(ge=2)
+    num_points: NumPoints
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the curves, which are stored under the figure's name."""
@@ -301,7 +304,7 @@ class LayersFigure(CurvesFigure):
     kind: Literal["layers"]
     matrix: MatrixName
     # The title of each group's panel, in order.
-    titles: dict[str, str] = Field(min_length=1)
+    titles: dict[str, Text] = Field(min_length=1)
 
     def densities(self) -> list[ResultKey]:
         """List the density of each group."""

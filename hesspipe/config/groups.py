@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from hesspipe.config.messages import unknown_name
+from hesspipe.config.messages import shown, unknown_name
 
 # The sections whose entries name experiments and random matrices.
 READERS = ("figures", "tables", "claims")
+_LONGEST_CHAIN = 50  # of groups that hold each other
 _LISTS = ("experiments", "sources")
 
 Members = Mapping[str, list[str]]
@@ -26,7 +28,7 @@ def resolve_groups(raw: dict[str, Any], mistakes: list[str]) -> None:
     """
     groups = raw.pop("groups", {})
     if not isinstance(groups, Mapping):
-        mistakes.append(f"groups must be a mapping, got {groups!r}")
+        mistakes.append(f"groups must be a mapping, got {shown(groups)}")
         return
     owners = (raw.get("experiments"), raw.get("random_matrices"))
     known = {name for section in owners if isinstance(section, Mapping) for name in section}
@@ -76,7 +78,13 @@ def _members(groups: Mapping[str, Any], known: set[str], mistakes: list[str]) ->
         names, result = groups[group], []
         for name in names if isinstance(names, list) else []:
             if name in (*passed, group):
-                mistakes.append(f"groups.{group} must not contain itself, got {name!r}")
+                mistakes.append(f"groups.{group} must not contain itself, got {shown(name)}")
+            elif len(passed) > _LONGEST_CHAIN:
+                mistakes.append(
+                    f"groups.{group} must hold at most {_LONGEST_CHAIN} groups in each other, got "
+                    "more"
+                )
+                break
             elif isinstance(name, str) and name in groups:
                 result += collect(name, (*passed, group))
             elif isinstance(name, str) and name in known:
@@ -84,14 +92,17 @@ def _members(groups: Mapping[str, Any], known: set[str], mistakes: list[str]) ->
             else:
                 mistakes.append(
                     f"groups.{group} must hold names of experiments, random_matrices or groups, "
-                    f"got {name!r}"
+                    f"got {shown(name)}"
                 )
-        members[group] = result
-        return result
+        members[group] = [*dict.fromkeys(result)]
+        if len(members[group]) < len(result):
+            twice = next(name for name, number in Counter(result).items() if number > 1)
+            mistakes.append(f"groups.{group} must hold each name once, got {shown(twice)} twice")
+        return members[group]
 
     for group, names in groups.items():
         if not isinstance(names, list) or not names:
-            mistakes.append(f"groups.{group} must be a list of at least 1, got {names!r}")
+            mistakes.append(f"groups.{group} must be a list of at least 1, got {shown(names)}")
         if group in known:
             mistakes.append(
                 f"groups.{group} must not have the name of an experiment or of random matrices; "

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from hesspipe.errors import nearest_names
 
 _MOST_NAMES = 10  # that are listed in one message
+_MOST_MISTAKES = 200  # that are explained at once
+_MOST_LETTERS = 200  # of a value in a message
 _BOUNDS = {
     "greater_than": ("greater than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -53,7 +56,7 @@ def explain(
         Each with the key, what is allowed, and the value.
     """
     by_key: dict[str, list[Mapping[str, Any]]] = {}
-    for mistake in mistakes:
+    for mistake in islice(mistakes, _MOST_MISTAKES):
         by_key.setdefault(_origin(_key(mistake, raw), origins), []).append(mistake)
     lines = []
     for key, entries in by_key.items():
@@ -61,6 +64,23 @@ def explain(
         if not any(other.startswith(f"{key}.") for other in by_key):
             lines.append(_line(key, entries, sorted(known_keys)))
     return lines
+
+
+def shown(value: Any) -> str:
+    """Represent a value for a message, on one line and not too long.
+
+    Examples
+    --------
+    >>> shown("a" * 1000)[190:]
+    'aaaaaaaaaa... (1002 letters)'
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        text = f"a {type(value).__name__} that is too long to write"
+    if len(text) <= _MOST_LETTERS:
+        return text
+    return f"{text[:_MOST_LETTERS]}... ({len(text)} letters)"
 
 
 def unknown_name(start: str, names: Iterable[Any], given: Any) -> str:
@@ -73,9 +93,9 @@ def unknown_name(start: str, names: Iterable[Any], given: Any) -> str:
     """
     known = sorted(map(str, names))
     if len(known) <= _MOST_NAMES:
-        return f"{start} one of {', '.join(known) or 'none'}, got {given!r}"
-    near = nearest_names(str(given), known)
-    return f"{start} one of {len(known)} names, got {given!r}; the nearest are {near}"
+        return f"{start} one of {', '.join(known) or 'none'}, got {shown(given)}"
+    near = nearest_names(shown(given), known)
+    return f"{start} one of {len(known)} names, got {shown(given)}; the nearest are {near}"
 
 
 def _line(key: str, mistakes: list[Mapping[str, Any]], known_keys: list[str]) -> str:
@@ -90,13 +110,13 @@ def _line(key: str, mistakes: list[Mapping[str, Any]], known_keys: list[str]) ->
         name = str(mistakes[0]["loc"][-1])
         if name in known_keys:
             return f"{key} is not a key of this section"
-        close = difflib.get_close_matches(name, known_keys, n=1)
+        close = difflib.get_close_matches(name[:_MOST_LETTERS], known_keys, n=1)
         return f"{key} is not a known key" + (f"; did you mean {close[0]}?" if close else "")
     if kind == "union_tag_invalid":
         key += "." + context["discriminator"].strip("'")
         value = context["tag"]
     allowed = " or ".join(dict.fromkeys(_allowed(mistake) for mistake in mistakes))
-    return f"{key} must be {allowed}, got {value!r}{_hint(kind, value)}"
+    return f"{key} must be {allowed}, got {shown(value)}{_hint(kind, value)}"
 
 
 def _key(mistake: Mapping[str, Any], raw: Any) -> str:
@@ -116,13 +136,14 @@ def _key(mistake: Mapping[str, Any], raw: Any) -> str:
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:
     """Place where a value is written that was copied to another one."""
-    while True:
+    for _ in origins:  # no more, as a name with a dot may look like the place of another value
         parts = key.split(".")
         prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
         copied = next((prefix for prefix in prefixes if prefix in origins), None)
         if copied is None:
-            return key
+            break
         key = origins[copied] + key.removeprefix(copied)
+    return key
 
 
 def _allowed(mistake: Mapping[str, Any]) -> str:
@@ -137,6 +158,10 @@ def _allowed(mistake: Mapping[str, Any]) -> str:
         return f"one of {context['expected_tags']}"
     if kind == "string_pattern_mismatch":
         return "a name of lower-case letters, digits and _ that starts with a letter"
+    if kind == "string_too_long":
+        return f"a text of at most {context['max_length']} letters"
+    if kind == "string_too_short":
+        return f"a text of at least {context['min_length']}"
     if kind == "too_short":
         what = "a list" if context["field_type"] == "List" else "a mapping"
         return f"{what} of at least {context['min_length']}"

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from hesspipe.config.results import ResultKey, ResultKind
-from hesspipe.config.types import Count, Distinct, Positive, Section, Seed
+from hesspipe.config.types import (
+    MOST_COUNTED,
+    MOST_POINTS,
+    MOST_STEPS,
+    Count,
+    Distinct,
+    NumPoints,
+    Positive,
+    Section,
+    Seed,
+)
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config
@@ -28,16 +38,16 @@ class LinearModel(_RandomMatrix):
 
     kind: Literal["linear_model"]
     model: Literal["logistic", "softmax"]
-    num_features: int = Field(ge=2)
-    num_samples: int = Field(ge=2)
+    num_features: int = Field(ge=2, le=MOST_COUNTED)
+    num_samples: int = Field(ge=2, le=MOST_COUNTED)
     signal: Positive
     initial_norm: Positive
     step_size: Positive
-    num_steps: int = Field(ge=0)
+    num_steps: int = Field(ge=0, le=MOST_STEPS)
     seed: Seed
     num_groups: Count
-    num_positions: int = Field(ge=10)
-    num_bins: int = Field(ge=2)
+    num_positions: int = Field(ge=10, le=MOST_POINTS)
+    num_bins: NumPoints
 
 
 class Spikes(_RandomMatrix):
@@ -47,9 +57,11 @@ class Spikes(_RandomMatrix):
 
     kind: Literal["spikes"]
     aspect_ratio: Positive
-    strengths: Annotated[list[Positive], Distinct] = Field(min_length=2)
-    num_samples: Annotated[list[Annotated[int, Field(ge=2)]], Distinct] = Field(min_length=1)
-    num_repeats: int = Field(ge=10)
+    strengths: Annotated[list[Positive], Distinct] = Field(min_length=2, max_length=1000)
+    num_samples: Annotated[list[Annotated[int, Field(ge=2, le=MOST_COUNTED)]], Distinct] = Field(
+        min_length=1, max_length=1000
+    )
+    num_repeats: int = Field(ge=10, le=MOST_COUNTED)
     seed: Seed
 
 
@@ -59,10 +71,10 @@ class SpikedSpectra(_RandomMatrix):
     parts = ("spectra", "parts")
 
     kind: Literal["spiked_spectra"]
-    strengths: Annotated[list[Positive], Distinct] = Field(min_length=1)
-    num_parameters: int = Field(ge=2)
-    num_samples: int = Field(ge=2)
-    num_repeats: int = Field(ge=2)
+    strengths: Annotated[list[Positive], Distinct] = Field(min_length=1, max_length=1000)
+    num_parameters: int = Field(ge=2, le=MOST_COUNTED)
+    num_samples: int = Field(ge=2, le=MOST_COUNTED)
+    num_repeats: int = Field(ge=2, le=MOST_COUNTED)
     seed: Seed
 
 

@@ -19,21 +19,32 @@ from hesspipe.config.random_matrices import RandomMatrix
 from hesspipe.config.readers import Reader
 from hesspipe.config.results import ResultKey
 from hesspipe.config.tables import Table
-from hesspipe.config.types import Count, Distinct, Name, Positive, Section, Share
+from hesspipe.config.types import (
+    MOST_PAIRS,
+    MOST_PLANE_POINTS,
+    MOST_POINTS,
+    Distinct,
+    Name,
+    NumPairs,
+    NumPoints,
+    Section,
+    Share,
+    Tolerance,
+)
 from hesspipe.outliers import OutlierRule
 
 
 class SpectrumSettings(Section):
     """Counting of signs of eigenvalues; see `hesspipe.curvature.spectra`."""
 
-    zero_tolerance: Positive
+    zero_tolerance: Annotated[float, Field(gt=0, le=1e6)]
 
 
 class OutlierSettings(Section):
     """Counting of outliers; see `hesspipe.outliers`."""
 
     rules: Annotated[list[OutlierRule], Distinct] = Field(min_length=1)
-    num_candidates: int = Field(ge=2)
+    num_candidates: int = Field(ge=2, le=MOST_PAIRS)
 
 
 class LineSettings(Section):
@@ -42,22 +53,22 @@ class LineSettings(Section):
     See `hesspipe.landscape.paths.line_coefficients`.
     """
 
-    num_between: int = Field(ge=2)
-    num_beyond: int = Field(ge=0)
+    num_between: NumPoints
+    num_beyond: int = Field(ge=0, le=MOST_POINTS)
 
 
 class PlaneSettings(Section):
     """Points of a plane at which the loss is evaluated; see `hesspipe.landscape.paths`."""
 
-    num_points: int = Field(ge=2)
+    num_points: int = Field(ge=2, le=MOST_PLANE_POINTS)
     margin: Share
 
 
 class DirectionSettings(Section):
     """Comparison of eigenvectors with gradients; see `hesspipe.experiments.directions`."""
 
-    num_beyond: Count
-    tolerance: Positive
+    num_beyond: NumPairs
+    tolerance: Tolerance
 
 
 class Config(Section):

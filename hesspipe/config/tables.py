@@ -18,7 +18,7 @@ from hesspipe.config.readers import (
     spectra,
 )
 from hesspipe.config.results import ResultKey, ResultKind
-from hesspipe.config.types import Count, Distinct, Matrices, Seed, Seeds, Step
+from hesspipe.config.types import Distinct, Matrices, NumPairs, PathName, Seed, Seeds, Step
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.outliers import OutlierRule
 
@@ -32,7 +32,7 @@ class OutlierCountsTable(OfExperiments):
     needs_classes = True
 
     kind: Literal["outlier_counts"]
-    published: str
+    published: PathName = Field(min_length=1)
     seed: Seed
     step: Step
 
@@ -82,7 +82,7 @@ class SharpnessTable(OfExperiment):
 
     kind: Literal["sharpness"]
     seeds: Seeds
-    num_largest: Count
+    num_largest: NumPairs
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the eigenpairs by seed and part, in the order of training."""

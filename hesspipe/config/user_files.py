@@ -23,8 +23,9 @@ def wrong_tensors(key: str, path: str) -> Iterator[str]:
     """Find a file that is not in the safetensors format, by its content."""
     if not Path(path).exists():
         yield f"{key} must be a safetensors file, got {path!r}, which does not exist"
-    elif Path(path).is_dir():
-        yield f"{key} must be a safetensors file, got {path!r}, which is a folder"
+    elif not Path(path).is_file():
+        what = "a folder" if Path(path).is_dir() else "a device or a pipe"
+        yield f"{key} must be a safetensors file, got {path!r}, which is {what}"
     elif tensor_names(path) is None:
         yield f"{key} must be a safetensors file, got {path!r}, which is {_describe(path)}"
 

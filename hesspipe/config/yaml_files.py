@@ -14,12 +14,10 @@ from typing import Any
 
 import yaml
 
+from hesspipe.config.values import MOST_LEVELS, MOST_VALUES
 from hesspipe.errors import ConfigError
 
-# Far above any configuration written by hand: ours has 400 lines, 15 levels and 10,000 values.
 _MOST_BYTES = 8 * 2**20
-_MOST_LEVELS = 50
-_MOST_VALUES = 500_000
 # Plain scalars that YAML 1.1 reads as numbers to the base of 60 or 8.
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _OCTAL = re.compile(r"[-+]?0[0-9_]+")
@@ -128,11 +126,11 @@ def _check_events(text: str, path: str | Path) -> None:
                 open_nodes.append((event.anchor, count - 1))
             elif event.anchor is not None:
                 sizes[event.anchor] = 1
-        if len(open_nodes) > _MOST_LEVELS:
-            what = f"there must be at most {_MOST_LEVELS} levels, got more"
+        if len(open_nodes) > MOST_LEVELS:
+            what = f"there must be at most {MOST_LEVELS} levels, got more"
             raise _error(path, event.start_mark, what)
-        if count > _MOST_VALUES:
-            what = f"there must be at most {_MOST_VALUES:,} values, aliases written out, got more"
+        if count > MOST_VALUES:
+            what = f"there must be at most {MOST_VALUES:,} values, aliases written out, got more"
             raise _error(path, event.start_mark, what)
 
 

@@ -47,7 +47,7 @@ experiments:
       groups: {embedding: ["embedding.*"]}
       group_matrices: [hessian]
       density: {num_probes: 2, num_steps: 10, seed: 0}
-      eigenpairs: {num_smallest: 2, num_largest: 5, tolerance: 1.0e-6, max_products: 100, seed: 0}
+      eigenpairs: {num_smallest: 2, num_largest: 5, tolerance: 1.0e-5, max_products: 100, seed: 0}
 spectrum: {zero_tolerance: 1.0}
 outliers: {rules: [gap, ratio, elbow], num_candidates: 5}
 figures:
