@@ -45,6 +45,7 @@ Errors
 ------
 HesspipeError                  Base class of all errors
 TooLargeError                  More memory is needed than is available
+InUseError                     Another process works on the same unfinished work
 NotTwiceDifferentiableError    The model or the loss has no correct second derivative
 NotASumOverSamplesError        The loss couples samples
 NotConvergedError              Some eigenpairs did not converge
@@ -55,6 +56,7 @@ ConfigError                    The configuration has errors
 DamagedFileError               A result is damaged or of another kind
 UnreadableFileError            A file cannot be read, e.g. for lack of permission
 UnwritableFileError            A file cannot be written, e.g. on a full disk
+ForeignStateError              A state belongs to another search
 DigitsFileError                A file is not MNIST's
 CIFAR10FileError               A file is not CIFAR-10's
 

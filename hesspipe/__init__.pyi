@@ -15,8 +15,10 @@ from .errors import ConfigError as ConfigError
 from .errors import DamagedFileError as DamagedFileError
 from .errors import DigitsFileError as DigitsFileError
 from .errors import DivergedError as DivergedError
+from .errors import ForeignStateError as ForeignStateError
 from .errors import HesspipeError as HesspipeError
 from .errors import InconsistentMatrixError as InconsistentMatrixError
+from .errors import InUseError as InUseError
 from .errors import NoSolutionError as NoSolutionError
 from .errors import NotASumOverSamplesError as NotASumOverSamplesError
 from .errors import NotConvergedError as NotConvergedError

@@ -6,13 +6,14 @@ expected and what was found, and ends in advice. An argument that is merely out 
 Python's own `ValueError` or `TypeError`.
 
 Input
-    `ConfigError`, `DamagedFileError`, `DigitsFileError`, `CIFAR10FileError`
+    `ConfigError`, `DamagedFileError`, `DigitsFileError`, `CIFAR10FileError`,
+    `ForeignStateError`
 Disks and permissions
     `UnwritableFileError`, `UnreadableFileError`
 Model and loss
     `NotTwiceDifferentiableError`, `NotASumOverSamplesError`
 Resources
-    `TooLargeError`
+    `TooLargeError`, `InUseError`
 Numerics
     `NotConvergedError`, `InconsistentMatrixError`, `DivergedError`, `NoSolutionError`
 """
@@ -162,6 +163,33 @@ class TooLargeError(HesspipeError, MemoryError):
     """A result would need more memory than is available; raised before anything is allocated.
 
     The message has both sizes and names a method, dtype or argument that needs less.
+    """
+
+
+class InUseError(HesspipeError, RuntimeError):
+    """Another process works on the same unfinished training or search.
+
+    Wait until it has ended, or end it, then run the same command again.
+
+    Parameters
+    ----------
+    state : str or Path
+        The unfinished work.
+    holder : str
+        The process: its number, host and command.
+    """
+
+    def __init__(self, state: str | Path, holder: str) -> None:
+        super().__init__(
+            f"{state} is in use by {holder}; wait until it has ended, or end it, then run the "
+            "same command again"
+        )
+
+
+class ForeignStateError(HesspipeError, ValueError):
+    """The state of an unfinished search belongs to another search.
+
+    Pass another path, or delete the file to start again.
     """
 
 

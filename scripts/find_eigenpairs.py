@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake):
         config = snakemake.params.config
-        eigenpairs = find_eigenpairs(
+        with find_eigenpairs(
             path_to_dataset=snakemake.input.dataset,
             path_to_checkpoint=snakemake.input.checkpoint,
             model=config["model"],
@@ -21,5 +21,5 @@ if __name__ == "__main__":
             batch_size=config["batch_size"],
             eigenpairs=config["eigenpairs"],
             user_code=list(snakemake.input.user),
-        )
-        write_result(eigenpairs, snakemake.output.eigenpairs)
+        ) as eigenpairs:
+            write_result(eigenpairs, snakemake.output.eigenpairs)

@@ -21,5 +21,6 @@ if __name__ == "__main__":
             model=config["model"],
             training=config["training"],
         )
-        write_result(run.train(), snakemake.output.history)
-        run.collect_checkpoints(list(snakemake.output.checkpoints))
+        with run.lock():
+            write_result(run.train(), snakemake.output.history)
+            run.collect_checkpoints(list(snakemake.output.checkpoints))

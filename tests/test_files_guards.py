@@ -20,8 +20,8 @@ from hesspipe.data.dataset import Dataset, write_dataset
 from hesspipe.errors import DamagedFileError
 from hesspipe.figures import style
 from hesspipe.files import atomic_path, digest, write_json, write_tensors, write_text
-from hesspipe.networks import training
 from hesspipe.networks.checkpoints import Checkpoint
+from hesspipe.networks.training_state import TrainingState
 from hesspipe.tables.store import Result, read_result, write_result
 
 ABOUT = {
@@ -49,8 +49,8 @@ def write_figure(path: Path) -> None:
 
 
 def write_history(path: Path) -> None:
-    rows = [{"step": 0, "train_loss": 1.0}]
-    training._save(network([2, 2]), rows, path.parent, 0, {})
+    row = {"step": 0, "train_loss": 1.0}
+    TrainingState(path.parent).save(row, Checkpoint.of(network([2, 2]), 0, {}))
 
 
 # Each writes the file at the path; the names are those that the writers give themselves.
@@ -65,7 +65,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "copy.bin": write_copy,
     "spectrum.parquet": write_spectrum,
     "figure.pdf": write_figure,
-    "history.parquet": write_history,
+    "history.json": write_history,
     "step0.safetensors": write_history,
 }
 
@@ -180,7 +180,7 @@ def test_atomic_path_hides_its_temporary_file_from_patterns_of_results(tmp_path:
     with atomic_path(tmp_path / "step3.safetensors") as temporary:
         temporary.write_text("half of")
         assert not [*tmp_path.glob("step*.safetensors")]
-        assert training._saved_steps(tmp_path) == []
+        assert TrainingState(tmp_path)._accept(network([2, 2])) == ""
 
 
 def test_digest_sees_every_byte(tmp_path: Path) -> None:

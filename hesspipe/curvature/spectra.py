@@ -250,6 +250,7 @@ def eigenpairs(
     basis_size: int | None = None,
     seed: int = 0,
     state: str | Path | None = None,
+    keep_state: bool = False,
     progress: bool = False,
 ) -> Eigenpairs:
     """Compute extreme eigenpairs of H, G or R, or of any symmetric operator.
@@ -275,6 +276,8 @@ def eigenpairs(
         Seed of the random start vectors.
     state : path, optional
         A safetensors file to save the search to, and to resume it from.
+    keep_state : bool
+        Keep the file after success.
     progress : bool
 
     Returns
@@ -298,6 +301,7 @@ def eigenpairs(
         basis_size=basis_size,
         seed=seed,
         state=state,
+        keep_state=keep_state,
         progress=progress,
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS
 from hesspipe.curvature.spectra import density as estimate
 from hesspipe.curvature.spectra import eigenpairs as find
+from hesspipe.errors import ForeignStateError
 from hesspipe.experiments.loading import load_objective
 from hesspipe.files import digest
 from hesspipe.linalg.density import Density
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.search_state import start_again
 from hesspipe.tables.store import Result
+from hesspipe.unfinished import lock, remove_state
 
 
 def estimate_density(
@@ -95,6 +99,7 @@ def estimate_density(
     return Result("density", _density_table(found), provenance)
 
 
+@contextlib.contextmanager
 def find_eigenpairs(
     *,
     path_to_dataset: str | Path,
@@ -105,11 +110,12 @@ def find_eigenpairs(
     batch_size: int | None,
     eigenpairs: Mapping[str, Any],
     user_code: Sequence[str | Path] = (),
-) -> Result:
+) -> Iterator[Result]:
     """Compute the extreme eigenvalues of H, G or R with the norms of their true residuals.
 
     An unfinished search is kept below .hesspipe, and the next call with the same arguments
-    resumes it.
+    resumes it. It is removed after the block in which the result is stored, so that a full disk
+    or a kill there does not lose it.
 
     Parameters
     ----------
@@ -125,8 +131,8 @@ def find_eigenpairs(
     user_code : sequence of path
         Files of the user's functions; a search is only resumed if they are the same.
 
-    Returns
-    -------
+    Yields
+    ------
     Result
         Of kind "eigenpairs": end ("smallest" or "largest"), rank (0 = smallest), eigenvalue,
         residual_norm. The provenance has the training's, the step, the matrix and how it was
@@ -141,18 +147,26 @@ def find_eigenpairs(
         batch_size=batch_size,
     )
     state = _path_to_state(
-        [matrix, model, dtype, batch_size, eigenpairs],
+        [matrix, model, dtype, provenance["device"], batch_size, eigenpairs],
         [path_to_dataset, path_to_checkpoint, *user_code],
     )
-    found = find(objective, matrix, progress=True, state=state, **eigenpairs)
-    provenance |= {
-        "matrix": matrix,
-        "method": "thick-restart Lanczos",
-        "num_products": found.num_products,
-        "eigenpairs": dict(eigenpairs),
-    }
-    num_smallest, size = eigenpairs["num_smallest"], objective.num_parameters
-    return Result("eigenpairs", _eigenpair_table(found, num_smallest, size), provenance)
+    with lock(state):
+        options = {"progress": True, "state": state, "keep_state": True, **eigenpairs}
+        try:
+            found = find(objective, matrix, **options)
+        except ForeignStateError as error:
+            # Its name says that it is of this search: something has changed that is not in it.
+            start_again(state, error)
+            found = find(objective, matrix, **options)
+        provenance |= {
+            "matrix": matrix,
+            "method": "thick-restart Lanczos",
+            "num_products": found.num_products,
+            "eigenpairs": dict(eigenpairs),
+        }
+        num_smallest, size = eigenpairs["num_smallest"], objective.num_parameters
+        yield Result("eigenpairs", _eigenpair_table(found, num_smallest, size), provenance)
+        remove_state(state)
 
 
 def _density_table(found: Density) -> pd.DataFrame:
@@ -180,9 +194,8 @@ def _eigenpair_table(found: Eigenpairs, num_smallest: int, size: int) -> pd.Data
 
 
 def _path_to_state(settings: Sequence[Any], files: Sequence[str | Path]) -> Path:
-    """Where an unfinished search is kept: equal settings and files share it."""
-    text = json.dumps([*settings, [digest(path) for path in files]], sort_keys=True)
+    """Where an unfinished search is kept: equal settings, files and rounding share it."""
+    rounding = [torch.__version__, torch.get_num_threads()]
+    text = json.dumps([*settings, *rounding, [digest(path) for path in files]], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = Path(".hesspipe", "eigenpairs", f"{name}.safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return Path(".hesspipe", "eigenpairs", f"{name}.safetensors")

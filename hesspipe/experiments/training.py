@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import nn
 
 from hesspipe.data.dataset import Dataset, read_dataset
 from hesspipe.experiments.loading import load_data
-from hesspipe.files import atomic_path, digest
+from hesspipe.files import digest
 from hesspipe.networks.build import (
     build_loss,
     build_network,
@@ -23,9 +23,11 @@ from hesspipe.networks.build import (
 )
 from hesspipe.networks.checkpoints import Checkpoint, read_checkpoint
 from hesspipe.networks.saved_states import load_state
-from hesspipe.networks.training import Schedule, checkpoint_path, state_folder, train
+from hesspipe.networks.training import Schedule, state_folder, train
+from hesspipe.networks.training_state import TrainingState
 from hesspipe.seeding import derive_seed
 from hesspipe.tables.store import Result
+from hesspipe.unfinished import lock, remove_leftovers_of, remove_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,16 +108,18 @@ class TrainingRun:
         names = {field.name for field in fields(Schedule)}
         settings = {key: self.training[key] for key in self.training if key in names}
         is_continuation = self.path_to_start is not None
-        history = train(
-            self._start(),
-            self.data,
-            Schedule(**{"batch_size": None, **settings}),
-            seed=derive_seed(self.seed, "continuation") if is_continuation else self.seed,
-            path_to_state=self.path_to_state,
-            loss_fn=build_loss(self.model, self.dtype, self.data.train_inputs.device),
-            provenance=self.provenance,
-            progress=progress,
-        )
+        with self.lock():
+            remove_leftovers_of(self._folder)
+            history = train(
+                self._start(),
+                self.data,
+                Schedule(**{"batch_size": None, **settings}),
+                seed=derive_seed(self.seed, "continuation") if is_continuation else self.seed,
+                path_to_state=self._folder,
+                loss_fn=build_loss(self.model, self.dtype, self.data.train_inputs.device),
+                provenance=self.provenance,
+                progress=progress,
+            )
         return Result("history", history, self.provenance)
 
     def collect_checkpoints(self, paths_to_checkpoints: Sequence[str | Path]) -> None:
@@ -125,13 +129,24 @@ class TrainingRun:
         ----------
         paths_to_checkpoints : sequence of path
             Each is named step<step>.safetensors.
+
+        Raises
+        ------
+        DamagedFileError
+            If one of them is not as it was written; the next run trains from the one before it.
         """
-        folder = self.path_to_state
-        for path in paths_to_checkpoints:
-            step = int(Path(path).stem.removeprefix("step"))
-            with atomic_path(path) as temporary:
-                shutil.copyfile(checkpoint_path(folder, step), temporary)
-        shutil.rmtree(folder)
+        with self.lock():
+            TrainingState(self._folder).copy_checkpoints(paths_to_checkpoints)
+            remove_state(self._folder)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the unfinished state for this process alone, from its training to its removal."""
+        return lock(self._folder)
+
+    @cached_property
+    def _folder(self) -> Path:
+        """The state of this run, also where a file is edited while it trains."""
+        return self.path_to_state
 
     def _start(self) -> nn.Module:
         """The network at its starting point."""

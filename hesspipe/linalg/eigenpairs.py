@@ -7,6 +7,7 @@ LOBPCG, and about as many as ARPACK, which does not verify multiplicities
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from tqdm import tqdm
 from hesspipe.errors import NotConvergedError
 from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.krylov import KrylovBasis
-from hesspipe.linalg.operator import SymmetricProduct, scaled, symmetric_product
+from hesspipe.linalg.operator import Scaling, SymmetricProduct, scaled, symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
 from hesspipe.linalg.ritz import times
 from hesspipe.linalg.search_state import SearchState
 from hesspipe.linalg.thick_restart import PairSearch
+from hesspipe.unfinished import lock, remove_state
 
 # Defaults. Ten pairs are the outliers of a ten-class problem, and one more. Residual norms of 1e-8
 # are relative to the largest eigenvalue: as eigenvalues err by their squares, values are then exact
@@ -41,6 +43,7 @@ def eigenpairs(
     basis_size: int | None = None,
     seed: int = 0,
     state: str | Path | None = None,
+    keep_state: bool = False,
     progress: bool = False,
 ) -> Eigenpairs:
     """Compute extreme eigenpairs of a symmetric operator.
@@ -73,6 +76,9 @@ def eigenpairs(
     state : path, optional
         A safetensors file. The search is saved to it at every restart, resumed from it if it
         exists, and the file is deleted after success. Each of several processes needs another one.
+        A damaged file is renamed and named in the log, and the search starts again.
+    keep_state : bool
+        Keep the file after success, e.g. until the eigenpairs are stored.
     progress : bool
         Show a progress bar with the number of converged pairs.
 
@@ -86,6 +92,8 @@ def eigenpairs(
         The error carries the pairs that did converge.
     ValueError
         If an argument is out of range, or the state belongs to another problem.
+    InUseError
+        If another process has the state.
     TooLargeError
         Before allocating, if the basis does not fit into memory.
 
@@ -108,23 +116,30 @@ def eigenpairs(
     _check_arguments(product, num_wanted, tolerance)
     basis = KrylovBasis(product, _capacity(product, num_wanted, basis_size), seed, scaling)
     search = PairSearch(basis, num_smallest, num_largest, tolerance, max_products)
-    if state is not None:
-        settings = {
-            "num_smallest": num_smallest,
-            "num_largest": num_largest,
-            "tolerance": tolerance,
-        }
-        search.state = SearchState(state, basis, settings)
-        search.state.load()
-    with tqdm(total=num_wanted, desc=f"eigenpairs, {product.name}", disable=not progress) as bar:
+    with contextlib.nullcontext() if state is None else lock(state):
+        if state is not None:
+            settings = {
+                "num_smallest": num_smallest,
+                "num_largest": num_largest,
+                "tolerance": tolerance,
+            }
+            search.state = SearchState(state, basis, settings)
+            search.state.load()
+        found = _run(search, scaling, progress)
+        if state is not None and not keep_state:
+            remove_state(Path(state))
+    return found
+
+
+def _run(search: PairSearch, scaling: Scaling, progress: bool) -> Eigenpairs:
+    """Run a search, and give the pairs the unit of the operator."""
+    product, total = search.basis.product, search.num_wanted
+    with tqdm(total=total, desc=f"eigenpairs, {product.name}", disable=not progress) as bar:
         try:
-            found = times(search.run(bar), scaling.unit)
+            return times(search.run(bar), scaling.unit)
         except NotConvergedError as error:
             error.converged = times(error.converged, scaling.unit)
             raise
-    if state is not None:
-        Path(state).unlink(missing_ok=True)
-    return found
 
 
 def _capacity(product: SymmetricProduct, num_wanted: int, basis_size: int | None) -> int:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from hesspipe.errors import DamagedFileError
+from hesspipe.errors import DamagedFileError, ForeignStateError
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import random_unit
 from hesspipe.seeding import generator
-from hesspipe.tolerances import agrees
+from hesspipe.tolerances import agrees, rounding
+from hesspipe.unfinished import put_aside, remove_leftovers_of
+
+_LOG = logging.getLogger(__name__)
+_NUMBERS = ("size", "num_locked", "num_steps", "num_products", "num_starts")
+# Multiples of the tolerance that the relation of a basis may be off by: the residuals of locked
+# pairs, and those of a few that were taken as converged too early.
+_NUM_TOLERANCES = 10.0
 
 
 def _exponent(text: str) -> int | None:
@@ -26,21 +37,21 @@ class SearchState:
 
     When it is read, the settings must be the same, which is checked by a hash, and so must the
     operator, which is checked by its product with a fixed random vector. The product depends on
-    the parameters, the data and the loss.
+    the parameters, the data and the loss. Another product, with a random vector of the basis,
+    checks that the basis is one of this operator. These two are not counted, so that a resumed
+    search reports as many products as one that was not interrupted.
 
     Parameters
     ----------
     path : str or Path
-        Ends in .safetensors. Each of several processes needs another one.
+        Ends in .safetensors; locked.
     basis : KrylovBasis
     settings : mapping
-        JSON-like: the other arguments that the search depends on.
+        JSON-like: the other arguments that the search depends on, the tolerance among them.
     """
 
-    def __init__(
-        self, path: str | Path, basis: KrylovBasis, settings: Mapping[str, object]
-    ) -> None:
-        self.path, self.basis = Path(path), basis
+    def __init__(self, path: str | Path, basis: KrylovBasis, settings: Mapping[str, Any]) -> None:
+        self.path, self.basis, self.tolerance = Path(path), basis, float(settings["tolerance"])
         product = basis.product
         description = {
             "dim": product.dim,
@@ -63,35 +74,77 @@ class SearchState:
     def load(self) -> None:
         """Replace the basis by the saved one, if the file exists.
 
+        A file that is damaged, no search, or one of another version is renamed and named in the
+        log, and the search starts again.
+
         Raises
         ------
-        ValueError
+        ForeignStateError
             If the file belongs to another problem.
-        DamagedFileError
-            If it is no search, or one of another version.
         """
+        remove_leftovers_of(self.path)
         if not self.path.exists():
             return
-        tensors, metadata = read_tensors(self.path)
         try:
-            self._restore(tensors, metadata)
+            if not self.path.is_file():
+                raise ValueError("it is no file")
+            self._restore(*read_tensors(self.path))
+        except ForeignStateError:
+            raise
+        except DamagedFileError:
+            start_again(self.path, "it is damaged, or of another version")
         except KeyError as error:
-            raise DamagedFileError(
-                self.path, f"not a search of this version: it lacks {error}"
-            ) from None
+            start_again(self.path, f"it lacks {error}")
+        except (RuntimeError, ValueError) as error:
+            start_again(self.path, error)
 
     def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        """Replace the basis when everything has been checked."""
         if metadata["key"] != self.key:
-            raise ValueError(self._foreign("other settings"))
+            raise ForeignStateError(self._foreign("other settings"))
         scaling, exponent = self.basis.scaling, _exponent(metadata["exponent"])
         # Rounding may put two images on either side of a power of two.
         doublings = (exponent or 0) - (scaling.exponent or 0)
         saved = tensors["image"].to(self.image)
         is_near = abs(doublings) <= 1 and self._is_close(saved * 2.0**doublings)
         if not is_near or (exponent is None) != (scaling.exponent is None):
-            raise ValueError(self._foreign("another operator (parameters, data or loss)"))
+            raise ForeignStateError(self._foreign("another operator (parameters, data or loss)"))
+        self._check(tensors, {name: int(metadata[name]) for name in _NUMBERS}, 2.0**doublings)
         scaling.exponent, self.image = exponent, saved
         self.basis.load(tensors, metadata)
+
+    def _check(self, tensors: dict[str, Tensor], numbers: dict[str, int], unit: float) -> None:
+        """Refuse a basis that is not orthonormal, or not one of this operator.
+
+        Of A V^T = V^T T + beta r e_last^T only a random combination of columns is checked, which
+        needs one product. The relation holds up to the residuals of locked pairs.
+        """
+        size, dim, capacity = numbers["size"], self.basis.product.dim, self.basis.capacity
+        least = {"num_locked": 0, "num_steps": 0, "num_products": 1, "num_starts": 1}
+        is_known = all(numbers[name] >= number for name, number in least.items())
+        if not (is_known and numbers["num_locked"] <= size <= capacity):
+            raise ValueError(f"its numbers cannot be {numbers}")
+        num_watched = len(tensors["watched"])
+        shapes = {
+            "vectors": (size + 1, dim), "projected": (size, size), "watched": (num_watched,),
+            "hidden": (num_watched,), "components": (num_watched, capacity + 1), "beta_scale": (2,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape:
+                raise ValueError(f"{name} is of shape {tuple(tensors[name].shape)}, not {shape}")
+        vectors = tensors["vectors"].to(self.basis.vectors)
+        if not agrees(vectors @ vectors.T, torch.eye(size + 1).to(vectors), size + 1.0):
+            raise ValueError("its basis is not orthonormal")
+        projected = tensors["projected"].to(vectors)
+        random = torch.randn(size, generator=generator(0, "basis check"), dtype=torch.float64)
+        weights = (random / random.norm()).to(vectors)  # (size,)
+        image = self.basis.product.multiply(weights @ vectors[:size]) / unit  # (P,)
+        rest = image - (projected @ weights) @ vectors[:size]
+        rest -= (vectors[size] @ rest) * vectors[size]
+        scale = float(tensors["beta_scale"][1])
+        allowed = _NUM_TOLERANCES * self.tolerance * scale + rounding(scale, vectors.dtype)
+        if not float(rest.norm()) <= allowed * math.sqrt(size):
+            raise ValueError("its basis is not one of this operator")
 
     def _is_close(self, image: Tensor) -> bool:
         # Another number of threads may add samples in another order.
@@ -102,3 +155,11 @@ class SearchState:
             f"state must be a file of the same search, got {self.path} with {of}; pass another "
             "path, or delete the file to start again"
         )
+
+
+def start_again(path: Path, reason: object) -> None:
+    """Put the state of a search aside that cannot be resumed, and say so in the log."""
+    _LOG.warning(
+        "the state of a search, %s, cannot be resumed (%s) and is now %s; the search starts again",
+        path, reason, put_aside(path),
+    )  # fmt: skip

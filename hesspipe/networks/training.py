@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hesspipe.data.dataset import Dataset
-from hesspipe.errors import DamagedFileError, DivergedError
-from hesspipe.files import atomic_path
+from hesspipe.errors import DivergedError
 from hesspipe.hardware import exact_kernels
 from hesspipe.networks.checkpoints import Checkpoint
 from hesspipe.networks.evaluation import loss_accuracy_and_slope, loss_and_accuracy
+from hesspipe.networks.training_state import Row, TrainingState
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
-
-Row = dict[Any, Any]
+from hesspipe.unfinished import lock
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,10 @@ def train(
     """Minimize a loss, keeping checkpoints on the way.
 
     If `path_to_state` holds the state of an earlier, interrupted call, training resumes from its
-    last record. On the same machine with the same number of threads, the result is bit-identical
-    to that of an uninterrupted call.
+    last record. Where a file of the state is missing, damaged or of another training, a line of the
+    log names it, and training resumes from the last record before it, or starts again. On the same
+    machine with the same number of threads, the result is bit-identical to that of an uninterrupted
+    call.
 
     Parameters
     ----------
@@ -100,8 +101,7 @@ def train(
     seed : int
         Orders the batches.
     path_to_state : str or Path
-        A folder for this training alone: `step<step>.safetensors` for each checkpoint and for
-        the last record, and `history.parquet`.
+        A folder for this training alone; see `hesspipe.networks.training_state`.
     loss_fn : callable (outputs, targets) -> scalar Tensor
         The paper's is the mean cross-entropy.
     provenance : mapping, optional
@@ -121,36 +121,41 @@ def train(
     ------
     DivergedError
         If the loss or a parameter is not finite. Earlier checkpoints stay.
+    InUseError
+        If another process trains in this folder.
     """
-    folder = Path(path_to_state)
+    folder, provenance = Path(path_to_state), provenance or {}
     parameters: list[Tensor] = list(model.parameters())
-    start, rows = _resume(model, folder)
-    batches = _batches(data, schedule, seed, start)
-    bar = tqdm(
-        range(start, schedule.num_steps + 1),
-        initial=start,
-        total=schedule.num_steps,
-        desc="training",
-        unit="step",
-        disable=not progress,
-        mininterval=1.0,
-    )
-    for step in bar:
-        if schedule.is_due(step, schedule.record_every):
-            rows.append(_evaluate(model, data, loss_fn, step, schedule.num_recorded))
-            _check_finite(rows[-1]["gradient_norm"], "norm of the gradient", step, schedule, folder)
-            bar.set_postfix(loss=f"{rows[-1]['train_loss']:.3g}", refresh=False)
-            _save(model, rows, folder, step, provenance or {})
-            _forget_records_before(step, folder, schedule)
-        if step == schedule.num_steps:
-            break
-        inputs, targets = next(batches)
-        loss = loss_fn(model(inputs), targets)
-        _check_finite(loss.item(), "loss", step, schedule, folder)
-        gradients = torch.autograd.grad(loss, parameters)
-        with torch.no_grad():
-            torch._foreach_add_(parameters, gradients, alpha=-schedule.step_size)
-    return pd.DataFrame(rows)
+    every = schedule.checkpoint_every
+    with lock(folder):
+        state = TrainingState(folder, _digest(model, data, schedule, seed, provenance))
+        start = state.resume(model)
+        batches = _batches(data, schedule, seed, start)
+        bar = tqdm(
+            range(start, schedule.num_steps + 1),
+            initial=start,
+            total=schedule.num_steps,
+            desc="training",
+            unit="step",
+            disable=not progress,
+            mininterval=1.0,
+        )
+        for step in bar:
+            if schedule.is_due(step, schedule.record_every):
+                row = _evaluate(model, data, loss_fn, step, schedule.num_recorded)
+                _check_finite(row["gradient_norm"], "norm of the gradient", step, schedule, folder)
+                bar.set_postfix(loss=f"{row['train_loss']:.3g}", refresh=False)
+                records = [at for at in state.digests if not schedule.is_due(at, every)]
+                state.save(row, Checkpoint.of(model, step, provenance), forget=records)
+            if step == schedule.num_steps:
+                break
+            inputs, targets = next(batches)
+            loss = loss_fn(model(inputs), targets)
+            _check_finite(loss.item(), "loss", step, schedule, folder)
+            gradients = torch.autograd.grad(loss, parameters)
+            with torch.no_grad():
+                torch._foreach_add_(parameters, gradients, alpha=-schedule.step_size)
+    return pd.DataFrame(state.rows)
 
 
 def state_folder(specification: Mapping[str, Any]) -> Path:
@@ -165,47 +170,19 @@ def state_folder(specification: Mapping[str, Any]) -> Path:
     return Path(".hesspipe", "training", hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Name the file of a step's checkpoint in a training's state."""
-    return folder / f"step{step}.safetensors"
-
-
-def _save(
-    model: nn.Module,
-    rows: list[Row],
-    folder: Path,
-    step: int,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write the history first: a checkpoint is then never ahead of it."""
-    with atomic_path(folder / "history.parquet") as temporary:
-        pd.DataFrame(rows).to_parquet(temporary)
-    Checkpoint.of(model, step, provenance).write(checkpoint_path(folder, step))
-
-
-def _forget_records_before(step: int, folder: Path, schedule: Schedule) -> None:
-    """Remove the states of earlier records, except checkpoints to keep."""
-    for earlier in _saved_steps(folder):
-        if earlier < step and not schedule.is_due(earlier, schedule.checkpoint_every):
-            checkpoint_path(folder, earlier).unlink(missing_ok=True)
-
-
-def _saved_steps(folder: Path) -> list[int]:
-    return [int(path.stem.removeprefix("step")) for path in folder.glob("step*.safetensors")]
-
-
-def _resume(model: nn.Module, folder: Path) -> tuple[int, list[Row]]:
-    """Load the newest readable checkpoint; return its step and the rows recorded before it."""
-    for step in sorted(_saved_steps(folder), reverse=True):
-        path = checkpoint_path(folder, step)
-        try:
-            checkpoint = Checkpoint.read(path)
-            history = pd.read_parquet(folder / "history.parquet")
-            checkpoint.into(model)
-        except (DamagedFileError, OSError, ValueError):
-            continue  # a disk that lost power; training from the previous one writes it again
-        return step, history[history["step"] < step].to_dict("records")
-    return 0, []
+def _digest(
+    model: nn.Module, data: Dataset, schedule: Schedule, seed: int, provenance: Mapping[str, Any]
+) -> str:
+    """Digest everything that decides the numbers, except the loss and the versions of packages."""
+    settings = [asdict(schedule), seed, provenance]
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    start = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    samples = {field.name: getattr(data, field.name) for field in fields(data)}
+    for name, tensor in (start | samples).items():
+        if isinstance(tensor, Tensor):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.cpu().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _batches(

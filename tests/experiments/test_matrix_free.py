@@ -78,9 +78,10 @@ def density(matrix: str, patterns: list[str] | None, **changes: Any) -> Result:
 
 
 def pairs(matrix: str, user_code: Sequence[str] = (), **changes: Any) -> Result:
-    return find_eigenpairs(
+    with find_eigenpairs(
         **NETWORK, **PRECISION | changes, matrix=matrix, eigenpairs=EIGENPAIRS, user_code=user_code
-    )
+    ) as result:
+        return result
 
 
 def spectrum(matrix: str) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from hesspipe.errors import DivergedError
+from hesspipe.files import digest
 from hesspipe.networks import training
-from hesspipe.networks.training import Schedule, checkpoint_path, train
+from hesspipe.networks.training import Schedule, train
+from hesspipe.networks.training_state import checkpoint_path
 
 # SGD with records between checkpoints, so that states are written and forgotten.
 OPTIONS = {"num_steps": 8, "record_every": 2, "checkpoint_every": 4, "batch_size": 8}
@@ -63,11 +66,21 @@ def test_train_changes_files_at_many_moments(moments: list[Path]) -> None:
     assert {step for folder in moments for step in saved(folder)} == {0, 2, 4, 6, 8}
 
 
-def test_train_has_no_checkpoint_ahead_of_the_history(moments: list[Path]) -> None:
+def test_train_has_no_history_ahead_of_its_checkpoints(moments: list[Path]) -> None:
     for folder in moments:
-        if steps := saved(folder):
-            history = pd.read_parquet(folder / "history.parquet")
-            assert list(history["step"])[: steps[-1] // 2 + 1] == list(range(0, steps[-1] + 1, 2))
+        path = folder / "history.json"
+        if not path.exists():
+            assert set(saved(folder)) <= {0}
+            continue
+        history = json.loads(path.read_text())
+        steps = [int(step) for step in history["checkpoints"]]
+        assert [row["step"] for row in history["rows"]] == list(range(0, max(steps) + 1, 2))
+        assert set(saved(folder)) - {max(steps) + 2, max(steps) - 2} == set(steps) - {
+            max(steps) - 2
+        }
+        for step in steps:
+            known = history["checkpoints"][str(step)]
+            assert digest(folder / f"step{step}.safetensors") == known
 
 
 def test_train_keeps_each_record_until_the_next_is_written(moments: list[Path]) -> None:
@@ -100,7 +113,7 @@ def test_train_resumes_from_every_moment_with_identical_results(
 def test_train_starts_again_where_the_history_cannot_be_read(tmp_path: Path) -> None:
     options = schedule(**OPTIONS)
     expected, _ = run(tmp_path, options)
-    (tmp_path / "history.parquet").write_bytes(b"PAR1")
+    (tmp_path / "history.json").write_bytes(b"{}")
     history, _ = run(tmp_path, options)
     pd.testing.assert_frame_equal(history, expected, check_exact=True)
 
