@@ -7,7 +7,7 @@ PROCESSES ?= 2
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper report test mutants checks example docs adopt benchmarks gallery constraints clean
+.PHONY: paper report verify test mutants checks example docs adopt benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -15,6 +15,10 @@ paper: $(VENV)/.installed
 # One HTML file with every figure, table and verdict, which works offline; after `make paper`.
 report: $(VENV)/.installed
 	snakemake --cores $(CORES) --report report.html
+
+# Every stored result against damage, and against the present configuration and code: seconds.
+verify: $(VENV)/.installed
+	python -m hesspipe.workflow.verify
 
 # One thread each: another number of threads has other last bits, and more threads than cores wait.
 test: $(VENV)/.installed checks

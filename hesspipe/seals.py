@@ -59,23 +59,28 @@ def check_seal(path: str | Path) -> None:
     OSError
         If the file cannot be read.
     """
+    fault = seal_fault(path)
+    if fault:
+        raise DamagedFileError(path, fault)
+
+
+def seal_fault(path: str | Path) -> str:
+    """Say what is wrong with the seal of a file; empty if nothing is."""
     with Path(path).open("rb") as file:
         if not file.seek(0, 2):
-            raise DamagedFileError(path, "it is empty")
+            return "it is empty"
         with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
             start = _start(content)
             if start is None:
-                raise DamagedFileError(
-                    path, "it has no SHA-256 of its content, as files of older versions have none"
-                )
+                return "it has no SHA-256 of its content, as files of older versions have none"
             end = start + len(_ZEROS)
             found = hashlib.sha256()
             with memoryview(content) as whole:
                 for part in (whole[:start], memoryview(_ZEROS), whole[end:]):
                     with part:
                         found.update(part)
-            if content[start:end] != found.hexdigest().encode():
-                raise DamagedFileError(path, "its content does not match the SHA-256 in it")
+            agrees = content[start:end] == found.hexdigest().encode()
+            return "" if agrees else "its content does not match the SHA-256 in it"
 
 
 def _start(content: bytes | mmap) -> int | None:

@@ -18,7 +18,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from graphlib import TopologicalSorter
@@ -40,7 +40,7 @@ from hesspipe.workflow.stages import make_folders, outputs_on_disk
 
 SET_ASIDE = Path(".hesspipe/set_aside")
 # Set in the process that judges the files, whose reading of the Snakefile must not start another.
-_SETTLING = "HESSPIPE_SETTLING"
+SETTLING = "HESSPIPE_SETTLING"
 
 
 def settle(
@@ -68,7 +68,7 @@ def settle(
     """
     # Another process is writing files now, and judges them itself.
     locks = Path(".snakemake/locks")
-    if _SETTLING in os.environ or (locks.is_dir() and any(locks.iterdir())):
+    if SETTLING in os.environ or (locks.is_dir() and any(locks.iterdir())):
         return
     if Path("dvc.yaml").is_file():
         _check_watched(user_files)
@@ -85,7 +85,7 @@ def settle(
         done = subprocess.run(
             [sys.executable, "-m", "hesspipe.workflow.adopt", snakefile],
             input=json.dumps({"config": config, "unsettled": unsettled}),
-            env=os.environ | {_SETTLING: "1"}, capture_output=True, text=True, check=False,
+            env=os.environ | {SETTLING: "1"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         print(done.stdout, end="", file=sys.stderr)
         if done.returncode:
@@ -114,7 +114,7 @@ def _ignored(paths: Iterable[str]) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """A job of the graph, with the files that its outputs would be made from."""
 
     job: Any
@@ -134,8 +134,8 @@ def _settle_all(snakefile: str, config: dict[str, Any], unsettled: set[str]) -> 
     """Judge the outputs of every job in the order in which jobs depend on each other."""
     contents: dict[str, str | None] = {}
     adopted, refused, seen = [], [], set()
-    with _graph(snakefile, config) as graph:
-        for one in _jobs(graph):
+    with job_graph(snakefile, config) as graph:
+        for one in jobs_of(graph):
             seen.update(one.outputs)
             for path in one.inputs:
                 # An input that no job makes.
@@ -161,7 +161,7 @@ def _settle_all(snakefile: str, config: dict[str, Any], unsettled: set[str]) -> 
     _report(refused)
 
 
-def _matching_origins(one: _Job, expected: str | None) -> dict[str, Origin]:
+def _matching_origins(one: Job, expected: str | None) -> dict[str, Origin]:
     """The origin of each output, if it has the expected fingerprint and belongs to the file."""
     found = {}
     for path in one.outputs:
@@ -217,7 +217,9 @@ def _move_aside(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _graph(snakefile: str, config: dict[str, Any]) -> Iterator[Any]:
+def job_graph(
+    snakefile: str, config: dict[str, Any], configfiles: Sequence[Path] = ()
+) -> Iterator[Any]:
     """Build the graph of every job through Snakemake's API.
 
     The graph and its records are private to Snakemake: hence its pinned version, and a test.
@@ -235,7 +237,7 @@ def _graph(snakefile: str, config: dict[str, Any]) -> Iterator[Any]:
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(config=config),
+            config_settings=ConfigSettings(config=config, configfiles=configfiles),
             snakefile=Path(snakefile),
         )
         # As in profiles/default: with records without checksums everything would run again.
@@ -247,12 +249,12 @@ def _graph(snakefile: str, config: dict[str, Any]) -> Iterator[Any]:
         yield workflow._workflow.dag
 
 
-def _jobs(graph: Any) -> Iterator[_Job]:
+def jobs_of(graph: Any) -> Iterator[Job]:
     """The jobs that have outputs, each after those that it depends on."""
     order = TopologicalSorter({job: set(graph.dependencies[job]) for job in graph.jobs})
     for job in order.static_order():
         if job.output:
-            yield _Job(job, [str(path) for path in job.output], [str(path) for path in job.input])
+            yield Job(job, [str(path) for path in job.output], [str(path) for path in job.input])
 
 
 def main() -> None:

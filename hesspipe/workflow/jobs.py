@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hesspipe.workflow.origins import record_job
+from hesspipe.workflow.origins import check_inputs, record_job
 
 
 @contextlib.contextmanager
 def job(snakemake: Any) -> Iterator[None]:
-    """Log a job, and record the origin of its outputs when it succeeds.
+    """Log a job, check its inputs, and record the origin of its outputs when it succeeds.
 
     Output, progress bars and traceback are written to the log file immediately. An error is
     raised again, so that Snakemake shows it and stops.
@@ -31,6 +31,7 @@ def job(snakemake: Any) -> Iterator[None]:
         contextlib.redirect_stderr(log),
     ):
         try:
+            check_inputs(map(str, snakemake.input))
             yield
             record_job(snakemake)
         except Exception:

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hesspipe.errors import DamagedFileError
 from hesspipe.files import digest, write_text
-from hesspipe.workflow.stages import STAGES, origins_of, outputs_on_disk, stage_of
+from hesspipe.workflow.stages import STAGES, is_output, origins_of, outputs_on_disk, stage_of
 
 _LOCAL = Path(".hesspipe/origins")
 
@@ -100,6 +101,22 @@ def record_job(job: Any) -> None:
         Origin(job.rule, digest(path), found).write(path)
 
 
+def check_inputs(paths: Iterable[str]) -> None:
+    """Compare the inputs of a job with what their own jobs wrote, before the job reads them.
+
+    The times of files may be those of other contents, after a copy or a fault of a disk.
+
+    Raises
+    ------
+    DamagedFileError
+        If one differs from its origin, be it a whole file in the place of another.
+    """
+    for path in paths:
+        origin = tracked_origin(path) if is_output(path) else None
+        if origin is not None and digest(path) != origin.content:
+            raise DamagedFileError(path, f"its SHA-256 is not the one in {tracked_path(path)}")
+
+
 def content_of(path: str) -> str:
     """Compute the SHA-256 of a file, without reading it if a job here wrote it last."""
     local = _read_local(path)
@@ -127,6 +144,12 @@ def local_origin(path: str) -> Origin | None:
             return None
         origin.remember(path)  # only its time has changed
     return origin
+
+
+def remembered_origin(path: str) -> Origin | None:
+    """Read the local record of a file, whatever the file is now."""
+    local = _read_local(path)
+    return None if local is None else local[1]
 
 
 def unsettled_outputs() -> list[str]:

@@ -36,11 +36,15 @@ def source_digests() -> dict[str, str]:
     return {path.as_posix(): digest(path) for path in sorted(found)}
 
 
+def sources_text() -> str:
+    """Return what the file must hold."""
+    return json.dumps(source_digests(), indent=1) + "\n"
+
+
 def write_sources() -> None:
     """Write the digests in the current folder, unless they are there already."""
-    text = json.dumps(source_digests(), indent=1) + "\n"
-    path = Path(PATH)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    text, path = sources_text(), Path(PATH)
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_text(text, path)
 
 

@@ -47,10 +47,28 @@ def stage_of(path: str) -> str:
     >>> stage_of("results/checkpoints/mnist_lb/seed0/step0.safetensors")
     'training'
     """
+    stage = _owner(path)
+    if stage is None:
+        raise ValueError(f"path must be in a folder of a stage, got {path!r}; see STAGES")
+    return stage
+
+
+def is_output(path: str) -> bool:
+    """Whether a stage owns a file.
+
+    Examples
+    --------
+    >>> is_output("results/datasets/mnist.safetensors"), is_output("hesspipe/files.py")
+    (True, False)
+    """
+    return _owner(path) is not None
+
+
+def _owner(path: str) -> str | None:
     for stage, folders in STAGES.items():
         if any(Path(path).is_relative_to(folder) for folder in folders):
             return stage
-    raise ValueError(f"path must be in a folder of a stage, got {path!r}; see STAGES")
+    return None
 
 
 def origins_of(stage: str) -> str:
