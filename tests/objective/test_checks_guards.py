@@ -52,7 +52,7 @@ VARIED = torch.ones(6, dtype=torch.bool)
 
 @pytest.mark.parametrize("step", [1e-2, 1.0])
 def test_compare_gives_the_difference_to_the_mean_of_both_sides(step: float) -> None:
-    """f(t) = t^2 + 3 t in each entry has the slope 2 t + 3, and one-sided ones that differ by 2 h."""
+    """t^2 + 3 t has the slope 2 t + 3, and one-sided differences that differ by 2 h."""
     points = torch.tensor([[1.0, -2.0], [0.5, 4.0]], dtype=torch.float64)
 
     def values(at: Tensor) -> Tensor:
@@ -381,15 +381,15 @@ def test_function_of_parameters_has_no_outputs() -> None:
         lambda: found.output_vector(found.theta, found.batches[0]),
         lambda: found.loss_of_vector(found.theta, found.batches[0]),
     ):
-        with pytest.raises(ValueError, match="from_function|outputs|no model"):
+        with pytest.raises(ValueError, match=r"from_function|outputs|no model"):
             evaluate()
 
 
 def test_matrix_whose_sum_overflows_is_finite() -> None:
     require_finite_matrix(objective(), torch.full((2, 2), 1e308, dtype=torch.float64), "hessian")
+    bad = torch.zeros(2, 2, dtype=torch.float64)
+    bad[1, 0] = torch.inf
     with pytest.raises(ValueError, match="the hessian must be finite, got nan or inf for 1 of its"):
-        bad = torch.zeros(2, 2).double()
-        bad[1, 0] = torch.inf
         require_finite_matrix(objective(), bad, "hessian")
 
 
