@@ -6,6 +6,7 @@ Importing this module does not load torch, so that a workflow can plan its jobs 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,23 +20,94 @@ if TYPE_CHECKING:
     import torch
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+# In messages of torch, whose CPU allocator has no exception of its own, and of the C++ library.
+_SIGNS_OF_EXHAUSTION = (
+    "not enough memory",
+    "out of memory",
+    "annot allocate memory",
+    "std::bad_alloc",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't start new thread",
+)
 # The control device that NVIDIA's driver makes wherever it is loaded.
 _DRIVER = Path("/dev/nvidiactl")
 
 
 def available_bytes() -> int:
-    """Return the memory that a new array may take: what is free, within the control group's limit.
+    """Return the memory that a new array may take: what is free, within every limit on it.
 
-    Batch systems and containers limit the control group of a job, which the figure for the whole
-    machine does not show.
+    Batch systems and containers limit the control group of a job, or a group above it, and
+    ``ulimit -v`` the process; the figure for the whole machine shows neither. Files that a group
+    has read count as free, because the system drops them first.
     """
-    free = int(psutil.virtual_memory().available)
+    rooms = [limit - used for limit, used in (*_group_limits(), *_process_limits())]
+    return max(0, min([int(psutil.virtual_memory().available), *rooms]))
+
+
+def total_bytes() -> int:
+    """Return the memory of the machine, within every limit on it: the most that may become free."""
+    limits = [limit for limit, _ in (*_group_limits(), *_process_limits())]
+    return min([int(psutil.virtual_memory().total), *limits])
+
+
+def _group_limits() -> Iterator[tuple[int, int]]:
+    """Limit and use of the memory of the process's control groups and of all above them."""
+    for version, group in _own_groups():
+        if version == 2:
+            # Where version 1 still rules the memory, the tree of version 2 is below it.
+            roots = [CONTROL_GROUP, CONTROL_GROUP / "unified"]
+            names, reclaimable = ("memory.max", "memory.current"), "inactive_file"
+        else:
+            roots = [CONTROL_GROUP / "memory"]
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            reclaimable = "total_inactive_file"
+        # In a container, the paths may be the host's, and only the root be there.
+        for folder in (root / part for root in roots for part in (group, *group.parents)):
+            limit, used = (_read_number(folder / name) for name in names)
+            if limit is not None and used is not None:
+                yield limit, used - _statistic(folder / "memory.stat", reclaimable)
+
+
+def _own_groups() -> list[tuple[int, Path]]:
+    """Versions and relative paths of the process's control groups that may limit memory."""
     try:
-        limit = (CONTROL_GROUP / "memory.max").read_text().strip()
-        used = (CONTROL_GROUP / "memory.current").read_text().strip()
+        lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
-        return free
-    return free if limit == "max" else min(free, int(limit) - int(used))
+        return [(2, Path())]
+    entries = [line.split(":", 2) for line in lines if line.count(":") >= 2]
+    groups = [(2, path) for number, _, path in entries if number == "0"]
+    groups += [(1, path) for _, parts, path in entries if "memory" in parts.split(",")]
+    return [(version, Path(path.strip("/"))) for version, path in groups] or [(2, Path())]
+
+
+def _read_number(path: Path) -> int | None:
+    """Read a number; None if there is no such file, or it says "max"."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _statistic(path: Path, name: str) -> int:
+    """Read a line of a group's statistics; 0 if it is not there."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def _process_limits() -> Iterator[tuple[int, int]]:
+    """Limit and use of the process's address space and data: ``ulimit -v`` and ``ulimit -d``."""
+    if not psutil.LINUX:
+        return
+    process = psutil.Process()
+    used = process.memory_info()
+    for kind, amount in ((psutil.RLIMIT_AS, used.vms), (psutil.RLIMIT_DATA, used.data)):
+        limit = process.rlimit(kind)[0]
+        if limit != psutil.RLIM_INFINITY:
+            yield limit, amount
 
 
 def require(num_bytes: int, what: str, advice: str) -> None:
@@ -61,6 +133,45 @@ def require(num_bytes: int, what: str, advice: str) -> None:
             f"{what} needs {num_bytes / 2**30:,.1f} GiB of memory, and "
             f"{available / 2**30:,.1f} GiB are available; {advice}"
         )
+
+
+@contextlib.contextmanager
+def name_exhaustion(what: str, advice: str) -> Iterator[None]:
+    """Replace errors of allocators by one that says what was computed, and the way out.
+
+    A forecast misses what a user's network allocates, and memory that other processes take later.
+
+    Parameters
+    ----------
+    what : str
+        What is computed, e.g. "the density of the hessian".
+    advice : str
+        What to do instead.
+
+    Raises
+    ------
+    TooLargeError
+        If Python, NumPy, Arrow, the system or torch, on the CPU or a GPU, ran out of memory.
+    """
+    try:
+        yield
+    except TooLargeError:
+        raise
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not _is_exhaustion(error):
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TooLargeError(
+            f"{what} needs more memory than is available ({reason}); {advice}"
+        ) from error
+
+
+def _is_exhaustion(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        sign in str(error) for sign in _SIGNS_OF_EXHAUSTION
+    )
 
 
 def has_gpu() -> bool:
