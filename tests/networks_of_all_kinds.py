@@ -10,6 +10,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from dense_reference import reference_matrices
 from problems import labels, normal
 from torch import Tensor, nn
 from torch.nn import functional
@@ -484,3 +485,35 @@ def positive_scale() -> Case:
         nn.Linear(3, 4), nn.Linear(4, 2),
     )  # fmt: skip
     return Case(model, _X, _Y, normal_of_positive_scale)
+
+
+def join(outputs: Any) -> Tensor:
+    """All outputs as one vector."""
+    if isinstance(outputs, Tensor):
+        return outputs.flatten()
+    parts = outputs.values() if isinstance(outputs, dict) else outputs
+    return torch.cat([part.flatten() for part in parts])
+
+
+def splitter(outputs: Any) -> Callable[[Tensor], Any]:
+    """The inverse of `join` for outputs like these."""
+    if isinstance(outputs, Tensor):
+        return lambda vector: vector.view(outputs.shape)
+    parts = list(outputs.values()) if isinstance(outputs, dict) else list(outputs)
+
+    def split(vector: Tensor) -> Any:
+        pieces = vector.split([part.numel() for part in parts])
+        shaped = [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
+        return dict(zip(outputs, shaped, strict=True)) if isinstance(outputs, dict) else shaped
+
+    return split
+
+
+def reference(case: Case) -> dict[str, Tensor]:
+    """H, G and R of a case, by loops of double backward."""
+    split = splitter(case.call(case.model))
+    for module in case.model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):  # a pruned weight, which its hook computes anew
+                setattr(module, name, value.detach())
+    return reference_matrices(case.model, case.call, case.loss, join, split)

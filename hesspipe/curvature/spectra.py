@@ -22,6 +22,12 @@ from hesspipe.curvature.factors import Factors
 from hesspipe.curvature.layers import Layer, find_layers
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS, CurvatureOperator, objective_of
+from hesspipe.curvature.sampled import (
+    Directions,
+    find_directions,
+    is_smaller,
+    sampled_spectrum,
+)
 from hesspipe.errors import TooLargeError
 from hesspipe.hardware import require
 from hesspipe.linalg import density as densities
@@ -40,7 +46,7 @@ from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 
-SpectrumMethod = Literal["auto", "factored", "layers", "convolutions", "columns"]
+SpectrumMethod = Literal["auto", "factored", "jacobians", "layers", "convolutions", "columns"]
 
 
 @differentiating()
@@ -67,10 +73,11 @@ def spectrum(
         that is not of an objective, and of a `hesspipe.DiagonalBlock`, is formed by products.
     matrix : {"hessian", "ggn", "residual"}, optional
         By default the hessian of an objective, or the matrix of an operator.
-    method : {"auto", "factored", "layers", "convolutions", "columns"}
+    method : {"auto", "factored", "jacobians", "layers", "convolutions", "columns"}
         "factored" computes the spectrum without the matrix (see
-        `hesspipe.curvature.factored`); the others form it first (see
-        `hesspipe.curvature.dense`). "auto" chooses "factored" where it is cheaper.
+        `hesspipe.curvature.factored`), as does "jacobians" that of G of any network (see
+        `hesspipe.curvature.sampled`); the others form the matrix first (see
+        `hesspipe.curvature.dense`). "auto" chooses the first two where they are cheaper.
     zero_tolerance : float
         Multiple of the errors, the solver's and the matrix's, up to which an eigenvalue
         counts as zero; see `Spectrum.tolerance`.
@@ -126,7 +133,7 @@ def _objective_spectrum(
 ) -> Spectrum:
     """Compute the spectrum from factors, or from the matrix where there are none."""
     layers = find_layers(objective) if method in ("auto", "factored") else None
-    too_large = None
+    too_large: TooLargeError | None = None
     if layers is not None:
         try:
             factors = _factors(objective, layers, matrix, method)
@@ -136,6 +143,14 @@ def _objective_spectrum(
             if method != "auto":
                 raise
             too_large = error if isinstance(error, TooLargeError) else None
+    if method == "jacobians" or (method == "auto" and _has_few_outputs(objective, matrix)):
+        try:
+            directions = _directions(objective, matrix)
+            return sampled_spectrum(objective, directions, progress=progress, **options)
+        except Exception as error:  # likewise
+            if method != "auto":
+                raise
+            too_large = error if isinstance(error, TooLargeError) else too_large
     try:
         exact = exact_matrix(
             objective,
@@ -156,6 +171,34 @@ def _objective_spectrum(
         matrix_error=exact.error,
         **options,
     )
+
+
+def _has_few_outputs(objective: Objective, matrix: Matrix) -> bool:
+    """Whether G is much larger than its factor has columns."""
+    if matrix is not Matrix.GGN or not objective.is_separable:
+        return False
+    try:
+        outputs = objective.outputs(objective.theta, objective.batches[0].inputs[:1])
+    except Exception:  # of any kind: the network was not written for one sample
+        return False
+    return is_smaller(objective, objective.num_data * outputs.shape[1])
+
+
+def _directions(objective: Objective, matrix: Matrix) -> Directions:
+    """The directions of method "jacobians", or an error that says why there are none."""
+    if matrix is not Matrix.GGN:
+        raise ValueError(f"method 'jacobians' needs the matrix 'ggn', got {str(matrix)!r}")
+    if not objective.is_separable:
+        raise ValueError(
+            "method 'jacobians' needs independent samples, each with a row of outputs; use "
+            "method='columns'"
+        )
+    directions = find_directions(objective)
+    if directions is None:
+        raise ValueError(
+            "method 'jacobians' needs a loss that is convex in the outputs; use method='auto'"
+        )
+    return directions
 
 
 def _with_zeros(found: Spectrum, count: int) -> Spectrum:

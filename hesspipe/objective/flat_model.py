@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from typing import Any
@@ -168,11 +168,18 @@ class FlatModel:
         fresh.structure = Copier(self.dtype, self.device).copy(self.structure)
         return fresh
 
-    def varied_part(self) -> FlatModel:
-        """Copy the model with its frozen parameters as constants instead of parts of theta."""
-        part, named = copy.copy(self), self.unflatten(self.theta)
-        kept = [index for index, is_frozen in enumerate(self.is_frozen) if not is_frozen]
-        frozen = [name for name, is_frozen in zip(named, self.is_frozen, strict=True) if is_frozen]
+    def varied_part(self, names: Collection[str] | None = None) -> FlatModel:
+        """Copy the model with its frozen parameters as constants instead of parts of theta.
+
+        All but those with the given names are frozen, too.
+        """
+        part, named = copy.copy(self), self.unflatten(self.theta.detach())
+        is_kept = [
+            not is_frozen and (names is None or name in names)
+            for name, is_frozen in zip(self.names, self.is_frozen, strict=True)
+        ]
+        kept = [index for index, keep in enumerate(is_kept) if keep]
+        frozen = [name for name, keep in zip(named, is_kept, strict=True) if not keep]
         part.buffers = self.buffers | {name: named.pop(name) for name in frozen}
         part.names, part.theta = list(named), flatten(named)
         part.shapes, part.is_frozen = [self.shapes[index] for index in kept], [False] * len(kept)

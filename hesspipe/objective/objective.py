@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -331,6 +331,18 @@ class Objective:
             return self
         part = copy.copy(self)
         part._adopt(self._flat.varied_part())
+        return part
+
+    def restricted_to(self, names: Collection[str]) -> Objective:
+        """Copy the objective with all but some parameters as constants instead of parts of theta.
+
+        Parameters
+        ----------
+        names : collection of str
+            Of varied parameters, which keep their order.
+        """
+        part = copy.copy(self)
+        part._adopt(self._flat.varied_part(names))
         return part
 
     def as_part(self, factor: float, num_data: int) -> Objective:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from dense_reference import reference_matrices
-from networks_of_all_kinds import KINDS, LOSSES, Case, mlp, positive_scale, with_loss
+from networks_of_all_kinds import KINDS, LOSSES, Case, mlp, positive_scale, reference, with_loss
 from problems import EPS, normal
 from torch import Tensor, nn
 
@@ -23,37 +22,6 @@ MATRICES: dict[str, tuple[Callable[..., Tensor], Callable[..., Any]]] = {
     "ggn": (hesspipe.ggn_matrix, hesspipe.GGNOperator),
     "residual": (hesspipe.residual_matrix, hesspipe.ResidualOperator),
 }
-
-
-def join(outputs: Any) -> Tensor:
-    """All outputs as one vector."""
-    if isinstance(outputs, Tensor):
-        return outputs.flatten()
-    parts = outputs.values() if isinstance(outputs, dict) else outputs
-    return torch.cat([part.flatten() for part in parts])
-
-
-def splitter(outputs: Any) -> Callable[[Tensor], Any]:
-    """The inverse of `join` for outputs like these."""
-    if isinstance(outputs, Tensor):
-        return lambda vector: vector.view(outputs.shape)
-    parts = list(outputs.values()) if isinstance(outputs, dict) else list(outputs)
-
-    def split(vector: Tensor) -> Any:
-        pieces = vector.split([part.numel() for part in parts])
-        shaped = [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
-        return dict(zip(outputs, shaped, strict=True)) if isinstance(outputs, dict) else shaped
-
-    return split
-
-
-def reference(case: Case) -> dict[str, Tensor]:
-    split = splitter(case.call(case.model))
-    for module in case.model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):  # a pruned weight, which its hook computes anew
-                setattr(module, name, value.detach())
-    return reference_matrices(case.model, case.call, case.loss, join, split)
 
 
 def applicable(matrix: Callable[..., Tensor], objective: Objective) -> dict[str, Tensor]:
