@@ -15,9 +15,9 @@ from hesspipe.objective.objective import Objective
 
 # With more outputs than parameters, coupled samples, or a loss that is not convex in the outputs.
 REFUSED = {
-    "batch statistics", "branch", "centered", "curved late", "dictionary of outputs", "graph", "ignored positions",
-    "positions as rows", "rarely used layer", "scalar", "segmentation", "slope", "tied",
-    "tied, zeros", "time first", "tuple of outputs",
+    "batch statistics", "branch", "centered", "curved late", "dictionary of outputs", "graph",
+    "ignored positions", "positions as rows", "rarely used layer", "scalar", "segmentation",
+    "slope", "tied", "tied, zeros", "time first", "tuple of outputs",
 }  # fmt: skip
 
 
