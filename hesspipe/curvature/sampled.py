@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -230,7 +231,7 @@ def _blocks(objective: Objective, length: int) -> Iterator[tuple[list[str], slic
         yield names, slice(0, held)
 
 
-def _rows(part: Objective, directions: Directions, entries: slice, bar: tqdm[None]) -> Tensor:
+def _rows(part: Objective, directions: Directions, entries: slice, bar: tqdm[Any]) -> Tensor:
     """A^T in some entries of theta, (N r, K); one sample at a time, so that none can mix."""
     theta = part.theta.clone().requires_grad_()
     num_directions = directions.values.shape[2]
