@@ -1,5 +1,6 @@
 """Every result of the paper, from data to figures."""
 
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,9 +10,10 @@ from hesspipe.config.expansion import expand
 from hesspipe.config.loading import validate_config
 from hesspipe.config.schema import Config
 from hesspipe.config.yaml_files import read_yaml
-from hesspipe.errors import ConfigError
+from hesspipe.files import require_writable
+from hesspipe.workflow.failures import TELLABLE, explain, explain_kills
 from hesspipe.workflow.groups import unmatched_groups
-from hesspipe.workflow.stages import STAGES
+from hesspipe.workflow.stages import STAGES, folders_on_disk
 
 min_version("9.18")
 
@@ -21,8 +23,8 @@ if workflow.is_main_process:
     try:
         for path in workflow.overwrite_configfiles or ["config.yaml"]:
             read_yaml(path)
-    except ConfigError as error:
-        raise WorkflowError(str(error))
+    except TELLABLE as error:
+        raise WorkflowError(explain(error))
 
 
 configfile: "config.yaml"
@@ -35,8 +37,8 @@ report: "report/workflow.rst"
 if workflow.is_main_process:
     try:
         settings = validate_config(config)
-    except ConfigError as error:
-        raise WorkflowError(str(error))
+    except TELLABLE as error:
+        raise WorkflowError(explain(error))
     if mistakes := list(unmatched_groups(settings)):
         raise WorkflowError("\n".join(f"config.yaml: {line}" for line in mistakes))
 else:
@@ -50,6 +52,18 @@ include: "rules/outliers.smk"
 include: "rules/landscape.smk"
 include: "rules/random_matrices.smk"
 include: "rules/products.smk"
+
+
+onstart:
+    try:
+        require_writable([*folders_on_disk(), "logs", *Path("logs").glob("*")])
+    except OSError as error:
+        raise WorkflowError(explain(error))
+
+
+onerror:
+    if kills := explain_kills(log):
+        print(kills, file=sys.stderr)
 
 
 # One rule for each stage, which builds what the stage owns.

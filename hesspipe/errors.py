@@ -296,24 +296,26 @@ _ADVICE = {
     errno.ESTALE: "Mount its network disk again",
 }
 
+# A file where a folder should be, or the reverse; only making a folder ends in EEXIST.
+_IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP)
+
 
 def _explained(path: object, error: OSError) -> tuple[str, str]:
     """The reason of an error and what to do, with whatever stands in the way of a path."""
-    obstacle = None if path is None else _obstacle(Path(str(path)))
-    if obstacle is not None and error.errno in (
-        errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP
-    ):  # fmt: skip
-        return obstacle, "Move it away"
+    if path is not None and error.errno in _IN_THE_WAY:
+        obstacle = _obstacle(Path(str(path)), error.errno == errno.EEXIST)
+        if obstacle is not None:
+            return obstacle, "Move it away"
     reason = error.strerror or str(error)
     return reason, _ADVICE.get(error.errno or 0, "Remove the cause")
 
 
-def _obstacle(path: Path) -> str | None:
+def _obstacle(path: Path, is_folder: bool) -> str | None:
     """Describe a file where a folder should be, a folder where a file should be, or a dead link."""
     for part in (*reversed(path.parents), path):
         what = "it" if part == path else str(part)
         if os.path.islink(part) and not os.path.exists(part):
             return f"{what} is a symbolic link to {os.readlink(part)}, which does not exist"
-        if part != path and os.path.lexists(part) and not os.path.isdir(part):
+        if (part != path or is_folder) and os.path.lexists(part) and not os.path.isdir(part):
             return f"{what} is a file, and must be a folder"
     return "it is a folder, and must be a file" if os.path.isdir(path) else None

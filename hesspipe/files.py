@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +63,28 @@ def _concerns(error: OSError, path: Path, temporary: Path | None) -> bool:
     """Return whether an error is about writing `path` or making its folder."""
     if isinstance(error, HesspipeError):
         return False
+    if temporary is None:
+        return True
     # An error in the middle of a file has no name, and one of copying a file has both.
     names = [one for one in (error.filename, error.filename2) if isinstance(one, (str, Path))]
-    own = [Path(os.path.abspath(one)) for one in (path, temporary) if one is not None]
-    return not names or any(
-        one.is_relative_to(os.path.abspath(name)) for name in names for one in own
-    )
+    own = {os.path.abspath(path), os.path.abspath(temporary)}
+    return not names or not own.isdisjoint(map(os.path.abspath, names))
+
+
+def require_writable(folders: Iterable[str | Path]) -> None:
+    """Raise an error if some existing folder does not take another file, e.g. on a full disk.
+
+    Raises
+    ------
+    UnwritableFileError
+    """
+    for folder in map(Path, folders):
+        if folder.is_dir():
+            try:
+                with temporary_file(folder / "free_space") as temporary:
+                    temporary.write_bytes(b"taken")
+            except OSError as error:
+                raise UnwritableFileError(folder, error, "no job was started") from None
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from hesspipe.workflow.failures import one_line_errors
 from hesspipe.workflow.origins import (
     Origin,
     content_of,
@@ -213,7 +215,7 @@ def _report(paths: list[str]) -> None:
 def _move_aside(path: str) -> None:
     target = SET_ASIDE / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    Path(path).replace(target)
+    shutil.move(path, target)  # also to another disk
 
 
 @contextlib.contextmanager
@@ -264,4 +266,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -1,39 +1,91 @@
-"""Logging and origin records, the same for every job."""
+"""Logging, messages and origin records, the same for every job."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hesspipe.errors import TooLargeError, UnwritableFileError
+from hesspipe.hardware import name_exhaustion
+from hesspipe.workflow.failures import TELLABLE, explain
 from hesspipe.workflow.origins import check_inputs, record_job
+
+_MORE_MEMORY = (
+    "finished files are kept. Run fewer jobs at once (snakemake --cores 1), use a smaller network "
+    "or fewer samples, or a machine with more memory"
+)
 
 
 @contextlib.contextmanager
 def job(snakemake: Any) -> Iterator[None]:
     """Log a job, check its inputs, and record the origin of its outputs when it succeeds.
 
-    Output, progress bars and traceback are written to the log file immediately. An error is
-    raised again, so that Snakemake shows it and stops.
+    Output, progress bars and errors are written to the log file immediately, and Snakemake shows
+    the log of a job that fails. An error of files, of memory or of the user's is one line there;
+    any other, and one that the user's code has caused, has its traceback.
 
     Parameters
     ----------
     snakemake : Snakemake
         The object that Snakemake defines in a script.
+
+    Raises
+    ------
+    SystemExit
+        If the job fails with an error that is one line; on a full disk, which has no place for a
+        log, with this line for stderr.
     """
-    path = Path(snakemake.log[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        path.open("w", buffering=1, encoding="utf-8") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
+    log = _open_log(Path(snakemake.log[0]))
+    line = None
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             check_inputs(map(str, snakemake.input))
-            yield
+            with name_exhaustion(f"{snakemake.rule} of {snakemake.output[0]}", _MORE_MEMORY):
+                yield
             record_job(snakemake)
+        except TELLABLE as error:
+            if error.__cause__ is not None and not isinstance(error, TooLargeError):
+                traceback.print_exc(file=log)
+            line = explain(error)
+            print(line, file=log)
         except Exception:
             traceback.print_exc(file=log)
             raise
+    if line is not None:
+        raise SystemExit(1 if log.is_complete else line)
+
+
+class _Log(io.TextIOWrapper):
+    """A text file that goes on without what a full disk does not take: a log must not end a job."""
+
+    is_complete = True
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self.is_complete = False
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self.is_complete = False
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def _open_log(path: Path) -> _Log:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _Log(path.open("wb", buffering=0), encoding="utf-8", write_through=True)
+    except OSError as error:
+        line = str(UnwritableFileError(path, error, "the job was not started"))
+        raise SystemExit(line) from None

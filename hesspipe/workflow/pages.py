@@ -22,6 +22,7 @@ from pandas.api.types import is_numeric_dtype
 from tabulate import tabulate
 
 from hesspipe.files import write_text
+from hesspipe.workflow.failures import one_line_errors
 
 _BLOCK = re.compile(
     r"(?P<first><!-- table (?P<path>\S+): (?P<columns>.+?)(?:, where (?P<column>\w+) = "
@@ -109,9 +110,15 @@ def _shown(value: Any) -> str:
     return str(value) if isinstance(value, (str, bool)) else f"{value:,}"
 
 
-if __name__ == "__main__":
-    for page in map(Path, sys.argv[1:]):
+def main(pages: list[str]) -> None:
+    """Fill the tables of some pages, relative to the current folder."""
+    for page in map(Path, pages):
         text = page.read_text(encoding="utf-8")
         filled = fill_tables(text, Path())
         if filled != text:
             write_text(filled, page)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from hesspipe.files import digest, write_text
+from hesspipe.workflow.failures import one_line_errors
 
 PATH = "results/sources.json"
 
@@ -68,4 +69,5 @@ def unwatched_files(paths: Iterable[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    write_sources()
+    with one_line_errors():
+        write_sources()

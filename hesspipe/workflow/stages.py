@@ -6,8 +6,13 @@ whole folders, so the folder of a file determines its stage.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from hesspipe.errors import UnreadableFileError
+from hesspipe.temporary_files import remove_leftovers
 
 # Folders of the origins of results, and of what is made from results. Products depend on the
 # first folder as a whole, in which every change of a result shows.
@@ -74,6 +79,29 @@ def _owner(path: str) -> str | None:
 def origins_of(stage: str) -> str:
     """Name the folder of the origins of a stage's outputs."""
     return f"{_ORIGINS_OF_PRODUCTS if stage in _PRODUCTS else _ORIGINS}/{stage}"
+
+
+def folders_on_disk() -> list[str]:
+    """List the folders of the stages that exist."""
+    owned = [folder for folders in STAGES.values() for folder in folders]
+    return [folder for folder in owned if Path(folder).is_dir()]
+
+
+def clean_folders() -> None:
+    """Remove the temporary files of killed jobs, and refuse a folder with the name of a file.
+
+    Snakemake would take such a folder for a finished result.
+
+    Raises
+    ------
+    UnreadableFileError
+        Of the outputs of jobs, only files have a dot in their names.
+    """
+    remove_leftovers([*folders_on_disk(), _ORIGINS, _ORIGINS_OF_PRODUCTS, ".hesspipe"])
+    for root in folders_on_disk():
+        for folder, names, _ in os.walk(root):
+            for path in (Path(folder, name) for name in names if "." in name[1:]):
+                raise UnreadableFileError(path, IsADirectoryError(errno.EISDIR, "Is a folder"))
 
 
 def outputs_on_disk() -> Iterator[str]:

@@ -26,6 +26,7 @@ from hesspipe.seals import seal_fault
 from hesspipe.workflow import sources
 from hesspipe.workflow.adopt import SETTLING, job_graph, jobs_of
 from hesspipe.workflow.dvc_lock import unlike_lock
+from hesspipe.workflow.failures import one_line_errors
 from hesspipe.workflow.origins import Origin, remembered_origin, tracked_origin, tracked_path
 from hesspipe.workflow.stages import outputs_on_disk
 
@@ -201,4 +202,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -1,0 +1,56 @@
+"""One line for each way a job can fail that is no defect: files, memory, mistakes of the user."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hesspipe.errors import HesspipeError, explain_os_error
+
+# All others are defects, or errors in a user's code: their traceback helps.
+TELLABLE = (HesspipeError, OSError, MemoryError)
+# What bash and Python call the death of a job by signal 9.
+_KILLED = re.compile(r"Signals\.SIGKILL|(exit status|exit code|returned non-zero.*) 137\b")
+
+
+def explain(error: BaseException) -> str:
+    """Describe one of the TELLABLE errors in one line, or one for each mistake of a configuration.
+
+    Examples
+    --------
+    >>> explain(MemoryError())
+    'memory ran out'
+    """
+    if isinstance(error, OSError):
+        return explain_os_error(error)
+    return str(error) or "memory ran out"
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End a command with one line on stderr for an error that `explain` can describe."""
+    try:
+        yield
+    except TELLABLE as error:
+        raise SystemExit(explain(error)) from None
+
+
+def explain_kills(paths_to_logs: Iterable[str]) -> str | None:
+    """Say why jobs ended without a message, if any were killed.
+
+    Parameters
+    ----------
+    paths_to_logs : iterable of str
+        Snakemake's own, of one run.
+    """
+    texts = (Path(path).read_text(encoding="utf-8", errors="replace") for path in paths_to_logs)
+    if not any(map(_KILLED.search, texts)):
+        return None
+    return (
+        "A job was killed by signal 9 and could not say why: by the system, if memory ran out (see "
+        "dmesg), by the batch system, at the end of its time, or by a user. Finished files are "
+        "kept, and a training or a search goes on from its last state. Run the same command "
+        "again, with fewer jobs at once (--cores 1) or more memory"
+    )
