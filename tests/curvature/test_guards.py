@@ -13,7 +13,16 @@ from problems import EPS, assert_close, labels, network, normal
 from torch import Tensor, nn
 
 import hesspipe
-from hesspipe.curvature import columns, compression, dense, factored, layers, products
+from hesspipe.curvature import (
+    columns,
+    compression,
+    dense,
+    factored,
+    factors,
+    layers,
+    products,
+)  # fmt: skip
+from hesspipe.curvature.class_means import squared_overlaps
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.loss_derivatives import (
     _check_separable,
@@ -141,6 +150,25 @@ def test_chunks_are_as_large_as_allowed_and_hold_at_least_one_sample(step: int) 
     assert [number for part in found for number in part] == list(range(7))
     assert all(len(part) == max(step, 1) for part in found[:-1])
     assert 1 <= len(found[-1]) <= max(step, 1)
+
+
+@pytest.mark.parametrize("place", ["columns", "convolutional", "linear"])
+def test_small_data_are_computed_in_one_pass(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget of memory divides large data only."""
+    made: list[list[slice]] = []
+    module = {"columns": columns, "convolutional": convolutional, "linear": linear}[place]
+
+    def recorded(num_samples: int, step: int) -> list[slice]:
+        made.append(list(layers.chunks(num_samples, step)))
+        return made[-1]
+
+    monkeypatch.setattr(module, "chunks", recorded)
+    method: Any = {"columns": "columns", "convolutional": "convolutions", "linear": "layers"}[place]
+    found = Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), (INPUTS, TARGETS))
+    for matrix in (Matrix.GGN, Matrix.RESIDUAL):
+        dense.exact_matrix(found, matrix, method)
+    assert made
+    assert all(len(parts) == 1 for parts in made)
 
 
 @pytest.mark.parametrize("rows_per_block", [1, 3, 7, 1024])
@@ -304,11 +332,46 @@ def test_factors_have_a_sign_where_it_is_known() -> None:
         return (weights * outputs.square() + outputs).sum(1).mean()
 
     found = Objective(network([4, 5, 3], "tanh"), loss, (INPUTS, TARGETS))
-    factors, signs = curvature_factors(found, found.batches[0])
+    split, signs = curvature_factors(found, found.batches[0])
     assert signs.sort(1).values.tolist() == [[-1.0, 0.0, 1.0]] * 7
-    rebuilt = (factors * signs.unsqueeze(1)) @ factors.mT
+    rebuilt = (split * signs.unsqueeze(1)) @ split.mT
     expected = torch.diag(2 * weights / 7).expand(7, 3, 3)
     assert (rebuilt - expected).abs().max() <= 20 * EPS
+
+
+def test_factors_of_a_loss_without_curvature_have_no_signs() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.sum(1).mean()
+
+    found = Objective(network([4, 5, 3], "tanh"), loss, (INPUTS, TARGETS))
+    split, signs = curvature_factors(found, found.batches[0])
+    assert not split.any()
+    assert not signs.any()
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_overlaps_are_with_the_span_whatever_its_rank(rank: int) -> None:
+    vectors = torch.linalg.qr(normal(9, 5)).Q
+    basis = torch.linalg.qr(normal(9, rank, seed=3)).Q
+    directions = normal(4, rank, seed=8) @ basis.mT
+    overlaps, found = squared_overlaps(vectors, directions)
+    assert found == rank
+    assert (overlaps - (basis.mT @ vectors).square().sum(0)).abs().max() <= 20 * EPS
+
+
+@pytest.mark.parametrize("num_samples", [2, 40])
+def test_few_samples_make_a_gram_matrix_of_their_columns(num_samples: int) -> None:
+    """G of few samples has fewer columns than rows, H has others beside them."""
+    data = (normal(num_samples, 4), labels(num_samples, 3))
+    found = Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), data)
+    chosen = layers.find_layers(found)
+    ggn, hessian = (
+        factors.factorize(found, chosen, matrix) for matrix in (Matrix.GGN, Matrix.HESSIAN)
+    )
+    assert ggn.is_gram == (num_samples == 2)
+    assert not hessian.is_gram
+    if ggn.is_gram:
+        assert ggn.size == ggn.num_sampled
 
 
 def test_network_without_second_derivatives_of_pre_activations_is_not_piecewise_linear(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import torch
 from problems import labels, network, normal
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
 from hesspipe.errors import NotASumOverSamplesError, NotTwiceDifferentiableError
 from hesspipe.objective import batches, differentiability, finite_differences, special_points
@@ -26,6 +28,7 @@ from hesspipe.objective.finite_differences import (
 )
 from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.flat_model import _signature_of
+from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pieces import Outcome, Piece, outcome, row_norms
 from hesspipe.objective.rounding import _samples
@@ -318,7 +321,7 @@ def test_function_that_raises_in_its_second_derivative_is_named() -> None:
 # --- data, denominators and parts ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("between", [1, 200, 10**9])
+@pytest.mark.parametrize("between", [1, 24, 120, 200, 10**9])
 def test_forecasts_of_the_data_add_up_to_what_was_read(
     between: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +343,14 @@ def test_forecasts_of_the_data_add_up_to_what_was_read(
 def objective(reduction: str = "mean") -> Objective:
     data = [(normal(6, 4), labels(6, 3)), (normal(4, 4, seed=2), labels(4, 3, seed=5))]
     return Objective(network([4, 5, 3], "tanh"), nn.CrossEntropyLoss(reduction=reduction), data)
+
+
+def test_data_of_tens_of_megabytes_are_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(batches, "require", lambda number, *_: asked.append(number))
+    data = (torch.zeros(9, 2**20), torch.zeros(9, dtype=torch.long))
+    batches.read_batches(data, torch.float64, CPU)
+    assert asked == [9 * 2**23 + 9 * 8]
 
 
 def test_part_of_a_whole_has_its_share_of_the_loss() -> None:
@@ -391,6 +402,73 @@ def test_matrix_whose_sum_overflows_is_finite() -> None:
     bad[1, 0] = torch.inf
     with pytest.raises(ValueError, match="the hessian must be finite, got nan or inf for 1 of its"):
         require_finite_matrix(objective(), bad, "hessian")
+
+
+def test_loss_that_is_exactly_zero_is_unchanged() -> None:
+    """Its rounding is zero too."""
+    model = network([4, 5, 3], "tanh")
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    found = Objective(model, nn.MSELoss(), (normal(6, 4), torch.zeros(6, 3).double()))
+    (batch,) = found.batches
+    assert (batch.value, batch.value_rounding) == (0.0, 0.0)
+    found.require_unchanged(batch, torch.tensor(0.0))
+    with pytest.raises(ValueError, match="must not change after the Objective is built"):
+        found.require_unchanged(batch, torch.tensor(1e-300, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_global_kernels_are_replaced_inside_and_restored(is_fused: bool) -> None:
+    settings = torch.backends.mha
+    before = settings.get_fastpath_enabled()
+    names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
+    originals = [getattr(checkpoint, name) for name in names]
+    try:
+        settings.set_fastpath_enabled(is_fused)
+        with contextlib.suppress(ArithmeticError), twice_differentiable_kernels(CPU):
+            assert not settings.get_fastpath_enabled()
+            for name, original in zip(names, originals, strict=True):
+                assert getattr(checkpoint, name) is not original
+            raise ArithmeticError("of the model")
+        assert settings.get_fastpath_enabled() == is_fused
+        assert [getattr(checkpoint, name) for name in names] == originals
+    finally:
+        settings.set_fastpath_enabled(before)
+
+
+def test_error_of_the_model_is_told_by_its_first_line() -> None:
+    class Failing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3).double()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            raise ArithmeticError("first line\nsecond line")
+
+    with pytest.raises(ValueError, match=r"ArithmeticError: first line \(") as info:
+        Objective(Failing(), nn.MSELoss(), (normal(6, 4), normal(6, 3)))
+    assert "\n" not in str(info.value)
+
+
+def test_buffer_that_counts_evaluations_is_refused() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3).double()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            self.calls += 1
+            outputs: Tensor = self.linear(inputs)
+            return outputs
+
+    with pytest.raises(ValueError, match=r"a change in its buffer calls; call model\.eval"):
+        Objective(Counting(), nn.MSELoss(), (normal(6, 4), normal(6, 3)))
+
+
+def test_norm_of_a_vector_is_that_of_all_entries() -> None:
+    vector = normal(7)
+    assert float(differentiability._norm(vector)) == pytest.approx(float(vector.norm()), rel=1e-15)
 
 
 def test_error_without_a_traceback_is_not_ours() -> None:
