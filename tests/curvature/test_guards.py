@@ -16,12 +16,14 @@ import hesspipe
 from hesspipe.curvature import (
     columns,
     compression,
+    convolutional,
     dense,
     factored,
     factors,
     layers,
+    linear,
     products,
-)  # fmt: skip
+)
 from hesspipe.curvature.class_means import squared_overlaps
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.loss_derivatives import (
