@@ -22,6 +22,7 @@ from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.config.types import (
     MOST_PAIRS,
     Distinct,
+    Label,
     Matrices,
     MatrixName,
     NumPairs,
@@ -32,7 +33,6 @@ from hesspipe.config.types import (
     Share,
     Step,
     Steps,
-    Text,
 )
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.outliers import OutlierRule
@@ -72,7 +72,7 @@ class GapsFigure(OfExperiments):
 
 
 class _Compared(OfExperiments):
-    labels: Annotated[list[Text], Distinct]
+    labels: Annotated[list[Label], Distinct]
     seeds: Seeds
     step: Step
 
@@ -190,7 +190,7 @@ class DirectionsFigure(OfExperiments):
 
     kind: Literal["directions"]
     seed: Seed
-    labels: Annotated[list[Text], Distinct]
+    labels: Annotated[list[Label], Distinct]
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the directions of each experiment."""
@@ -304,7 +304,7 @@ class LayersFigure(CurvesFigure):
     kind: Literal["layers"]
     matrix: MatrixName
     # The title of each group's panel, in order.
-    titles: dict[str, Text] = Field(min_length=1)
+    titles: dict[str, Label] = Field(min_length=1)
 
     def densities(self) -> list[ResultKey]:
         """List the density of each group."""

@@ -7,6 +7,7 @@ in general and not on this machine is found by `hesspipe.workflow.forecasts`.
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -95,12 +96,37 @@ def _nameable(path: str) -> str:
     return path
 
 
+def _writable(text: str) -> str:
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise ValueError(f"a text without the control character {character!r}")
+    return text
+
+
+def _drawable(label: str) -> str:
+    """Refuse mathematical text that matplotlib cannot parse, as it decides line by line."""
+    for line in label.split("\n"):
+        num_dollars = line.count("$") - line.count(r"\$")
+        if num_dollars > 0 and num_dollars % 2 == 0:
+            import matplotlib as mpl
+            from matplotlib.mathtext import MathTextParser
+
+            try:
+                with mpl.rc_context({"mathtext.fontset": "stix"}):  # as in the figures
+                    MathTextParser("path").parse(line)
+            except Exception as error:  # of pyparsing, of fonts, or of depth
+                reason = str(error).strip().split("\n")[-1] or type(error).__name__
+                raise ValueError(f"a text that matplotlib can draw ({reason})") from None
+    return label
+
+
 Positive = Annotated[float, Field(gt=0, le=LARGEST_MAGNITUDE), AfterValidator(_not_tiny)]
 Tolerance = Annotated[float, Field(gt=0, le=LARGEST_TOLERANCE), AfterValidator(_not_tiny)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_json_like)]
-Text = Annotated[str, StringConstraints(max_length=1000)]
+Text = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_writable)]
+Label = Annotated[Text, AfterValidator(_drawable)]
 # Of a file or folder; systems allow 4,096 bytes.
-PathName = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_nameable)]
+PathName = Annotated[Text, AfterValidator(_nameable)]
 Distinct = AfterValidator(_without_repeats)
 FunctionName = Annotated[Text, AfterValidator(_of_the_form)]
 Names = Annotated[list[str], Field(min_length=1), Distinct]

@@ -21,13 +21,24 @@ def wrong_function(key: str, name: str) -> Iterator[str]:
 
 def wrong_tensors(key: str, path: str) -> Iterator[str]:
     """Find a file that is not in the safetensors format, by its content."""
-    if not Path(path).exists():
-        yield f"{key} must be a safetensors file, got {path!r}, which does not exist"
-    elif not Path(path).is_file():
-        what = "a folder" if Path(path).is_dir() else "a device or a pipe"
-        yield f"{key} must be a safetensors file, got {path!r}, which is {what}"
-    elif tensor_names(path) is None:
-        yield f"{key} must be a safetensors file, got {path!r}, which is {_describe(path)}"
+    fault = _unreadable(path)
+    if fault is None and tensor_names(path) is None:
+        fault = _describe(path)
+    if fault is not None:
+        yield f"{key} must be a safetensors file, got {path!r}, which {fault}"
+
+
+def _unreadable(path: str) -> str | None:
+    """Say why a file cannot be opened, if it cannot; a pipe would wait for its other end."""
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            return f"is {'a folder' if Path(path).is_dir() else 'a device or a pipe'}"
+        with open(path, "rb"):
+            return None
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def tensor_names(path: str) -> list[str] | None:
@@ -44,25 +55,27 @@ def tensor_names(path: str) -> list[str] | None:
 def _describe(path: str) -> str:
     """Describe a file that is not safetensors, with advice on how to convert it."""
     if not Path(path).stat().st_size:
-        return "empty"
+        return "is empty"
     with Path(path).open("rb") as file:
         start = file.read(64)
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
     target = str(Path(path).with_suffix(".safetensors"))
     if any(name.endswith(".npy") for name in names):
         return (
-            "a NumPy archive; convert it with "
+            "is a NumPy archive; convert it with "
             f"safetensors.numpy.save_file(dict(numpy.load({path!r})), {target!r})"
         )
     if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS; fetch the file itself with git lfs pull"
+        return "is a pointer of Git LFS; fetch the file itself with git lfs pull"
     # torch.save writes a zip archive with data.pkl in it; before version 1.6, plain pickles.
     if start[:1] == b"\x80" or any(name.endswith("data.pkl") for name in names):
         return (
-            "a PyTorch file; convert it with safetensors.torch.save_file("
+            "is a PyTorch file; convert it with safetensors.torch.save_file("
             f"torch.load({path!r}, map_location='cpu', weights_only=True), {target!r})"
         )
-    return "damaged or incomplete, or of another format; write it with safetensors.torch.save_file"
+    return (
+        "is damaged or incomplete, or of another format; write it with safetensors.torch.save_file"
+    )
 
 
 def parameter_names(function: str, arguments: Mapping[str, Any]) -> list[str] | None:

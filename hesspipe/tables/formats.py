@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 
 import pandas as pd
@@ -51,6 +52,17 @@ def to_markdown(table: pd.DataFrame) -> str:
     return _tabulated(table, "pipe")
 
 
+def markdown_text(text: str) -> str:
+    r"""Escape what would end a cell of a Markdown table, or be taken for HTML.
+
+    Examples
+    --------
+    >>> print(markdown_text("|a| < 2 <b>"))
+    \|a\| < 2 &lt;b>
+    """
+    return re.sub("<(?=[a-zA-Z/!?])", "&lt;", " ".join(text.replace("|", r"\|").splitlines()))
+
+
 def to_latex(table: pd.DataFrame) -> str:
     """Format a table as a LaTeX tabular for booktabs: four digits, a dash for a missing number."""
     return _tabulated(table, "latex_booktabs")
@@ -59,7 +71,11 @@ def to_latex(table: pd.DataFrame) -> str:
 def _tabulated(table: pd.DataFrame, style: str) -> str:
     named = table.rename(columns=lambda name: name.replace("_", " "))
     cells = named.astype(object).where(named.notna(), None)
-    columns = {str(name): cells[name].tolist() for name in cells}
+    shown = markdown_text if style == "pipe" else str
+    columns = {
+        shown(str(name)): [shown(cell) if isinstance(cell, str) else cell for cell in cells[name]]
+        for name in cells
+    }
     text = tabulate(columns, headers="keys", tablefmt=style, floatfmt=".4g", missingval="–")
     return f"{text}\n"
 
@@ -84,6 +100,7 @@ def to_page(table: pd.DataFrame) -> str:
     (True, True)
     """
     styler = table.style.format(precision=5, na_rep="", escape="html").hide(axis="index")
+    styler = styler.format_index(escape="html", axis="columns")
     for column in table.select_dtypes("float"):
         styler = styler.format("{:.5g}", subset=[column], na_rep="")
     if "verdict" in table:

@@ -22,6 +22,7 @@ from pandas.api.types import is_numeric_dtype
 from tabulate import tabulate
 
 from hesspipe.files import write_text
+from hesspipe.tables.formats import markdown_text
 from hesspipe.workflow.failures import one_line_errors
 
 _BLOCK = re.compile(
@@ -74,7 +75,7 @@ def _filled(match: re.Match[str], root: Path) -> str:
     if match["column"]:
         table = _rows(table, match["column"], match["value"].split("|"), match["path"])
     shown = {
-        header or name.replace("_", " "): [_shown(value) for value in table[name]]
+        markdown_text(header or name.replace("_", " ")): [_shown(value) for value in table[name]]
         for name, header in chosen.items()
     }
     align = ["right" if is_numeric_dtype(table[name]) else "left" for name in chosen]
@@ -107,7 +108,9 @@ def _shown(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
-    return str(value) if isinstance(value, (str, bool)) else f"{value:,}"
+    if isinstance(value, str):
+        return markdown_text(value)
+    return str(value) if isinstance(value, bool) else f"{value:,}"
 
 
 def main(pages: list[str]) -> None:
