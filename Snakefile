@@ -12,6 +12,7 @@ from hesspipe.config.schema import Config
 from hesspipe.config.yaml_files import read_yaml
 from hesspipe.files import require_writable
 from hesspipe.workflow.failures import TELLABLE, explain, explain_kills
+from hesspipe.workflow.forecasts import Machine, excessive_needs
 from hesspipe.workflow.groups import unmatched_groups
 from hesspipe.workflow.stages import STAGES, folders_on_disk
 
@@ -21,8 +22,9 @@ min_version("9.18")
 # Snakemake's own reader takes the last of two equal keys, and 1:30:00 as 5400.
 if workflow.is_main_process:
     try:
-        for path in workflow.overwrite_configfiles or ["config.yaml"]:
-            read_yaml(path)
+        for path in ["config.yaml", *workflow.overwrite_configfiles]:
+            if Path(path).exists() or not workflow.overwrite_configfiles:
+                read_yaml(path)
     except TELLABLE as error:
         raise WorkflowError(explain(error))
 
@@ -52,6 +54,18 @@ include: "rules/outliers.smk"
 include: "rules/landscape.smk"
 include: "rules/random_matrices.smk"
 include: "rules/products.smk"
+
+
+# Jobs that this machine cannot do are refused in the dry run.
+if workflow.is_main_process:
+    try:
+        errors, warnings = excessive_needs(settings, sys.argv[1:], Machine.present())
+    except ValueError as error:
+        raise WorkflowError(str(error))
+    for line in warnings:
+        logger.warning(f"config.yaml: {line}")
+    if errors:
+        raise WorkflowError("\n".join(f"config.yaml: {line}" for line in errors))
 
 
 onstart:

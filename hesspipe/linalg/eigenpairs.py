@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from hesspipe.errors import NotConvergedError
+from hesspipe.forecasts import basis_capacity
 from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import Scaling, SymmetricProduct, scaled, symmetric_product
@@ -146,7 +147,7 @@ def _capacity(product: SymmetricProduct, num_wanted: int, basis_size: int | None
     """Number of vectors in the basis."""
     if basis_size is not None:
         basis_size = require_integer("basis_size", basis_size, 1)
-    capacity = min(product.dim, basis_size or 2 * num_wanted + 60)
+    capacity = min(product.dim, basis_size or basis_capacity(num_wanted))
     if capacity < min(product.dim, num_wanted + 2):
         raise ValueError(f"basis_size must be at least {num_wanted + 2}, got {basis_size}")
     return capacity

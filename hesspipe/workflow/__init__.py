@@ -4,6 +4,7 @@
 the inputs, parameters and targets of the rules        `workflow.project`
 the code that a script runs, as inputs of its rule     `workflow.closure`
 groups that match no parameter, found in a dry run     `workflow.groups`
+jobs that are too large for this machine               `workflow.forecasts`
 logs and records of a job                              `workflow.jobs`
 the origin of each output                              `workflow.origins`
 restored files, adopted or set aside                   `workflow.adopt`
