@@ -176,7 +176,7 @@ def _need_of_spectra(
 ) -> Need:
     """Of the method with the smallest matrix: for fully connected layers, that of the rank of G."""
     assert experiment.spectra is not None
-    rows = size.num_parameters
+    rows, number = size.num_parameters, len(experiment.seeds) * len(experiment.spectra_of(name, 0))
     if experiment.model.kind == "mlp":
         # R alone may need less.
         rows = min(rows, rank) if {*experiment.spectra.matrices} - {Matrix.RESIDUAL} else 0
@@ -187,7 +187,7 @@ def _need_of_spectra(
         f"all eigenvalues of P = {size.num_parameters:,} parameters",
         "use matrix_free, which forms no matrix, or a smaller network",
         memory_bytes=forecasts.matrix_bytes(rows),
-        disk_bytes=16 * size.num_parameters * len(experiment.spectra_of(name, 0)) // 4,
+        disk_bytes=8 * size.num_parameters * number,
         operations=4 / 3 * rows**3,
     )
 

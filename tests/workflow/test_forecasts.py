@@ -6,11 +6,14 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from small_project import SMALL, small_config
+from small_project import REPOSITORY, SMALL, small_config
 
-from hesspipe.config.loading import validate_config
+from hesspipe.config.expansion import expand
+from hesspipe.config.loading import load_config, validate_config
 from hesspipe.config.results import ResultKind
+from hesspipe.config.schema import Config
 from hesspipe.workflow.forecasts import Machine, excessive_needs, missing_results
 from hesspipe.workflow.needs import needs
 
@@ -24,39 +27,40 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["datasets.clusters_k2.num_train: ", "89.4 GiB of memory", "16.0 GiB", "use fewer points"],
     ),
     "parameters": (
-        {"models.relu.hidden_widths": [10**5, 10**5]},
+        {f"{GD}.model.hidden_widths": [10**5, 10**5]},
         [f"{GD}.model.hidden_widths: ", "P = 10,000,", "of memory", "smaller network"],
     ),
     "layers": (
-        {"models.relu.hidden_widths": [3000] * 1000},
+        {f"{GD}.model.hidden_widths": [3000] * 1000},
         [f"{GD}.model.hidden_widths: ", "of memory", "smaller network"],
     ),
     "checkpoints": (
         {
-            "models.relu.hidden_widths": [3000, 3000],
-            "trainings.gd.num_steps": 5000,
-            "trainings.gd.checkpoint_every": 5,
+            f"{GD}.model.hidden_widths": [3000, 3000],
+            f"{GD}.training.num_steps": 5000,
+            f"{GD}.training.checkpoint_every": 5,
+            f"{GD}.spectra.steps": "ends",
         },
         [f"{GD}.training.checkpoint_every: ", "1,001 checkpoints", "of disk space", "100.0 GiB"],
     ),
     "steps": (
-        {"trainings.gd.num_steps": 10**9, "trainings.gd.checkpoint_every": 10**9}
-        | {"trainings.gd.record_every": 10**9, "models.relu.hidden_widths": [1000, 1000]},
+        {f"{GD}.training.num_steps": 10**9, f"{GD}.training.checkpoint_every": 10**9}
+        | {f"{GD}.training.record_every": 10**9, f"{GD}.model.hidden_widths": [10_000, 10_000]},
         [f"{GD}.model.hidden_widths: ", "for 1,000,000,000 steps", "days for each job"],
     ),
     "eigenvalues": (
         {f"{LB}.spectra": {"steps": [4], "matrices": ["hessian"]}}
-        | {"models.alexnet.channels": [100, 100, 100, 100, 100]},
+        | {f"{LB}.model.channels": [100, 100, 100, 100, 100]},
         [f"{LB}.spectra: ", "all eigenvalues of P = ", "of memory", "use matrix_free"],
     ),
     "Lanczos steps": (
         {f"{LB}.matrix_free.density.num_steps": 10**5, f"{LB}.matrix_free.steps": [4]}
-        | {"models.alexnet.channels": [100, 100, 100, 100, 100]},
+        | {f"{LB}.model.channels": [100, 100, 100, 100, 100]},
         [f"{LB}.matrix_free.density.num_steps: ", "a basis of 100,000 vectors", "fewer steps"],
     ),
     "eigenpairs": (
         {f"{LB}.matrix_free.eigenpairs.num_largest": 10**5, f"{LB}.matrix_free.steps": [4]}
-        | {"models.alexnet.channels": [100, 100, 100, 100, 100]},
+        | {f"{LB}.model.channels": [100, 100, 100, 100, 100]},
         [f"{LB}.matrix_free.eigenpairs.num_largest: ", "a basis of ", "fewer eigenpairs"],
     ),
     "draws": (
@@ -76,24 +80,20 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-def changed(changes: dict[str, Any]) -> Any:
-    raw = copy.deepcopy(small_config())
-    for section in ("figures", "tables"):
-        raw[section] = {
-            name: entry
-            for name, entry in raw[section].items()
-            if not {"random_matrices", "models"} & {place.split(".")[0] for place in changes}
-            or "sources" in entry
-        }
+def changed(changes: dict[str, Any]) -> Config:
+    """Two experiments and every random matrix of the small project, with other values."""
+    raw = copy.deepcopy(expand(small_config(), SMALL).raw)
+    kept = ("clusters_gd_k2", "digits_lb")
+    raw["experiments"] = {name: raw["experiments"][name] for name in kept}
+    raw["tables"] = {name: raw["tables"][name] for name in ("laws", "spikes", "spiked_spectra")}
+    raw |= {"figures": {}, "claims": {}}
     for place, value in changes.items():
         *parts, last = place.split(".")
         inner = raw
         for part in parts:
-            if isinstance(inner.get(part), dict):
-                inner[part] = dict(inner[part])
-            inner = inner.setdefault(part, {})
+            inner = inner[part]
         inner[last] = value
-    return validate_config(raw, str(SMALL / "config.yaml"))
+    return validate_config(raw)
 
 
 @pytest.fixture(autouse=True)
@@ -114,13 +114,63 @@ def test_excessive_needs_refuses_what_does_not_fit_in_one_line(name: str) -> Non
     assert "\n" not in line
 
 
-def test_excessive_needs_finds_nothing_in_a_small_project() -> None:
+def test_excessive_needs_finds_nothing_in_small_projects() -> None:
     assert excessive_needs(changed({}), [], LAPTOP) == ([], [])
-    assert {need.kind for need in needs(changed({}))} >= {
+    paper = load_config(REPOSITORY / "config.yaml")
+    assert excessive_needs(paper, [], LAPTOP) == ([], [])
+    assert {need.kind for need in needs(paper)} == {
         ResultKind.DATASETS,
         ResultKind.CHECKPOINTS,
         ResultKind.SPECTRA,
+        ResultKind.DENSITIES,
         ResultKind.EIGENPAIRS,
+        ResultKind.DIRECTIONS,
         ResultKind.LANDSCAPE,
         ResultKind.RANDOM_MATRICES,
     }
+
+
+def test_excessive_needs_refuses_only_what_is_asked_for_and_missing(tmp_path: Path) -> None:
+    config = changed({f"{GD}.model.hidden_widths": [10**5, 10**5]})
+    spectrum = "results/spectra/clusters_gd_k2/seed0/step20_hessian.parquet"
+    for arguments in ([], ["-n", "--cores", "1"], [spectrum], ["spectra"]):
+        assert len(excessive_needs(config, arguments, LAPTOP)[0]) == 1
+    assert excessive_needs(config, ["tables/spikes.csv"], LAPTOP) == ([], [])
+    # With the spectra there, nothing that they need is missing.
+    for key in config.experiments["clusters_gd_k2"].computes("clusters_gd_k2"):
+        (tmp_path / key.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key.path).touch()
+    assert excessive_needs(config, [], LAPTOP) == ([], [])
+    assert missing_results(config, [spectrum]) == set()
+
+
+def test_excessive_needs_only_warns_of_what_a_gpu_or_patience_may_do() -> None:
+    config = changed({f"{GD}.model.hidden_widths": [30_000, 30_000]})
+    machine = Machine(16 * GIB, 10**15, has_gpu=True)
+    errors, (warning,) = excessive_needs(config, [], machine)
+    assert errors == []
+    assert warning.startswith(f"{GD}.model.hidden_widths: ")
+    slow = {f"{GD}.training.{every}": 10**9 for every in ("checkpoint_every", "record_every")}
+    slow |= {f"{GD}.training.num_steps": 10**9, f"{GD}.model.hidden_widths": [1000, 1000]}
+    config = changed(slow)
+    errors, (warning,) = excessive_needs(config, [], LAPTOP)
+    assert errors == []
+    assert "days for each job" in warning
+
+
+def test_machine_is_the_one_that_the_environment_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = Machine.present()
+    assert 0 < present.memory_bytes <= psutil.virtual_memory().total
+    monkeypatch.setenv("HESSPIPE_MEMORY_GIB", "512")
+    monkeypatch.setenv("HESSPIPE_DISK_GIB", "0.5")
+    stated = Machine.present()
+    assert (stated.memory_bytes, stated.disk_bytes) == (512 * GIB, GIB // 2)
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "0", "nan", "inf", "16GiB"])
+def test_machine_refuses_what_is_no_number_of_gib(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HESSPIPE_MEMORY_GIB", text)
+    with pytest.raises(ValueError, match=f"HESSPIPE_MEMORY_GIB must be a number of GiB.*{text}"):
+        Machine.present()
