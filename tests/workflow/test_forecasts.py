@@ -36,7 +36,7 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "checkpoints": (
         {
-            f"{GD}.model.hidden_widths": [3000, 3000],
+            f"{GD}.model.hidden_widths": [4000, 4000],
             f"{GD}.training.num_steps": 5000,
             f"{GD}.training.checkpoint_every": 5,
             f"{GD}.spectra.steps": "ends",
