@@ -22,6 +22,12 @@ CONTENTS = {
 }
 
 
+def existing_files(folder: str | Path) -> list[Path]:
+    """List which of CIFAR-10's six files a folder has."""
+    paths = [Path(folder, name) for name in (*TRAIN_FILES, *TEST_FILES)]
+    return [path for path in paths if path.is_file()]
+
+
 def missing_files(folder: str | Path) -> list[Path]:
     """List which of CIFAR-10's six files a folder lacks."""
     paths = [Path(folder, name) for name in (*TRAIN_FILES, *TEST_FILES)]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hesspipe.data.dataset import Dataset
 from hesspipe.data.download import download
+from hesspipe.data.mnist_files import CONTENTS, find_file
 from hesspipe.data.published import difference
 from hesspipe.errors import DigitsFileError
 from hesspipe.seeding import generator
@@ -38,14 +39,6 @@ CHECKSUMS = {
     "t10k-labels-idx1-ubyte.gz": (
         "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
     ),
-}
-# MD5 of their contents without compression, which may be another in each copy; as published by
-# https://github.com/pralab/secml and others, who agree.
-CONTENTS = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 _SIZE = 28  # pixels of an image's side
 _UNSIGNED_BYTE = 8  # the idx format's code of this type of entries
@@ -94,8 +87,8 @@ def read_digits(
         Holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
         t10k-labels-idx1-ubyte, each with or without .gz.
     checksums : mapping of str to str, optional
-        MD5 that the content of each file must have, by its name without .gz: `CONTENTS` for MNIST
-        itself. Default: any content.
+        MD5 that the content of each file must have, by its name without .gz:
+        `hesspipe.data.mnist_files.CONTENTS` for MNIST itself. Default: any content.
 
     Returns
     -------
@@ -235,13 +228,13 @@ def _read_half(folder: Path, half: str, checksums: Mapping[str, str]) -> Digits:
 
 
 def _find(folder: Path, name: str) -> Path:
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"{folder / name} does not exist, nor with .gz; put MNIST's four files into {folder}, "
-        "or set source: download or embedded"
-    )
+    path = find_file(folder, name)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder / name} does not exist, nor with .gz; put MNIST's four files into {folder}, "
+            "or set source: download or embedded"
+        )
+    return path
 
 
 def _read_idx(

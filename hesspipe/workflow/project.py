@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hesspipe.config.datasets import CIFAR10Images, DataFile, UserData
+from hesspipe.config.datasets import CIFAR10Images, DataFile, MNISTDigits, UserData
 from hesspipe.config.experiments import SavedState, UserModel
 from hesspipe.config.producers import inputs_of
 from hesspipe.config.results import ResultKey, ResultKind, pattern
 from hesspipe.config.schema import Config
+from hesspipe.data import cifar10_files, mnist_files
 from hesspipe.data.cifar10_files import missing_files
 from hesspipe.workflow.closure import code_closure, user_code
 from hesspipe.workflow.stages import stage_of
@@ -118,7 +119,7 @@ class Project:
         return code
 
     def user_data(self, wildcards: Wildcards) -> list[str]:
-        """List the file of a user's dataset, or the files behind its function."""
+        """List the files of a user's dataset, or the files behind its function."""
         return self.user_data_of(wildcards.dataset)
 
     def user_data_of(self, dataset: str) -> list[str]:
@@ -126,6 +127,9 @@ class Project:
         data = self.config.datasets[dataset]
         if isinstance(data, DataFile):
             return [data.path]
+        if isinstance(data, (CIFAR10Images, MNISTDigits)) and data.source == "own_files":
+            files = cifar10_files if isinstance(data, CIFAR10Images) else mnist_files
+            return [str(path) for path in files.existing_files(data.folder or "")]
         return user_code([data.function]) if isinstance(data, UserData) else []
 
     def user_network(self, wildcards: Wildcards) -> list[str]:
@@ -138,8 +142,16 @@ class Project:
         return user_code(model.functions) if isinstance(model, UserModel) else []
 
     def user_files(self) -> set[str]:
-        """Collect every file of the user that the configuration names, directly or not."""
-        found = {path for dataset in self.config.datasets for path in self.user_data_of(dataset)}
+        """Collect every file of the user that the configuration names, directly or not.
+
+        Photographs are left out: DVC does not version what is made from them.
+        """
+        found = {
+            path
+            for name, data in self.config.datasets.items()
+            if not isinstance(data, CIFAR10Images)
+            for path in self.user_data_of(name)
+        }
         for name, plan in self.config.experiments.items():
             found.update(self.user_network_of(name))
             if isinstance(plan.training, SavedState):
