@@ -29,7 +29,7 @@ from hesspipe.curvature.sampled import (
     sampled_spectrum,
 )
 from hesspipe.errors import TooLargeError
-from hesspipe.hardware import require
+from hesspipe.hardware import name_exhaustion, require
 from hesspipe.linalg import density as densities
 from hesspipe.linalg import eigenpairs as pairs
 from hesspipe.linalg import trace
@@ -49,6 +49,10 @@ from hesspipe.objective.objective import Objective
 SpectrumMethod = Literal["auto", "factored", "jacobians", "layers", "convolutions", "columns"]
 
 
+@name_exhaustion(
+    "the spectrum",
+    "use hesspipe.eigenpairs or hesspipe.density, which form no matrix, or smaller batches of data",
+)
 @differentiating()
 def spectrum(
     objective: Any,
@@ -282,6 +286,10 @@ def _factors(
     return factors if factors is None or method == "factored" or is_cheaper(factors) else None
 
 
+@name_exhaustion(
+    "the search for eigenpairs",
+    "use fewer eigenpairs, smaller batches of data, or dtype=torch.float32",
+)
 def eigenpairs(
     operator: Any,
     matrix: Matrix | str | None = None,
@@ -349,6 +357,7 @@ def eigenpairs(
     )
 
 
+@name_exhaustion("the density", "use fewer steps, smaller batches of data, or dtype=torch.float32")
 def density(
     operator: Any,
     matrix: Matrix | str | None = None,
@@ -395,6 +404,7 @@ def density(
     )
 
 
+@name_exhaustion("the estimate of norms", "use smaller batches of data, or dtype=torch.float32")
 def estimate_norms(
     operator: Any,
     matrix: Matrix | str | None = None,

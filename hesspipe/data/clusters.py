@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from hesspipe.data.dataset import Dataset
+from hesspipe.forecasts import clusters_bytes
+from hesspipe.hardware import require
 from hesspipe.seeding import derive_seed
 
 
@@ -44,15 +46,26 @@ def gaussian_clusters(
     Dataset
         Over all points, each feature has mean 0 and standard deviation 1.
 
+    Raises
+    ------
+    TooLargeError
+        Before drawing, if the points do not fit into memory.
+
     References
     ----------
     Sagun, Evci, Guney, Dauphin, Bottou (2017), Section 3.1 and Appendix A.
     """
+    num_points = num_train + num_test
+    require(
+        clusters_bytes(num_points, num_features),
+        f"drawing {num_points:,} points of {num_features:,} features",
+        "use fewer points or features",
+    )
     from sklearn.datasets import make_blobs
     from sklearn.preprocessing import scale
 
     inputs, targets = make_blobs(
-        n_samples=num_train + num_test,
+        n_samples=num_points,
         n_features=num_features,
         centers=num_clusters,
         cluster_std=cluster_std,

@@ -10,6 +10,8 @@ from typing import Literal
 import pandas as pd
 import torch
 
+from hesspipe.forecasts import curve_bytes
+from hesspipe.hardware import require
 from hesspipe.linalg.density import Density
 from hesspipe.tables.store import Result, read_result
 
@@ -78,6 +80,12 @@ def smooth(densities: Sequence[Result], relative_width: float, num_points: int) 
         raise ValueError(f"relative_width must be in (0, 1], got {relative_width}")
     if num_points < 2:
         raise ValueError(f"num_points must be at least 2, got {num_points}")
+    num_nodes = max(int(density.table.groupby("probe").size().max()) for density in densities)
+    require(
+        curve_bytes(num_points, num_nodes),
+        f"a curve of {num_points:,} points from {num_nodes:,} nodes",
+        "use fewer points",
+    )
     low = min(float(density.table["node"].min()) for density in densities)
     high = max(float(density.table["node"].max()) for density in densities)
     if not low < high:

@@ -16,6 +16,8 @@ from hesspipe.curvature.class_means import (
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.spectra import eigenpairs
 from hesspipe.experiments.loading import load_objective
+from hesspipe.forecasts import basis_bytes
+from hesspipe.hardware import require
 from hesspipe.tables.store import Result
 
 
@@ -47,7 +49,13 @@ def measure_directions(
         is that of the training, with the step and the rank of each span.
     """
     objective, provenance = load_objective(path_to_dataset, path_to_checkpoint, model)
-    num_pairs = provenance["num_classes"] + num_beyond
+    num_classes, size = provenance["num_classes"], objective.num_parameters
+    require(
+        basis_bytes(num_classes**2, size, objective.theta.element_size()),
+        f"the class-mean gradients of {num_classes:,} classes and P = {size:,} parameters",
+        "use a smaller network",
+    )
+    num_pairs = num_classes + num_beyond
     pairs = eigenpairs(objective, Matrix.HESSIAN, num_largest=num_pairs, tolerance=tolerance)
     vectors = pairs.eigenvectors.flip(1)
     columns, ranks = {}, {}

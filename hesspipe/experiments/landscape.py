@@ -10,7 +10,8 @@ import pandas as pd
 from torch import Tensor, nn
 
 from hesspipe.experiments.loading import Solution, load_solution
-from hesspipe.hardware import exact_kernels
+from hesspipe.forecasts import plane_bytes
+from hesspipe.hardware import exact_kernels, require
 from hesspipe.landscape import alignment, paths
 from hesspipe.networks.checkpoints import Checkpoint
 from hesspipe.tables.store import Result
@@ -123,6 +124,13 @@ def evaluate_plane(
         both has that of Part II, and the three ends.
     """
     solution = load_solution(path_to_dataset, paths_to_parts[1][-1], model)
+    theta = solution.checkpoint.theta
+    number = sum(map(len, paths_to_parts)) + 1
+    require(
+        plane_bytes(number, theta.numel(), theta.element_size()),
+        f"the plane through {number:,} checkpoints of P = {theta.numel():,} parameters",
+        "use fewer checkpoints",
+    )
     first_part, second_part = (solution.read_others(part) for part in paths_to_parts)
     (other,) = solution.read_others([path_to_other])
     large, small = first_part[-1], second_part[-1]

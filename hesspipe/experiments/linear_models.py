@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from hesspipe.curvature.spectra import spectrum
+from hesspipe.forecasts import linear_model_bytes
+from hesspipe.hardware import require
 from hesspipe.objective.objective import Objective
 from hesspipe.seeding import generator
 from hesspipe.tables.store import Result
@@ -132,9 +134,20 @@ def linear_model(
     Returns
     -------
     LinearModel
+
+    Raises
+    ------
+    TooLargeError
+        Before drawing, if the inputs and the Hessian do not fit into memory.
     """
     if model not in ("logistic", "softmax"):
         raise ValueError(f"model must be 'logistic' or 'softmax', got {model!r}")
+    num_outputs = 1 if model == "logistic" else 2
+    require(
+        linear_model_bytes(num_features, num_samples, num_outputs),
+        f"a linear model of {num_samples:,} samples of {num_features:,} features",
+        "use fewer samples or features",
+    )
     loss_fn: nn.Module
     draws = generator(seed, "linear model data")
     direction = torch.randn(num_features, generator=draws, dtype=torch.float64)
@@ -146,7 +159,6 @@ def linear_model(
     labels = torch.bernoulli(chance, generator=draws)
     if model == "softmax":
         inputs += signal * torch.outer(2 * labels - 1, direction)
-    num_outputs = 1 if model == "logistic" else 2
     layer = torch.nn.utils.skip_init(nn.Linear, num_features, num_outputs, bias=False).double()
     start = torch.randn(
         num_outputs, num_features, generator=generator(seed, "linear model"), dtype=torch.float64

@@ -15,7 +15,7 @@ from torch import nn
 
 from hesspipe.data.dataset import Dataset, read_dataset
 from hesspipe.errors import DamagedFileError
-from hesspipe.hardware import pick_device
+from hesspipe.hardware import pick_device, require
 from hesspipe.networks.build import build_loss, build_uninitialized
 from hesspipe.networks.checkpoints import Checkpoint, read_checkpoint
 from hesspipe.objective.objective import Objective
@@ -73,7 +73,21 @@ class Solution:
 
 
 def load_data(path_to_dataset: str | Path, dtype: torch.dtype) -> Dataset:
-    """Read a dataset onto the device that `hesspipe.hardware.pick_device` picks."""
+    """Read a dataset onto the device that `hesspipe.hardware.pick_device` picks.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is not a dataset.
+    TooLargeError
+        If it is larger than the memory that is free.
+    """
+    if Path(path_to_dataset).is_file():
+        require(
+            Path(path_to_dataset).stat().st_size,
+            f"reading {path_to_dataset}",
+            "use fewer samples, or a machine with more memory",
+        )
     return read_dataset(path_to_dataset).to(dtype, pick_device())
 
 

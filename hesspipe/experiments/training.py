@@ -15,6 +15,8 @@ from torch import nn
 from hesspipe.data.dataset import Dataset, read_dataset
 from hesspipe.experiments.loading import load_data
 from hesspipe.files import digest
+from hesspipe.forecasts import network_size, training_bytes
+from hesspipe.hardware import require
 from hesspipe.networks.build import (
     build_loss,
     build_network,
@@ -148,10 +150,23 @@ class TrainingRun:
         """The state of this run, also where a file is edited while it trains."""
         return self.path_to_state
 
+    def _require_memory(self) -> None:
+        """Refuse a network of the paper's kinds that cannot be trained here, before it is built."""
+        inputs, num_classes = self.data.train_inputs, self.data.num_classes
+        size = network_size(self.model, inputs.shape[1:], num_classes or 1)
+        if size is not None and inputs.device.type == "cpu":
+            batch_size = self.training.get("batch_size") or len(inputs)
+            require(
+                training_bytes(size, batch_size, inputs.element_size()),
+                f"training P = {size.num_parameters:,} parameters in batches of {batch_size:,}",
+                "use a smaller network or smaller batches",
+            )
+
     def _start(self) -> nn.Module:
         """The network at its starting point."""
         build = build_network if self.path_to_start is None else build_uninitialized
         inputs, num_classes = self.data.train_inputs, self.data.num_classes
+        self._require_memory()
         network = build(inputs, num_classes, self.seed, self.model, self.dtype)
         refuse_random_training(network)
         if self.path_to_start is not None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from hesspipe.data.dataset import Dataset
 from hesspipe.errors import DivergedError
-from hesspipe.hardware import exact_kernels
+from hesspipe.hardware import exact_kernels, name_exhaustion
 from hesspipe.networks.checkpoints import Checkpoint
 from hesspipe.networks.evaluation import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.networks.training_state import Row, TrainingState
@@ -71,6 +71,7 @@ class Schedule:
         return step % every == 0 or step == self.num_steps
 
 
+@name_exhaustion("the training", "use smaller batches or a smaller network")
 @exact_kernels()
 def train(
     model: nn.Module,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hesspipe.forecasts import spiked_spectra_bytes, spikes_bytes
+from hesspipe.hardware import require
 from hesspipe.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -112,6 +114,12 @@ def sample_largest(
     """
     import pandas as pd  # of the extra "workflow": only the pipeline needs tables
 
+    num_draws = len(num_samples) * len(strengths) * num_repeats
+    require(
+        spikes_bytes(num_draws),
+        f"a table of {num_draws:,} draws",
+        "use fewer repeats, strengths or sizes",
+    )
     rows = []
     for size in num_samples:
         num_parameters = round(aspect_ratio * size)
@@ -158,6 +166,11 @@ def sample_spectra(
             f"strengths must be at most P = {num_parameters} and num_repeats at least 1, got "
             f"{len(strengths)} and {num_repeats}"
         )
+    require(
+        spiked_spectra_bytes(num_parameters, num_samples, num_repeats),
+        f"{num_repeats:,} spectra of {num_parameters:,} parameters and {num_samples:,} samples",
+        "use fewer parameters, samples or repeats",
+    )
     rng = np.random.default_rng(derive_seed(seed, "spiked spectra"))
     roots = np.ones(num_parameters)
     roots[: len(strengths)] = np.sqrt(strengths)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,7 +69,7 @@ def write_result(result: Result, path: str | Path) -> None:
     ------
     ValueError
         If the kind is unknown, a column is missing, unknown, of another type or has a missing
-        value, or the provenance lacks what readers of this kind need.
+        value or one that is not finite, or the provenance lacks what readers of this kind need.
     """
     kind, table = result.kind, result.table
     if kind not in SCHEMAS:
@@ -84,6 +86,7 @@ def write_result(result: Result, path: str | Path) -> None:
             f"{', '.join(sorted(result.provenance))}"
         )
     provenance = {**result.provenance, "kind": kind, "versions": package_versions()}
+    _require_finite(result)
     metadata = {"hesspipe": json.dumps(provenance, sort_keys=True)}
     try:
         content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
@@ -97,6 +100,23 @@ def write_result(result: Result, path: str | Path) -> None:
         writer.write_table(content)
         writer.add_key_value_metadata({"digest": BLANK})
     write_sealed(file.getvalue().to_pybytes(), path)
+
+
+def _require_finite(result: Result) -> None:
+    """Refuse infinite numbers in a table or its provenance; nan is a missing value."""
+    for name, column in result.table.select_dtypes("float").items():
+        rows = np.flatnonzero(np.isinf(column.to_numpy()))
+        if len(rows):
+            raise ValueError(
+                f"the column {name} of a {result.kind} table must be finite, got "
+                f"{column.iloc[rows[0]]} in row {rows[0]}; choose settings of ordinary size"
+            )
+    for key, value in result.provenance.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(
+                f"{key} of a {result.kind} table must be finite, got {value}; choose settings of "
+                "ordinary size"
+            )
 
 
 def read_result(path: str | Path, kind: str | Sequence[str] | None = None) -> Result:
