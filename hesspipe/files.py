@@ -61,7 +61,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def _concerns(error: OSError, path: Path, temporary: Path | None) -> bool:
     """Return whether an error is about writing `path` or making its folder."""
-    if isinstance(error, HesspipeError):
+    if isinstance(error, HesspipeError) or error.errno is None:  # that of a library, e.g. requests
         return False
     if temporary is None:
         return True

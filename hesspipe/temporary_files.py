@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-_NAME = re.compile(r"\..+\.\d+\.tmp(\.[^.]*)?")
+_NAME = re.compile(r"\.(?P<result>.+)\.\d+\.tmp(?P<suffix>\.[^.]+)?")
 # They end a process by default; a batch system or a closed terminal sends them.
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
 
@@ -69,8 +69,13 @@ def remove_leftovers(folders: Iterable[str | Path]) -> list[str]:
         for root in folders
         for folder, _, names in os.walk(root)
         for name in names
-        if _NAME.fullmatch(name) and _removed(Path(folder, name))
+        if _is_temporary(name) and _removed(Path(folder, name))
     ]
+
+
+def _is_temporary(name: str) -> bool:
+    match = _NAME.fullmatch(name)
+    return match is not None and Path(match["result"]).suffix == (match["suffix"] or "")
 
 
 def _create(path: Path) -> tuple[Path, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hesspipe.files import atomic_path
+
 
 def download(addresses: Sequence[str], checksum: str, path: str | Path, *, advice: str) -> None:
     """Download a file from the first address that serves it with the right checksum.
@@ -31,9 +33,15 @@ def download(addresses: Sequence[str], checksum: str, path: str | Path, *, advic
     import requests
 
     path, failures = Path(path), []
+    if path.is_file() and _has(path, checksum):
+        return
+    fetch = pooch.HTTPDownloader(progressbar=True)
     for address in addresses:
         try:
-            pooch.retrieve(address, checksum, path.name, path.parent, progressbar=True)
+            with atomic_path(path) as temporary:
+                fetch(address, temporary, None)
+                if not _has(temporary, checksum):
+                    raise ValueError("another checksum")
         except requests.HTTPError as error:
             status = "an unknown status"
             if error.response is not None:
@@ -50,3 +58,11 @@ def download(addresses: Sequence[str], checksum: str, path: str | Path, *, advic
         f"{path} could not be downloaded ({'; '.join(failures)}); run the same command again with "
         f"a network connection, {advice}"
     )
+
+
+def _has(path: Path, checksum: str) -> bool:
+    import pooch
+
+    algorithm, _, expected = checksum.partition(":")
+    found: str = pooch.file_hash(str(path), alg=algorithm)
+    return found == expected

@@ -1,0 +1,149 @@
+"""Jobs that fail: one line for what is no defect, in the log or, without a log, on stderr."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hesspipe.errors import ConfigError, NotTwiceDifferentiableError, UnreadableFileError
+from hesspipe.workflow.failures import explain, explain_kills, one_line_errors
+from hesspipe.workflow.jobs import job
+
+
+def fake_job(log: Path) -> SimpleNamespace:
+    return SimpleNamespace(
+        log=[str(log)], rule="train", input=[], output=["results/histories/slow/seed0.parquet"],
+        params={}, wildcards={},
+    )  # fmt: skip
+
+
+def throw(error: Exception) -> None:
+    raise error
+
+
+# What fails, and words of its line.
+FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
+    "numpy": (
+        lambda: np.ones(10**15),
+        ["train of results/histories/slow/seed0.parquet needs more memory", "1000000000000000"],
+    ),
+    "torch": (
+        lambda: torch.ones(10**15),
+        ["train of results/histories/slow/seed0.parquet needs more memory", "--cores 1"],
+    ),
+    "gpu": (
+        lambda: throw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
+        ["needs more memory", "2.00 GiB", "finished files are kept"],
+    ),
+    "python": (lambda: throw(MemoryError()), ["needs more memory", "finished files are kept"]),
+    "disk": (
+        lambda: throw(OSError(errno.ENOSPC, "No space left on device", "results/a.bin")),
+        ["results/a.bin: No space left on device", "df -h"],
+    ),
+    "folder": (
+        lambda: throw(IsADirectoryError(errno.EISDIR, "Is a directory", "tests")),
+        ["tests: it is a folder, and must be a file. Move it away"],
+    ),
+    "unreadable": (
+        lambda: throw(UnreadableFileError("a.bin", OSError(errno.EACCES, "Permission denied"))),
+        ["a.bin could not be read (Permission denied)"],
+    ),
+    "hesspipe": (lambda: throw(ConfigError("seeds must be a list")), ["seeds must be a list"]),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_job_ends_a_fault_in_one_line_of_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    fail, words = FAULTS[name]
+    log = tmp_path / "logs" / "train.log"
+    with pytest.raises(SystemExit) as caught, job(fake_job(log)):
+        fail()
+    text = log.read_text(encoding="utf-8")
+    assert caught.value.code == 1
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    assert all(word in text for word in words), text
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_job_says_the_line_on_stderr_when_a_full_disk_takes_no_log(name: str) -> None:
+    fail, words = FAULTS[name]
+    with pytest.raises(SystemExit) as caught, job(fake_job(Path("/dev/full"))):
+        fail()
+    assert all(word in str(caught.value.code) for word in words)
+
+
+def test_job_names_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(SystemExit, match="logs is a file, and must be a folder") as caught:
+        job(fake_job(tmp_path / "logs" / "train.log")).__enter__()
+    assert "the job was not started. Move it away" in str(caught.value.code)
+
+
+def test_job_goes_on_although_a_full_disk_takes_no_log() -> None:
+    full = job(fake_job(Path("/dev/full")))
+    full.__enter__()
+    print("much output\n" * 10_000)
+    # Only now is its output missed, which nothing has written here.
+    with pytest.raises(SystemExit, match=r"seed0\.parquet does not exist"):
+        full.__exit__(None, None, None)
+
+
+def refuse_model() -> None:
+    try:
+        throw(KeyError("in the user's network"))
+    except KeyError as error:
+        raise NotTwiceDifferentiableError("the model must be differentiable") from error
+
+
+def test_job_keeps_the_traceback_of_defects_and_of_causes_in_user_code(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    with pytest.raises(ZeroDivisionError), job(fake_job(log)):
+        1 / 0  # noqa: B018
+    assert "Traceback" in log.read_text()
+    with pytest.raises(SystemExit), job(fake_job(log)):
+        refuse_model()
+    assert "in the user's network" in log.read_text()
+    assert log.read_text().splitlines()[-1] == "the model must be differentiable"
+
+
+def test_one_line_errors_ends_a_command_and_passes_defects() -> None:
+    with (
+        pytest.raises(SystemExit, match=r"a\.md: No space left on device\. Free"),
+        one_line_errors(),
+    ):
+        throw(OSError(errno.ENOSPC, "No space left on device", "a.md"))
+    with pytest.raises(KeyError), one_line_errors():
+        throw(KeyError("a defect"))
+    assert explain(MemoryError()) == "memory ran out"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_kill"),
+    [
+        ("Command 'python a.py' died with <Signals.SIGKILL: 9>.", True),
+        ("(command exited with non-zero exit code 137)", True),
+        ("Command 'python a.py' returned non-zero exit status 137.", True),
+        ("Command 'python a.py' returned non-zero exit status 1.", False),
+        ("Command 'python a.py' died with <Signals.SIGTERM: 15>.", False),
+        ("step 137 of 2137", False),
+    ],
+)
+def test_explain_kills_finds_jobs_that_could_not_say_why(
+    tmp_path: Path, line: str, is_kill: bool
+) -> None:
+    (tmp_path / "a.log").write_text(f"rule train:\n{line}\n")
+    (tmp_path / "b.log").write_text("Nothing to be done\n")
+    found = explain_kills([str(tmp_path / "a.log"), str(tmp_path / "b.log")])
+    assert (found is not None) == is_kill
+    assert found is None or "memory" in found
