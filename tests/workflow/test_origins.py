@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hesspipe.errors import DamagedFileError
 from hesspipe.workflow import origins
 from hesspipe.workflow.origins import Origin, content_of, local_origin, tracked_origin
 from hesspipe.workflow.stages import STAGES, origins_of, outputs_on_disk, stage_of
@@ -128,3 +129,29 @@ def test_folders_of_stages_are_disjoint() -> None:
         assert {stage_of(f"{folder}/x") for folder in found} == {stage}
     with pytest.raises(ValueError, match="path must be in a folder of a stage, got 'docs/x'"):
         stage_of("docs/x")
+
+
+def test_check_inputs_refuses_a_file_that_is_not_what_its_job_wrote(recorded: Origin) -> None:
+    origins.check_inputs([PATH, "hesspipe/files.py", "results/spectra/a.parquet"])
+    status = Path(PATH).stat()
+    for changed in ("figurf", "other!", "figure\n", ""):
+        write(PATH, changed)
+        os.utime(PATH, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with pytest.raises(DamagedFileError, match=r"one.pdf is damaged.* not the one in .*json"):
+            origins.check_inputs([PATH])
+    write(PATH, "figure")
+    origins.check_inputs([PATH])
+
+
+def test_check_inputs_refuses_two_results_that_have_changed_places() -> None:
+    paths = ["results/spectra/one.parquet", "results/spectra/two.parquet"]
+    for path in paths:
+        write(path, path)
+        origins.record_job(job(input=[], output=[path]))
+    origins.check_inputs(paths)
+    Path(paths[0]).rename("aside")
+    Path(paths[1]).rename(paths[0])
+    Path("aside").rename(paths[1])
+    for path in paths:
+        with pytest.raises(DamagedFileError, match=path):
+            origins.check_inputs([path])
