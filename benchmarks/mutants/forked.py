@@ -77,8 +77,13 @@ class Recorder:
         return {"seconds": self.seconds, "lines": lines}
 
 
-def start(function: Callable[[], int], tree: Path, output: Path) -> int:
-    """Fork a process that calls a function in a tree and exits with its value; return its id."""
+def start(
+    function: Callable[[], int], tree: Path, output: Path, cpu_seconds: int | None = None
+) -> int:
+    """Fork a process that calls a function in a tree and exits with its value; return its id.
+
+    It ends with SIGXCPU after some seconds of processor time, which other processes do not change.
+    """
     child = os.fork()
     if child:
         return child
@@ -89,6 +94,9 @@ def start(function: Callable[[], int], tree: Path, output: Path) -> int:
         sys.path.insert(0, str(tree))
         sys.dont_write_bytecode = True
         resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+        if cpu_seconds is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with output.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)

@@ -164,6 +164,8 @@ def _only_shows(above: Any, below: Any) -> bool:
     """Whether the code below only makes a message, a progress bar or an immutable class."""
     if above.type in ("fstring", "raise_stmt", "strings", "decorator"):
         return True
+    if above.type == "param":
+        return bool(above.name.value == "progress")
     if above.type in ("atom_expr", "power") and below is not above.children[0]:
         called = "".join(child.get_code() for child in above.children[:2]).split("(")[0].strip()
         return called.split(".")[-1] in _CALLS_THAT_SHOW
