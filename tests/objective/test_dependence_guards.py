@@ -381,3 +381,28 @@ def test_variable_that_is_not_bound_yet_is_empty() -> None:
     with pytest.raises(NameError):
         unbound()
     assert copy.copy(outer(True))() == 3.0
+
+
+SETTINGS = {"factor": torch.ones(2)}
+
+
+def uses_settings() -> Tensor:
+    return SETTINGS["factor"]
+
+
+def test_copy_of_a_function_leaves_the_globals_of_its_module_alone() -> None:
+    before = SETTINGS
+    found = Copier(torch.float64, CPU).copy(uses_settings)
+    assert SETTINGS is before
+    assert SETTINGS["factor"].dtype == torch.float32
+    assert found().dtype == torch.float64
+    SETTINGS["factor"] = torch.zeros(2)
+    assert found().tolist() == [1, 1]  # its own
+    SETTINGS["factor"] = torch.ones(2)
+
+
+def test_copies_of_functions_of_one_module_share_one_copy_of_its_globals() -> None:
+    copier = Copier(torch.float64, CPU)
+    one, other = copier.copy(uses_settings), copier.copy(splits_of)
+    assert one.__globals__ is other.__globals__
+    assert one.__globals__ is not globals()
