@@ -158,15 +158,19 @@ def name_exhaustion(what: str, advice: str) -> Iterator[None]:
     except TooLargeError:
         raise
     except (MemoryError, RuntimeError, OSError) as error:
-        if not _is_exhaustion(error):
+        if not is_exhaustion(error):
             raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise TooLargeError(
-            f"{what} needs more memory than is available ({reason}); {advice}"
-        ) from error
+        raise exhaustion(error, what, advice) from error
 
 
-def _is_exhaustion(error: BaseException) -> bool:
+def exhaustion(error: BaseException, what: str, advice: str) -> TooLargeError:
+    """Make the error that replaces an allocator's; see `name_exhaustion`."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return TooLargeError(f"{what} needs more memory than is available ({reason}); {advice}")
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return type(error).__name__ == "OutOfMemoryError" or any(

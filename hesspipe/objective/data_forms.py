@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from hesspipe.hardware import is_exhaustion
 from hesspipe.objective.pytrees import map_leaves, named_tensors
 
 # Samples of a dataset that are collated to one batch.
@@ -110,6 +111,8 @@ def _collated(samples: list[Any]) -> tuple[Any, Any]:
             for parts in zip(*samples, strict=True)
         )
     except (TypeError, RuntimeError, KeyError) as error:
+        if is_exhaustion(error):
+            raise
         raise ValueError(
             f"the samples of a dataset must be tensors or arrays of one shape, got: {error}; "
             "convert them in its __getitem__, or pass a DataLoader with a collate_fn"

@@ -21,6 +21,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.nn import functional
 
 from hesspipe.errors import NotTwiceDifferentiableError
+from hesspipe.hardware import is_exhaustion
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.finite_differences import (
     Finding,
@@ -119,7 +120,7 @@ def refuse_wrong_derivatives(
                 _refuse_wrong_curvature(sample, near, scale * direction, cause)
         _refuse(find_special_point(pieces, model.theta, model.is_varied), cause)
     except RuntimeError as error:
-        if not survey.names:
+        if not survey.names or is_exhaustion(error):
             raise  # an operation of torch: `differentiating` names it
         raise NotTwiceDifferentiableError(
             f"the model and the loss must be twice differentiable, got an error{survey.cause()} "

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from hesspipe.errors import HesspipeError
+from hesspipe.hardware import exhaustion, is_exhaustion
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.pytrees import Fields, named_tensors
 
@@ -61,8 +62,8 @@ _SECOND_DERIVATIVE = r"derivative for '?[\w:.]+'? is not implemented|differentia
 def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
     """Replace an error that a model or a loss raises by one that says on what, and what to do.
 
-    Errors of hesspipe, of memory, and those that name an operation without a second derivative are
-    left as they are.
+    Errors of hesspipe and those that name an operation without a second derivative are left as they
+    are.
 
     Parameters
     ----------
@@ -75,13 +76,18 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
 
     Raises
     ------
+    TooLargeError
+        If memory ran out.
     ValueError
     """
     try:
         yield
-    except (HesspipeError, MemoryError, torch.OutOfMemoryError):
+    except HesspipeError:
         raise
     except Exception as error:
+        if is_exhaustion(error):
+            what = f"the model with the loss on batch {number} ({_described(batch)})"
+            raise exhaustion(error, what, "use smaller batches") from error
         message = (str(error).strip() or "no message").splitlines()[0]
         if _is_of_hesspipe(error) or re.search(_SECOND_DERIVATIVE, str(error)):
             raise
