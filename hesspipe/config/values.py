@@ -23,6 +23,9 @@ _LARGEST_INTEGER = 2**64
 _MOST_MISTAKES = 10
 _ALLOWED_CONTROLS = "\n\t"
 
+# A key and the place of the mapping or list that has it; written out for a message only.
+_Place = tuple[Any, Any] | None
+
 
 def impossible_values(raw: Mapping[Any, Any]) -> Iterator[str]:
     """Find keys that are not text, control characters, huge numbers, and too much of anything.
@@ -37,13 +40,13 @@ def impossible_values(raw: Mapping[Any, Any]) -> Iterator[str]:
     str
         One line each, of the first few; an error of the whole ends the search.
     """
-    waiting: list[tuple[str, Any, int]] = [("", raw, 0)]
+    waiting: list[tuple[_Place, Any, int]] = [(None, raw, 0)]
     count = num_mistakes = 0
     while waiting and num_mistakes < _MOST_MISTAKES:
         place, value, level = waiting.pop()
         count += 1
         if level > MOST_LEVELS:
-            yield f"{place[:100]}... must have at most {MOST_LEVELS} levels, got more"
+            yield f"{_written(place)[:100]}... must have at most {MOST_LEVELS} levels, got more"
             return
         if count + len(waiting) > MOST_VALUES:
             yield f"the file must have at most {MOST_VALUES:,} values, with aliases, got more"
@@ -53,13 +56,19 @@ def impossible_values(raw: Mapping[Any, Any]) -> Iterator[str]:
             mistake = next(filter(None, map(_wrong_key, value)), None)
         if mistake is not None:
             num_mistakes += 1
-            yield f"{place.removesuffix('.') or 'the file'} {mistake}"
-        elif isinstance(value, Mapping):
-            parts = [(f"{place}{key}.", part, level + 1) for key, part in value.items()]
-            waiting += reversed(parts)
-        elif isinstance(value, list):
-            parts = [(f"{place}{number}.", part, level + 1) for number, part in enumerate(value)]
-            waiting += reversed(parts)
+            yield f"{_written(place)} {mistake}"
+        elif isinstance(value, Mapping | list):
+            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+            waiting += reversed([((place, key), part, level + 1) for key, part in parts])
+
+
+def _written(place: _Place) -> str:
+    """Join the keys of a place by dots."""
+    keys: list[str] = []
+    while place is not None:
+        place, key = place
+        keys.append(str(key))
+    return ".".join(reversed(keys)) or "the file"
 
 
 def _wrong_key(key: Any) -> str | None:
