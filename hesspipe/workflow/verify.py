@@ -86,13 +86,14 @@ def inspect_all(paths: Sequence[str]) -> list[Stored]:
 
 def foreign(
     stored: Sequence[Stored], snakefile: str, configfiles: Sequence[Path]
-) -> dict[str, str]:
+) -> tuple[dict[str, str], dict[str, str]]:
     """Find the files that the present configuration, code and inputs would not make.
 
     Returns
     -------
-    dict of str to str
-        What is known of each, by its path.
+    others, left_over : dict of str to str
+        What would be made differently, and what would not be made at all; what is known of each
+        file, by its path.
     """
     by_path = {one.path: one for one in stored}
     contents: dict[str, str | None] = {
@@ -115,8 +116,8 @@ def foreign(
                 else:
                     origin = tracked_origin(path)
                     contents[path] = None if origin is None else origin.content
-    left_over = {one.path for one in stored} - seen
-    return found | dict.fromkeys(sorted(left_over), "no job of this configuration makes it")
+    left_over = sorted({one.path for one in stored} - seen)
+    return found, dict.fromkeys(left_over, "no job of this configuration makes it")
 
 
 def _mismatch(origin: Origin | None, expected: str | None) -> str:
@@ -169,16 +170,14 @@ def verify(snakefile: str, configfiles: Sequence[Path]) -> bool:
     paths = [*outputs_on_disk()]
     stored = inspect_all(paths)
     damaged = {one.path: one.damage for one in stored if one.damage}
-    others = {
-        path: reason
-        for path, reason in foreign(stored, snakefile, configfiles).items()
-        if path not in damaged
-    }
+    others, left_over = foreign(stored, snakefile, configfiles)
+    others = {path: reason for path, reason in others.items() if path not in damaged}
     records = dict.fromkeys(_wrong_records(stored), "is not that of the files here")
     report("Damaged", damaged, rebuild_command([*damaged]))
     report("Not of the present configuration and code", others, rebuild_command([*others]))
+    report("Left over", left_over, f"Run: rm -f -- {shlex.join(left_over)}")
     report("Records", records, "Run: make adopt")
-    uncommitted = unlike_lock()
+    uncommitted = [path for path in unlike_lock() if path not in damaged]
     if uncommitted:
         print(
             f"\n{len(uncommitted)} files are not those of dvc.lock, such as {uncommitted[0]}; "
@@ -187,9 +186,10 @@ def verify(snakefile: str, configfiles: Sequence[Path]) -> bool:
     size = sum(Path(path).stat().st_size for path in paths)
     print(
         f"\n{len(paths)} files ({size / 1e6:.0f} MB): {len(damaged)} damaged, {len(others)} not of "
-        f"the present configuration and code, {len(records)} wrong records"
+        f"the present configuration and code, {len(left_over)} left over, {len(records)} wrong "
+        "records"
     )
-    return not (damaged or others or records)
+    return not (damaged or others or left_over or records)
 
 
 def main() -> None:

@@ -65,7 +65,8 @@ def test_verify_lists_what_is_damaged_or_foreign_with_a_command_that_rebuilds_it
     assert output.endswith("exit 1")
     found = sections(output)
     assert set(found["Damaged"]) == set(before)
-    assert set(found["Not of the present configuration and code"]) == {"figures/old.pdf"}
+    assert set(found["Left over"]) == {"figures/old.pdf"}
+    assert "  Run: rm -f -- figures/old.pdf\n" in output
     assert project.read("figures/old.pdf")  # nothing is changed
 
     command = next(line for line in output.splitlines() if "  Run: rm -f -- results" in line)
