@@ -12,6 +12,23 @@ from typing import Any
 CHANGES = ("fsync", "link", "mkdir", "open", "rename", "replace", "rmdir", "truncate", "unlink")
 
 
+def some_changes(work: Callable[[], Any], num_early: int, num_late: int) -> list[int]:
+    """Run some work, and choose among its changes of a file: a few early ones, and the last."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        made = _count(lambda number: None)
+        work()
+        os.write(writing, str(len(made)).encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    total = int(os.read(reading, 100))
+    os.close(reading)
+    os.close(writing)
+    first_late = total - num_late
+    return [*range(0, first_late, first_late // num_early), *range(first_late, total)]
+
+
 def run_and_kill(work: Callable[[], Any], number: int) -> bool:
     """Run some work in a child process, and kill it before its change of a file of this number.
 
@@ -20,10 +37,15 @@ def run_and_kill(work: Callable[[], Any], number: int) -> bool:
     bool
         Whether it was killed: False if the work has fewer changes.
     """
+
+    def kill(made: int) -> None:
+        if made == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     child = os.fork()
     if child == 0:
         try:
-            _die_before(number)
+            _count(kill)
             work()
         except BaseException:
             os._exit(1)
@@ -33,21 +55,21 @@ def run_and_kill(work: Callable[[], Any], number: int) -> bool:
     return status != 0
 
 
-def _die_before(number: int) -> None:
-    made = 0
+def _count(before: Callable[[int], None]) -> list[str]:
+    """Call something before each change of a file; the result lists the changes that were made."""
+    made: list[str] = []
 
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal made
-            if made == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            made += 1
+            before(len(made))
+            made.append(name)
             return function(*arguments, **options)
 
         return call
 
     for name in CHANGES:
-        setattr(os, name, counted(getattr(os, name)))
+        setattr(os, name, counted(name, getattr(os, name)))
+    return made
 
 
 def contents(folder: str | Path) -> dict[str, bytes]:

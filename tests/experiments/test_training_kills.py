@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kills import contents, run_and_kill
+from kills import contents, run_and_kill, some_changes
 from problems import labels, normal
 
 from hesspipe import unfinished
@@ -63,13 +62,13 @@ def check(expected: dict[str, bytes]) -> None:
 def test_job_killed_at_any_change_of_a_file_is_repeated_to_the_same_bytes(
     expected: dict[str, bytes],
 ) -> None:
-    numbers = itertools.chain(range(0, 40, 4), itertools.count(40))  # most of them in the end
-    while run_and_kill(job, number := next(numbers)):
+    for number in some_changes(job, 6, 18):
+        shutil.rmtree("out", ignore_errors=True)
+        assert run_and_kill(job, number)
         if number % 2:  # Snakemake removes the outputs, if it is not killed, too
             shutil.rmtree("out", ignore_errors=True)
         job()
         check(expected)
-    assert number > 50
 
 
 def test_job_killed_twice_in_its_end_is_repeated_to_the_same_bytes(
