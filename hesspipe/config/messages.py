@@ -176,6 +176,8 @@ def _allowed(mistake: Mapping[str, Any]) -> str:
 
 def _hint(kind: str, value: Any) -> str:
     """Advice on values that YAML reads as another type."""
+    if isinstance(value, bool) and kind in ("literal_error", "enum", "string_type"):
+        return " (YAML reads yes, no, on and off as true and false; write it in quotes)"
     if kind == "float_type" and isinstance(value, str):
         try:
             return f" (YAML reads this as text; write {float(value)!r})"

@@ -40,7 +40,7 @@ def impossible_values(raw: Mapping[Any, Any]) -> Iterator[str]:
     str
         One line each, of the first few; an error of the whole ends the search.
     """
-    waiting: list[tuple[_Place, Any, int]] = [(None, raw, 0)]
+    waiting: list[tuple[_Place, Any, int]] = [(None, dict(raw), 0)]
     count = num_mistakes = 0
     while waiting and num_mistakes < _MOST_MISTAKES:
         place, value, level = waiting.pop()
@@ -52,13 +52,13 @@ def impossible_values(raw: Mapping[Any, Any]) -> Iterator[str]:
             yield f"the file must have at most {MOST_VALUES:,} values, with aliases, got more"
             return
         mistake = _wrong_value(value)
-        if isinstance(value, Mapping) and mistake is None:
+        if isinstance(value, dict) and mistake is None:
             mistake = next(filter(None, map(_wrong_key, value)), None)
         if mistake is not None:
             num_mistakes += 1
             yield f"{_written(place)} {mistake}"
-        elif isinstance(value, Mapping | list):
-            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+        elif isinstance(value, (dict, list)):
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
             waiting += reversed([((place, key), part, level + 1) for key, part in parts])
 
 
@@ -89,10 +89,10 @@ def _wrong_value(value: Any) -> str | None:
             return f"must be at most {_MOST_LETTERS:,} letters, got {len(value):,}"
         if not value.isprintable() and any(map(_is_forbidden, value)):
             return f"must be a text without control characters, got {shown(value)}"
-    elif isinstance(value, list | Mapping):
+    elif isinstance(value, (dict, list)):
         if len(value) > _MOST_ENTRIES:
             return f"must have at most {_MOST_ENTRIES:,} entries, got {len(value):,}"
-    elif not isinstance(value, float | None):
+    elif not isinstance(value, (float, type(None))):
         return (
             f"must be a text, a number, true or false, a list or a mapping, got {shown(value)} "
             f"({type(value).__name__})"

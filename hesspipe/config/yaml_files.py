@@ -18,9 +18,19 @@ from hesspipe.config.values import MOST_LEVELS, MOST_VALUES
 from hesspipe.errors import ConfigError
 
 _MOST_BYTES = 8 * 2**20
-# Plain scalars that YAML 1.1 reads as numbers to the base of 60 or 8.
-_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
-_OCTAL = re.compile(r"[-+]?0[0-9_]+")
+# Plain scalars that YAML 1.1 reads as numbers to another base than 10.
+_BASES = {
+    60: re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"),
+    8: re.compile(r"[-+]?0[0-9_]+"),
+    16: re.compile(r"[-+]?0x[0-9a-fA-F_]+"),
+    2: re.compile(r"[-+]?0b[01_]+"),
+}
+_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(_[0-9]{3})+(\.[0-9]*)?")
+_WITH_UNDERSCORES = re.compile(r"[-+]?[0-9]+_[0-9_.]*|[-+]?[0-9]*\.[0-9]*_[0-9_]*")
+_MOST_DIGITS = 1000
+_DIGITS = re.compile(r"[-+]?(0x)?[0-9a-fA-F_.]+")
+# With this key, Snakemake's reader takes the file for a template and runs the Python code in it.
+_TEMPLATE_KEY = "__use_yte__"
 
 # The parser in C is 10 times faster; PyYAML may have been built without it.
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -43,8 +53,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     ------
     ConfigError
         One line with the path and the place, if the file cannot be read, is not YAML in UTF-8, does
-        not hold a mapping, has a key twice or a number to another base than 10, or is too large or
-        too deep.
+        not hold a mapping, has a key twice or a number to another base than 10, is a template, or
+        is too large or too deep.
     """
     text = _read_text(path)
     try:
@@ -55,15 +65,28 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise _error(path, error.problem_mark or error.context_mark, what) from None
-    except (yaml.YAMLError, ValueError) as error:  # a value such as the date 2026-13-01
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except yaml.reader.ReaderError as error:  # a control character
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{path}, line {line}: it is not valid YAML: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping, got {type(raw).__name__}")
+    if _TEMPLATE_KEY in raw:
+        raise ConfigError(f"{path} must not be a template, got the key {_TEMPLATE_KEY}; remove it")
     return raw
 
 
 class _StrictLoader(_Parser):  # type: ignore[misc]
-    """The safe loader, without keys that appear twice."""
+    """The safe loader, without keys that appear twice, and with the line of a wrong value."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Construct a value; some, such as the date 2026-13-01, are none."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:
+            what = f"it is not valid YAML: {error}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """Construct a mapping; the keys of a merge are not explicit ones."""
@@ -148,14 +171,23 @@ def _check_node(event: Any, path: str | Path) -> None:
         raise _error(path, event.start_mark, f"tags are not allowed, got {event.tag!r}; remove it")
     if not isinstance(event, yaml.ScalarEvent) or event.style not in (None, ""):
         return  # a text in quotes
-    for form, base in ((_SEXAGESIMAL, 60), (_OCTAL, 8)):
-        if form.fullmatch(event.value):
+    text: str = event.value
+    if not text or text[0] not in "-+.0123456789":
+        return
+    if len(text) > _MOST_DIGITS and _DIGITS.fullmatch(text):
+        what = f"numbers must have at most {_MOST_DIGITS} digits, got {len(text)}"
+        raise _error(path, event.start_mark, what)
+    for base, form in _BASES.items():
+        if form.fullmatch(text):
             raise _error(
                 path,
                 event.start_mark,
-                f"numbers must be decimal, got {event.value}, which YAML reads to the base of "
-                f"{base}; write it in decimal, or as a text in quotes",
+                f"numbers must be decimal, got {text}, which YAML reads to the base of {base}; "
+                "write it in decimal, or as a text in quotes",
             )
+    if _WITH_UNDERSCORES.fullmatch(text) and not _GROUPED.fullmatch(text):
+        what = f"numbers must have _ between thousands only, got {text}; remove it"
+        raise _error(path, event.start_mark, what)
 
 
 def _error(path: str | Path, mark: Any, what: str) -> ConfigError:
