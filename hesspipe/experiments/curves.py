@@ -1,4 +1,4 @@
-"""Stored densities as smooth curves with standard errors, for the figures."""
+"""Stored densities as smooth curves between bounds, for the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from hesspipe.forecasts import curve_bytes
 from hesspipe.hardware import require
-from hesspipe.linalg.density import Density
+from hesspipe.linalg.density import CONFIDENCE, Density
 from hesspipe.tables.store import Result, read_result
 
 # A Gaussian has fallen to 1e-5 of its peak at five widths, so that peaks at the ends of the grid
@@ -47,7 +47,11 @@ def smooth_densities(
     densities = [read_result(path, "density") for path in paths_to_densities]
     panels = [densities] if kind == "densities" else [[density] for density in densities]
     table = pd.concat([smooth(panel, relative_width, num_points) for panel in panels])
-    settings = {"relative_width": relative_width, "num_points": num_points}
+    settings = {
+        "relative_width": relative_width,
+        "num_points": num_points,
+        "confidence": CONFIDENCE,
+    }
     labels = [{key: density.provenance[key] for key in _LABELS} for density in densities]
     return Result("curves", table, {"densities": labels, **settings})
 
@@ -68,8 +72,8 @@ def smooth(densities: Sequence[Result], relative_width: float, num_points: int) 
     -------
     DataFrame
         experiment, seed, step, matrix, group, num_parameters, value, density, standard_error
-        (over the probes; both per unit of the eigenvalues), one_eigenvalue (the height of the
-        peak of a single eigenvalue).
+        (over the probes), low, high (an interval that holds; all per unit of the eigenvalues),
+        one_eigenvalue (the height of the peak of a single eigenvalue).
 
     Raises
     ------
@@ -125,13 +129,15 @@ def density_of(result: Result) -> Density:
 def _curve(result: Result, grid: torch.Tensor, width: float) -> pd.DataFrame:
     """One density on the grid, labeled by its provenance."""
     provenance = result.provenance
-    mean, standard_error = density_of(result).evaluate(grid, width)
+    curve = density_of(result).evaluate(grid, width, confidence=CONFIDENCE)
     return pd.DataFrame(
         {
             **{key: provenance[key] for key in _LABELS},
             "value": grid.numpy(),
-            "density": mean.numpy(),
-            "standard_error": standard_error.numpy(),
+            "density": curve.estimate.numpy(),
+            "standard_error": curve.standard_error.numpy(),
+            "low": curve.low.numpy(),
+            "high": curve.high.numpy(),
             "one_eigenvalue": 1 / (provenance["num_parameters"] * width * math.sqrt(2 * math.pi)),
         }
     )

@@ -1,4 +1,4 @@
-"""Gallery: smoothed spectral densities of several matrices, with standard errors."""
+"""Gallery: smoothed spectral densities of several matrices, between bounds that hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hesspipe.tables.store import Result
 
 
 def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figure:
-    """Draw the smoothed density of each matrix with a band of one standard error.
+    """Draw the smoothed density of each matrix in the band of its intervals.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
 
 
 def draw_density(axes: Axes, curve: pd.DataFrame, color: str) -> None:
-    """Draw one smoothed density, and a band of one standard error to both sides of it."""
+    """Draw one smoothed density in the band between its bounds, each of which holds at 99.9 %."""
     axes.fill_between(
         curve["value"],
-        curve["density"] - curve["standard_error"],
-        curve["density"] + curve["standard_error"],
+        curve["low"],
+        curve["high"],
         color=color,
         alpha=0.3,
         linewidth=0,

@@ -117,16 +117,16 @@ class Sample:
 
     def numbers_between(self, low: float, high: float, risk: float) -> tuple[int, int]:
         """Bound the number of eigenvalues in (low, high], both finite, by the share in it."""
-        at_low, at_high = self._masses(np.array([low, high]))  # each (probes, 2)
-        least = self._average(np.maximum(at_low[:, 1] - at_high[:, 0], 0))
-        most = self._average(np.minimum(at_high[:, 1] - at_low[:, 0], 1))
+        at_low, at_high = self.masses(np.array([low, high]))  # each (probes, 2)
+        least = self.average(np.maximum(at_low[:, 1] - at_high[:, 0], 0))
+        most = self.average(np.minimum(at_high[:, 1] - at_low[:, 0], 1))
         found = _invert(
-            np.array([least]), np.array([most]), np.array([self.dim]), self._num_probes, risk
+            np.array([least]), np.array([most]), np.array([self.dim]), self.num_probes, risk
         )
         return int(found[0][0]), int(found[1][0])
 
     def _inner_numbers(self, points: Floats, risk: float) -> tuple[Integers, Integers]:
-        masses = self._masses(points)
+        masses = self.masses(points)
         below, above = self._ritz_numbers(points)
         least, most = below, self.dim - above  # Cauchy
         exact = self._exact_numbers(points, masses, risk / 4)
@@ -143,16 +143,16 @@ class Sample:
         anchors, numbers, (at_low, at_high) = self._anchors(risk)
         after = np.searchsorted(anchors, points).clip(1, len(anchors) - 1)
         start, total = numbers[after - 1], numbers[after] - numbers[after - 1]
-        left_low = self._average(np.maximum(masses[0] - at_high[:, after - 1], 0))
-        left_high = self._average(np.maximum(masses[1] - at_low[:, after - 1], 0))
-        right_low = self._average(np.maximum(at_low[:, after] - masses[1], 0))
-        right_high = self._average(np.maximum(at_high[:, after] - masses[0], 0))
+        left_low = self.average(np.maximum(masses[0] - at_high[:, after - 1], 0))
+        left_high = self.average(np.maximum(masses[1] - at_low[:, after - 1], 0))
+        right_low = self.average(np.maximum(at_low[:, after] - masses[1], 0))
+        right_high = self.average(np.maximum(at_high[:, after] - masses[0], 0))
         with np.errstate(invalid="ignore"):  # no share on either side: anything is possible
             least = left_low / (left_low + right_high)
             most = left_high / (left_high + right_low)
         least = np.where(left_low + right_high > 0, least, 0.0)
         most = np.where(left_high + right_low > 0, most, 1.0)
-        low, high = _invert(least, most, total, self._num_probes, risk)
+        low, high = _invert(least, most, total, self.num_probes, risk)
         return start + low, start + high
 
     def _anchors(self, risk: float) -> tuple[Floats, Integers, tuple[Floats, Floats]]:
@@ -179,18 +179,18 @@ class Sample:
         """Centers of the gaps next to converged nodes of the last probe, and the shares there."""
         nodes = self._last_nodes
         centers = (nodes[:-1] + nodes[1:]) / 2
-        if len(centers) == 0 or self._num_probes == 1:
-            return np.zeros(0), (np.zeros((self._num_probes, 0)),) * 2
+        if len(centers) == 0 or self.num_probes == 1:
+            return np.zeros(0), (np.zeros((self.num_probes, 0)),) * 2
         leaks = np.minimum(*(self._leaks(centers, sign) for sign in (-1, 1)))
         centers = centers[leaks < _CONVERGED]
-        return centers, self._masses(centers)
+        return centers, self.masses(centers)
 
     def _exact_numbers(
         self, points: Floats, masses: tuple[Floats, Floats], risk: float
     ) -> Integers:
         """Return the number up to each point where it is known exactly, else -1."""
         numbers = np.full(len(points), -1)
-        if self._num_probes == 1:
+        if self.num_probes == 1:
             return numbers
         for sign, most in ((1, 1 - masses[0]), (-1, masses[1])):
             beyond = sign * self._last_nodes > sign * points[:, None]  # (n, steps)
@@ -211,7 +211,7 @@ class Sample:
         rest = betainccinv(
             np.maximum(count, 1) / 2,
             np.maximum(self.dim - count, 1) / 2,
-            risk / (self._num_probes - 1),
+            risk / (self.num_probes - 1),
         )
         known = np.sqrt(explained.sum(2)) - np.where(count > 0, leak * np.sqrt(rest), 0.0)
         # Rounding of the operator turns the eigenvectors of the other probes by this angle.
@@ -248,22 +248,24 @@ class Sample:
         above = ((nodes > limits + self.resolution) & has_weight).sum(2).max(1)
         return below, above
 
-    def _masses(self, points: Floats) -> tuple[Floats, Floats]:
+    def masses(self, points: Floats) -> tuple[Floats, Floats]:
         """Bound the share of (-inf, t] of each probe, (probes, n)."""
-        low = np.repeat((points == np.inf)[None].astype(float), self._num_probes, axis=0)
-        high = np.repeat((points > -np.inf)[None].astype(float), self._num_probes, axis=0)
+        low = np.repeat((points == np.inf)[None].astype(float), self.num_probes, axis=0)
+        high = np.repeat((points > -np.inf)[None].astype(float), self.num_probes, axis=0)
         inner = np.isfinite(points)
         if inner.any():
             found = self.rules.bounds(torch.from_numpy(points[inner]), self.resolution)
             low[:, inner], high[:, inner] = (bound.numpy() for bound in found)
         return low, high
 
-    def _average(self, shares: Floats) -> Floats:
+    def average(self, shares: Floats) -> Floats:
+        """Average (probes, n) over the probes, weighted by the squared lengths."""
         average: Floats = self.squared_lengths @ shares / self.squared_lengths.sum()
         return average
 
     @property
-    def _num_probes(self) -> int:
+    def num_probes(self) -> int:
+        """The number of start vectors."""
         return len(self.rules.nodes)
 
     @cached_property

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hesspipe.hardware import require
+from hesspipe.linalg import means
 from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.counts import Count, Floats, Sample
 from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
@@ -61,11 +62,57 @@ class Distribution:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A smoothed density on a grid, as intervals.
+
+    Attributes
+    ----------
+    low, high : Tensor, shape (n,)
+        Each interval holds the smoothed density of the eigenvalues with the stated confidence.
+    estimate : Tensor, shape (n,)
+        Mean of the probes' quadratures, which integrates to 1. At a single eigenvalue, which the
+        interval knows from its converged Ritz value, it may be outside.
+    standard_error : Tensor, shape (n,)
+        Of that mean, nan for one probe. Three of them hold in 90 % of the cases only for 3 probes.
+    confidence : float
+    """
+
+    low: Tensor
+    high: Tensor
+    estimate: Tensor
+    standard_error: Tensor
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The trace of a power of the matrix, as an interval.
+
+    Attributes
+    ----------
+    low, high : float
+        They hold the trace with the stated confidence.
+    estimate : float
+        Mean of the probes' quadratures, within the interval.
+    standard_error : float
+        Of that mean, nan for one probe. Three of them hold in 78 to 91 % of the cases only for 3
+        probes.
+    confidence : float
+    """
+
+    low: float
+    high: float
+    estimate: float
+    standard_error: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Density:
     """A spectral density as quadrature nodes and weights, one row per probe.
 
     Densities, counts and moments are computed from them, so that a width or a threshold can be
-    chosen later. Counts come as intervals.
+    chosen later. All of them come as intervals.
 
     Attributes
     ----------
@@ -104,8 +151,11 @@ class Density:
     eps: float = torch.finfo(torch.float64).eps
     asymmetry: float = 0.0
 
-    def evaluate(self, grid: Tensor, width: float) -> tuple[Tensor, Tensor]:
+    def evaluate(self, grid: Tensor, width: float, *, confidence: float = CONFIDENCE) -> Curve:
         """Smooth the density by a Gaussian.
+
+        The interval at a point has bounds for the quadrature, which resolves a bulk to the distance
+        of its nodes only, and for the randomness of the probes; see `hesspipe.linalg.means`.
 
         Parameters
         ----------
@@ -113,23 +163,30 @@ class Density:
             Points at which to evaluate it.
         width : float
             Standard deviation of the Gaussian, in the unit of the eigenvalues.
+        confidence : float
+            Probability that the interval at a point holds, for each point by itself.
 
         Returns
         -------
-        mean, standard_error : Tensor, shape (n,)
-            Over the probes. Per unit of the eigenvalues; the mean integrates to 1. The standard
-            error is that of the mean of a few probes, nan for one. It says nothing of the
-            quadrature, which is exact for Gaussians wider than the distances of the nodes;
-            `distribution` has bounds for both.
+        Curve
+            Per unit of the eigenvalues.
         """
         if not 0 < width < math.inf:
             raise ValueError(f"width must be positive and finite, got {width}")
         points = _vector("grid", grid)
+        risk = 1 - require_confidence(confidence)
         rows = []
         for nodes, weights in zip(self.nodes, self.weights, strict=True):
             distances = (points.unsqueeze(1) - nodes) / width
             rows.append(torch.exp(-0.5 * distances.square()) @ weights)
-        return _summarize(torch.stack(rows) / (width * math.sqrt(2 * math.pi)))
+        peak = 1 / (width * math.sqrt(2 * math.pi))
+        mean, error = _summarize(torch.stack(rows) * peak)
+        ends = means.eigenvalue_range(self.sample, risk / 4)
+        shares = means.gaussian_shares(self.sample, points.numpy(), width, ends)
+        low, high = means.invert_mean(*shares, self.dim, len(self.nodes), 3 * risk / 4)
+        low = np.maximum(low, means.converged_share(self.sample, points.numpy(), width))
+        least, most = torch.from_numpy(low * peak), torch.from_numpy(high * peak)
+        return Curve(least, most, mean, error, confidence)
 
     def count(
         self,
@@ -240,22 +297,23 @@ class Density:
                     "float64"
                 )
 
-    def moment(self, power: int) -> tuple[float, float]:
+    def moment(self, power: int, *, confidence: float = CONFIDENCE) -> Moment:
         """Estimate tr(A^power).
 
         The quadrature is exact for the start vector of each probe, so that the only error is
-        that of few probes. Of 3 probes, three standard errors hold in 78 to 91 % of the cases
-        only (benchmarks/coverage.md); `hesspipe.estimate_norms` knows the trace better.
+        that of few probes, for which the interval has a bound; see `hesspipe.linalg.means`.
+        `hesspipe.estimate_norms` knows the trace better.
 
         Parameters
         ----------
         power : int
             0 to 2 num_steps - 1; any, if the Krylov spaces of all probes are invariant.
+        confidence : float
+            Probability that the interval holds, between 0 and 1.
 
         Returns
         -------
-        mean, standard_error : float
-            Over the probes.
+        Moment
 
         Raises
         ------
@@ -265,6 +323,7 @@ class Density:
             If it is out of range.
         """
         power = require_integer("power", power, 0)
+        risk = 1 - require_confidence(confidence)
         most = 2 * self.nodes.shape[1] - 1
         if power > most and bool((self.couplings != 0).any()):
             raise ValueError(
@@ -274,7 +333,24 @@ class Density:
         mean, error = _summarize(self.dim * (self.weights * self.nodes**power).sum(1))
         if not math.isfinite(mean):
             raise ValueError(f"power must be smaller for eigenvalues of this size, got {power}")
-        return float(mean), float(error)
+        low, high = self._bounds_of_moment(power, risk)
+        return Moment(low, high, min(max(float(mean), low), high), float(error), confidence)
+
+    def _bounds_of_moment(self, power: int, risk: float) -> tuple[float, float]:
+        """Bound tr(A^power), by bounds of the eigenvalues and the randomness of the probes."""
+        if power == 0:
+            return float(self.dim), float(self.dim)
+        ends = means.eigenvalue_range(self.sample, risk / 4)
+        if not math.isfinite(ends[0]):
+            return (-math.inf if power % 2 else 0.0), math.inf
+        share, least, most = means.power_shares(self.sample, power, ends)
+        low, high = means.invert_mean(share, share, self.dim, len(self.nodes), 3 * risk / 4)
+        # Rounding of the moments themselves.
+        slack = self.dim * power * self.resolution * max(map(abs, ends)) ** (power - 1)
+        below, above = (
+            self.dim * (least + (most - least) * float(part[0])) for part in (low, high)
+        )
+        return below - slack, above + slack
 
 
 def density(

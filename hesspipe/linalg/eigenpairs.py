@@ -64,7 +64,8 @@ def eigenpairs(
         See `hesspipe.linalg.operator.symmetric_product`.
     num_smallest, num_largest : int
         Numbers of pairs from each end of the spectrum, smallest meaning most negative. Together
-        1 to P.
+        1 to P: for a smaller P than the default, as in `scipy.sparse.linalg.eigsh`, the number has
+        to be given.
     tolerance : float
         Residual norms are at most tolerance * max|eigenvalue|; from 10 eps of the dtype to 0.1.
     max_products : int
@@ -155,7 +156,12 @@ def _capacity(product: SymmetricProduct, num_wanted: int, basis_size: int | None
 
 def _check_arguments(product: SymmetricProduct, total: int, tolerance: float) -> None:
     if not 1 <= total <= product.dim:
-        raise ValueError(f"num_smallest + num_largest must be 1 to P = {product.dim}, got {total}")
+        raise ValueError(
+            f"num_smallest + num_largest must be 1 to P = {product.dim}, got {total}; write "
+            f"num_largest={product.dim} for all pairs of so small a matrix"
+            if total > product.dim
+            else f"num_smallest + num_largest must be 1 to P = {product.dim}, got {total}"
+        )
     least = 10 * torch.finfo(product.dtype).eps
     if not tolerance >= least:
         raise ValueError(

@@ -106,6 +106,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("value", pa.float64(), "of the loss, per squared unit of the parameters"),
             _field("density", pa.float64(), "inverse unit of the value"),
             _field("standard_error", pa.float64(), "inverse unit of the value", nullable=True),
+            _field("low", pa.float64(), "inverse unit of the value"),
+            _field("high", pa.float64(), "inverse unit of the value"),
             _field("one_eigenvalue", pa.float64(), "inverse unit of the value"),
         ]
     ),

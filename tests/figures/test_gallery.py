@@ -25,6 +25,7 @@ def curve(scale: float, **labels: Any) -> pd.DataFrame:
         {
             **labels, "value": VALUES, "density": scale * np.exp(-VALUES**2),
             "standard_error": 0.1 * scale, "one_eigenvalue": 0.01 * scale,
+            "low": scale * np.exp(-VALUES**2) / 2, "high": scale * np.exp(-VALUES**2) * 3,
         }
     )  # fmt: skip
 
@@ -90,7 +91,7 @@ def test_ordered_marks_every_eigenvalue_by_its_sign() -> None:
     assert size_of(figure) == [5.5, 4.8]
 
 
-def test_densities_shows_each_density_with_a_band_of_one_standard_error() -> None:
+def test_densities_shows_each_density_in_the_band_of_its_intervals() -> None:
     table = pd.concat([curve(2.0, matrix="hessian"), curve(1.0, matrix="ggn")])
     figure = densities.make_figure(curves(table), {})
     (axes,) = figure.axes
@@ -102,8 +103,8 @@ def test_densities_shows_each_density_with_a_band_of_one_standard_error() -> Non
         assert line.get_color() == style.MATRIX_COLORS[matrix]
         assert isinstance(band, PolyCollection)
         corners = band.get_paths()[0].vertices
-        for sign in (-1, 1):
-            edge = expected["density"] + sign * expected["standard_error"]
+        for bound in ("low", "high"):
+            edge = expected[bound]
             assert set(edge.round(12)) <= {round(float(y), 12) for y in corners[:, 1]}
     single = line_of(axes, "peak of a single eigenvalue")
     assert set(single.get_ydata()) == {0.01}

@@ -49,7 +49,8 @@ def test_moments_are_those_of_the_start_vectors(power: int) -> None:
     for probe in range(2):
         start = random_unit(product, generator(3, f"density probe {probe}"))
         expected.append(200 * float(start @ torch.linalg.matrix_power(matrix, power) @ start))
-    mean, error = found.moment(power)
+    moment = found.moment(power)
+    mean, error = moment.estimate, moment.standard_error
     assert abs(mean - sum(expected) / 2) <= 100 * EPS * 200 * 20.0**power
     assert abs(error - abs(expected[0] - expected[1]) / 2) <= 100 * EPS * 200 * 20.0**power
 
@@ -62,7 +63,7 @@ def test_moment_refuses_powers_without_an_exact_quadrature() -> None:
     with pytest.raises(ValueError, match=r"at most 2 num_steps - 1 = 9, .* got 10; make more"):
         found.moment(10)
     whole = density(torch.diag(torch.tensor([1.0, 2.0]).double()), num_steps=2)
-    assert whole.moment(5)[0] == pytest.approx(33, abs=40)
+    assert whole.moment(5).estimate == pytest.approx(33, abs=40)
     with pytest.raises(ValueError, match="power must be smaller for eigenvalues of this size"):
         whole.moment(5000)
 
@@ -86,8 +87,8 @@ def test_standard_errors_are_the_spread_of_the_means() -> None:
     matrix, exact = matrix_with(VALUES), float(VALUES.sum())
     scores = []
     for seed in range(60):
-        mean, error = density(matrix, num_probes=10, num_steps=25, seed=seed).moment(1)
-        scores.append((mean - exact) / error)
+        moment = density(matrix, num_probes=10, num_steps=25, seed=seed).moment(1)
+        scores.append((moment.estimate - exact) / moment.standard_error)
     squares = torch.tensor(scores).square()
     # Student's t with 9 degrees of freedom: variance 9/7.
     assert abs(squares.mean() - 9 / 7) <= 4 * squares.std() / math.sqrt(60)
@@ -95,7 +96,8 @@ def test_standard_errors_are_the_spread_of_the_means() -> None:
 
 def test_smoothed_density_is_that_of_the_eigenvalues() -> None:
     width, grid = 0.5, torch.linspace(-4, 24, 1401, dtype=torch.float64)
-    mean, error = density(matrix_with(VALUES), num_probes=40, num_steps=60).evaluate(grid, width)
+    curve = density(matrix_with(VALUES), num_probes=40, num_steps=60).evaluate(grid, width)
+    mean, error = curve.estimate, curve.standard_error
     kernel = torch.exp(-0.5 * ((grid.unsqueeze(1) - VALUES) / width).square())
     expected = kernel.mean(1) / (width * math.sqrt(2 * math.pi))
     is_seen = expected > 1e-3 * expected.max()
@@ -115,8 +117,8 @@ def test_more_probes_only_add_rows() -> None:
 
 def test_one_probe_has_no_standard_error() -> None:
     found = density(torch.eye(3), num_probes=1, num_steps=1)
-    assert math.isnan(found.moment(1)[1])
-    assert found.evaluate(torch.zeros(2), 1.0)[1].isnan().all()
+    assert math.isnan(found.moment(1).standard_error)
+    assert found.evaluate(torch.zeros(2), 1.0).standard_error.isnan().all()
 
 
 def test_bad_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
