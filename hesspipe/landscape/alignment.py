@@ -95,7 +95,8 @@ def match_units(reference: nn.Sequential, other: nn.Sequential) -> list[Order]:
             f"{', '.join(kinds)} and {', '.join(other_kinds)}"
         )
     orders: list[Order] = []
-    for layer, found in zip(layers[:-1], others[:-1], strict=True):
+    for number in range(len(layers) - 1):
+        layer, found = _scaled(layers, others, number, number)
         orders.append(_best_order(_incoming(layer, found, orders[-1] if orders else None)))
     has_changed = True
     while has_changed:  # terminates, because each change increases the sum of inner products
@@ -133,6 +134,8 @@ def permute_units(
         copy computes another function; with the name of the layer.
     """
     modules = _weighted(model)
+    if not isinstance(orders, Sequence | np.ndarray | Tensor):
+        raise TypeError(f"orders must be a sequence of arrays, got {type(orders).__name__}")
     names, last = list(modules), len(next(reversed(modules.values())).weight)
     if len(orders) != len(modules) - 1:
         raise ValueError(
@@ -145,6 +148,7 @@ def permute_units(
     ]
     permuted = _permuted(model, [*checked, np.arange(last)])
     data = _inputs(model, modules, inputs)
+    _require_outputs(model, data)
     if not _is_same_function(model, permuted, data):
         _refuse_layer(model, checked, data)
     return permuted
@@ -178,7 +182,10 @@ def _permuted(model: nn.Sequential, orders: list[Order]) -> nn.Sequential:
 
 
 def _checked(order: npt.ArrayLike, name: str, num_units: int) -> Order:
-    found = np.asarray(order)
+    try:
+        found = np.asarray(order)
+    except (ValueError, TypeError, RuntimeError):  # of different lengths, or not on the CPU
+        found = np.zeros(0, dtype=object)
     if found.dtype.kind not in "iu" or found.shape != (num_units,):
         raise ValueError(
             f"the order of layer {name} must be {num_units} integers, got {found.dtype} of shape "
@@ -200,6 +207,11 @@ def _inputs(
     if inputs is not None:
         if not isinstance(inputs, Tensor):
             raise TypeError(f"inputs must be a Tensor, got {type(inputs).__name__}")
+        if inputs.is_complex() or inputs.numel() == 0 or inputs.ndim == 0:
+            raise ValueError(
+                f"inputs must be real numbers of at least one sample, got {inputs.dtype} of shape "
+                f"{tuple(inputs.shape)}"
+            )
         given = inputs[: 4 * _NUM_INPUTS].detach().cpu().double()
         spread = given.std().nan_to_num(0.0) + given.abs().mean()
         drawn = torch.randn(given.shape, generator=random, dtype=torch.float64)
@@ -222,6 +234,27 @@ def _image(model: nn.Sequential, first: nn.Conv2d) -> tuple[int, ...]:
             continue
         return shape
     raise ValueError("the shape of the inputs must be known; pass some inputs of the network")
+
+
+def _require_outputs(model: nn.Sequential, data: list[Tensor]) -> None:
+    """Raise an error for inputs that the network does not take, or outputs that overflow."""
+    network = copy.deepcopy(model).cpu().double().eval()
+    for inputs in data:
+        try:
+            with torch.no_grad():
+                outputs = network(inputs.clone())
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"inputs must be those of the network, got shape {tuple(inputs.shape)} (torch "
+                f"says: {str(error).splitlines()[0]}); pass inputs of the shape it takes"
+            ) from error
+        if not outputs.isfinite().all():
+            raise ValueError(
+                "outputs must be finite to compare a network with its permuted copy, got nan or "
+                "inf; pass other inputs, or make the weights smaller"
+            )
 
 
 def _is_same_function(model: nn.Sequential, other: nn.Sequential, data: list[Tensor]) -> bool:
@@ -265,6 +298,13 @@ def _weighted(model: nn.Sequential) -> dict[str, _Weighted]:
             "units yourself"
         )
     children = model._modules  # with modules that are used twice
+    for name, module in model.named_modules():
+        if "forward" in vars(module):
+            raise ValueError(
+                "a network to align must have the forward methods of its classes, got "
+                f"{type(module).__name__} {name or '(the whole)'} with another one; permute its "
+                "units yourself"
+            )
     found = {name: child for name, child in children.items() if _is_weighted(child)}
     if not found:
         raise ValueError("a network to align must have a Linear or Conv2d layer, got none")
@@ -352,16 +392,27 @@ def _incoming(layer: _Layer, other: _Layer, before: Order | None) -> npt.NDArray
     return rows @ weight.reshape(count, -1).T + np.outer(layer.bias, other.bias)
 
 
+def _scaled(layers: list[_Layer], others: list[_Layer], first: int, last: int) -> list[_Layer]:
+    """Divide the layers by a power of two, which is exact, so that no product overflows."""
+    chosen = [*layers[first : last + 1], *others[first : last + 1]]
+    largest = max(np.abs(part).max() for layer in chosen for part in (layer.weight, layer.bias))
+    exponent = -int(np.frexp(largest)[1])
+    return [
+        _Layer(np.ldexp(layer.weight, exponent), np.ldexp(layer.bias, exponent)) for layer in chosen
+    ]
+
+
 def _likeness(
     layers: list[_Layer], others: list[_Layer], orders: list[Order], number: int
 ) -> npt.NDArray[np.float64]:
     """Compute inner products of one layer's units, given the order of all other layers."""
     before = orders[number - 1] if number else None
-    following, other = layers[number + 1].weight, others[number + 1].weight
+    layer, after, found, other_after = _scaled(layers, others, number, number + 1)
+    following, other = after.weight, other_after.weight
     if number + 1 < len(orders):
         other = other[orders[number + 1]]
     outgoing = np.tensordot(following, other, axes=([0, 2], [0, 2]))
-    return _incoming(layers[number], others[number], before) + outgoing
+    return _incoming(layer, found, before) + outgoing
 
 
 def _best_order(likeness: npt.NDArray[np.float64]) -> Order:

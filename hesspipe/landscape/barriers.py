@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,15 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
 
     Parameters
     ----------
-    coefficients : sequence of float
+    coefficients : sequence of float, or Tensor
         Distinct, in any order, including 0 and 1; those outside [0, 1] are ignored.
-    losses : sequence of float
+    losses : sequence of float, or Tensor
         At the coefficients; finite.
 
     Raises
     ------
+    TypeError
+        If something is not a sequence of real numbers.
     ValueError
         If 0 or 1 is not among the coefficients, a coefficient occurs twice, something is not
         finite, or the lengths differ.
@@ -54,10 +59,7 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
     >>> find_barrier([0.0, 0.25, 0.5, 1.0], [1.0, 4.0, 4.5, 2.0])
     Barrier(height=3.0, place=0.5, rise=2.5)
     """
-    if np.iscomplexobj(coefficients) or np.iscomplexobj(losses):
-        raise ValueError("coefficients and losses must be real, got complex numbers")
-    places = np.asarray(coefficients, dtype=np.float64)
-    values = np.asarray(losses, dtype=np.float64)
+    places, values = _numbers(coefficients, "coefficients"), _numbers(losses, "losses")
     _check(places, values)
     order = np.argsort(places)
     places, values = places[order], values[order]
@@ -78,6 +80,31 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
         place=float(places[top]),
         rise=float(max(values.max() - max(left, right), 0.0)),
     )
+
+
+def _numbers(values: Any, name: str) -> NDArray[np.float64]:
+    """Copy real numbers, or tensors, to an array."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().to(torch.float64)
+    elif not isinstance(values, np.ndarray):
+        try:
+            values = [
+                value.detach().cpu().to(torch.float64) if isinstance(value, Tensor) else value
+                for value in values
+            ]
+        except TypeError:
+            raise TypeError(f"{name} must be a sequence, got {type(values).__name__}") from None
+    try:
+        found = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError):  # of different lengths
+        found = np.zeros(0, dtype=object)
+    if found.dtype.kind == "c":
+        raise ValueError("coefficients and losses must be real, got complex numbers")
+    if found.dtype.kind not in "biuf" and found.size:
+        raise TypeError(f"{name} must be real numbers, got an array of {found.dtype}")
+    if found.dtype.kind == "O":
+        raise ValueError(f"{name} must be a vector of real numbers, got parts of different shapes")
+    return found.astype(np.float64)
 
 
 def _check(places: NDArray[np.float64], values: NDArray[np.float64]) -> None:
