@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,7 +36,8 @@ _LAST_NODE, _NODE_STEP = 3.7, 0.4
 _FIRST_ANGLE = 1e-13
 _LARGEST = 1e140  # so that squares are finite
 _BLOCK = 2_000_000  # complex numbers at a time, 32 MB
-_EDGE_MARGIN = 1e-5  # an outlier that is closer to the bulk is not told apart from it
+_EDGE_MARGIN = 1e-9  # an outlier that is closer to the bulk is not told apart from it
+_NEAREST_TO_ZERO = 1e-100  # in units of the lower edge
 
 
 @dataclass(frozen=True)
@@ -350,7 +352,8 @@ def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> 
     Returns
     -------
     left, right : ndarray
-        Positions below and above the bulk, ascending.
+        Positions that have a piece of the bulk above them, so below it or in its gaps, and those
+        above all of it; ascending. An outlier is a share of 1e-9 away from the bulk.
     """
     from scipy.optimize import brentq
 
@@ -374,6 +377,7 @@ def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> 
         scaled = projections * (weights / (1 + weights * a))[:, None]  # (N, r)
         return float(z - np.linalg.eigvalsh(projections.T @ scaled / len(weights))[branch])
 
+    pieces = law.support
     lower, upper = law.edges()
     branches = range(projections.shape[1])
     start, far = upper * (1 + _EDGE_MARGIN), 2 * upper
@@ -384,13 +388,20 @@ def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> 
         for branch in branches
         if excess(start, branch) < 0
     ]
-    end = lower * (1 - _EDGE_MARGIN)
-    left = [
-        brentq(excess, 1e-9 * lower, end, args=(branch,), rtol=1e-10, xtol=1e-12 * lower)
-        for branch in branches
-        if lower > 0 and excess(1e-9 * lower, branch) < 0 < excess(end, branch)
+    # a increases between two pieces, and the eigenvalues fall: a branch has one root or none.
+    gaps = [
+        (below.upper * (1 + _EDGE_MARGIN), above.lower * (1 - _EDGE_MARGIN))
+        for below, above in pairwise(pieces)
     ]
-    return np.array(left), np.array(right)
+    if lower > 0:
+        gaps.insert(0, (_NEAREST_TO_ZERO * lower, lower * (1 - _EDGE_MARGIN)))
+    left = [
+        brentq(excess, *gap, args=(branch,), rtol=1e-10, xtol=1e-12 * gap[0])
+        for gap in gaps
+        for branch in branches
+        if gap[0] < gap[1] and excess(gap[0], branch) < 0 < excess(gap[1], branch)
+    ]
+    return np.sort(left), np.array(right)
 
 
 def _real(values: ArrayLike, name: str) -> Real:

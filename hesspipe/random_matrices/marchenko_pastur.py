@@ -178,7 +178,10 @@ class MarchenkoPastur:
 
 
 def _checked(positions: ArrayLike) -> Real:
-    x = np.asarray(positions, dtype=np.float64)
+    found = np.asarray(positions)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"positions must be real numbers, got an array of {found.dtype}")
+    x = found.astype(np.float64)
     if np.isnan(x).any():
         raise ValueError(f"positions must be numbers, got {np.isnan(x).sum()} that are nan")
     return x
