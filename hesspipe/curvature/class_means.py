@@ -41,6 +41,11 @@ def class_mean_gradients(objective: Objective) -> Tensor:
     counts: Tensor | float = 0.0
     for batch in objective.batches:
         outputs, targets = objective.outputs(theta, batch.inputs), batch.targets
+        if outputs.ndim != 2:
+            raise ValueError(
+                "outputs must be one row of class scores per sample for class means, got shape "
+                f"{tuple(outputs.shape)}"
+            )
         _require_labels(targets, len(outputs))
         classes = torch.arange(outputs.shape[1], device=outputs.device)
         members = (targets.unsqueeze(1) == classes).to(outputs.dtype)  # (n, C)
@@ -50,7 +55,10 @@ def class_mean_gradients(objective: Objective) -> Tensor:
         raise ValueError(f"each class must have at least one sample, got {counts} of each")
     means = (sums / counts[:, None]).flatten()  # (C * C,)
     units = torch.eye(len(means), dtype=means.dtype, device=means.device)
-    rows = [torch.autograd.grad(means, theta, unit, retain_graph=True)[0] for unit in units]
+    rows = [
+        torch.autograd.grad(means, theta, unit, retain_graph=True, materialize_grads=True)[0]
+        for unit in units
+    ]
     return torch.stack(rows).view(len(counts), len(counts), -1)
 
 
@@ -83,6 +91,11 @@ def direction_groups(gradients: Tensor) -> dict[str, Tensor]:
         shared: averaged over all classes, r = C and rank at most C - 1;
         flat: the means over the outputs, r = C, in which softmax has no curvature.
     """
+    if gradients.ndim != 3 or gradients.shape[0] != gradients.shape[1]:
+        raise ValueError(
+            "gradients must be those of class_mean_gradients, of shape (C, C, P), got "
+            f"{tuple(gradients.shape)}"
+        )
     num_classes = len(gradients)
     flat = gradients.mean(1)
     relative = gradients - flat[:, None]
@@ -112,6 +125,16 @@ def squared_overlaps(vectors: Tensor, directions: Tensor) -> tuple[Tensor, int]:
     rank : int
         Dimension of the span.
     """
+    if vectors.ndim != 2 or directions.ndim != 2 or vectors.shape[0] != directions.shape[1]:
+        raise ValueError(
+            "vectors and directions must be of shapes (P, m) and (r, P), got "
+            f"{tuple(vectors.shape)} and {tuple(directions.shape)}"
+        )
+    if vectors.dtype != directions.dtype:
+        raise ValueError(
+            f"vectors and directions must be of one dtype, got {vectors.dtype} and "
+            f"{directions.dtype}"
+        )
     _, singular, right = torch.linalg.svd(directions, full_matrices=False)
     limit = torch.finfo(directions.dtype).eps * max(directions.shape) * singular[0]
     rank = int((singular > limit).sum())
