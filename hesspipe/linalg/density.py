@@ -181,10 +181,7 @@ class Density:
             rows.append(torch.exp(-0.5 * distances.square()) @ weights)
         peak = 1 / (width * math.sqrt(2 * math.pi))
         mean, error = _summarize(torch.stack(rows) * peak)
-        ends = means.eigenvalue_range(self.sample, risk / 4)
-        shares = means.gaussian_shares(self.sample, points.numpy(), width, ends)
-        low, high = means.invert_mean(*shares, self.dim, len(self.nodes), 3 * risk / 4)
-        low = np.maximum(low, means.converged_share(self.sample, points.numpy(), width))
+        low, high = means.gaussian_means(self.sample, points.numpy(), width, risk)
         least, most = torch.from_numpy(low * peak), torch.from_numpy(high * peak)
         return Curve(least, most, mean, error, confidence)
 

@@ -51,6 +51,8 @@ _POINTS_PER_WIDTH = 2
 _NUM_WIDTHS = 7
 # Most Chebyshev coefficients. A Gaussian so narrow that it has more is none of low degree.
 _MOST_COEFFICIENTS = 1024
+# Centers whose coefficients are computed at once: 20 MB.
+_CENTERS_AT_ONCE = 1024
 # A Gaussian's coefficient number n, of width w on [-1, 1], is about exp(-(n w)^2 / 2): below
 # rounding from this n w on.
 _NEGLIGIBLE = 9.0
@@ -133,6 +135,34 @@ def eigenvalue_range(sample: Sample, risk: float) -> tuple[float, float]:
     # Both ends are missed by at most this share of the whole spread.
     margin = share / (1 - 2 * share) * (high - low)
     return low - margin, high + margin
+
+
+def gaussian_means(
+    sample: Sample, centers: Floats, width: float, risk: float
+) -> tuple[Floats, Floats]:
+    """Bound the means of Gaussians with these centers over the eigenvalues.
+
+    Parameters
+    ----------
+    sample : Sample
+    centers : array, shape (n,)
+    width : float
+    risk : float
+        Probability that the interval at one center fails.
+
+    Returns
+    -------
+    low, high : array, shape (n,)
+    """
+    ends = eigenvalue_range(sample, risk / 4)
+    lows, highs = [np.zeros(0)], [np.zeros(0)]
+    for start in range(0, len(centers), _CENTERS_AT_ONCE):
+        part = centers[start : start + _CENTERS_AT_ONCE]
+        shares = gaussian_shares(sample, part, width, ends)
+        low, high = invert_mean(*shares, sample.dim, sample.num_probes, 3 * risk / 4)
+        lows.append(np.maximum(low, converged_share(sample, part, width)))
+        highs.append(high)
+    return np.concatenate(lows), np.concatenate(highs)
 
 
 def gaussian_shares(
