@@ -60,7 +60,9 @@ def markdown_text(text: str) -> str:
     >>> print(markdown_text("|a| < 2 <b>"))
     \|a\| < 2 &lt;b>
     """
-    return re.sub("<(?=[a-zA-Z/!?])", "&lt;", " ".join(text.replace("|", r"\|").splitlines()))
+    # Backslashes before a bar would escape its own.
+    whole = re.sub(r"(\\*)\|", r"\1\1\|", " ".join(text.splitlines()))
+    return re.sub("<(?=[a-zA-Z/!?])", "&lt;", whole)
 
 
 def to_latex(table: pd.DataFrame) -> str:
