@@ -129,7 +129,8 @@ def find_eigenpairs(
         num_smallest, num_largest, tolerance, max_products and seed; see
         `hesspipe.linalg.eigenpairs.eigenpairs`.
     user_code : sequence of path
-        Files of the user's functions; a search is only resumed if they are the same.
+        Files of the user's functions, and of any other code that decides the numbers; a search is
+        only resumed if they are the same.
 
     Yields
     ------
@@ -146,8 +147,10 @@ def find_eigenpairs(
         dtype=getattr(torch, dtype),
         batch_size=batch_size,
     )
+    # A search that gave up goes on when it is allowed more products.
+    decisive = {key: value for key, value in eigenpairs.items() if key != "max_products"}
     state = _path_to_state(
-        [matrix, model, dtype, provenance["device"], batch_size, eigenpairs],
+        [matrix, model, dtype, provenance["device"], batch_size, decisive],
         [path_to_dataset, path_to_checkpoint, *user_code],
     )
     with lock(state):

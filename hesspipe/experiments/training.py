@@ -46,7 +46,8 @@ class TrainingRun:
     model, training : mapping
         Their entries in config.yaml.
     user_code : sequence of path
-        Files of the user's functions; a training is only resumed if they are the same.
+        Files of the user's functions, and of any other code that decides the numbers; a training
+        is only resumed if they are the same.
     path_to_start : str or Path, optional
         Checkpoint of another experiment on the same network, at which this one starts.
     """

@@ -17,8 +17,9 @@ from kills import contents, run_and_kill, some_changes
 from problems import labels, normal
 
 from hesspipe import unfinished
+from hesspipe.curvature.operators import HessianOperator
 from hesspipe.data.dataset import Dataset, write_dataset
-from hesspipe.errors import InUseError
+from hesspipe.errors import InUseError, NotConvergedError
 from hesspipe.experiments.matrix_free import find_eigenpairs
 from hesspipe.experiments.training import TrainingRun
 from hesspipe.linalg.search_state import SearchState
@@ -182,4 +183,28 @@ def test_second_search_is_told_which_process_has_the_first(
         os.waitpid(child, 0)
     job()
     assert contents("out") == {"pairs.parquet": expected}
+    assert os.listdir(STATES) == []
+
+
+def test_search_that_gave_up_goes_on_with_more_products(
+    expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_made = 0
+    multiply = HessianOperator.__matmul__
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal num_made
+        num_made += 1
+        return multiply(*arguments)
+
+    monkeypatch.setattr(HessianOperator, "__matmul__", counted)
+    job()
+    whole = num_made
+    fewer = SEARCH["eigenpairs"] | {"max_products": whole // 2}
+    with pytest.raises(NotConvergedError):
+        job(eigenpairs=fewer)
+    num_made = 0
+    job()
+    assert num_made < 0.8 * whole
+    assert Path("out/pairs.parquet").read_bytes() == expected
     assert os.listdir(STATES) == []
