@@ -35,14 +35,21 @@ configfile: "config.yaml"
 report: "report/workflow.rst"
 
 
+# For messages: where a value may come from.
+source = " with ".join(
+    ["config.yaml", *map(str, workflow.overwrite_configfiles)]
+    + ["--config"] * bool(workflow.config_settings.config_args)
+)
+
+
 # Jobs read this file as well; by then the main process has checked everything.
 if workflow.is_main_process:
     try:
-        settings = validate_config(config)
+        settings = validate_config(config, source, Path())
     except TELLABLE as error:
         raise WorkflowError(explain(error))
     if mistakes := list(unmatched_groups(settings)):
-        raise WorkflowError("\n".join(f"config.yaml: {line}" for line in mistakes))
+        raise WorkflowError("\n".join(f"{source}: {line}" for line in mistakes))
 else:
     settings = Config.model_validate(expand(config, Path()).raw)
 
@@ -63,9 +70,9 @@ if workflow.is_main_process:
     except ValueError as error:
         raise WorkflowError(str(error))
     for line in warnings:
-        logger.warning(f"config.yaml: {line}")
+        logger.warning(f"{source}: {line}")
     if errors:
-        raise WorkflowError("\n".join(f"config.yaml: {line}" for line in errors))
+        raise WorkflowError("\n".join(f"{source}: {line}" for line in errors))
 
 
 onstart:

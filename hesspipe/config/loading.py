@@ -25,7 +25,9 @@ _MOST_LINES = 100
 _LONGEST_LINE = 1000
 
 
-def validate_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Config:
+def validate_config(
+    raw: Mapping[str, Any], source: str = "config.yaml", folder: Path | None = None
+) -> Config:
     """Check a configuration and convert it to typed models.
 
     Parameters
@@ -33,7 +35,9 @@ def validate_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Conf
     raw : mapping
         The content of a YAML file, with its names, groups and grids.
     source : str
-        The file's path: for messages, and because other files are looked up next to it.
+        The file's path, for messages.
+    folder : Path, optional
+        Where files that it names are looked up; by default next to it.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def validate_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Conf
     """
     if lines := [*impossible_values(raw)]:
         raise _refusal(source, lines)
-    expansion = expand(raw, Path(source).parent)
+    expansion = expand(raw, folder or Path(source).parent)
     if expansion.mistakes:
         raise _refusal(source, expansion.mistakes)
     try:

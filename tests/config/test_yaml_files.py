@@ -48,7 +48,7 @@ def refusal(tmp_path, content):
         ("a: 010\n", ", line 1: numbers must be decimal, got 010"),
         (
             "a: 0x1F\n",
-            ", line 1: numbers must be decimal, got 0x1F, which YAML reads to the base of 16",
+            ", line 1: numbers must be decimal, got 0x1F, which YAML reads",
         ),
         ("a: -0b101\n", ", line 1: numbers must be decimal, got -0b101"),
         ("a: 1\nb: 2__0_\n", ", line 2: numbers must have _ between thousands only, got 2__0_"),
