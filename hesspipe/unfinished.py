@@ -18,9 +18,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from hesspipe.errors import InUseError
+from hesspipe.errors import InUseError, UnwritableFileError
 
 # Seconds for another process to end, e.g. one that is being terminated.
 _PATIENCE = 5.0
@@ -43,17 +43,21 @@ def lock(state: str | Path) -> Iterator[None]:
     ------
     InUseError
         If another process holds it.
+    UnwritableFileError
+        If the lock cannot be written, e.g. on a full disk.
     """
     path = Path(f"{Path(state).absolute()}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(path, timeout=_PATIENCE, is_singleton=True)
+    held = FileLock(path, is_singleton=True)
     try:
-        held.acquire()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire(timeout=_PATIENCE)
     except Timeout:
         raise InUseError(state, _holder(path)) from None
+    except OSError as error:
+        raise UnwritableFileError(path, error, "nothing was begun") from None
     try:
         if held.lock_counter == 1:
-            path.write_text(_this_process(), encoding="utf-8")
+            _sign(path, held)
         yield
     finally:
         if held.lock_counter == 1:
@@ -62,9 +66,17 @@ def lock(state: str | Path) -> Iterator[None]:
         held.release()
 
 
-def _this_process() -> str:
+def _sign(path: Path, held: BaseFileLock) -> None:
+    """Write which process has the lock; on a disk without locks, the library does it."""
+    if isinstance(held, SoftFileLock):
+        return
     command = " ".join(shlex.join(sys.orig_argv).split())[:_SHOWN_LENGTH]
-    return f"process {os.getpid()} on {socket.gethostname()} ({command})"
+    try:
+        path.write_text(
+            f"process {os.getpid()} on {socket.gethostname()} ({command})", encoding="utf-8"
+        )
+    except OSError as error:
+        raise UnwritableFileError(path, error, "nothing was begun") from None
 
 
 def _holder(path: Path) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import socket
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 from kills import contents, run_and_kill
 
 from hesspipe import unfinished
-from hesspipe.errors import InUseError
+from hesspipe.errors import InUseError, UnwritableFileError
 from hesspipe.unfinished import lock, put_aside, remove_leftovers_of, remove_state
 
 
@@ -165,3 +168,40 @@ def test_put_aside_keeps_every_content(tmp_path: Path) -> None:
         state.write_text(content)
         assert put_aside(state).read_text() == content
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["one", "three", "two"]
+
+
+def test_lock_on_a_disk_without_locks_is_freed_by_the_death_of_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    state, ready = tmp_path / "state", tmp_path / "ready"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are no locks
+        child = in_child(lambda: hold(state, ready), ready)
+        try:
+            with pytest.raises(InUseError, match=str(child)), lock(state):
+                pytest.fail("two processes have the state")
+        finally:
+            end(child)
+        monkeypatch.setattr(unfinished, "_PATIENCE", 5.0)
+        with lock(state):
+            pass
+    assert os.listdir(tmp_path) == ["ready"]
+
+
+@pytest.mark.parametrize("function", ["open", "mkdir"])
+def test_lock_that_cannot_be_written_is_named(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: object, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(os, function, full)
+    with (
+        pytest.raises(UnwritableFileError, match=r"new/state.lock could not be written .* Free"),
+        lock(tmp_path / "new" / "state"),
+    ):
+        pytest.fail("the lock is not there")
