@@ -94,7 +94,8 @@ def _lines(source: str, line: int) -> list[set[int]]:
         return [set().union(*(_body(functions, number) for number in used)) or whole, whole]
     if line not in inner:
         return [inner, whole]
-    shortest = min((_head(node) for node in around if line in _head(node)), key=len)
+    heads = [_head(node) for node in around if line in _head(node)]  # none at `except` or `else`
+    shortest = min(heads, key=len, default=inner)
     return [shortest, inner, whole]
 
 
