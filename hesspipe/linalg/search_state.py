@@ -22,10 +22,16 @@ from hesspipe.tolerances import agrees, rounding
 from hesspipe.unfinished import put_aside, remove_leftovers_of
 
 _LOG = logging.getLogger(__name__)
-_NUMBERS = ("size", "num_locked", "num_steps", "num_products", "num_starts")
+# Numbers of a basis, and the least that they can be.
+_LEAST = {"size": 1, "num_locked": 0, "num_steps": 0, "num_products": 1, "num_starts": 1}
+_TENSORS = ("vectors", "projected", "watched", "hidden", "components", "beta_scale", "image")
 # Multiples of the tolerance that the relation of a basis may be off by: the residuals of locked
 # pairs, and those of a few that were taken as converged too early.
 _NUM_TOLERANCES = 10.0
+
+
+class _UnusableError(Exception):
+    """A file is no state of a search, or one that no search can have left."""
 
 
 def _exponent(text: str) -> int | None:
@@ -87,54 +93,67 @@ class SearchState:
             return
         try:
             if not self.path.is_file():
-                raise ValueError("it is no file")
-            self._restore(*read_tensors(self.path))
-        except ForeignStateError:
-            raise
+                raise _UnusableError("it is no file")
+            tensors, metadata = read_tensors(self.path)
+            self._restore(tensors, metadata)
         except DamagedFileError:
             start_again(self.path, "it is damaged, or of another version")
-        except KeyError as error:
-            start_again(self.path, f"it lacks {error}")
-        except (RuntimeError, ValueError) as error:
+        except _UnusableError as error:
             start_again(self.path, error)
 
     def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """Replace the basis when everything has been checked."""
-        if metadata["key"] != self.key:
-            raise ForeignStateError(self._foreign("other settings"))
-        scaling, exponent = self.basis.scaling, _exponent(metadata["exponent"])
+        exponent, numbers = self._parsed(tensors, metadata)
+        scaling = self.basis.scaling
         # Rounding may put two images on either side of a power of two.
         doublings = (exponent or 0) - (scaling.exponent or 0)
         saved = tensors["image"].to(self.image)
         is_near = abs(doublings) <= 1 and self._is_close(saved * 2.0**doublings)
         if not is_near or (exponent is None) != (scaling.exponent is None):
             raise ForeignStateError(self._foreign("another operator (parameters, data or loss)"))
-        self._check(tensors, {name: int(metadata[name]) for name in _NUMBERS}, 2.0**doublings)
+        self._check_basis(tensors, numbers["size"], 2.0**doublings)
         scaling.exponent, self.image = exponent, saved
         self.basis.load(tensors, metadata)
 
-    def _check(self, tensors: dict[str, Tensor], numbers: dict[str, int], unit: float) -> None:
+    def _parsed(
+        self, tensors: dict[str, Tensor], metadata: dict[str, str]
+    ) -> tuple[int | None, dict[str, int]]:
+        """Check that all is there, in shapes that fit; return the exponent and the numbers."""
+        try:
+            if metadata["key"] != self.key:
+                raise ForeignStateError(self._foreign("other settings"))
+            exponent = _exponent(metadata["exponent"])
+            numbers = {name: int(metadata[name]) for name in _LEAST}
+            shapes = {name: tuple(tensors[name].shape) for name in _TENSORS}
+        except ForeignStateError:
+            raise
+        except KeyError as error:
+            raise _UnusableError(f"it lacks {error}") from None
+        except ValueError as error:
+            raise _UnusableError(error) from None
+        size, dim, capacity = numbers["size"], self.basis.product.dim, self.basis.capacity
+        is_in_range = all(numbers[name] >= least for name, least in _LEAST.items())
+        if not (is_in_range and numbers["num_locked"] <= size <= capacity):
+            raise _UnusableError(f"its numbers cannot be {numbers}")
+        num_watched = shapes["watched"][0] if shapes["watched"] else 0
+        expected = {
+            "vectors": (size + 1, dim), "projected": (size, size), "watched": (num_watched,),
+            "hidden": (num_watched,), "components": (num_watched, capacity + 1), "beta_scale": (2,),
+            "image": (dim,),
+        }  # fmt: skip
+        if shapes != expected:
+            raise _UnusableError(f"its tensors have shapes {shapes}, not {expected}")
+        return exponent, numbers
+
+    def _check_basis(self, tensors: dict[str, Tensor], size: int, unit: float) -> None:
         """Refuse a basis that is not orthonormal, or not one of this operator.
 
         Of A V^T = V^T T + beta r e_last^T only a random combination of columns is checked, which
         needs one product. The relation holds up to the residuals of locked pairs.
         """
-        size, dim, capacity = numbers["size"], self.basis.product.dim, self.basis.capacity
-        least = {"num_locked": 0, "num_steps": 0, "num_products": 1, "num_starts": 1}
-        is_known = all(numbers[name] >= number for name, number in least.items())
-        if not (is_known and numbers["num_locked"] <= size <= capacity):
-            raise ValueError(f"its numbers cannot be {numbers}")
-        num_watched = len(tensors["watched"])
-        shapes = {
-            "vectors": (size + 1, dim), "projected": (size, size), "watched": (num_watched,),
-            "hidden": (num_watched,), "components": (num_watched, capacity + 1), "beta_scale": (2,),
-        }  # fmt: skip
-        for name, shape in shapes.items():
-            if tensors[name].shape != shape:
-                raise ValueError(f"{name} is of shape {tuple(tensors[name].shape)}, not {shape}")
         vectors = tensors["vectors"].to(self.basis.vectors)
         if not agrees(vectors @ vectors.T, torch.eye(size + 1).to(vectors), size + 1.0):
-            raise ValueError("its basis is not orthonormal")
+            raise _UnusableError("its basis is not orthonormal")
         projected = tensors["projected"].to(vectors)
         random = torch.randn(size, generator=generator(0, "basis check"), dtype=torch.float64)
         weights = (random / random.norm()).to(vectors)  # (size,)
@@ -144,7 +163,7 @@ class SearchState:
         scale = float(tensors["beta_scale"][1])
         allowed = _NUM_TOLERANCES * self.tolerance * scale + rounding(scale, vectors.dtype)
         if not float(rest.norm()) <= allowed * math.sqrt(size):
-            raise ValueError("its basis is not one of this operator")
+            raise _UnusableError("its basis is not one of this operator")
 
     def _is_close(self, image: Tensor) -> bool:
         # Another number of threads may add samples in another order.

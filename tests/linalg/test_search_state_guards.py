@@ -177,6 +177,24 @@ def test_load_puts_a_damaged_state_aside_and_starts_again(
     assert [path.name for path in state.parent.iterdir()] == [f"{state.name}.damaged"]
 
 
+def test_load_does_not_blame_the_state_for_an_error_of_the_operator(state: Path) -> None:
+    num_made = 0
+
+    def failing(vector: Tensor) -> Tensor:
+        nonlocal num_made
+        num_made += 1
+        if num_made == 2:  # in the check of the basis
+            raise RuntimeError("out of memory")
+        return MATRIX @ vector
+
+    before = state.read_bytes()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        eigenpairs(
+            SymmetricProduct(failing, 120, MATRIX.dtype, MATRIX.device), **OPTIONS, state=state
+        )
+    assert {path.name: path.read_bytes() for path in state.parent.iterdir()} == {state.name: before}
+
+
 def test_load_keeps_every_damaged_state(state: Path) -> None:
     contents = {b"first", b"second", b"third"}
     for content in contents:
