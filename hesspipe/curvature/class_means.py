@@ -40,12 +40,8 @@ def class_mean_gradients(objective: Objective) -> Tensor:
     sums: Tensor | float = 0.0
     counts: Tensor | float = 0.0
     for batch in objective.batches:
-        outputs, targets = objective.outputs(theta, batch.inputs), batch.targets
-        if outputs.ndim != 2:
-            raise ValueError(
-                "outputs must be one row of class scores per sample for class means, got shape "
-                f"{tuple(outputs.shape)}"
-            )
+        with objective.explained(batch):
+            outputs, targets = objective.outputs(theta, batch.inputs), batch.targets
         _require_labels(targets, len(outputs))
         classes = torch.arange(outputs.shape[1], device=outputs.device)
         members = (targets.unsqueeze(1) == classes).to(outputs.dtype)  # (n, C)

@@ -150,7 +150,8 @@ def _project(objective: Objective, factors: Factors, vector: Tensor) -> Tensor:
     theta = objective.theta.clone().requires_grad_()
     changes = []
     for batch in objective.batches:
-        outputs = objective.outputs(theta, batch.inputs)  # (n, C)
+        with objective.explained(batch):
+            outputs = objective.outputs(theta, batch.inputs)  # (n, C)
         pulled = torch.zeros_like(outputs, requires_grad=True)
         (combined,) = torch.autograd.grad(
             outputs, theta, pulled, create_graph=True, materialize_grads=True

@@ -105,6 +105,48 @@ def test_outliers_of_equal_weights_are_those_of_theorem_1(strength: float, ratio
         assert found == pytest.approx([0.25 * sample_position(strength, ratio)], rel=1e-7)
 
 
+@pytest.mark.parametrize("strength", [5.0, 10.0, 20.0, 40.0])
+def test_outliers_in_gaps_are_those_of_a_simulation(strength: float) -> None:
+    num_parameters, num_samples = 80, 4000
+    kinds = np.repeat([1.0, 50.0], [60, 20])
+    law = GeneralizedLaw(num_parameters / num_samples, ONE, kinds)
+    projections = np.full((num_samples, 1), np.sqrt(strength))
+    left, right = outlier_positions(law, np.ones(num_samples), projections)
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((num_samples, num_parameters)) * np.sqrt(kinds)
+    inputs[:, 0] = np.sqrt(strength) * np.sign(rng.standard_normal(num_samples))
+    values = np.linalg.eigvalsh(inputs.T @ inputs / num_samples)
+    first, second = law.support
+    in_gap = values[(values > 1.2 * first.upper) & (values < 0.95 * second.lower)]
+    assert len(left) == len(in_gap) == 1
+    assert not len(right)
+    assert left == pytest.approx(in_gap, rel=0.03)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 2.0])
+@pytest.mark.parametrize("beyond", [1e-1, 1e-2, 1e-3, 2e-4])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_outliers_next_to_an_edge_are_those_of_theorem_1(
+    ratio: float, beyond: float, sign: int
+) -> None:
+    strength = 1 + sign * np.sqrt(ratio) * (1 + beyond)
+    if strength <= 0:
+        return
+    law = GeneralizedLaw(ratio, ONE, ONE)
+    left, right = outlier_positions(law, np.ones(50), np.full((50, 1), np.sqrt(strength)))
+    assert (len(left), len(right)) == ((0, 1) if sign == 1 else (1, 0))
+    expected = sample_position(strength, ratio)
+    assert float([*left, *right][0]) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("projection", [1e-3, 1e-6, 1e-10, 1e-30])
+def test_outliers_next_to_zero_are_found(projection: float) -> None:
+    law = GeneralizedLaw(0.25, ONE, ONE)
+    left, right = outlier_positions(law, np.ones(50), np.full((50, 1), projection))
+    assert left == pytest.approx([0.75 * projection**2], rel=4 * projection + 1e-9)
+    assert not len(right)
+
+
 def test_outliers_are_those_of_a_simulated_logistic_curvature() -> None:
     # Weights depend on the first coordinate, in which the samples have a mean; the second
     # coordinate has a mean alone.
