@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,12 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
 
 def _numbers(values: Any, name: str) -> NDArray[np.float64]:
     """Copy real numbers, or tensors, to an array."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().to(torch.float64)
+    if hasattr(values, "detach"):  # a tensor, without loading torch
+        values = values.detach().cpu().double()
     elif not isinstance(values, np.ndarray):
         try:
             values = [
-                value.detach().cpu().to(torch.float64) if isinstance(value, Tensor) else value
+                value.detach().cpu().double() if hasattr(value, "detach") else value
                 for value in values
             ]
         except TypeError:
