@@ -1,0 +1,238 @@
+"""Whole runs of Snakemake in forked processes: kill them, and run again.
+
+Snakemake starts each job as `python <script>`. Here that is a small client, which asks this
+process to fork the job into its process group: a job then starts in no time, and a signal to the
+group reaches Snakemake, the client and the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import forks
+import tiny
+from cases import Case, Verdict, survived
+
+TARGETS = [
+    "figures/ordered.pdf", "results/eigenpairs/user/seed0/step2_hessian.parquet",
+    "results/densities/saved/seed0/step0_hessian_network.parquet",
+]  # fmt: skip
+_SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+_CLIENT = """#!{python} -ISE
+import json, os, socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(os.environ["FAULTS_SOCKET"])
+asked = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+socket.send_fds(connection, [len(asked).to_bytes(8, "big")], [0, 1, 2])
+connection.sendall(asked)
+code = connection.recv(16)
+os._exit(int(code or b"1"))
+"""
+
+
+class Run:
+    """A run of Snakemake in a folder.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    folder : Path
+    *arguments : str
+        More arguments of Snakemake.
+
+    Attributes
+    ----------
+    code : int
+        Its exit code, after the end.
+    modules : list of str
+        What it imported.
+    """
+
+    def __init__(self, workshop: tiny.Workshop, folder: Path, *arguments: str) -> None:
+        self.code: int | None = None
+        self.modules: list[str] = []
+        place = folder.parent / f"{folder.name}-run{time.monotonic_ns()}"
+        place.mkdir()
+        self._log, self._client = place / "log", place / "python"
+        self._client.write_text(_CLIENT.format(python=sys.executable), encoding="utf-8")
+        self._client.chmod(0o755)
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(place / "s"))
+        self._server.listen()
+        self._jobs: dict[socket.socket, int] = {}
+        snakefile = workshop.root / "source/Snakefile"
+        command = ["--snakefile", str(snakefile), "--cores", "1", *arguments, "--", *TARGETS]
+        body = partial(_snakemake, command, self._client, place / "s", self._log)
+        self._process = forks.Process(body, folder, group=True, record=True)
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+
+    def kill(self, number: int) -> None:
+        """Send a signal to Snakemake and its jobs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def has_ended(self) -> bool:
+        """Whether Snakemake and its jobs have."""
+        self._reap()
+        if self.code is None and self._process.has_ended():
+            ended = self._process.wait()
+            self.code, self.modules = ended.code, ended.modules
+        return self.code is not None and not self._jobs
+
+    def serve(self, seconds: float) -> bool:
+        """Start the jobs that Snakemake asks for, for a time; return whether all has ended."""
+        end = time.monotonic() + seconds
+        while not self.has_ended():
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                return False
+            ready, _, _ = select.select([self._server], [], [], min(remaining, 0.005))
+            if ready:
+                self._start(self._server.accept()[0])
+        return True
+
+    def _start(self, connection: socket.socket) -> None:
+        header, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
+        size, asked = int.from_bytes(header, "big"), b""
+        while len(asked) < size and (part := connection.recv(size - len(asked))):
+            asked += part
+        if len(header) == 8 and len(asked) == size and len(descriptors) == 3:
+            arguments, folder, environment = json.loads(asked)
+            pid = os.fork()
+            if pid == 0:
+                _be_job(arguments, folder, environment, descriptors, self._process.pid)
+            self._jobs[connection] = pid
+        else:
+            connection.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _reap(self) -> None:
+        for connection, pid in list(self._jobs.items()):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                del self._jobs[connection]
+                code = abs(os.waitstatus_to_exitcode(status))
+                with contextlib.suppress(OSError):  # its client may have been killed
+                    connection.sendall(str(code).encode())
+                connection.close()
+
+
+def run(workshop: tiny.Workshop, folder: Path, *arguments: str) -> Run:
+    """Run Snakemake to its end."""
+    one = Run(workshop, folder, *arguments)
+    one.serve(forks.PATIENCE)
+    one.kill(signal.SIGKILL)
+    one.serve(5.0)
+    return one
+
+
+def reference(workshop: tiny.Workshop) -> dict[str, str]:
+    """Run Snakemake undisturbed in the folder `whole`, once, and list the files."""
+    folder = workshop.root / "whole"
+    if not folder.exists():
+        workshop.folder("whole")
+        one = run(workshop, folder)
+        assert one.code == 0, one.output
+        forks.preload(one.modules)
+    return tiny.contents(folder)
+
+
+def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[Case]:
+    """Yield `number` kills at random moments."""
+    expected = reference(workshop)
+    started = time.monotonic()
+    assert run(workshop, workshop.folder("timed")).code == 0
+    seconds = time.monotonic() - started
+    for _ in range(number):
+        one, moment = draw.choice(_SIGNALS), draw.uniform(0.05, 1.05) * seconds
+        body = partial(_kill, workshop, expected, one, moment)
+        yield Case(
+            f"whole runs ended by {one.name}", f"after {moment:.3f} s of {seconds:.3f} s", body
+        )
+
+
+def _kill(
+    workshop: tiny.Workshop, expected: dict[str, str], number: int, moment: float, name: str
+) -> Verdict:
+    folder = workshop.folder(name)
+    first = Run(workshop, folder)
+    first.serve(moment)
+    first.kill(number)
+    if not first.serve(forks.PATIENCE):
+        first.kill(signal.SIGKILL)
+        return Verdict("failed", f"does not end: {first.output[-500:]}")
+    again = run(workshop, folder)
+    if again.code and "--unlock" in again.output:
+        run(workshop, folder, "--unlock")
+        again = run(workshop, folder)
+    if again.code:
+        return Verdict("failed", again.output[-1500:])
+    return survived(folder, expected)
+
+
+def _snakemake(command: list[str], client: Path, address: Path, log: Path) -> None:
+    """Be Snakemake in a forked process."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.executable = str(client)
+    os.environ["FAULTS_SOCKET"] = str(address)
+    from snakemake.cli import main
+
+    sys.argv = ["snakemake", *command]
+    try:
+        main(command)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _be_job(
+    arguments: list[str],
+    folder: str,
+    environment: dict[str, str],
+    descriptors: list[int],
+    group: int,
+) -> None:
+    """Be a job: never returns."""
+    code = 1
+    try:
+        forks.die_with_parent()
+        try:
+            os.setpgid(0, group)
+        except ProcessLookupError:  # Snakemake has ended
+            os._exit(1)
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        try:
+            forks.run_script(arguments)
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

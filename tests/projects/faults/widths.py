@@ -1,0 +1,3 @@
+"""Sizes of the network."""
+
+WIDTH = 12
