@@ -7,7 +7,7 @@ PROCESSES ?= 2
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper report verify test mutants checks example docs adopt benchmarks gallery constraints clean
+.PHONY: paper report verify test test-faults mutants checks example docs adopt benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -24,6 +24,12 @@ verify: $(VENV)/.installed
 test: $(VENV)/.installed checks
 	OMP_NUM_THREADS=1 pytest -W error --numprocesses $(PROCESSES) --dist loadgroup \
 	  --no-loadscope-reorder
+
+# Kills, full disks, damaged files, wrong configurations, two processes at once: 15 minutes. Results
+# are kept in .faults/ and used again until the code changes.
+SEED ?= 0
+test-faults: $(VENV)/.installed
+	python tests/faults --seed $(SEED) --processes $(PROCESSES)
 
 # Small changes of the code that a test should notice: a random sample of SAMPLE=400, or SAMPLE=all.
 # Some seconds each; results are kept in .mutants/ and used again.

@@ -10,8 +10,8 @@ from torch import nn
 
 from hesspipe.objective.objective import Objective
 
-# A project whose modules its own workflow imports.
-collect_ignore = ["projects"]
+# Projects whose modules their own workflow imports, and a program.
+collect_ignore = ["projects", "faults"]
 
 
 @pytest.hookimpl(tryfirst=True)

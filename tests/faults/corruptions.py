@@ -93,7 +93,7 @@ def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[
         damage = Damage(name, draw.random(), draw.randrange(8))
         pick = draw.random()
         yield Case(
-            f"damaged: {kind}", f"{body.args[1].name}: {damage}", partial(body, damage, pick)
+            f"damaged: {kind}", f"{body.args[1]}: {damage}, {pick:.6f}", partial(body, damage, pick)
         )
 
 

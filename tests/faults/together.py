@@ -28,8 +28,8 @@ def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[
             f", killed at {point} before" if point else ""
         )
         yield Case(f"two at once: one {what}", about, body)
-    finished = wholes.reference(workshop)
-    for _ in range(max(number // 10, 1)):
+    finished = wholes.reference(workshop) if number >= 10 else {}
+    for _ in range(number // 10):
         delay, lock = draw.uniform(0, 3), draw.random() < 0.5
         body = partial(_two_runs, workshop, finished, delay, lock)
         yield Case("two at once: whole runs", f"the second after {delay:.3f} s, lock {lock}", body)
