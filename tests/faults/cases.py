@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,23 +74,14 @@ def path_in(message: str) -> str:
     return found.group() if found else ""
 
 
-def expected_of(
-    workshop: tiny.Workshop, job: tiny.Job, name: str = "expected"
-) -> tuple[dict[str, str], forks.Ended]:
-    """Run a job undisturbed; its files, and the changes of files that it announced."""
-    folder = workshop.before(job, name)
-    ended = job.run(folder, record=True)
-    assert ended.code == 0, f"{job.name}: {ended.line}"
-    return tiny.contents(folder), ended
+_KNOWN: dict[str, tuple[dict[str, str], forks.Ended]] = {}
 
 
-def spread(
-    jobs: list[tiny.Job], seconds: dict[str, float], number: int, draw: random.Random
-) -> list[tiny.Job]:
-    """Draw jobs with equal probability of each script, but slow ones less often."""
-    by_kind: dict[str, list[tiny.Job]] = {}
-    for job in jobs:
-        by_kind.setdefault(job.kind, []).append(job)
-    kinds = sorted(by_kind)
-    weights = [1 / max(seconds.get(kind, 0.0), 0.2) for kind in kinds]
-    return [draw.choice(by_kind[kind]) for kind in draw.choices(kinds, weights, k=number)]
+def expected_of(workshop: tiny.Workshop, job: tiny.Job) -> tuple[dict[str, str], forks.Ended]:
+    """Run a job undisturbed, once; its files, and the changes of files that it announced."""
+    if job.name not in _KNOWN:
+        folder = workshop.before(job, "expected")
+        ended = job.run(folder, record=True)
+        assert ended.code == 0, f"{job.name}: {ended.line}"
+        _KNOWN[job.name] = tiny.contents(folder), ended
+    return _KNOWN[job.name]
