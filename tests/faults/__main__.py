@@ -118,6 +118,8 @@ def _run_part(
             if one["number"] not in known and not options.short:
                 file.write(json.dumps(one) + "\n")
                 file.flush()
+    if options.short:
+        return results
     print(
         "\n".join(table(results)),
         f"{part}: {time.monotonic() - started:.0f} s, {_computing() - spent:.0f} s of computing",
