@@ -54,7 +54,7 @@ def test_label_is_refused_exactly_if_matplotlib_cannot_draw_it(label: str) -> No
     assert is_allowed(Label, label) == can_be_drawn(label)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_composed_label_is_refused_exactly_if_matplotlib_cannot_draw_it(label: str) -> None:
     assert is_allowed(Label, label) == can_be_drawn(label)
