@@ -186,6 +186,9 @@ def _damage_state(
     damage.apply(path, older / relative)
     ended = job.run(folder)
     if ended.code == 0:
+        logs = "".join(log.read_text(encoding="utf-8") for log in folder.rglob("*.log"))
+        if any(path.parent.glob("*.damaged*")) and str(relative) not in logs:
+            return Verdict("failed", f"{relative} put aside without a word")
         return survived(folder, expected, set_aside=False)
     if wrong := names(ended, str(relative), str(relative.parent)):
         return Verdict("failed", f"{relative}: {wrong}")

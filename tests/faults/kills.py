@@ -7,13 +7,13 @@ import signal
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
-import forks
 import tiny
 from cases import Case, Verdict, expected_of, names, path_in, survived
 
-# Those that keep an unfinished state are killed more often.
-_WEIGHTS = {"train": 6.0, "find_eigenpairs": 4.0}
+# Those that keep an unfinished state are killed more often, and a slow one less.
+_WEIGHTS = {"train": 6.0, "find_eigenpairs": 4.0, "sample_spikes": 0.2}
 _SIGNALS = [signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT]
 
 
@@ -21,13 +21,13 @@ def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[
     """Yield `number` kills at random moments, and one at each change of a file in end phases.
 
     The end phase of a job begins with the first change of a file that is not its log or unfinished
-    state.
+    state. A job that keeps such a state is killed at each change of it as well.
     """
     jobs = {job.kind: job for job in workshop.jobs if "photographs" not in job.name}
     undisturbed = {kind: expected_of(workshop, job) for kind, job in jobs.items()}
     seconds = {kind: ended.seconds for kind, (_, ended) in undisturbed.items()}
     kinds = sorted(jobs)
-    weights = [_WEIGHTS.get(kind, 1.0) / max(seconds[kind], 0.3) for kind in kinds]
+    weights = [_WEIGHTS.get(kind, 1.0) for kind in kinds]
     for kind in draw.choices(kinds, weights, k=number):
         moments = [
             (draw.choice(_SIGNALS), draw.uniform(0, 1.1 * seconds[kind]))
@@ -37,8 +37,13 @@ def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[
         told = ", ".join(f"{one.name} after {moment:.3f} s" for one, moment in moments)
         yield Case("jobs killed at random moments", f"{jobs[kind].name}: {told}", body)
     points = [(kind, point) for kind in kinds for point in end_phase(undisturbed[kind][1].changes)]
+    points += [
+        (kind, point)
+        for kind in set(kinds) & {"train", "find_eigenpairs"}
+        for point in range(1, end_phase(undisturbed[kind][1].changes).start)
+    ]
     if number < 100:
-        points = draw.sample(points, min(number, len(points)))
+        points = draw.sample(sorted(points), min(number, len(points)))
     for kind, point in points:
         body = partial(_at_change, workshop, jobs[kind], undisturbed[kind][0], point)
         change = undisturbed[kind][1].changes[point - 1]
@@ -48,7 +53,7 @@ def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[
 
 
 def end_phase(changes: list[str]) -> range:
-    """Numbers, from 1, of the changes from the first result or last third of a job's on."""
+    """Numbers, from 1, of the changes from the first one of a result on."""
     first = next(
         (number for number, change in enumerate(changes, 1) if not _is_state(change)), len(changes)
     )
@@ -60,7 +65,7 @@ def _is_state(change: str) -> bool:
     return path.startswith(("logs/", ".hesspipe/training", ".hesspipe/eigenpairs", "#"))
 
 
-def finish(job: tiny.Job, folder: tiny.Path, expected: dict[str, str]) -> Verdict:
+def finish(job: tiny.Job, folder: Path, expected: dict[str, str]) -> Verdict:
     """Run a job until it ends, following its advice once, and compare."""
     ended = job.run(folder)
     if ended.code == 0:
@@ -101,13 +106,3 @@ def _at_change(
     if not ended.is_killed:
         return Verdict("failed", f"not killed: {ended.line}")
     return finish(job, folder, expected)
-
-
-def killed_at(workshop: tiny.Workshop, job: tiny.Job, point: int, name: str) -> tiny.Path:
-    """Make a folder in which a job has been killed at a change of a file."""
-    folder = workshop.before(job, name)
-    job.run(folder, die_at=point)
-    return folder
-
-
-__all__ = ["end_phase", "finish", "forks", "killed_at", "plan"]

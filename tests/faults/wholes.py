@@ -14,11 +14,13 @@ import random
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import forks
 import tiny
@@ -161,6 +163,9 @@ def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[
     started = time.monotonic()
     assert run(workshop, workshop.folder("timed")).code == 0
     seconds = time.monotonic() - started
+    for _ in range(number // 50):
+        body = partial(_kill_unforked, workshop, expected, draw.uniform(5, 25))
+        yield Case("whole runs without forks ended by SIGKILL", str(body.args[-1]), body)
     for _ in range(number):
         one, moment = draw.choice(_SIGNALS), draw.uniform(0.05, 1.05) * seconds
         body = partial(_kill, workshop, expected, one, moment)
@@ -185,6 +190,30 @@ def _kill(
         again = run(workshop, folder)
     if again.code:
         return Verdict("failed", again.output[-1500:])
+    return survived(folder, expected)
+
+
+def _kill_unforked(
+    workshop: tiny.Workshop, expected: dict[str, str], moment: float, name: str
+) -> Verdict:
+    """Do the same with Snakemake itself, which starts each job anew."""
+    folder = workshop.folder(name)
+    snakefile = str(workshop.root / "source/Snakefile")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--cores", "1"]
+    quiet: dict[str, Any] = {
+        "cwd": folder,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    first = subprocess.Popen([*command, "--", *TARGETS], start_new_session=True, **quiet)
+    time.sleep(moment)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    subprocess.run([*command, "--unlock"], check=False, **quiet)
+    again = subprocess.run([*command, "--", *TARGETS], check=False, **quiet)
+    if again.returncode:
+        return Verdict("failed", f"exit {again.returncode}")
     return survived(folder, expected)
 
 
