@@ -94,16 +94,15 @@ for stage in STAGES:
         name:
             stage
         input:
-            project.targets(stage),
+            project.input_of_stage(stage),
 
 
 rule offline:
     input:
-        [path for stage in STAGES for path in project.targets(stage)],
+        lambda wildcards: project.offline_targets(),
 
 
 rule all:
     default_target: True
     input:
-        rules.offline.input,
-        project.downloaded_targets(),
+        lambda wildcards: project.offline_targets() + project.downloaded_targets(),

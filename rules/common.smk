@@ -23,9 +23,7 @@ wildcard_constraints:
 if workflow.is_main_process:
     try:
         clean_folders()
-        settle(
-            workflow.main_snakefile, config, project.products(), project.user_files()
-        )
+        settle(workflow.main_snakefile, config, project.products, project.user_files())
     except TELLABLE as error:
         raise WorkflowError(explain(error))
     except RuntimeError as error:

@@ -17,7 +17,7 @@ rule count_outliers:
 
 rule summarize_outliers:
     input:
-        outliers=project.of_kinds(ResultKind.OUTLIERS),
+        outliers=lambda wildcards: project.of_kinds(ResultKind.OUTLIERS),
         code=project.code("summarize_outliers"),
     output:
         metrics="metrics/outliers.json",

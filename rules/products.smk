@@ -69,7 +69,7 @@ rule render_table:
 
 rule check_claims:
     input:
-        results=project.results_of_claims(project.offline("claims")),
+        results=lambda wildcards: project.results_of_claims(project.offline("claims")),
         code=project.code("check_claims"),
     output:
         json="claims.json",
@@ -100,7 +100,9 @@ rule check_claims:
 # are "not measured" above, and have separate files where the data are present.
 use rule check_claims as check_downloaded_claims with:
     input:
-        results=project.results_of_claims(project.downloaded("claims")),
+        results=lambda wildcards: project.results_of_claims(
+            project.downloaded("claims")
+        ),
         code=project.code("check_claims"),
     output:
         json="claims/downloaded.json",

@@ -17,33 +17,35 @@ rule make_dataset:
         "../scripts/make_dataset.py"
 
 
-# One rule per experiment, because its outputs depend on the steps of its checkpoints.
-for name in project.trained:
+# One rule for each schedule of checkpoints, because they are its outputs.
+for schedule, names in project.schedules.items():
 
     rule:
         name:
-            f"train_{name}"
+            f"train_{schedule}"
         input:
-            unpack(project.inputs_of_training(name)),
-            user=project.user_network_of(name),
+            unpack(project.inputs(ResultKind.HISTORIES)),
+            user=project.user_network,
             code=project.code("train"),
         output:
-            checkpoints=project.checkpoints(name),
-            history=pattern(ResultKind.HISTORIES).replace("{experiment}", name),
+            checkpoints=project.checkpoints(names[0]),
+            history=pattern(ResultKind.HISTORIES),
         log:
-            f"logs/train/{name}_seed{{seed}}.log",
+            "logs/train/{experiment}_seed{seed}.log",
         benchmark:
-            f"logs/train/{name}_seed{{seed}}.tsv"
+            "logs/train/{experiment}_seed{seed}.tsv"
+        wildcard_constraints:
+            experiment=project.only(names),
         conda:
             "../envs/hesspipe.yaml"
         threads: 1
         resources:
             gpu=GPUS,
         params:
-            config=dump(
-                experiment=name,
-                model=settings.experiments[name].model,
-                training=settings.experiments[name].training,
+            config=lambda wildcards: dump(
+                experiment=wildcards.experiment,
+                model=settings.experiments[wildcards.experiment].model,
+                training=settings.experiments[wildcards.experiment].training,
             ),
         script:
             "../scripts/train.py"
@@ -61,7 +63,7 @@ rule import_state:
     log:
         "logs/import_state/{experiment}_seed{seed}_step{step}.log",
     wildcard_constraints:
-        experiment=project.imported,
+        experiment=project.only(project.imported),
         step="0",
     conda:
         "../envs/hesspipe.yaml"

@@ -18,14 +18,13 @@ collect_ignore = ["projects", "faults"]
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process of several, where its fixtures are made once.
 
-    Those of the workflow share a finished project and are slow: they stay together and begin first,
-    so that no process waits for them at the end.
+    Those of the workflow are the slowest: they begin first, so that no process waits for them at
+    the end.
     """
     items.sort(key=lambda item: item.path.parent.name != "workflow")
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            is_workflow = item.path.parent.name == "workflow"
-            item.add_marker(pytest.mark.xdist_group("workflow" if is_workflow else str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture

@@ -55,9 +55,14 @@ class Project:
         return self.run("snakemake", "--cores", "2", *arguments, check=check)
 
     def planned(self, *targets: str) -> Counter[str]:
-        """Count the jobs that a dry run would run, by rule."""
+        """Count the jobs that a dry run would run, by rule; trainings by experiment."""
         output = self.snakemake("-n", *targets)
-        rules = re.findall(r"^(?:local)?rule (\w+):$", output, flags=re.MULTILINE)
+        jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)^$", output, flags=re.M | re.S)
+        named = [(rule, re.search(r"wildcards: experiment=(\w+)", text)) for rule, text in jobs]
+        rules = [
+            f"train_{found[1]}" if found and rule.startswith("train_") else rule
+            for rule, found in named
+        ]
         return Counter(rule for rule in rules if rule not in _TARGET_RULES)
 
     def is_finished(self, *targets: str) -> bool:

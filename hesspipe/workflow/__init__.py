@@ -2,7 +2,8 @@
 
 =====================================================  ====================
 the inputs, parameters and targets of the rules        `workflow.project`
-the code that a script runs, as inputs of its rule     `workflow.closure`
+the code that a script runs, an input of its rule      `workflow.code_files`
+the modules that a script imports, directly or not     `workflow.closure`
 groups that match no parameter, found in a dry run     `workflow.groups`
 jobs that are too large for this machine               `workflow.forecasts`
 logs and records of a job                              `workflow.jobs`

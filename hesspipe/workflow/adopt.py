@@ -19,7 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from graphlib import TopologicalSorter
@@ -46,7 +46,10 @@ SETTLING = "HESSPIPE_SETTLING"
 
 
 def settle(
-    snakefile: str, config: dict[str, Any], expected: Iterable[str], user_files: Iterable[str]
+    snakefile: str,
+    config: dict[str, Any],
+    expected: Callable[[], Iterable[str]],
+    user_files: Iterable[str],
 ) -> None:
     """Adopt or set aside every file in the folders of the stages that no job here has written.
 
@@ -55,10 +58,10 @@ def settle(
     snakefile : str
     config : dict
         The configuration as Snakemake has merged it.
-    expected : iterable of str
-        Every output that the configuration names. In a stage of DVC, which records whole folders,
-        other files are also set aside: they are left over from another configuration. Files that
-        match .dvcignore are kept.
+    expected : callable
+        Lists every output that the configuration names. In a stage of DVC, which records whole
+        folders, other files are also set aside: they are left over from another configuration.
+        Files that match .dvcignore are kept.
     user_files : iterable of str
         Every file of the user that the configuration names, modules behind functions included.
 
@@ -77,7 +80,7 @@ def settle(
         make_folders()
         write_sources()
     if "DVC_STAGE" in os.environ:
-        known = set(expected)
+        known = set(expected())
         left_over = {path for path in outputs_on_disk() if path not in known}
         _set_aside(sorted(left_over - _ignored(left_over)), "left over from another configuration")
         recorded = {path for path in recorded_outputs() if path not in known}

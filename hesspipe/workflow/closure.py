@@ -81,11 +81,17 @@ def user_code(names: Iterable[str], root: str | Path = ".") -> list[str]:
 
 
 @cache
+def parse(path: Path) -> ast.Module:
+    """Parse a module, once in a process."""
+    return ast.parse(path.read_bytes())
+
+
+@cache
 def _local_imports(root: Path, path: str) -> tuple[str, ...]:
     """Files below a folder that one file imports, packages on the way to them included."""
     package = Path(path).parent.parts
     names: set[str] = set()
-    for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(root / path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -109,7 +115,7 @@ def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
     if path == str(Path("hesspipe", "__init__.py")):
         return ()  # its lazy imports count for the modules that use them, not for every importer
     names: set[str] = set()
-    for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(root / path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
             _refuse(path, node, any(_is_lazy(root, alias.name) for alias in node.names))

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cache, cached_property
 from typing import Any
 
 from hesspipe.config.datasets import CIFAR10Images, DataFile, MNISTDigits, UserData
 from hesspipe.config.experiments import SavedState, UserModel
 from hesspipe.config.producers import inputs_of
-from hesspipe.config.results import ResultKey, ResultKind, pattern
+from hesspipe.config.results import CONSTRAINTS, ResultKey, ResultKind, pattern
 from hesspipe.config.schema import Config
 from hesspipe.data import cifar10_files, mnist_files
 from hesspipe.data.cifar10_files import missing_files
-from hesspipe.workflow.closure import code_closure, user_code
-from hesspipe.workflow.stages import stage_of
+from hesspipe.workflow.closure import user_code
+from hesspipe.workflow.code_files import code_file
+from hesspipe.workflow.stages import STAGES, stage_of
 
 Wildcards = Any  # Snakemake's: an attribute for each wildcard, a string
 InputFunction = Callable[[Wildcards], Any]
 _NOTHING = "(?!)"
+_NAME = CONSTRAINTS["experiment"]
 _SUFFIXES = {
     "figures": ("pdf", "png"),
     "tables": ("csv", "md", "tex", "html"),
@@ -65,16 +65,6 @@ class Project:
 
         return read
 
-    def inputs_of_training(self, experiment: str) -> InputFunction:
-        """Give the named inputs of the training of one experiment, as a function of the seed."""
-
-        def read(wildcards: Wildcards) -> dict[str, str]:
-            key = ResultKey(ResultKind.HISTORIES, experiment, int(wildcards.seed))
-            named = inputs_of(key, self.config)
-            return {name: one.path for name, one in named.items() if isinstance(one, ResultKey)}
-
-        return read
-
     def reads(self, section: str) -> InputFunction:
         """Give what a figure or table reads, in its order, as a function of its name."""
 
@@ -105,16 +95,16 @@ class Project:
 
     # The code that jobs run
 
-    def code(self, script: str, *modules: str) -> list[str]:
-        """List a script and every library module that it runs, relative to the current folder."""
-        files = code_closure(f"scripts/{script}.py", self.root, modules)
-        return [os.path.relpath(Path(self.root, path)) for path in files]
+    def code(self, script: str) -> InputFunction:
+        """Give the file with the digests of a script and of every library module that it runs."""
+        return lambda wildcards: code_file(script, self.root)
 
     def code_of_kind(self, script: str, section: str) -> InputFunction:
         """Give the same for a figure or table, whose kind names the module that makes it."""
 
-        def code(wildcards: Wildcards) -> list[str]:
-            return self.code(script, f"hesspipe.{section}.{self._entry(section, wildcards).kind}")
+        def code(wildcards: Wildcards) -> str:
+            module = f"hesspipe.{section}.{self._entry(section, wildcards).kind}"
+            return code_file(script, self.root, module)
 
         return code
 
@@ -164,19 +154,39 @@ class Project:
     # Experiments
 
     @cached_property
-    def trained(self) -> list[str]:
-        """Experiments that are trained here."""
-        plans = self.config.experiments
-        return [name for name in plans if not isinstance(plans[name].training, SavedState)]
+    def schedules(self) -> dict[str, list[str]]:
+        """Experiments that are trained here, by the schedule of their checkpoints.
+
+        Outputs of a rule are fixed, so that each schedule has a rule. Its name depends on nothing
+        else: the origin of a result names its rule, and a new experiment must not change it.
+        """
+        found: dict[str, list[str]] = {}
+        for name, plan in self.config.experiments.items():
+            if not isinstance(plan.training, SavedState):
+                schedule = f"{plan.training.num_steps}_every_{plan.training.checkpoint_every}"
+                found.setdefault(schedule, []).append(name)
+        return found
 
     @property
-    def imported(self) -> str:
-        """Pattern for the names of the experiments that are not."""
-        return "|".join(sorted(set(self.config.experiments) - set(self.trained))) or _NOTHING
+    def imported(self) -> list[str]:
+        """Experiments that start and end with a saved state."""
+        plans = self.config.experiments
+        return [name for name in plans if isinstance(plans[name].training, SavedState)]
+
+    def only(self, names: list[str]) -> str:
+        """Give a regular expression for the names of some experiments, followed by a slash.
+
+        Snakemake searches the expression for every job, so it lists the names that are fewer: those
+        of the experiments or of the others.
+        """
+        others = sorted(set(self.config.experiments) - set(names))
+        if len(names) <= len(others):
+            return "|".join(names) or _NOTHING
+        return f"(?!(?:{'|'.join(others)})/){_NAME}" if others else _NAME
 
     def checkpoints(self, experiment: str) -> list[str]:
-        """List the checkpoints of every run of an experiment, with a wildcard for the seed."""
-        place = pattern(ResultKind.CHECKPOINTS).replace("{experiment}", experiment)
+        """List the checkpoints of every run of an experiment, with wildcards for both."""
+        place = pattern(ResultKind.CHECKPOINTS)
         steps = self.config.experiments[experiment].checkpoint_steps
         return [place.replace("{step}", str(step)) for step in steps]
 
@@ -208,7 +218,7 @@ class Project:
 
     def targets(self, stage: str) -> list[str]:
         """List the outputs of a stage that are built offline."""
-        found = [key.path for key in self._built if stage_of(key.path) == stage]
+        found = [key.path for key in self._built if _stage_of_kind(key.kind) == stage]
         if stage == "outliers" and found:
             found.append("metrics/outliers.json")
         if stage in ("figures", "tables"):
@@ -216,6 +226,14 @@ class Project:
         if stage == "claims" and self.config.claims:
             found += ["claims.json", *_files_of("claims", "verdicts")]
         return found
+
+    def input_of_stage(self, stage: str) -> InputFunction:
+        """Give the same as the input of the stage's rule, listed only if the rule is used."""
+        return lambda wildcards: self.targets(stage)
+
+    def offline_targets(self) -> list[str]:
+        """List every output that is built offline."""
+        return [path for stage in STAGES for path in self.targets(stage)]
 
     def downloaded_targets(self) -> list[str]:
         """List the figures, tables and verdicts whose downloads have been made."""
@@ -287,6 +305,11 @@ class Project:
         """Find the entry whose name is the only wildcard."""
         (name,) = dict(wildcards.items()).values()
         return getattr(self.config, section)[name]
+
+
+@cache
+def _stage_of_kind(kind: ResultKind) -> str:
+    return stage_of(pattern(kind))
 
 
 def _files_of(section: str, name: str) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hesspipe.errors import UnreadableFileError
 from hesspipe.temporary_files import remove_leftovers
+from hesspipe.workflow.closure import code_closure
 
 # Folders of the origins of results, and of what is made from results. Products depend on the
 # first folder as a whole, in which every change of a result shows.
@@ -32,6 +33,35 @@ STAGES = {
     "figures": ("results/curves", "figures"),
     "claims": ("claims.json", "claims"),
 }
+# What the jobs of each stage run: scripts, and packages whose modules are imported by name.
+_SCRIPTS = {
+    "datasets": ("make_dataset",),
+    "training": ("train", "import_state"),
+    "spectra": ("extract_spectrum", "estimate_density", "find_eigenpairs"),
+    "outliers": ("count_outliers", "summarize_outliers", "decompose"),
+    "directions": ("measure_directions",),
+    "landscape": ("evaluate_line", "align_units", "evaluate_plane"),
+    "random_matrices": ("compare_with_laws", "sample_spikes", "sample_spiked_spectra"),
+    "tables": ("render_table",),
+    "figures": ("smooth_densities", "render_figure"),
+    "claims": ("check_claims",),
+}
+_IMPORTED_BY_NAME = {"tables": "hesspipe/tables", "figures": "hesspipe/figures"}
+
+
+def code_of(stage: str) -> set[str]:
+    """Collect the scripts and the modules that the jobs of a stage run.
+
+    The current folder must be that of scripts/ and hesspipe/.
+    """
+    folder = _IMPORTED_BY_NAME.get(stage)
+    paths = sorted(Path(folder).glob("[a-z]*.py")) if folder else []
+    modules = [".".join(path.with_suffix("").parts) for path in paths]
+    return {
+        file
+        for script in _SCRIPTS[stage]
+        for file in code_closure(f"scripts/{script}.py", ".", modules)
+    }
 
 
 def stage_of(path: str) -> str:

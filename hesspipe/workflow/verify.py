@@ -135,10 +135,10 @@ def _wrong_records(stored: Sequence[Stored]) -> Iterator[str]:
     for one in stored:
         if one.origin is not None and not one.damage and tracked_origin(one.path) != one.origin:
             yield str(tracked_path(one.path))
-    if Path("dvc.yaml").is_file() and Path(sources.PATH).is_file():
-        text = Path(sources.PATH).read_text(encoding="utf-8", errors="replace")
-        if text != sources.sources_text():
-            yield sources.PATH
+    expected = sources.sources_texts() if Path("dvc.yaml").is_file() else {}
+    for path, text in expected.items():
+        if Path(path).is_file() and Path(path).read_bytes() != text.encode():
+            yield path
 
 
 def report(title: str, faults: dict[str, str], command: str) -> None:

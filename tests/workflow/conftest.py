@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from small_project import REPOSITORY, Project, make_project
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The small project with every result, built by Snakemake and recorded by DVC."""
-    project = make_project(tmp_path_factory.mktemp("finished") / "project")
+    """The small project with every result, built by Snakemake and recorded by DVC.
+
+    Processes that run tests side by side share it: the first builds it, and none changes it.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not folder.exists():
+            built = _build(tmp_path_factory.mktemp("built") / "project", shared / "remote")
+            built.folder.rename(folder)
+    return Project(folder)
+
+
+def _build(folder: Path, remote: Path) -> Project:
+    project = make_project(folder)
     project.run("git", "init", "-q")
     ignored = (REPOSITORY / ".gitignore").read_text()
     project.write(".gitignore", ignored + "here/\n")
     project.run("dvc", "init", "-q")
     project.run("dvc", "config", "core.analytics", "false")
-    remote = project.folder.parent / "remote"
     project.run("dvc", "remote", "add", "-q", "-d", "local", str(remote))
     project.snakemake()
     project.run("dvc", "commit", "-f", "-q")

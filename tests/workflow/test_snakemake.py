@@ -89,8 +89,8 @@ def test_report_opens_offline_with_every_figure_and_no_error(project: Project) -
     assert len(results) == len(figures) + len(pages) + 1
 
 
-def test_second_run_has_nothing_to_do(finished: Project) -> None:
-    assert finished.is_finished()
+def test_second_run_has_nothing_to_do(project: Project) -> None:
+    assert project.is_finished()
 
 
 def test_touched_sources_rerun_nothing(project: Project) -> None:

@@ -14,7 +14,7 @@ from hesspipe.config.loading import load_config
 from hesspipe.config.producers import inputs_of
 from hesspipe.config.results import ResultKey
 from hesspipe.workflow.project import Project
-from hesspipe.workflow.sources import PATH
+from hesspipe.workflow.sources import path_of
 from hesspipe.workflow.stages import STAGES, origins_of, stage_of
 
 DVC: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
@@ -60,10 +60,10 @@ def test_stage_depends_on_what_its_results_are_built_from(project: Project, stag
     own = set(STAGES[stage])
     available = {stage_of(path) for path in needed if not any(map(Path(path).is_relative_to, own))}
     depends = DVC[stage]["deps"]
-    # Datasets go without saying: they change with the sources alone.
+    # Datasets go without saying: what is trained on them changes, too.
     for before in available - {stage, "datasets"}:
         assert any(Path(origins_of(before)).is_relative_to(dep) for dep in depends), before
-    assert PATH in DVC[stage]["deps"]
+    assert path_of(stage) in DVC[stage]["deps"]
 
 
 def keys_of(project: Project, stage: str) -> list[ResultKey]:
