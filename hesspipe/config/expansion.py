@@ -161,7 +161,9 @@ def _wrong_grid(place: str, name: str, entry: Mapping[str, Any]) -> str | None:
         if not isinstance(given, list) or not given:
             return f"{place}.for.{key} must be a list of at least 1, got {shown(given)}"
     number = math.prod(map(len, values.values()))
-    if number > _MOST_ENTRIES or number * len(repr(entry)) > _MOST_LETTERS:
+    body = repr({key: part for key, part in entry.items() if key != "for"})
+    longest = sum(max(len(str(value)) for value in given) for given in values.values())
+    if number > _MOST_ENTRIES or number * (len(body) + body.count("{") * longest) > _MOST_LETTERS:
         return (
             f"{place}.for must make at most {_MOST_ENTRIES:,} entries and {_MOST_LETTERS:,} "
             f"letters, got {number:,} entries"

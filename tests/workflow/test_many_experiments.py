@@ -82,6 +82,12 @@ def test_rules_closures_and_inputs_do_not_grow_with_the_number_of_experiments(
     assert many["inputs"] == few["inputs"] == 3
 
 
+def test_grid_of_thousands_is_within_the_bounds() -> None:
+    expansion = expand(with_experiments(9000), SMALL)
+    assert not expansion.mistakes
+    assert len(expansion.raw["experiments"]) == 9000
+
+
 def test_experiments_with_equal_schedules_share_a_rule() -> None:
     raw = with_experiments(5)
     own = {**small_config()["experiments"]["clusters_gd_k2"], "dataset": "clusters_k3"}

@@ -12,10 +12,10 @@ from small_project import REPOSITORY
 
 from hesspipe.config.loading import load_config
 from hesspipe.config.producers import inputs_of
-from hesspipe.config.results import ResultKey
+from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.workflow.project import Project
 from hesspipe.workflow.sources import path_of
-from hesspipe.workflow.stages import STAGES, origins_of, stage_of
+from hesspipe.workflow.stages import STAGES, code_of, origins_of, stage_of
 
 DVC: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
@@ -103,3 +103,22 @@ def test_dvcignore_leaves_out_exactly_what_needs_a_download(project: Project) ->
         is_ignored = any(one.fullmatch(path) for one in patterns)
         assert is_ignored == (path in downloads), path
         assert any(one.fullmatch(origin) for one in patterns) == is_ignored, origin
+
+
+def test_code_of_a_stage_has_the_scripts_of_the_rules_that_write_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    found = set()
+    for path in Path("rules").glob("*.smk"):
+        for rule in re.split(r"^ *(?:use )?rule\b", path.read_text(), flags=re.MULTILINE)[1:]:
+            (script,) = re.findall(r"project\.code(?:_of_kind)?\(\"(\w+)\"", rule)
+            outputs = rule.partition("output:")[2].partition("log:")[0]
+            kinds = re.findall(r"ResultKind\.(\w+)", outputs)
+            paths = [f"results/{ResultKind[kind]}/x" for kind in kinds]
+            paths += re.findall(r"\"((?:figures|tables|claims|metrics)[/.][^\"]+)\"", outputs)
+            assert paths, rule
+            for stage in {stage_of(path) for path in paths}:
+                assert f"scripts/{script}.py" in code_of(stage), (script, stage)
+            found.add(script)
+    assert found == {path.stem for path in Path("scripts").glob("*.py")}
