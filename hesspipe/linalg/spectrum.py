@@ -93,7 +93,8 @@ def matrix_spectrum(
         Multiple of the error bound up to which an eigenvalue counts as zero.
     certify : bool, optional
         Whether to count the signs a second time, by factorizations L D L^T at both tolerances.
-        They take a third of the eigensolver's time, so by default they are made up to P = 3,000.
+        They take four tenths of the eigensolver's time, so by default they are made up to
+        P = 3,000.
     others : Tensor, optional
         Eigenvalues that are known exactly, of a larger matrix of which `values` is a block.
 
