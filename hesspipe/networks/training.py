@@ -132,15 +132,7 @@ def train(
         state = TrainingState(folder, _digest(model, data, schedule, seed, provenance))
         start = state.resume(model)
         batches = _batches(data, schedule, seed, start)
-        bar = tqdm(
-            range(start, schedule.num_steps + 1),
-            initial=start,
-            total=schedule.num_steps,
-            desc="training",
-            unit="step",
-            disable=not progress,
-            mininterval=1.0,
-        )
+        bar = _progress_bar(start, schedule.num_steps, progress)
         for step in bar:
             if schedule.is_due(step, schedule.record_every):
                 row = _evaluate(model, data, loss_fn, step, schedule.num_recorded)
@@ -157,6 +149,18 @@ def train(
             with torch.no_grad():
                 torch._foreach_add_(parameters, gradients, alpha=-schedule.step_size)
     return pd.DataFrame(state.rows)
+
+
+def _progress_bar(start: int, num_steps: int, is_shown: bool) -> tqdm[int]:
+    return tqdm(
+        range(start, num_steps + 1),
+        initial=start,
+        total=num_steps,
+        desc="training",
+        unit="step",
+        disable=not is_shown,
+        mininterval=1.0,
+    )
 
 
 def state_folder(specification: Mapping[str, Any]) -> Path:
