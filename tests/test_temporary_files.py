@@ -94,7 +94,9 @@ def test_writer_starts_again_when_its_file_is_removed_before_it_is_locked(
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    write_text("whole", tmp_path / "result.txt")
+    with atomic_path(tmp_path / "result.txt") as temporary:
+        temporary.write_text("whole")
+        assert remove_leftovers([tmp_path]) == []  # the second file is locked
     assert len(removed) == 1
     assert [file.read_text() for file in tmp_path.iterdir()] == ["whole"]
 
