@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -86,12 +86,22 @@ def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_bytes())
 
 
+def statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Iterate over a module and its statements: imports and docstrings are nowhere else."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, field, [])
+
+
 @cache
 def _local_imports(root: Path, path: str) -> tuple[str, ...]:
     """Files below a folder that one file imports, packages on the way to them included."""
     package = Path(path).parent.parts
     names: set[str] = set()
-    for node in ast.walk(parse(root / path)):
+    for node in statements(parse(root / path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -115,7 +125,7 @@ def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
     if path == str(Path("hesspipe", "__init__.py")):
         return ()  # its lazy imports count for the modules that use them, not for every importer
     names: set[str] = set()
-    for node in ast.walk(parse(root / path)):
+    for node in statements(parse(root / path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
             _refuse(path, node, any(_is_lazy(root, alias.name) for alias in node.names))

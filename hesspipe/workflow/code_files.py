@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from hesspipe.files import digest, write_text
-from hesspipe.workflow.closure import code_closure, parse
+from hesspipe.workflow.closure import code_closure, parse, statements
 
 _FOLDER = Path(".hesspipe/code")
 
@@ -69,7 +69,7 @@ def without_docstrings(source: bytes, tree: ast.Module) -> bytes:
     b'def one():\n    return 1  # always\n'
     """
     lines = source.splitlines(keepends=True)
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         match node.body:
