@@ -50,8 +50,9 @@ class RemoveStatement(Operator):
 
     def mutate(self, node: Any, index: int) -> Any:
         """Return the changed node."""
-        prefix = node.get_first_leaf().prefix
-        return parso.parse(f"{prefix}pass\n").children[0]
+        nothing = parso.parse("pass\n").children[0]
+        nothing.get_first_leaf().prefix = node.get_first_leaf().prefix  # its indentation
+        return nothing
 
     @classmethod
     def examples(cls) -> tuple[Any, ...]:
