@@ -298,7 +298,9 @@ class Density:
         """Estimate tr(A^power).
 
         The quadrature is exact for the start vector of each probe, so that the only error is
-        that of few probes, for which the interval has a bound; see `hesspipe.linalg.means`.
+        that of few probes, for which the interval has a bound; see `hesspipe.linalg.means`. Over
+        300 seeds on five spectra it held in 100 % of the cases at 99.9 %, and in 95 to 100 % at
+        90 % (benchmarks/coverage.md).
         `hesspipe.estimate_norms` knows the trace better.
 
         Parameters
