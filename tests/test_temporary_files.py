@@ -18,7 +18,8 @@ from hesspipe.temporary_files import remove_leftovers
 
 REPOSITORY = Path(__file__).parents[1]
 WRITE_AND_WAIT = """
-import sys, time
+import resource, sys, time
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGXCPU would write one, slowly
 from hesspipe.files import atomic_path
 with atomic_path(sys.argv[1]) as temporary:
     temporary.write_text("half of")
@@ -38,7 +39,7 @@ def die_while_writing(path: Path, number: signal.Signals) -> int:
         assert child.stdout.readline() == "written\n"
         assert [file.name for file in path.parent.iterdir() if file.name != path.name]
         child.send_signal(number)
-        return child.wait(20)
+        return child.wait(60)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGXCPU", "SIGINT", "SIGKILL"])
