@@ -30,6 +30,9 @@ TARGETS = [
     "figures/ordered.pdf", "results/eigenpairs/user/seed0/step2_hessian.parquet",
     "results/densities/saved/seed0/step0_hessian_network.parquet",
 ]  # fmt: skip
+# Seconds until SIGKILL follows, as from a batch system. Snakemake may need it: its handler of
+# SIGTERM takes a lock, which the interrupted code may hold.
+_GRACE = 30.0
 _SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 _CLIENT = """#!{python} -ISE
 import json, os, socket, sys
@@ -181,9 +184,9 @@ def _kill(
     first = Run(workshop, folder)
     first.serve(moment)
     first.kill(number)
-    if not first.serve(forks.PATIENCE):
+    if not first.serve(_GRACE):
         first.kill(signal.SIGKILL)
-        return Verdict("failed", f"does not end: {first.output[-500:]}")
+        first.serve(5.0)
     again = run(workshop, folder)
     if again.code and "--unlock" in again.output:
         run(workshop, folder, "--unlock")
