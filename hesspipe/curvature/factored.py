@@ -12,22 +12,19 @@ differences bound the error of every eigenvalue.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from hesspipe.curvature import columns
 from hesspipe.curvature.compression import compress
-from hesspipe.curvature.error_bounds import ProductSamples, norm_bound, sample_products
+from hesspipe.curvature.directions import Directions
+from hesspipe.curvature.error_bounds import norm_bound, sample_products
 from hesspipe.curvature.factors import Factors, factorize, has_curved_samples
 from hesspipe.curvature.gram import gram_matrix
 from hesspipe.curvature.layers import Layer
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.curvature.products import pull_back
 from hesspipe.hardware import require
 from hesspipe.linalg.spectrum import ZERO_TOLERANCE, Spectrum, matrix_spectrum
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pieces import row_norms
-from hesspipe.seeding import generator
 
 # The formed matrix takes an eigensolver of size P. The factors take one of their own size, and
 # about a third more time to form and factorize what is solved, hence 1.1 in size.
@@ -110,7 +107,7 @@ def factored_spectrum(
     samples = sample_products(objective.without_weight_decay(), matrix)
     if factors.is_gram:
         values = gram_matrix(factors)
-        error = _gram_error(objective, factors, matrix, values, samples)
+        error = Directions(factors.directions).gram_error(objective, matrix, values, samples)
     else:
         compression = compress(factors, torch.cat([samples.vectors, samples.products]))
         values = compression.values
@@ -128,40 +125,3 @@ def factored_spectrum(
         certify=certify,
         others=values.new_full((objective.num_parameters - len(values),), decay),
     )
-
-
-def _gram_error(
-    objective: Objective, factors: Factors, matrix: Matrix, gram: Tensor, samples: ProductSamples
-) -> float:
-    """Bound the errors of A A^T as G, and of A^T A, with A applied by differentiation."""
-    pulled = (_project(objective, factors, vector) for vector in samples.vectors)
-    formed = torch.stack([_multiply(objective, factors, weights) for weights in pulled])
-    error = norm_bound(samples, row_norms(formed - samples.products), matrix)
-    every_weights = torch.randn(
-        len(formed), len(gram), generator=generator(0, "Gram matrix error"), dtype=torch.float64
-    ).to(gram)
-    combined = (_multiply(objective, factors, weights) for weights in every_weights)
-    formed = torch.stack([_project(objective, factors, vector) for vector in combined])
-    return error + norm_bound(samples, row_norms(formed - every_weights @ gram), matrix)
-
-
-def _project(objective: Objective, factors: Factors, vector: Tensor) -> Tensor:
-    """A^T v = (T_n^T J_n v), of shape (N r,)."""
-    theta = objective.theta.clone().requires_grad_()
-    changes = []
-    for batch in objective.batches:
-        with objective.explained(batch):
-            outputs = objective.outputs(theta, batch.inputs)  # (n, C)
-        pulled = torch.zeros_like(outputs, requires_grad=True)
-        (combined,) = torch.autograd.grad(
-            outputs, theta, pulled, create_graph=True, materialize_grads=True
-        )
-        changes.append(pull_back(combined, pulled, vector.unsqueeze(0))[0])
-    change = torch.cat(changes).unsqueeze(2)  # (N, C, 1)
-    return (factors.directions.mT @ change).flatten()
-
-
-def _multiply(objective: Objective, factors: Factors, weights: Tensor) -> Tensor:
-    """A w, of shape (P,)."""
-    cotangents = factors.directions @ weights.view(*factors.signs.shape, 1)  # (N, C, 1)
-    return columns.combine_gradients(objective, cotangents.squeeze(2))

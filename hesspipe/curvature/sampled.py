@@ -15,15 +15,15 @@ have a faster way, in `hesspipe.curvature.gram`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.curvature.columns import combine_gradients, mirror_lower
-from hesspipe.curvature.error_bounds import ProductSamples, norm_bound, sample_products
+from hesspipe.curvature.columns import mirror_lower
+from hesspipe.curvature.directions import Directions
+from hesspipe.curvature.error_bounds import sample_products
 from hesspipe.curvature.loss_derivatives import curvature_factors, decay_diagonal
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import pull_back
@@ -31,8 +31,6 @@ from hesspipe.hardware import available_bytes, require
 from hesspipe.linalg.spectrum import ZERO_TOLERANCE, Spectrum, matrix_spectrum
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
-from hesspipe.objective.pieces import row_norms
-from hesspipe.seeding import generator
 
 # Memory for a block of rows of A, and the part of what is free that it may take.
 _BLOCK_BYTES = 2 * 2**30
@@ -46,76 +44,53 @@ _FEWEST_ROWS = 2
 _SMALLEST_BLOCK = 1024
 
 
-@dataclass(frozen=True)
-class Directions:
-    """T_n of all samples, without the directions in which no S_n has curvature.
-
-    Attributes
-    ----------
-    values : Tensor, shape (N, C, r)
-        In the order of the batches.
-    """
-
-    values: Tensor
-
-    @property
-    def num_columns(self) -> int:
-        """N r, the columns of A."""
-        return self.values.shape[0] * self.values.shape[2]
-
-    def project(self, objective: Objective, vector: Tensor) -> Tensor:
-        """A^T v = (T_n^T J_n v), of shape (N r,)."""
-        theta = objective.theta.clone().requires_grad_()
-        changes = []
-        for batch in objective.batches:
-            with objective.explained(batch):
-                outputs = objective.outputs(theta, batch.inputs)  # (n, C)
-            pulled = torch.zeros_like(outputs, requires_grad=True)
-            (combined,) = torch.autograd.grad(
-                outputs, theta, pulled, create_graph=True, materialize_grads=True
-            )
-            changes.append(pull_back(combined, pulled, vector.unsqueeze(0))[0])
-        change = torch.cat(changes).unsqueeze(2)  # (N, C, 1)
-        return (self.values.mT @ change).flatten()
-
-    def multiply(self, objective: Objective, weights: Tensor) -> Tensor:
-        """A w, of shape (P,)."""
-        by_sample = weights.view(len(self.values), -1, 1)
-        return combine_gradients(objective, (self.values @ by_sample).squeeze(2))
-
-    def gram_error(
-        self, objective: Objective, matrix: Matrix, gram: Tensor, samples: ProductSamples
-    ) -> float:
-        """Bound the errors of A A^T as G, and of A^T A, with A applied by differentiation."""
-        pulled = (self.project(objective, vector) for vector in samples.vectors)
-        formed = torch.stack([self.multiply(objective, weights) for weights in pulled])
-        error = norm_bound(samples, row_norms(formed - samples.products), matrix)
-        every_weights = torch.randn(
-            len(formed), len(gram), generator=generator(0, "Gram matrix error"), dtype=torch.float64
-        ).to(gram)
-        combined = (self.multiply(objective, weights) for weights in every_weights)
-        formed = torch.stack([self.project(objective, vector) for vector in combined])
-        return error + norm_bound(samples, row_norms(formed - every_weights @ gram), matrix)
-
-
-def find_directions(objective: Objective) -> Directions | None:
-    """Compute T_n of all samples; None if an S_n has a negative eigenvalue.
+def find_directions(objective: Objective, matrix: Matrix) -> Directions:
+    """Compute T_n of all samples.
 
     Parameters
     ----------
     objective : Objective
-        Separable.
+    matrix : Matrix
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not G, samples are coupled, or an S_n has a negative eigenvalue.
     """
+    if matrix is not Matrix.GGN:
+        raise ValueError(f"method 'jacobians' needs the matrix 'ggn', got {str(matrix)!r}")
+    if not objective.is_separable:
+        raise ValueError(
+            "method 'jacobians' needs independent samples, each with a row of outputs; use "
+            "method='columns'"
+        )
     parts = [curvature_factors(objective, batch) for batch in objective.batches]
     signs = torch.cat([signs for _, signs in parts])  # (N, C)
     if (signs < 0).any():
-        return None
+        raise ValueError(
+            "method 'jacobians' needs a loss that is convex in the outputs; use method='auto'"
+        )
     values = torch.cat([factors for factors, _ in parts]) * signs.unsqueeze(1)
-    return Directions(values[:, :, signs.any(0)])
+    directions = Directions(values[:, :, signs.any(0)])
+    num_varied = int(objective.is_varied.sum())
+    if directions.num_columns > num_varied:
+        raise ValueError(
+            f"method 'jacobians' needs at most as many outputs of all samples, "
+            f"{directions.num_columns:,}, as parameters that vary, {num_varied:,}; use "
+            "method='auto'"
+        )
+    return directions
 
 
-def is_smaller(objective: Objective, num_columns: int) -> bool:
-    """Whether A^T A, of so many columns, is so much smaller than G that it is cheaper."""
+def has_few_outputs(objective: Objective, matrix: Matrix) -> bool:
+    """Whether G is so much larger than A^T A that the latter is cheaper."""
+    if matrix is not Matrix.GGN or not objective.is_separable:
+        return False
+    try:
+        outputs = objective.outputs(objective.theta, objective.batches[0].inputs[:1])
+    except Exception:  # of any kind: the network was not written for one sample
+        return False
+    num_columns = objective.num_data * outputs.shape[1]
     return _FEWEST_ROWS * num_columns < int(objective.is_varied.sum())
 
 
@@ -154,12 +129,6 @@ def sampled_spectrum(
         If A^T A disagrees with products computed without it, or the eigenvalues with its traces.
     """
     plain, matrix = objective.without_weight_decay(), Matrix.GGN
-    if directions.num_columns > int(objective.is_varied.sum()):
-        raise ValueError(
-            f"method 'jacobians' needs at most as many outputs of all samples, "
-            f"{directions.num_columns:,}, as parameters that vary, "
-            f"{int(objective.is_varied.sum()):,}; use method='auto'"
-        )
     samples = sample_products(plain, matrix)
     gram = gram_of_jacobians(objective, directions, progress=progress)
     error = directions.gram_error(objective, matrix, gram, samples)

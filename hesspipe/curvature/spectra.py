@@ -10,25 +10,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
-from hesspipe.curvature.dense import exact_matrix
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.error_bounds import product_error
-from hesspipe.curvature.factored import factored_spectrum, find_factors, is_cheaper
-from hesspipe.curvature.factors import Factors
-from hesspipe.curvature.layers import Layer, find_layers
+from hesspipe.curvature.exact_spectra import SpectrumMethod, objective_spectrum
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS, CurvatureOperator, objective_of
-from hesspipe.curvature.sampled import (
-    Directions,
-    find_directions,
-    is_smaller,
-    sampled_spectrum,
-)
-from hesspipe.errors import TooLargeError
 from hesspipe.hardware import name_exhaustion, require
 from hesspipe.linalg import density as densities
 from hesspipe.linalg import eigenpairs as pairs
@@ -45,8 +35,6 @@ from hesspipe.linalg.spectrum import (
 from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
-
-SpectrumMethod = Literal["auto", "factored", "jacobians", "layers", "convolutions", "columns"]
 
 
 @name_exhaustion(
@@ -126,83 +114,10 @@ def spectrum(
             "build the Objective with dtype=torch.float64"
         )
     part = objective.varied_part()
-    found = _objective_spectrum(
+    found = objective_spectrum(
         part, matrix, method, zero_tolerance=zero_tolerance, certify=certify, progress=progress
     )
     return _with_zeros(found, objective.num_parameters - part.num_parameters)
-
-
-def _objective_spectrum(
-    objective: Objective, matrix: Matrix, method: SpectrumMethod, *, progress: bool, **options: Any
-) -> Spectrum:
-    """Compute the spectrum from factors, or from the matrix where there are none."""
-    layers = find_layers(objective) if method in ("auto", "factored") else None
-    too_large: TooLargeError | None = None
-    if layers is not None:
-        try:
-            factors = _factors(objective, layers, matrix, method)
-            if factors is not None:
-                return factored_spectrum(objective, factors, matrix, **options)
-        except Exception as error:  # of any kind: where the method is chosen here, others remain
-            if method != "auto":
-                raise
-            too_large = error if isinstance(error, TooLargeError) else None
-    if method == "jacobians" or (method == "auto" and _has_few_outputs(objective, matrix)):
-        try:
-            directions = _directions(objective, matrix)
-            return sampled_spectrum(objective, directions, progress=progress, **options)
-        except Exception as error:  # likewise
-            if method != "auto":
-                raise
-            too_large = error if isinstance(error, TooLargeError) else too_large
-    try:
-        exact = exact_matrix(
-            objective,
-            matrix,
-            "auto" if method == "factored" else method,
-            layers=layers,
-            extra_bytes=solver_bytes(objective.num_parameters),
-            progress=progress,
-        )
-    except TooLargeError:
-        if too_large is None:
-            raise
-        raise too_large from None  # the factors, which need less
-    return matrix_spectrum(
-        exact.values,
-        matrix=matrix,
-        method=exact.method,
-        matrix_error=exact.error,
-        **options,
-    )
-
-
-def _has_few_outputs(objective: Objective, matrix: Matrix) -> bool:
-    """Whether G is much larger than its factor has columns."""
-    if matrix is not Matrix.GGN or not objective.is_separable:
-        return False
-    try:
-        outputs = objective.outputs(objective.theta, objective.batches[0].inputs[:1])
-    except Exception:  # of any kind: the network was not written for one sample
-        return False
-    return is_smaller(objective, objective.num_data * outputs.shape[1])
-
-
-def _directions(objective: Objective, matrix: Matrix) -> Directions:
-    """The directions of method "jacobians", or an error that says why there are none."""
-    if matrix is not Matrix.GGN:
-        raise ValueError(f"method 'jacobians' needs the matrix 'ggn', got {str(matrix)!r}")
-    if not objective.is_separable:
-        raise ValueError(
-            "method 'jacobians' needs independent samples, each with a row of outputs; use "
-            "method='columns'"
-        )
-    directions = find_directions(objective)
-    if directions is None:
-        raise ValueError(
-            "method 'jacobians' needs a loss that is convex in the outputs; use method='auto'"
-        )
-    return directions
 
 
 def _with_zeros(found: Spectrum, count: int) -> Spectrum:
@@ -261,29 +176,6 @@ def _product_error(operator: Any) -> float:
     if not isinstance(operator, CurvatureOperator):
         return 0.0
     return product_error(operator.objective, operator.matrix)
-
-
-def _factors(
-    objective: Objective, layers: list[Layer] | None, matrix: Matrix, method: SpectrumMethod
-) -> Factors | None:
-    """The factors, if required or cheaper than the matrix."""
-    if layers is None or not objective.has_output_rows:
-        return None
-    size = objective.num_parameters
-    num_outputs = len(objective.outputs(objective.theta, objective.batches[0].inputs[:1])[0])
-    if (
-        method == "auto"
-        and matrix is not Matrix.RESIDUAL
-        and objective.num_data * (num_outputs - 1) > size
-    ):
-        return None  # A alone has more columns than the matrix
-    factors = find_factors(objective, layers, matrix)
-    if method == "factored" and factors is None:
-        raise ValueError(
-            "method 'factored' needs a network of Linear layers, piecewise linear for the hessian "
-            "and the residual; use method='auto' for this network"
-        )
-    return factors if factors is None or method == "factored" or is_cheaper(factors) else None
 
 
 @name_exhaustion(

@@ -124,13 +124,7 @@ def evaluate_plane(
         both has that of Part II, and the three ends.
     """
     solution = load_solution(path_to_dataset, paths_to_parts[1][-1], model)
-    theta = solution.checkpoint.theta
-    number = sum(map(len, paths_to_parts)) + 1
-    require(
-        plane_bytes(number, theta.numel(), theta.element_size()),
-        f"the plane through {number:,} checkpoints of P = {theta.numel():,} parameters",
-        "use fewer checkpoints",
-    )
+    _require_memory(solution.checkpoint.theta, sum(map(len, paths_to_parts)) + 1)
     first_part, second_part = (solution.read_others(part) for part in paths_to_parts)
     (other,) = solution.read_others([path_to_other])
     large, small = first_part[-1], second_part[-1]
@@ -159,6 +153,15 @@ def evaluate_plane(
     ends = {"first": large.origin, "second": small.origin, "third": other.origin}
     provenance = {**small.provenance, **ends}
     return Result("plane", grid, provenance), Result("plane_points", points, provenance)
+
+
+def _require_memory(theta: Tensor, number: int) -> None:
+    """Refuse a plane through so many checkpoints that they do not fit into memory."""
+    require(
+        plane_bytes(number, theta.numel(), theta.element_size()),
+        f"the plane through {number:,} checkpoints of P = {theta.numel():,} parameters",
+        "use fewer checkpoints",
+    )
 
 
 def _point(checkpoint: Checkpoint, solution: Solution) -> Tensor:

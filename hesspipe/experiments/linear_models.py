@@ -140,14 +140,8 @@ def linear_model(
     TooLargeError
         Before drawing, if the inputs and the Hessian do not fit into memory.
     """
-    if model not in ("logistic", "softmax"):
-        raise ValueError(f"model must be 'logistic' or 'softmax', got {model!r}")
-    num_outputs = 1 if model == "logistic" else 2
-    require(
-        linear_model_bytes(num_features, num_samples, num_outputs),
-        f"a linear model of {num_samples:,} samples of {num_features:,} features",
-        "use fewer samples or features",
-    )
+    num_outputs = _num_outputs(model)
+    _require_memory(num_features, num_samples, num_outputs)
     loss_fn: nn.Module
     draws = generator(seed, "linear model data")
     direction = torch.randn(num_features, generator=draws, dtype=torch.float64)
@@ -210,3 +204,17 @@ def _describe(
     basis = torch.stack([direction, other / other.norm()], dim=1)  # (d, 2)
     accuracy = ((logits > 0).double() == labels).double().mean().item()
     return LinearModel(objective, curvatures, inputs @ basis, accuracy)
+
+
+def _num_outputs(model: str) -> int:
+    if model not in ("logistic", "softmax"):
+        raise ValueError(f"model must be 'logistic' or 'softmax', got {model!r}")
+    return 1 if model == "logistic" else 2
+
+
+def _require_memory(num_features: int, num_samples: int, num_outputs: int) -> None:
+    require(
+        linear_model_bytes(num_features, num_samples, num_outputs),
+        f"a linear model of {num_samples:,} samples of {num_features:,} features",
+        "use fewer samples or features",
+    )

@@ -8,9 +8,8 @@ apart in parameter space and with a barrier between them that is an artifact of 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn, TypeGuard
+from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -18,36 +17,20 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from hesspipe.landscape.unit_layers import (
+    UnitLayer,
+    Weighted,
+    kinds_of_modules,
+    unit_layers,
+    weighted_layers,
+)
 from hesspipe.tolerances import NUM_ROUNDINGS, rounding
 
 Order = npt.NDArray[np.int64]
-_Weighted = nn.Linear | nn.Conv2d
-# Modules allowed between layers of weights: they treat all units of a layer alike. What follows the
-# last layer of weights may be anything.
-_UNIT_WISE = (
-    nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus,
-    nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity, nn.Dropout,
-    nn.ReLU6, nn.SELU, nn.CELU, nn.Mish, nn.Hardtanh, nn.Hardswish, nn.Softsign, nn.LogSigmoid,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
-)  # fmt: skip
 # Inputs drawn for the comparison of a network with its permuted copy, and the largest side of an
 # image that is tried where the layers do not say it.
 _NUM_INPUTS = 16
 _LARGEST_SIDE = 256
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """One layer of weights.
-
-    Attributes
-    ----------
-    weight : array, shape (units, units before it, weights from each of them), float64
-    bias : array, shape (units,), float64
-    """
-
-    weight: npt.NDArray[np.float64]
-    bias: npt.NDArray[np.float64]
 
 
 def match_units(reference: nn.Sequential, other: nn.Sequential) -> list[Order]:
@@ -81,14 +64,14 @@ def match_units(reference: nn.Sequential, other: nn.Sequential) -> list[Order]:
     Ainsworth, Hayase, Srinivasa (2022), Git Re-Basin: merging models modulo permutation
     symmetries, Section 3.2.
     """
-    layers, others = _layers(reference), _layers(other)
+    layers, others = unit_layers(reference), unit_layers(other)
     if [layer.weight.shape for layer in layers] != [layer.weight.shape for layer in others]:
         raise ValueError(
             "the two networks must have layers of the same shape, got weights of "
             f"{[layer.weight.shape for layer in layers]} and "
             f"{[layer.weight.shape for layer in others]}"
         )
-    kinds, other_kinds = _kinds(reference), _kinds(other)
+    kinds, other_kinds = kinds_of_modules(reference), kinds_of_modules(other)
     if kinds != other_kinds:
         raise ValueError(
             "the two networks must have the same modules, got "
@@ -133,7 +116,7 @@ def permute_units(
         If an order is not a permutation of the units, the network is not of this kind, or the
         copy computes another function; with the name of the layer.
     """
-    modules = _weighted(model)
+    modules = weighted_layers(model)
     if not isinstance(orders, Sequence | np.ndarray | Tensor):
         raise TypeError(f"orders must be a sequence of arrays, got {type(orders).__name__}")
     names, last = list(modules), len(next(reversed(modules.values())).weight)
@@ -169,7 +152,7 @@ def _permuted(model: nn.Sequential, orders: list[Order]) -> nn.Sequential:
     permuted = copy.deepcopy(model)
     before: Tensor | None = None
     with torch.no_grad():
-        for module, order in zip(_weighted(permuted).values(), orders, strict=True):
+        for module, order in zip(weighted_layers(permuted).values(), orders, strict=True):
             weight, index = module.weight, torch.from_numpy(order).to(module.weight.device)
             units = weight.shape[1] if before is None else len(before)
             columns = weight.reshape(len(weight), units, -1)
@@ -200,7 +183,7 @@ def _checked(order: npt.ArrayLike, name: str, num_units: int) -> Order:
 
 
 def _inputs(
-    model: nn.Sequential, modules: dict[str, _Weighted], inputs: Tensor | None
+    model: nn.Sequential, modules: dict[str, Weighted], inputs: Tensor | None
 ) -> list[Tensor]:
     """Collect inputs for the comparison: random ones, and those that were given."""
     random = torch.Generator().manual_seed(0)
@@ -276,9 +259,9 @@ def _is_same_function(model: nn.Sequential, other: nn.Sequential, data: list[Ten
 
 def _refuse_layer(model: nn.Sequential, orders: list[Order], data: list[Tensor]) -> NoReturn:
     """Say which layer's units cannot be reordered."""
-    sizes = [len(module.weight) for module in _weighted(model).values()]
+    sizes = [len(module.weight) for module in weighted_layers(model).values()]
     guilty = []
-    for number, (name, order) in enumerate(zip(_weighted(model), orders, strict=False)):
+    for number, (name, order) in enumerate(zip(weighted_layers(model), orders, strict=False)):
         others = [np.arange(size) for size in sizes]
         others[number] = order
         if not _is_same_function(model, _permuted(model, others), data):
@@ -290,101 +273,7 @@ def _refuse_layer(model: nn.Sequential, orders: list[Order], data: list[Tensor])
     )
 
 
-def _weighted(model: nn.Sequential) -> dict[str, _Weighted]:
-    """Collect the layers of weights by name; refuse all other modules before the last of them."""
-    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
-        raise ValueError(
-            f"a network to align must be a Sequential, got {type(model).__name__}; permute its "
-            "units yourself"
-        )
-    children = model._modules  # with modules that are used twice
-    for name, module in model.named_modules():
-        if "forward" in vars(module):
-            raise ValueError(
-                "a network to align must have the forward methods of its classes, got "
-                f"{type(module).__name__} {name or '(the whole)'} with another one; permute its "
-                "units yourself"
-            )
-    found = {name: child for name, child in children.items() if _is_weighted(child)}
-    if not found:
-        raise ValueError("a network to align must have a Linear or Conv2d layer, got none")
-    names = list(children)
-    last = list(found)[-1]
-    for name in names[: names.index(last)]:
-        if name not in found and not isinstance(children[name], _UNIT_WISE):
-            raise ValueError(
-                "a network to align must be a Sequential of Linear and Conv2d layers and modules "
-                f"that treat their units alike, got {children[name]} at {name}; permute its units "
-                "yourself"
-            )
-    _refuse_shared(children)
-    units = 1
-    for name, module in found.items():
-        _refuse_unusual(name, module)
-        if module.weight.shape[1] % units:
-            raise ValueError(
-                f"layer {name} must have a whole number of inputs for each of the {units} units "
-                f"before it, got {module.weight.shape[1]}"
-            )
-        units = len(module.weight)
-    return found
-
-
-def _is_weighted(module: nn.Module | None) -> TypeGuard[_Weighted]:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-
-
-def _refuse_unusual(name: str, module: _Weighted) -> None:
-    """Refuse weights that are not real parameters of the layer with a known shape."""
-    if isinstance(module.weight, nn.UninitializedParameter):
-        raise ValueError(
-            f"weights must be initialized, got a lazy layer {name}; call the network once"
-        )
-    if "weight" not in module._parameters or "bias" not in module._parameters:
-        raise ValueError(
-            "a network to align must have plain weights and biases, got pruned or "
-            f"parametrized ones in layer {name}; remove the reparametrization first"
-        )
-    if module.weight.is_complex():
-        raise ValueError(f"weights must be real, got complex ones in layer {name}")
-
-
-def _refuse_shared(children: Mapping[str, nn.Module | None]) -> None:
-    """Refuse weights that two layers share: an order of the one's units is one of the other's."""
-    seen: dict[int, str] = {}
-    for name, child in children.items():
-        for parameter in () if child is None else child.parameters():
-            if seen.setdefault(id(parameter), name) != name:
-                raise ValueError(
-                    "a network to align must have weights of its own in each layer, got one "
-                    f"parameter in {seen[id(parameter)]} and {name}; permute its units yourself"
-                )
-
-
-def _kinds(model: nn.Sequential) -> list[str]:
-    """Name the modules up to the last layer of weights that do something in evaluation mode."""
-    children, names = model._modules, list(model._modules)
-    last = list(_weighted(model))[-1]
-    through = [children[name] for name in names[: names.index(last) + 1]]
-    return [
-        type(child).__name__ for child in through if not isinstance(child, nn.Identity | nn.Dropout)
-    ]
-
-
-def _layers(model: nn.Sequential) -> list[_Layer]:
-    layers: list[_Layer] = []
-    for name, module in _weighted(model).items():
-        weight = module.weight.detach().double().cpu()
-        # After Flatten, each channel is a run of consecutive inputs, one per pixel.
-        units = layers[-1].weight.shape[0] if layers else weight.shape[1]
-        bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach().cpu()
-        if not (weight.isfinite().all() and bias.isfinite().all()):
-            raise ValueError(f"weights must be finite, got nan or inf in layer {name}")
-        layers.append(_Layer(weight.reshape(len(weight), units, -1).numpy(), bias.double().numpy()))
-    return layers
-
-
-def _incoming(layer: _Layer, other: _Layer, before: Order | None) -> npt.NDArray[np.float64]:
+def _incoming(layer: UnitLayer, other: UnitLayer, before: Order | None) -> npt.NDArray[np.float64]:
     """Compute inner products of both networks' units by incoming weights and biases."""
     weight = other.weight if before is None else other.weight[:, before]
     count = len(layer.weight)
@@ -392,18 +281,21 @@ def _incoming(layer: _Layer, other: _Layer, before: Order | None) -> npt.NDArray
     return rows @ weight.reshape(count, -1).T + np.outer(layer.bias, other.bias)
 
 
-def _scaled(layers: list[_Layer], others: list[_Layer], first: int, last: int) -> list[_Layer]:
+def _scaled(
+    layers: list[UnitLayer], others: list[UnitLayer], first: int, last: int
+) -> list[UnitLayer]:
     """Divide the layers by a power of two, which is exact, so that no product overflows."""
     chosen = [*layers[first : last + 1], *others[first : last + 1]]
     largest = max(np.abs(part).max() for layer in chosen for part in (layer.weight, layer.bias))
     exponent = -int(np.frexp(largest)[1])
     return [
-        _Layer(np.ldexp(layer.weight, exponent), np.ldexp(layer.bias, exponent)) for layer in chosen
+        UnitLayer(np.ldexp(layer.weight, exponent), np.ldexp(layer.bias, exponent))
+        for layer in chosen
     ]
 
 
 def _likeness(
-    layers: list[_Layer], others: list[_Layer], orders: list[Order], number: int
+    layers: list[UnitLayer], others: list[UnitLayer], orders: list[Order], number: int
 ) -> npt.NDArray[np.float64]:
     """Compute inner products of one layer's units, given the order of all other layers."""
     before = orders[number - 1] if number else None

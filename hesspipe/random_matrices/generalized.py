@@ -357,19 +357,7 @@ def outlier_positions(law: GeneralizedLaw, weights: Real, projections: Real) -> 
     """
     from scipy.optimize import brentq
 
-    weights, projections = _real(weights, "weights"), _real(projections, "projections")
-    if weights.ndim != 1 or projections.shape[:1] != weights.shape or projections.ndim != 2:
-        raise ValueError(
-            f"projections must have a row for each of {weights.shape} weights, "
-            f"got {projections.shape}"
-        )
-    if not len(weights):
-        raise ValueError("weights must be those of at least one sample, got none")
-    if not (np.isfinite(projections).all() and np.isfinite(weights).all() and weights.min() >= 0):
-        raise ValueError(
-            "projections and weights must be finite, and weights at least 0, got weights from "
-            f"{weights.min()} to {weights.max()} and projections up to {np.abs(projections).max()}"
-        )
+    weights, projections = _weighted_projections(weights, projections)
 
     def excess(z: float, branch: int) -> float:
         # Outside the support a is real on the axis, and that next to it differs by _NEARBY^2.
@@ -416,3 +404,20 @@ def _checked(positions: ArrayLike) -> Real:
     if np.isnan(x).any():
         raise ValueError(f"positions must be numbers, got {np.isnan(x).sum()} that are nan")
     return x
+
+
+def _weighted_projections(weights: Real, projections: Real) -> tuple[Real, Real]:
+    weights, projections = _real(weights, "weights"), _real(projections, "projections")
+    if weights.ndim != 1 or projections.shape[:1] != weights.shape or projections.ndim != 2:
+        raise ValueError(
+            f"projections must have a row for each of {weights.shape} weights, "
+            f"got {projections.shape}"
+        )
+    if not len(weights):
+        raise ValueError("weights must be those of at least one sample, got none")
+    if not (np.isfinite(projections).all() and np.isfinite(weights).all() and weights.min() >= 0):
+        raise ValueError(
+            "projections and weights must be finite, and weights at least 0, got weights from "
+            f"{weights.min()} to {weights.max()} and projections up to {np.abs(projections).max()}"
+        )
+    return weights, projections

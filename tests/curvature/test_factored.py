@@ -18,7 +18,7 @@ import hesspipe
 from hesspipe.curvature import columns, factored, linear
 from hesspipe.curvature.compression import Compression
 from hesspipe.curvature.dense import exact_matrix
-from hesspipe.curvature.spectra import SpectrumMethod
+from hesspipe.curvature.exact_spectra import SpectrumMethod
 from hesspipe.errors import InconsistentMatrixError, TooLargeError
 from hesspipe.objective.objective import Objective
 
@@ -250,7 +250,7 @@ def test_factors_too_large_for_memory_give_way_to_the_matrix(
         network([40, 6, 3]), nn.CrossEntropyLoss(), (normal(10, 40), labels(10, 3))
     )
     expected = hesspipe.spectrum(objective)
-    monkeypatch.setattr("hesspipe.curvature.spectra.factored_spectrum", too_large)
+    monkeypatch.setattr("hesspipe.curvature.exact_spectra.factored_spectrum", too_large)
     found = hesspipe.spectrum(objective)
     assert found.method == "layers"
     error = float((found.eigenvalues - expected.eigenvalues).abs().max())

@@ -10,6 +10,7 @@ from torch import nn
 
 import hesspipe
 from hesspipe.curvature import sampled
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.objective.objective import Objective
 
@@ -57,8 +58,7 @@ def test_gram_of_jacobians_adds_up_over_blocks_and_batches(
     inputs, targets = normal(5, 1, 3, 3), labels(5, 3)
     batches = [(inputs[:2], targets[:2]), (inputs[2:], targets[2:])]
     objective = Objective(model, nn.CrossEntropyLoss(), batches)
-    directions = sampled.find_directions(objective)
-    assert directions is not None
+    directions = sampled.find_directions(objective, Matrix.GGN)
     expected = sampled.gram_of_jacobians(objective, directions)
     monkeypatch.setattr(sampled, "_SMALLEST_BLOCK", 1)
     monkeypatch.setattr(sampled, "_BLOCK_BYTES", length * 8 * directions.num_columns)
