@@ -20,6 +20,6 @@ if __name__ == "__main__":
             dtype=config["dtype"],
             batch_size=config["batch_size"],
             eigenpairs=config["eigenpairs"],
-            user_code=[*snakemake.input.user, *snakemake.input.code],
+            user_code=[*snakemake.input.user, snakemake.input.code],
         ) as eigenpairs:
             write_result(eigenpairs, snakemake.output.eigenpairs)

@@ -15,7 +15,7 @@ if __name__ == "__main__":
         run = TrainingRun(
             path_to_dataset=snakemake.input.dataset,
             path_to_start=snakemake.input.get("start"),
-            user_code=[*snakemake.input.user, *snakemake.input.code],
+            user_code=[*snakemake.input.user, snakemake.input.code],
             experiment=config["experiment"],
             seed=int(snakemake.wildcards.seed),
             model=config["model"],
