@@ -56,7 +56,8 @@ rule dataset:
     shell: "touch {output}"
 rule train:
     input: "datasets/clusters.safetensors"
-    output: "checkpoints/{run}/0.safetensors", "checkpoints/{run}/20.safetensors", "{run}.parquet"
+    output:
+        expand("checkpoints/{{run}}/{step}.safetensors", step=[0, 20]), "histories/{run}.parquet"
     params: config=lambda wildcards: {"run": wildcards.run}
     shell: "touch {output}"
 rule spectrum:
