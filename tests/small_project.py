@@ -57,7 +57,7 @@ class Project:
     def planned(self, *targets: str) -> Counter[str]:
         """Count the jobs that a dry run would run, by rule; trainings by experiment."""
         output = self.snakemake("-n", *targets)
-        jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)^$", output, flags=re.M | re.S)
+        jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: .*\n)*)", output, flags=re.MULTILINE)
         named = [(rule, re.search(r"wildcards: experiment=(\w+)", text)) for rule, text in jobs]
         rules = [
             f"train_{found[1]}" if found and rule.startswith("train_") else rule
