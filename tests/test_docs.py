@@ -147,7 +147,7 @@ def test_pipeline_page_lists_every_kind_of_result_with_rules_and_modules() -> No
     for kinds, its_rules, modules, methods in rows_of(section("pipeline.md", "Results")):
         listed += quoted(kinds)
         for rule in quoted(its_rules):
-            pattern = re.escape(rule).replace("<experiment>", "{name}")
+            pattern = re.escape(rule).replace("<schedule>", "{schedule}")
             assert re.search(rf"^ *rule {pattern}:|\"{pattern}\"", rules, re.MULTILINE), rule
         for module in [*quoted(modules), *quoted(methods)]:
             assert is_module(module), module

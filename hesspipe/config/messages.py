@@ -94,7 +94,7 @@ def unknown_name(start: str, names: Iterable[Any], given: Any) -> str:
     known = sorted(map(str, names))
     if len(known) <= _MOST_NAMES:
         return f"{start} one of {', '.join(known) or 'none'}, got {shown(given)}"
-    near = nearest_names(shown(given), known)
+    near = nearest_names(str(given)[:_MOST_LETTERS], known)
     return f"{start} one of {len(known)} names, got {shown(given)}; the nearest are {near}"
 
 

@@ -172,7 +172,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "datasets.digits.source",
         "file",
-        "must be 'embedded', 'folder' or 'download', got 'file'",
+        "must be 'embedded', 'folder', 'download' or 'own_files', got 'file'",
     ),
     ("datasets.digits.folder", 3, "must be text, got 3"),
     (
@@ -199,7 +199,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (f"{PART}.model.channels", [2, 3], "must be a list of at least 5, got [2, 3]"),
     (f"{PART}.model.pool_after.0", 6, "must be at most 5, got 6"),
     (f"{PART}.model.initial_std", 0.1, "is not a key of this section"),
-    ("datasets.photographs.source", "embedded", "must be 'folder' or 'download', got 'embedded'"),
+    (
+        "datasets.photographs.source",
+        "embedded",
+        "must be 'folder', 'download' or 'own_files', got 'embedded'",
+    ),
     ("lines.num_between", 1, "must be at least 2, got 1"),
     ("planes.margin", 1.5, "must be at most 1.0, got 1.5"),
     # Conditions on several parts.
