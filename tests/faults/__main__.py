@@ -73,7 +73,7 @@ def main() -> None:
         for part in options.part or PARTS:
             results += _run_part(part, workshop, options, code)
     print("\n".join(table(results)))
-    if not (options.part or options.short or options.number):
+    if not (options.part or options.short or options.number or options.only is not None):
         minutes = (time.monotonic() - started) / 60
         conditions = (
             f"Seed {options.seed}, on {platform.system()} with Python {platform.python_version()}, "

@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = REPOSITORY / "tests/projects/faults"
 SOURCES = ["Snakefile", "rules", "report", "scripts", "hesspipe", "profiles", "envs"]
 _LOCAL_ORIGINS = Path(".hesspipe/origins")
+_CODE = Path(".hesspipe/code")  # written for every job that a reading of the rules plans
 _SET_ASIDE = Path(".hesspipe/set_aside")
 
 
@@ -210,6 +211,8 @@ def contents(folder: Path, *, set_aside: bool = True) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if name.parts[0] in ("logs", ".snakemake") or "__pycache__" in name.parts:
+            continue
+        if name.is_relative_to(_CODE):
             continue
         is_aside = name.is_relative_to(_SET_ASIDE) or ".damaged" in name.name
         if is_aside and not set_aside:
