@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def code_file(script: str, root: str, module: str | None = None) -> str:
     path = _FOLDER / label / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
+        # As old as the code: results that were restored after it are not older than this file.
+        latest = max(os.stat(Path(root, file)).st_mtime for file in files)
+        os.utime(path, (latest, latest))
     return path.as_posix()
 
 

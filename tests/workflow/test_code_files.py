@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -117,3 +118,17 @@ def test_code_file_lists_what_the_script_runs(
     files = code_closure("scripts/render_figure.py", REPOSITORY, ["hesspipe.figures.gaps"])
     assert list(json.loads(path.read_text())) == files
     assert digest(path)[:16] == path.stem
+
+
+def test_code_file_is_as_old_as_the_newest_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    edited = tmp_path / "copy"
+    name_after(("", ""), "hesspipe/outliers.py", edited)
+    shutil.rmtree(".hesspipe")
+    for path in edited.rglob("*.py"):
+        os.utime(path, (1e9, 1e9))
+    os.utime(edited / "hesspipe/outliers.py", (2e9, 2e9))
+    code_file.cache_clear()
+    assert Path(code_file("count_outliers", str(edited))).stat().st_mtime == 2e9
