@@ -12,7 +12,7 @@ from problems import EPS, assert_close, check_eigenpairs, labels, network, norma
 from torch import nn
 
 import hesspipe
-from hesspipe.curvature import dense, layers, spectra
+from hesspipe.curvature import dense, exact_spectra, layers, spectra
 from hesspipe.curvature.layers import Layer
 from hesspipe.curvature.operators import HessianOperator
 from hesspipe.curvature.spectra import density, eigenpairs, estimate_norms
@@ -77,7 +77,7 @@ def test_layers_are_found_once(
         found.append(layers.find_layers(objective))
         return found[-1]
 
-    for module in (spectra, dense):
+    for module in (exact_spectra, dense):
         monkeypatch.setattr(module, "find_layers", record)
     assert hesspipe.spectrum(make_objective()).method == "layers"
     assert len(found) == 1

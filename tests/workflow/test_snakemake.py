@@ -243,10 +243,10 @@ def test_state_of_another_network_is_refused_with_its_names(project: Project) ->
 
 def test_diverging_training_stops_with_step_and_step_size(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    project.edit("config.yaml", "sgd: {like: gd,", "sgd: {like: gd, step_size: 1.0e+200,")
+    project.edit("config.yaml", "sgd: {like: gd,", "sgd: {like: gd, step_size: 1.0e+29,")
     target = "results/histories/clusters_sgd_k3/seed0.parquet"
     output = project.snakemake(target, check=False)
-    assert re.search(r"DivergedError: training diverged: at step \d+ .* step_size 1e\+200", output)
+    assert re.search(r"^training diverged: at step \d+ .* step_size 1e\+29", output, re.M)
     assert not (project.folder / target).exists()
     assert list((project.folder / ".hesspipe/training").glob("*/step0.safetensors"))
 
