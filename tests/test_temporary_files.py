@@ -18,7 +18,9 @@ from hesspipe.temporary_files import remove_leftovers
 
 REPOSITORY = Path(__file__).parents[1]
 WRITE_AND_WAIT = """
-import resource, sys, time
+import resource, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored below nohup, as SIGINT is in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGXCPU would write one, slowly
 from hesspipe.files import atomic_path
 with atomic_path(sys.argv[1]) as temporary:
@@ -122,13 +124,14 @@ def test_writer_keeps_the_handlers_of_its_program(tmp_path: Path) -> None:
     def own(number: int, frame: Any) -> None: ...
 
     before = signal.signal(signal.SIGTERM, own)
+    other = signal.getsignal(signal.SIGHUP)
     try:
         with atomic_path(tmp_path / "result.txt") as temporary:
             assert signal.getsignal(signal.SIGTERM) is own
             temporary.write_text("whole")
             os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is own
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) is other
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (tmp_path / "result.txt").read_text() == "whole"
