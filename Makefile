@@ -21,8 +21,9 @@ verify: $(VENV)/.installed
 	python -m hesspipe.workflow.verify
 
 # One thread each: another number of threads has other last bits, and more threads than cores wait.
+# A file's tests stay in one process, where its fixtures are made once.
 test: $(VENV)/.installed checks
-	OMP_NUM_THREADS=1 pytest -W error --numprocesses $(PROCESSES) --dist loadgroup \
+	OMP_NUM_THREADS=1 pytest -W error --numprocesses $(PROCESSES) --dist loadfile \
 	  --no-loadscope-reorder
 
 # Kills, full disks, damaged files, wrong configurations, two processes at once: 15 minutes. Results

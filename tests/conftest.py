@@ -14,17 +14,9 @@ from hesspipe.objective.objective import Objective
 collect_ignore = ["projects", "faults"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process of several, where its fixtures are made once.
-
-    Those of the workflow are the slowest: they begin first, so that no process waits for them at
-    the end.
-    """
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of the workflow, the slowest, so that nothing waits for them."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture
