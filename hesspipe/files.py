@@ -197,7 +197,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads(file.metadata()["about"])["facts"]
                 names = file.keys()
-                return {name: file.get_tensor(name) for name in names}, facts
+                # Copies lie at multiples of 64 bytes. In the file, the length of the header would
+                # decide where they lie, and with it how sums over them are rounded.
+                return {name: file.get_tensor(name).clone() for name in names}, facts
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, error) from None
 
