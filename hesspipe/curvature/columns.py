@@ -118,13 +118,20 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
     return add_weight_decay(objective, Matrix.GGN, mirror_lower(total))
 
 
+def outputs_per_sample(objective: Objective) -> int | None:
+    """Count the outputs of a sample; None if samples are coupled or cannot be evaluated alone."""
+    if not objective.is_separable:
+        return None
+    try:
+        return objective.outputs(objective.theta, objective.batches[0].inputs[:1]).shape[1]
+    except Exception:  # of any kind: the network was not written for one sample
+        return None
+
+
 def _takes_jacobians(objective: Objective) -> bool:
     """Whether G is computed from per-sample Jacobians, and not from products."""
-    if not objective.is_separable:
-        return False
-    try:
-        num_outputs = objective.outputs(objective.theta, objective.batches[0].inputs[:1]).shape[1]
-    except Exception:  # of any kind: the network was not written for one sample
+    num_outputs = outputs_per_sample(objective)
+    if num_outputs is None:
         return False
     size, num_data = objective.num_parameters, objective.num_data
     by_sample = _CALL_COST + num_outputs**3 + num_outputs * size * (1 + size / _DSYRK_SPEED)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.curvature.columns import mirror_lower
+from hesspipe.curvature.columns import mirror_lower, outputs_per_sample
 from hesspipe.curvature.directions import Directions
 from hesspipe.curvature.error_bounds import sample_products
 from hesspipe.curvature.loss_derivatives import curvature_factors, decay_diagonal
@@ -84,14 +84,10 @@ def find_directions(objective: Objective, matrix: Matrix) -> Directions:
 
 def has_few_outputs(objective: Objective, matrix: Matrix) -> bool:
     """Whether G is so much larger than A^T A that the latter is cheaper."""
-    if matrix is not Matrix.GGN or not objective.is_separable:
+    num_outputs = outputs_per_sample(objective) if matrix is Matrix.GGN else None
+    if num_outputs is None:
         return False
-    try:
-        outputs = objective.outputs(objective.theta, objective.batches[0].inputs[:1])
-    except Exception:  # of any kind: the network was not written for one sample
-        return False
-    num_columns = objective.num_data * outputs.shape[1]
-    return _FEWEST_ROWS * num_columns < int(objective.is_varied.sum())
+    return _FEWEST_ROWS * objective.num_data * num_outputs < int(objective.is_varied.sum())
 
 
 @differentiating()
