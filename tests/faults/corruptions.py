@@ -15,7 +15,7 @@ import forks
 import tiny
 import wholes
 from cases import Case, Verdict, expected_of, names, survived
-from kills import end_phase
+from kills import end_phase, run_again
 
 # Folders of published files, by the datasets that are made from them.
 _PUBLISHED = {
@@ -137,11 +137,7 @@ def _damage_input(
         return survived(folder, expected)
     if wrong := names(ended, path):
         return Verdict("failed", f"{path}: {wrong}")
-    again = job.run(folder)
-    if again.code:
-        return Verdict("failed", f"{path} put right: {again.line}")
-    verdict = survived(folder, expected)
-    return verdict if verdict.outcome == "failed" else Verdict("told", ended.line)
+    return run_again(job, folder, expected, ended, f"{path} put right")
 
 
 def _unfinished(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import forks
 import tiny
 from cases import Case, Verdict, expected_of, names, path_in, survived
 
@@ -75,9 +76,16 @@ def finish(job: tiny.Job, folder: Path, expected: dict[str, str]) -> Verdict:
     if wrong:
         return Verdict("failed", wrong)
     (folder / path).unlink(missing_ok=True)
+    return run_again(job, folder, expected, ended, "without it")
+
+
+def run_again(
+    job: tiny.Job, folder: Path, expected: dict[str, str], ended: forks.Ended, what: str
+) -> Verdict:
+    """Run a job once more after what its message said was done, and compare."""
     again = job.run(folder)
     if again.code:
-        return Verdict("failed", f"{ended.line}; without it, {again.line}")
+        return Verdict("failed", f"{ended.line}; {what}, {again.line}")
     verdict = survived(folder, expected)
     return verdict if verdict.outcome == "failed" else Verdict("told", ended.line)
 
