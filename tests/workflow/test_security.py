@@ -65,7 +65,9 @@ def test_jobs_write_inside_the_project_only_and_load_no_code_from_files(tmp_path
     scratch = tmp_path / "scratch"  # which torch and Python take for temporary files
     project.mkdir()
     scratch.mkdir()
-    environment = os.environ | {
+    # torch stores its choice of a cache in the environment of this process: the jobs choose anew.
+    inherited = {name: value for name, value in os.environ.items() if "CACHE_DIR" not in name}
+    environment = inherited | {
         "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "HESSPIPE_DEVICE": "cpu",
         "TMPDIR": str(scratch),
     }  # fmt: skip
