@@ -1,5 +1,6 @@
 """Every result of the paper, from data to figures."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from hesspipe.workflow.groups import unmatched_groups
 from hesspipe.workflow.stages import STAGES, folders_on_disk
 
 min_version("9.18")
+
+# The graph of thousands of jobs stays in memory: with Python's thresholds, collections that visit
+# all of it again and again are a fifth of a dry run.
+gc.set_threshold(100_000, 20, 100)
 
 
 # Snakemake's own reader takes the last of two equal keys, and 1:30:00 as 5400.
