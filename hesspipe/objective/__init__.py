@@ -8,6 +8,9 @@ The objective
     copies             Copies of models and losses with all that they hide: `Copier`
     flattening         Named tensors as one vector, and back: `flatten`, `unflatten`
     batches            The data, read once: `Batch`, `read_batches`
+    whole_batches      Batches of any type, neither sliced nor joined: `WholeBatch`
+    whole_losses       `loss(model, batch)`, or outputs and a loss of them: `adopt_functions`
+    training_steps     Losses taken from a training step: `NoBackward`, `without_steps`
     weights            Shares, losses and layouts of the batches: `weigh`, `Layouts`
     data_forms         The forms of data, each read in one way: `iterate_batches`
     pytrees            Inputs and outputs of several tensors: `Fields`, `join_outputs`

@@ -23,11 +23,12 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset
 
 from hesspipe.objective.pytrees import cast
+from hesspipe.objective.training_steps import without_steps
 
 # Never copied: they cannot change, or hold no part of a loss.
 _SHARED = (
     type(None), bool, int, float, complex, str, bytes, type, ModuleType, CodeType, torch.Size,
-    torch.dtype, torch.device, torch.Generator, Dataset, DataLoader, torch.optim.Optimizer,
+    torch.dtype, torch.device, torch.Generator, Dataset, DataLoader,
 )  # fmt: skip
 # Directories of libraries, whose globals are not settings of a loss.
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
@@ -53,6 +54,10 @@ class Copier:
         """Use a given object as the copy of another."""
         self._copies[id(value)] = replacement
         self._originals.append(value)
+
+    def has_copy(self, value: Any) -> bool:
+        """Whether an object was copied."""
+        return id(value) in self._copies
 
     def copy(self, value: Any) -> Any:
         """Copy an object.
@@ -93,6 +98,8 @@ class Copier:
             return partial(self.copy(value.func), *map(self.copy, value.args), **keywords)
         if isinstance(value, nn.Module):
             return self._module(value)
+        if isinstance(value, torch.optim.Optimizer):
+            return without_steps(value)
         if isinstance(value, (tuple, frozenset)):
             parts = [self.copy(part) for part in value]
             return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

@@ -14,6 +14,7 @@ from hesspipe.errors import HesspipeError
 from hesspipe.hardware import exhaustion, is_exhaustion
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.pytrees import Fields, named_tensors
+from hesspipe.objective.whole_batches import WholeBatch
 
 _FLOATS = r"(float|double|half|bfloat16|c10::half|c10::bfloat16)"
 # Messages of torch 2.13, and what to do about each.
@@ -112,6 +113,8 @@ def _is_of_hesspipe(error: Exception) -> bool:
 
 
 def _described(batch: Batch) -> str:
+    if isinstance(batch.inputs, WholeBatch):
+        return str(batch.inputs)
     inputs = batch.inputs.values if isinstance(batch.inputs, Fields) else batch.inputs
     tensors = [*named_tensors(inputs, "inputs"), *named_tensors(batch.targets, "targets")]
     return ", ".join(

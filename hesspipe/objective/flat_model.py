@@ -22,8 +22,10 @@ from hesspipe.objective.determinism import preserved_random_state, refuse_random
 from hesspipe.objective.flattening import flatten, unflatten
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.model_kinds import constant_rows, require_usable, unwrapped
-from hesspipe.objective.pytrees import Fields, call_arguments, cast
+from hesspipe.objective.pytrees import Fields, call_arguments, cast, map_tensors
 from hesspipe.objective.rounding import model_evaluation
+from hesspipe.objective.training_steps import NoBackward
+from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.seeding import generator
 
 # Relative size of a step away from theta: small, so that the loss is still defined.
@@ -56,6 +58,10 @@ class FlatModel:
         `structure`, which the loss must not depend on.
     draws_numbers : bool
         Whether evaluations draw random numbers, so that the global state must be restored.
+    function : callable (model, batch) -> Any, optional
+        Evaluates the model on a `WholeBatch`.
+    copier : Copier
+        Of the model; deleted by `copied`.
 
     Raises
     ------
@@ -73,6 +79,7 @@ class FlatModel:
         named = dict(model.named_parameters())
         self.dtype = dtype
         self.draws_numbers = False
+        self.function: Callable[[nn.Module, Any], Any] | None = None
         self.names, self.shapes = list(named), [value.shape for value in named.values()]
         self.device = next(iter(named.values())).device
         chosen = _chosen(self.names, patterns)
@@ -81,7 +88,7 @@ class FlatModel:
         ]
         if all(self.is_frozen):
             raise ValueError("at least one parameter must be varied, got only frozen ones")
-        copier = self._copier = Copier(dtype, self.device)
+        copier = self.copier = Copier(dtype, self.device)
         self.originals: dict[int, str] = {}
         for (name, value), is_frozen in zip(named.items(), self.is_frozen, strict=True):
             constant = cast(value.detach(), dtype, self.device)
@@ -127,17 +134,35 @@ class FlatModel:
                     "loss_fn and denominator must be functions of (outputs, targets), got "
                     f"{type(function).__name__}; pass one of torch, e.g. nn.MSELoss()"
                 )
-        copies = tuple(map(self._copier.copy, functions))
-        del self._copier  # keeps the originals alive
+        copies = tuple(map(self.copier.copy, functions))
+        del self.copier  # keeps the originals alive
         return copies
 
-    def __call__(self, theta: Tensor, inputs: Tensor | Fields) -> Any:
+    def __call__(self, theta: Tensor, inputs: Tensor | Fields | WholeBatch) -> Any:
         """Evaluate the model; checkpoints are plain calls."""
-        state = self.buffers | self.unflatten(theta)
-        args, kwargs = call_arguments(inputs, self._signature)
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         with guard, model_evaluation(), twice_differentiable_kernels(self.device):
+            if isinstance(inputs, WholeBatch):
+                return self._evaluated(theta, inputs.copy())
+            state = self.buffers | self.unflatten(theta)
+            args, kwargs = call_arguments(inputs, self._signature)
             return torch.func.functional_call(self.structure, state, args, kwargs)
+
+    def _evaluated(self, theta: Tensor, batch: Any) -> Any:
+        """Call `function` with a model whose parameters are functions of theta.
+
+        It may differentiate by them, or by entries of the batch, whether or not the caller does.
+        """
+        is_recorded = torch.is_grad_enabled() and theta.requires_grad
+        with torch.enable_grad(), NoBackward():
+            point = theta if is_recorded else theta.detach().requires_grad_()
+            state = self.buffers | self.unflatten(point)
+            value = torch.func.functional_call(
+                _Evaluation(self.structure),
+                {f"model.{name}": part for name, part in state.items()},
+                (self.function, batch),
+            )
+        return value if is_recorded else map_tensors(torch.detach, value)
 
     def another_point(self) -> Tensor:
         """Draw a random point (P,) near theta, with all varied parameters changed.
@@ -195,6 +220,17 @@ class FlatModel:
                 return name
             index -= shape.numel()
         raise IndexError(f"theta has {len(self.theta)} entries")
+
+
+class _Evaluation(nn.Module):
+    """Hands a model to a function, while `functional_call` gives it other parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
+        return function(self.model, batch)
 
 
 class FunctionOfTheta(nn.Module):

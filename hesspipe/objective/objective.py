@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,13 @@ from hesspipe.objective.reductions import (
 from hesspipe.objective.rounding import is_perturbing
 from hesspipe.objective.separability import find_dependence
 from hesspipe.objective.weights import Layouts, evaluate, weigh
+from hesspipe.objective.whole_batches import BatchNumber, read_whole_batches
+from hesspipe.objective.whole_losses import (
+    COUPLING,
+    WITHOUT_OUTPUTS,
+    adopt_functions,
+    denominator_of,
+)
 
 __all__ = ["Batch", "Objective"]
 
@@ -124,6 +131,9 @@ class Objective:
     tensor(2)
     """
 
+    _whole_loss: LossFunction
+    _denominator: Denominator | None
+
     @differentiating()
     def __init__(
         self,
@@ -136,29 +146,122 @@ class Objective:
         weight_decay: float = 0.0,
         parameters: Sequence[str] | None = None,
     ) -> None:
+        flat = self._begin(model, dtype, weight_decay, parameters)
+        self._whole_loss, self._denominator = flat.copied(loss_fn, denominator)
+        self._is_sum = reduction(self._whole_loss) == "sum"
+        with preserved_random_state(self.device):
+            self._finish(flat, read_batches(data, dtype, self.device))
+
+    @classmethod
+    @differentiating()
+    def from_batches(
+        cls,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        batches: Iterable[Any],
+        *,
+        outputs: Callable[[nn.Module, Any], Any] | None = None,
+        num_samples: BatchNumber | None = None,
+        denominator: BatchNumber | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+        dtype: torch.dtype = torch.float64,
+        weight_decay: float = 0.0,
+        parameters: Sequence[str] | None = None,
+    ) -> Objective:
+        """Make an objective from any loss over batches of any type.
+
+        ``L(theta) = sum_b w_b loss(model, b) + (weight_decay / 2) |theta|^2``, with weights
+        proportional to the denominators, or 1 for a sum. Batches are never sliced, joined or
+        reordered, so they may be dictionaries, graphs, dataclasses or any other objects, and the
+        loss of a batch may couple all of it.
+
+        Parameters
+        ----------
+        model : nn.Module
+        loss : callable (model, batch) -> scalar Tensor
+            Gets a copy of the model with all its attributes and methods, in which the parameters
+            are functions of theta, and a copy of the batch. It may differentiate by entries of the
+            batch or by parameters, with ``create_graph=True``. With `outputs`, it is a function of
+            (outputs, batch) instead.
+        batches : iterable
+            A list, generator, DataLoader, ... of batches, read once. Each is copied as pickle
+            copies it; all its tensors and arrays of floating point are converted to `dtype`, and
+            all tensors are moved to the device of the model.
+        outputs : callable (model, batch) -> Tensor, or nested containers of tensors, optional
+            The outputs f of the network, which define G and R. Without them there is only H.
+        num_samples : callable (batch) -> int, or str, optional
+            Number of samples of a batch: a function, or the name of an attribute or key.
+        denominator : callable (batch) -> float, or str, optional
+            What a mean loss divides by on a batch, if not the number of samples: valid labels,
+            nodes, ... One of the two is needed for a mean over several batches.
+        reduction : {"mean", "sum"}
+            Whether losses of batches are averaged with these weights, or added.
+        dtype, weight_decay, parameters
+            As for `Objective`.
+
+        Returns
+        -------
+        Objective
+            `num_data` is the number of batches if `num_samples` is not given.
+
+        Raises
+        ------
+        ValueError
+            As for `Objective`, or if a batch cannot be copied.
+        TooLargeError
+            If the data do not fit into memory.
+
+        Examples
+        --------
+        >>> batches = [{"x": torch.ones(2, 3), "y": torch.tensor([0, 1])}]
+        >>> def loss(model, batch):
+        ...     return nn.functional.cross_entropy(model(batch["x"]), batch["y"])
+        >>> Objective.from_batches(nn.Linear(3, 2), loss, batches).num_parameters
+        8
+        """
+        self = cls.__new__(cls)
+        divide = denominator_of(num_samples, denominator, reduction)
+        flat = self._begin(model, dtype, weight_decay, parameters)
+        with preserved_random_state(self.device):
+            found = read_whole_batches(batches, flat.copier, num_samples)
+            whole = adopt_functions(flat, loss, outputs, divide)
+            self._whole_loss, self._denominator = whole.loss_fn, whole.denominator
+            self._is_sum = reduction == "sum"
+            self._finish(flat, found)
+        self._reason_without_outputs = (
+            WITHOUT_OUTPUTS if outputs is None else self._reason_without_outputs
+        )
+        return self
+
+    def _begin(
+        self,
+        model: nn.Module,
+        dtype: torch.dtype,
+        weight_decay: float,
+        parameters: Sequence[str] | None,
+    ) -> FlatModel:
+        """Adopt the model."""
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
         self._adopt(flat := FlatModel(model, dtype, parameters))
         self.dtype, self.weight_decay = dtype, weight_decay
-        self._whole_loss: LossFunction
-        self._denominator: Denominator | None
-        self._whole_loss, self._denominator = flat.copied(loss_fn, denominator)
         self.coupling: str | None = None
-        self._is_sum = reduction(self._whole_loss) == "sum"
-        with preserved_random_state(self.device):
-            batches = read_batches(data, dtype, self.device)
-            before = torch.get_rng_state()
-            self.num_data = sum(batch.num_samples for batch in batches)
-            fresh = flat.fresh_copy()
-            layouts = Layouts()
-            divide = None if len(batches) == 1 else self._known_denominator()
-            self.batches = weigh(flat, self._whole_loss, batches, divide, layouts)
-            self._reason_without_rows = layouts.reason_without_rows
-            self._reason_without_outputs = layouts.reason_without_outputs
-            theta = self._point_of_checks()
-            self._find_dependence(fresh, theta)
-            self._check_derivatives(theta)
-            flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
+        return flat
+
+    def _finish(self, flat: FlatModel, batches: list[Batch]) -> None:
+        """Weight the batches, and check the model and the loss on them."""
+        before = torch.get_rng_state()
+        self.num_data = sum(batch.num_samples for batch in batches)
+        fresh = flat.fresh_copy()
+        layouts = Layouts()
+        divide = None if len(batches) == 1 else self._known_denominator()
+        self.batches = weigh(flat, self._whole_loss, batches, divide, layouts)
+        self._reason_without_rows = layouts.reason_without_rows
+        self._reason_without_outputs = layouts.reason_without_outputs
+        theta = self._point_of_checks()
+        self._find_dependence(fresh, theta)
+        self._check_derivatives(theta)
+        flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
         self.loss_fn: Callable[[Tensor, Any], Tensor] = self._whole_loss
         if not all(layout.is_plain for layout in layouts.by_size.values()):
             self.loss_fn = partial(_loss_of_rows, self._whole_loss, layouts.by_size)
@@ -415,6 +518,10 @@ class Objective:
 
     def _find_dependence(self, fresh: FlatModel, theta: Tensor) -> None:
         """Test whether samples are independent, and what the loss divides by."""
+        if self._flat.function is not None:
+            self.coupling = self._reason_without_rows = COUPLING
+            self._is_unlike_parts = False
+            return
         with self.explained(self.batches[0]):
             found = find_dependence(
                 self._flat, fresh, self._whole_loss, self._divide(), theta, self.batches

@@ -99,11 +99,14 @@ class Division:
 
     def all_pieces(self) -> list[Piece]:
         """Return pieces of all the data, none of them large."""
+        if not self.is_separable:
+            return [self._piece(number, None) for number in range(len(self.batches))]
         return [
-            self._piece(number, torch.arange(start, min(start + size, batch.num_samples)))
+            self._piece(
+                number, torch.arange(start, min(start + _SAMPLES_AT_ONCE, len(batch.inputs)))
+            )
             for number, batch in enumerate(self.batches)
-            for size in [_SAMPLES_AT_ONCE if self.is_separable else batch.num_samples]
-            for start in range(0, batch.num_samples, size)
+            for start in range(0, batch.num_samples, _SAMPLES_AT_ONCE)
         ]
 
     def few_samples(self) -> list[Piece]:
@@ -117,11 +120,11 @@ class Division:
             chosen.setdefault(places[place][0], []).append(places[place][1])
         return [self._piece(number, torch.tensor(index)) for number, index in chosen.items()]
 
-    def _piece(self, number: int, index: Tensor) -> Piece:
+    def _piece(self, number: int, index: Tensor | None) -> Piece:
         """Some samples of a batch; all of them are the batch itself."""
         batch = self.batches[number]
         inputs, targets = batch.inputs, batch.targets
-        if len(index) < batch.num_samples:
+        if index is not None and len(index) < batch.num_samples:
             inputs, targets = part_of(inputs, index), take(targets, index, batch.num_samples)
         return Piece(
             self.model,
@@ -129,7 +132,7 @@ class Division:
             inputs,
             self.has_rows,
             number,
-            int(index[0]),
+            0 if index is None else int(index[0]),
         )
 
 
