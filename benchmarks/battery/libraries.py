@@ -176,17 +176,10 @@ def pyhessian_operator(question: Question) -> Any:
 
 
 def by_hesspipe(question: Question) -> Multiply:
-    """Vectors of hesspipe cover all parameters; the constant ones have zeros."""
+    """Vectors of hesspipe cover the parameters that vary."""
     kinds = {"hessian": hesspipe.HessianOperator, "ggn": hesspipe.GGNOperator}
     operator = kinds[question.matrix](hesspipe_objective(question))
-    varied = is_varied(question.model)
-
-    def multiply(vectors: Tensor) -> Tensor:
-        whole = torch.zeros(len(varied), len(vectors), dtype=vectors.dtype)
-        whole[varied] = vectors.T
-        return (operator @ whole)[varied].T
-
-    return multiply
+    return lambda vectors: (operator @ vectors.T).T
 
 
 def by_curvlinops(question: Question) -> Multiply:

@@ -103,7 +103,7 @@ def hessian_matrix(
     tensor([[10.,  4.],
             [ 4.,  2.]], dtype=torch.float64)
     """
-    return _whole_matrix(objective, Matrix.HESSIAN, method, progress)
+    return _values(objective, Matrix.HESSIAN, method, progress)
 
 
 def ggn_matrix(
@@ -113,7 +113,7 @@ def ggn_matrix(
 
     Parameters, Returns and Raises as for `hessian_matrix`.
     """
-    return _whole_matrix(objective, Matrix.GGN, method, progress)
+    return _values(objective, Matrix.GGN, method, progress)
 
 
 def residual_matrix(
@@ -123,25 +123,14 @@ def residual_matrix(
 
     Parameters, Returns and Raises as for `hessian_matrix`.
     """
-    return _whole_matrix(objective, Matrix.RESIDUAL, method, progress)
+    return _values(objective, Matrix.RESIDUAL, method, progress)
 
 
-def _whole_matrix(
+def _values(
     objective: Objective | CurvatureOperator, matrix: Matrix, method: Method, progress: bool
 ) -> Tensor:
-    """Compute the matrix of what varies, and put it between rows of zeros."""
     objective, _ = objective_of(objective, matrix)
-    part = objective.varied_part()
-    if part is objective:
-        return exact_matrix(objective, matrix, method, progress=progress).values
-    _forecast(objective, matrix, 0)
-    values = exact_matrix(part, matrix, method, progress=progress).values
-    sizes = torch.tensor([shape.numel() for shape in objective.shapes])
-    kept = (~torch.tensor(objective.is_frozen)).repeat_interleave(sizes).nonzero().flatten()
-    kept = kept.to(values.device)
-    whole = values.new_zeros(objective.num_parameters, objective.num_parameters)
-    whole[kept.unsqueeze(1), kept] = values
-    return whole
+    return exact_matrix(objective, matrix, method, progress=progress).values
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ into a matrix, factors or an operator first.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -81,8 +80,8 @@ def spectrum(
     Returns
     -------
     Spectrum
-        With P eigenvalues. Only the matrix of the parameters that vary is formed: those that are
-        frozen have eigenvalues of exactly zero.
+        With P eigenvalues, where P is the number of parameters that vary. Parameters that are
+        held constant have no rows, and no zeros among the eigenvalues and counts.
 
     Raises
     ------
@@ -113,20 +112,9 @@ def spectrum(
             f"dtype of the objective must be float64 to count signs, got {objective.dtype}; "
             "build the Objective with dtype=torch.float64"
         )
-    part = objective.varied_part()
-    found = objective_spectrum(
-        part, matrix, method, zero_tolerance=zero_tolerance, certify=certify, progress=progress
+    return objective_spectrum(
+        objective, matrix, method, zero_tolerance=zero_tolerance, certify=certify, progress=progress
     )
-    return _with_zeros(found, objective.num_parameters - part.num_parameters)
-
-
-def _with_zeros(found: Spectrum, count: int) -> Spectrum:
-    """Add the eigenvalues of the rows of frozen parameters, which are exactly zero."""
-    if count == 0:
-        return found
-    zeros = found.eigenvalues.new_zeros(count)
-    eigenvalues = torch.cat([found.eigenvalues, zeros]).sort().values
-    return replace(found, eigenvalues=eigenvalues, num_zero=found.num_zero + count)
 
 
 def _operator_spectrum(

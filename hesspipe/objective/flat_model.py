@@ -33,7 +33,9 @@ _RELATIVE_STEP = 1e-3
 
 
 class FlatModel:
-    """A model as a function of one flat vector of all its parameters.
+    """A model as a function of one flat vector of its parameters that vary.
+
+    The other parameters are constants, like buffers: they stay in the copy of the structure.
 
     Parameters
     ----------
@@ -42,16 +44,16 @@ class FlatModel:
     dtype : torch.dtype
         Parameters and buffers are converted to it.
     patterns : sequence of str, optional
-        Names of the parameters to vary, with the wildcards of `fnmatch`.
+        Names of the parameters to vary, with the wildcards of `fnmatch`; by default, and at most,
+        those that require a gradient.
 
     Attributes
     ----------
     theta : Tensor, shape (P,)
-    names, shapes, is_frozen : list
-        Of the parameters, in the order of `model.named_parameters()`.
+    names, shapes : list
+        Of the parameters that vary, in the order of `model.named_parameters()`.
     is_varied : Tensor of bool, shape (P,)
-        False for frozen parameters and for the row `padding_idx` of an embedding, to which torch
-        gives no gradient.
+        False for the row `padding_idx` of an embedding, to which torch gives no gradient.
     buffers : dict of Tensor
     originals : dict
         Names of the varied parameters by the `id` of the caller's tensors and of their copies in
@@ -80,27 +82,27 @@ class FlatModel:
         self.dtype = dtype
         self.draws_numbers = False
         self.function: Callable[[nn.Module, Any], Any] | None = None
-        self.names, self.shapes = list(named), [value.shape for value in named.values()]
         self.device = next(iter(named.values())).device
-        chosen = _chosen(self.names, patterns)
-        self.is_frozen = [
-            not (value.requires_grad and name in chosen) for name, value in named.items()
-        ]
-        if all(self.is_frozen):
+        chosen = _chosen(list(named), patterns)
+        varied = {
+            name: value for name, value in named.items() if value.requires_grad and name in chosen
+        }
+        if not varied:
             raise ValueError("at least one parameter must be varied, got only frozen ones")
+        self.names, self.shapes = list(varied), [value.shape for value in varied.values()]
         copier = self.copier = Copier(dtype, self.device)
         self.originals: dict[int, str] = {}
-        for (name, value), is_frozen in zip(named.items(), self.is_frozen, strict=True):
+        for name, value in named.items():
             constant = cast(value.detach(), dtype, self.device)
-            copier.replace(value, nn.Parameter(constant, requires_grad=not is_frozen))
-            if not is_frozen:
+            copier.replace(value, nn.Parameter(constant, requires_grad=name in varied))
+            if name in varied:
                 self.originals |= {id(value): name, id(copier.copy(value)): name}
         self.structure = copier.copy(model)
         self._constant_rows = constant_rows(
-            self.structure, {id(copier.copy(value)): name for name, value in named.items()}
+            self.structure, {id(copier.copy(value)): name for name, value in varied.items()}
         )
         self._signature = _signature_of(self.structure)
-        self.theta = flatten({name: copier.copy(value).detach() for name, value in named.items()})
+        self.theta = flatten({name: copier.copy(value).detach() for name, value in varied.items()})
         self.is_varied = self._mask_of_varied()
         self.buffers = {
             name: buffer
@@ -110,8 +112,8 @@ class FlatModel:
 
     def _mask_of_varied(self) -> Tensor:
         masks = []
-        for name, shape, is_frozen in zip(self.names, self.shapes, self.is_frozen, strict=True):
-            mask = torch.full(shape, not is_frozen, device=self.device)
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            mask = torch.ones(shape, dtype=torch.bool, device=self.device)
             if name in self._constant_rows:
                 mask[self._constant_rows[name]] = False
             masks.append(mask.reshape(-1))
@@ -176,12 +178,10 @@ class FlatModel:
         return self.theta + _RELATIVE_STEP * (size + (size.mean() or 1.0)) * noise * self.is_varied
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
-        """Split a flat vector into named parameters, with frozen ones detached."""
+        """Split a flat vector into the named parameters that vary."""
         named = unflatten(theta, dict(zip(self.names, self.shapes, strict=True)))
-        for (name, part), is_frozen in zip(list(named.items()), self.is_frozen, strict=True):
-            if is_frozen:
-                named[name] = part.detach()
-            elif name in self._constant_rows:
+        for name, part in list(named.items()):
+            if name in self._constant_rows:
                 is_constant = torch.zeros(len(part), 1, dtype=torch.bool, device=self.device)
                 is_constant[self._constant_rows[name]] = True
                 named[name] = torch.where(is_constant, part.detach(), part)
@@ -193,23 +193,17 @@ class FlatModel:
         fresh.structure = Copier(self.dtype, self.device).copy(self.structure)
         return fresh
 
-    def varied_part(self, names: Collection[str] | None = None) -> FlatModel:
-        """Copy the model with its frozen parameters as constants instead of parts of theta.
-
-        All but those with the given names are frozen, too.
-        """
+    def restricted_to(self, names: Collection[str]) -> FlatModel:
+        """Copy the model with all parameters but those with the given names as constants."""
         part, named = copy.copy(self), self.unflatten(self.theta.detach())
-        is_kept = [
-            not is_frozen and (names is None or name in names)
-            for name, is_frozen in zip(self.names, self.is_frozen, strict=True)
-        ]
-        kept = [index for index, keep in enumerate(is_kept) if keep]
-        frozen = [name for name, keep in zip(named, is_kept, strict=True) if not keep]
-        part.buffers = self.buffers | {name: named.pop(name) for name in frozen}
-        part.names, part.theta = list(named), flatten(named)
-        part.shapes, part.is_frozen = [self.shapes[index] for index in kept], [False] * len(kept)
-        sizes = [shape.numel() for shape in self.shapes]
-        masks = self.is_varied.split(sizes)
+        kept = [index for index, name in enumerate(self.names) if name in names]
+        part.names = [self.names[index] for index in kept]
+        part.shapes = [self.shapes[index] for index in kept]
+        part.theta = flatten({name: named[name] for name in part.names})
+        part.buffers = self.buffers | {
+            name: values for name, values in named.items() if name not in names
+        }
+        masks = self.is_varied.split([shape.numel() for shape in self.shapes])
         part.is_varied = torch.cat([masks[index] for index in kept])
         return part
 

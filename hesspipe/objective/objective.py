@@ -90,24 +90,25 @@ class Objective:
         Coefficient of the penalty on the varied parameters. Its curvature, weight_decay on their
         diagonal, is part of H and G but not of R, because it is convex.
     parameters : sequence of str, optional
-        Names of the parameters to vary, with the wildcards of `fnmatch` ("layers.0.*"); the others
-        are constant. By default all that require a gradient.
+        Names of the parameters to vary, with the wildcards of `fnmatch` ("layers.0.*"). By
+        default, and at most, all that require a gradient. The others are constants: they are not
+        part of theta, and P does not count them.
 
     Attributes
     ----------
     theta : Tensor, shape (P,)
-        The parameters of the model, in the order of `model.named_parameters()`, each row-major. A
+        The parameters that vary, in the order of `model.named_parameters()`, each row-major. A
         parameter that several modules share appears once.
-    names, shapes, is_frozen : list
-        One entry per parameter, in the same order. Frozen ones (`requires_grad` false, or not
-        among `parameters`) remain part of theta, with rows of zeros in every matrix.
+    names, shapes : list
+        One entry per parameter that varies, in the same order.
     is_varied : Tensor of bool, shape (P,)
-        Mask of the entries of theta that are not frozen.
+        False for entries of theta that are constant nevertheless, with rows of zeros in every
+        matrix: the row `padding_idx` of an embedding.
     loss_fn : callable (outputs, targets) -> scalar Tensor
         The loss as a function of what `outputs` returns, one vector per sample.
     batches : list of Batch
     num_parameters, num_data : int
-        P and N.
+        P, of the parameters that vary, and N.
     coupling : str or None
         None if the samples are independent: outputs for a sample do not depend on the other
         samples of its batch, and the loss of each batch is that of its parts. Otherwise what
@@ -127,8 +128,8 @@ class Objective:
     >>> data = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
     >>> Objective(model, nn.CrossEntropyLoss(), data).num_parameters
     8
-    >>> Objective(model, nn.CrossEntropyLoss(), data, parameters=["b*"]).is_varied.sum()
-    tensor(2)
+    >>> Objective(model, nn.CrossEntropyLoss(), data, parameters=["b*"]).num_parameters
+    2
     """
 
     _whole_loss: LossFunction
@@ -424,28 +425,18 @@ class Objective:
         plain.weight_decay = 0.0
         return plain
 
-    def varied_part(self) -> Objective:
-        """Copy the objective with its frozen parameters as constants instead of parts of theta.
-
-        Its matrices are those of this objective without the rows and columns of the frozen
-        parameters, which are zero.
-        """
-        if not any(self.is_frozen):
-            return self
-        part = copy.copy(self)
-        part._adopt(self._flat.varied_part())
-        return part
-
     def restricted_to(self, names: Collection[str]) -> Objective:
         """Copy the objective with all but some parameters as constants instead of parts of theta.
+
+        Its matrices are diagonal blocks of those of this objective.
 
         Parameters
         ----------
         names : collection of str
-            Of varied parameters, which keep their order.
+            Of parameters that vary, which keep their order.
         """
         part = copy.copy(self)
-        part._adopt(self._flat.varied_part(names))
+        part._adopt(self._flat.restricted_to(names))
         return part
 
     def as_part(self, factor: float, num_data: int) -> Objective:
@@ -487,7 +478,7 @@ class Objective:
         return total
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
-        """Split a flat vector into named parameters, with frozen ones detached."""
+        """Split a flat vector into the named parameters that vary."""
         return self._flat.unflatten(theta)
 
     def name_of(self, index: int) -> str:
@@ -498,8 +489,7 @@ class Objective:
         """Take over theta and what describes it."""
         self._flat, self.model = flat, flat.structure
         self.theta, self.device = flat.theta, flat.device
-        self.names, self.shapes = flat.names, flat.shapes
-        self.is_frozen, self.is_varied = flat.is_frozen, flat.is_varied
+        self.names, self.shapes, self.is_varied = flat.names, flat.shapes, flat.is_varied
 
     def _point_of_checks(self) -> Tensor:
         """Choose a point near theta, where initial weights of zero hide nothing.

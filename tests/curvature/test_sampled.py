@@ -88,8 +88,8 @@ def test_spectrum_has_the_weight_decay_of_varied_entries() -> None:
     found = hesspipe.spectrum(objective, "ggn", "jacobians")
     expected = hesspipe.ggn_matrix(objective, "columns")
     require_close(found, expected)
-    # 8 rows of the embedding decay, one is padding, and the head is constant.
-    assert (found.num_negative, found.num_zero, found.num_positive) == (0, 4 + 15, 32)
+    # 8 rows of the embedding decay, and one is padding; the head is not part of theta.
+    assert (found.num_negative, found.num_zero, found.num_positive) == (0, 4, 32)
 
 
 def test_auto_takes_jacobians_where_they_are_much_fewer_than_parameters() -> None:
