@@ -1,4 +1,4 @@
-"""User functions, referred to in config.yaml as "package.module:function".
+"""Optional packages, and user functions, referred to in config.yaml as "package.module:function".
 
 Modules are searched for as by `python -m`: first below the working directory of the workflow, then
 among the installed packages. Errors that the source code shows are reported before any job starts.
@@ -19,6 +19,27 @@ from typing import Any
 from hesspipe.seeding import derive_seed
 
 _PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def require_packages(*names: str, purpose: str) -> None:
+    """Raise an error that says what to install if an optional package is missing.
+
+    Raises
+    ------
+    ModuleNotFoundError
+
+    Examples
+    --------
+    >>> require_packages("astrolabe", purpose="plot")
+    Traceback (most recent call last):
+    ModuleNotFoundError: plot needs astrolabe, not installed here; run: pip install astrolabe
+    """
+    missing = [name for name in names if not _is_installed(name)]
+    if missing:
+        raise ModuleNotFoundError(
+            f"{purpose} needs {' and '.join(missing)}, not installed here; run: pip install "
+            f"{' '.join(missing)}"
+        )
 
 
 def is_function_name(name: str) -> bool:

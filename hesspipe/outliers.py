@@ -33,11 +33,16 @@ Satopaa, Albrecht, Irwin, Raghavan (2011), Finding a "kneedle" in a haystack, IC
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hesspipe.imports import require_packages
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 OutlierRule = Literal["gap", "ratio", "elbow"]
 
@@ -58,11 +63,34 @@ class OutlierCount:
     cutoff : float
         In the eigenvalues' unit.
     rule : str
+    largest : array, shape (n,)
+        The eigenvalues that were considered, descending: at most num_candidates.
     """
 
     num_outliers: int
     cutoff: float
     rule: str
+    largest: NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros(0), repr=False, compare=False
+    )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the largest eigenvalues, those above the cutoff in another color, and the cutoff.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        Axes
+            Logarithmic if all eigenvalues are positive.
+        """
+        require_packages("matplotlib", purpose="plot")
+        from hesspipe.plots.spectra import plot_outliers
+
+        return plot_outliers(ax, self.largest, self.cutoff, self.num_outliers, self.rule)
 
 
 def count_outliers(
@@ -108,7 +136,8 @@ def count_outliers(
         cutoff = float(values[-1]) if len(values) else 0.0
     else:
         cutoff = _RULES[rule](descending)
-    return OutlierCount(int((values > cutoff).sum()), cutoff, rule)
+    largest = values[::-1][:num_candidates].copy()
+    return OutlierCount(int((values > cutoff).sum()), cutoff, rule, largest)
 
 
 def _checked(eigenvalues: ArrayLike) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from hesspipe.figures import style
+from hesspipe.plots import style
 from hesspipe.tables.store import read_result
 from hesspipe.workflow.jobs import job
 

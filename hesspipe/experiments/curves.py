@@ -12,12 +12,9 @@ import torch
 
 from hesspipe.forecasts import curve_bytes
 from hesspipe.hardware import require
-from hesspipe.linalg.density import CONFIDENCE, Density
+from hesspipe.linalg.density import CONFIDENCE, Density, spread_grid
 from hesspipe.tables.store import Result, read_result
 
-# A Gaussian has fallen to 1e-5 of its peak at five widths, so that peaks at the ends of the grid
-# are not cut off.
-_MARGIN_IN_WIDTHS = 5.0
 _LABELS = ("experiment", "seed", "step", "matrix", "group", "num_parameters")
 
 
@@ -95,8 +92,7 @@ def smooth(densities: Sequence[Result], relative_width: float, num_points: int) 
     if not low < high:
         raise ValueError(f"a density must have two different nodes to be drawn, got only {low}")
     width = relative_width * (high - low)
-    margin = _MARGIN_IN_WIDTHS * width
-    grid = torch.linspace(low - margin, high + margin, num_points, dtype=torch.float64)
+    grid = spread_grid(low, high, width, num_points)
     return pd.concat([_curve(density, grid, width) for density in densities], ignore_index=True)
 
 

@@ -6,8 +6,8 @@ results that it shows; a module here with the name of the kind; and a caption in
 The module has a function `make_figure(results, settings)`, which gets the results in the order of
 the entry's `reads`, and the entry itself as a dictionary, and returns a matplotlib Figure. It
 selects, lays out and draws with functions `draw_<part>(axes, table)`; it reads no file and
-computes nothing that a job before it could store. `style` has what all figures share, `networks`
-the curves of several networks in one panel.
+computes nothing that a job before it could store. `hesspipe.plots` has what all figures share,
+and `networks` the curves of several networks in one panel.
 
 ===================  ==============================================================
 `endpoints`          all eigenvalues in order, at several steps: Figure 1

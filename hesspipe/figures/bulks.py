@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hesspipe.figures import style
+from hesspipe.plots import style
 from hesspipe.tables.queries import of_kind
 from hesspipe.tables.store import Result
 

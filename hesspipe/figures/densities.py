@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hesspipe.figures import style
+from hesspipe.plots import style
+from hesspipe.plots.densities import draw_density, finish_density_axes
 from hesspipe.tables.queries import of_kind
 from hesspipe.tables.store import Result
 
@@ -36,38 +37,24 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
         axes = figure.subplots()
         for matrix, curve in table.groupby("matrix", sort=False):
-            draw_density(axes, curve, style.MATRIX_COLORS[str(matrix)])
+            draw_curve(axes, curve, style.MATRIX_COLORS[str(matrix)])
             axes.lines[-1].set_label(style.MATRIX_LABELS[str(matrix)])
-        finish_density_axes(axes, table)
+        finish_axes(axes, table)
         axes.set_xlabel(r"eigenvalue $\lambda$ (units of the loss)")
         axes.set_ylabel(r"density $\phi$ (1 / units of the loss)")
         axes.legend()
     return figure
 
 
-def draw_density(axes: Axes, curve: pd.DataFrame, color: str) -> None:
+def draw_curve(axes: Axes, curve: pd.DataFrame, color: str) -> None:
     """Draw one smoothed density in the band between its bounds, each of which holds at 99.9 %."""
-    axes.fill_between(
-        curve["value"],
-        curve["low"],
-        curve["high"],
-        color=color,
-        alpha=0.3,
-        linewidth=0,
+    value, density, low, high = (
+        curve[name].to_numpy() for name in ("value", "density", "low", "high")
     )
-    axes.plot(curve["value"], curve["density"], color=color)
+    draw_density(axes, value, density, (low, high), color)
 
 
-def finish_density_axes(axes: Axes, table: pd.DataFrame) -> None:
+def finish_axes(axes: Axes, table: pd.DataFrame) -> None:
     """Mark the peak of a single eigenvalue, and leave a decade below it and above the density."""
-    single = float(table["one_eigenvalue"].min())
-    axes.axhline(
-        single,
-        color=style.NEUTRAL_COLOR,
-        linewidth=0.6,
-        linestyle="--",
-        zorder=0,
-        label="peak of a single eigenvalue",
-    )
-    axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(single / 10, 10 * float(table["density"].max()))
+    single, highest = float(table["one_eigenvalue"].min()), float(table["density"].max())
+    finish_density_axes(axes, single, highest)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.figures import style
+from hesspipe.plots import style
 from hesspipe.tables.queries import of_kind
 from hesspipe.tables.store import Result
 

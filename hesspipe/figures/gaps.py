@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hesspipe.figures import style
-from hesspipe.figures.outliers import draw_outliers
+from hesspipe.plots import style
+from hesspipe.plots.spectra import draw_outliers
 from hesspipe.tables.queries import of_kind, of_same_run, outlier_row
 from hesspipe.tables.store import Result
 
@@ -53,7 +53,8 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
 
 def draw_gap(axes: Axes, spectrum: pd.DataFrame, count: pd.Series, num_classes: int) -> None:
     """Mark eigenvalues above and below the cutoff, and the k largest."""
-    draw_outliers(axes, spectrum["rank"], spectrum["eigenvalue"], float(count["cutoff"]))
+    ranks, eigenvalues = spectrum["rank"].to_numpy(), spectrum["eigenvalue"].to_numpy()
+    draw_outliers(axes, ranks, eigenvalues, float(count["cutoff"]))
     last = spectrum["rank"].max()
     axes.axvline(
         last + 0.5 - num_classes,

@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from hesspipe.figures import style
-from hesspipe.figures.densities import draw_density, finish_density_axes
+from hesspipe.figures.densities import draw_curve, finish_axes
+from hesspipe.plots import style
 from hesspipe.tables.queries import of_kind
 from hesspipe.tables.store import Result
 
@@ -42,8 +42,8 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
         panels = figure.subplots(num_rows, _NUM_COLUMNS, squeeze=False).flat
         for group, axes in zip(groups, panels, strict=False):
             curve = table[table["group"] == group]
-            draw_density(axes, curve, style.MATRIX_COLORS[str(curve["matrix"].iloc[0])])
-            finish_density_axes(axes, curve)
+            draw_curve(axes, curve, style.MATRIX_COLORS[str(curve["matrix"].iloc[0])])
+            finish_axes(axes, curve)
             size = int(curve["num_parameters"].iloc[0])
             axes.set_title(f"{titles[group]} ({size:,})", loc="left")
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hesspipe.figures import style
 from hesspipe.figures.networks import draw_networks
+from hesspipe.plots import style
 from hesspipe.tables.queries import join_spectra, of_kind
 from hesspipe.tables.store import Result
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from hesspipe.figures import style
+from hesspipe.plots import style
 
 
 def draw_networks(

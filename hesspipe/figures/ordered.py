@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 
-from hesspipe.figures import style
+from hesspipe.plots import style
+from hesspipe.plots.spectra import draw_by_sign
 from hesspipe.tables.queries import join_spectra, of_kind
 from hesspipe.tables.store import Result
 
@@ -40,8 +38,9 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
         rows = figure.subplots(len(steps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
         for axes, step in zip(rows, steps, strict=True):
             spectrum = table[table["step"] == step]
-            draw_magnitudes(axes, spectrum)
             negative, zero = (int(spectrum[key].iloc[0]) for key in ("num_negative", "num_zero"))
+            magnitudes = spectrum["eigenvalue"].abs().to_numpy()
+            draw_by_sign(axes, spectrum["rank"].to_numpy(), magnitudes, negative, zero)
             signs = f"{negative:,} negative, {zero:,} zero"
             axes.set_title(f"step {step:,}: {len(spectrum):,} eigenvalues, {signs}", loc="left")
             axes.set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
@@ -49,23 +48,3 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
         rows[0].legend()
         rows[-1].set_xlabel("rank of the eigenvalue")
     return figure
-
-
-def draw_magnitudes(axes: Axes, spectrum: pd.DataFrame) -> None:
-    """Mark the magnitude of each eigenvalue that is not zero, in one color for each sign."""
-    is_negative = spectrum["rank"] < spectrum["num_negative"]
-    is_positive = spectrum["rank"] >= spectrum["num_negative"] + spectrum["num_zero"]
-    for is_part, label, color in (
-        (is_positive, "positive", style.SIGN_COLORS["positive"]),
-        (is_negative, "negative", style.SIGN_COLORS["negative"]),
-    ):
-        axes.plot(
-            spectrum["rank"][is_part],
-            spectrum["eigenvalue"][is_part].abs(),
-            linestyle="none",
-            marker=".",
-            markersize=3,
-            color=color,
-            label=label,
-        )
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

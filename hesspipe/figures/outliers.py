@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hesspipe.curvature.matrix import Matrix
-from hesspipe.figures import style
+from hesspipe.plots import style
+from hesspipe.plots.spectra import draw_outliers
 from hesspipe.tables.queries import extreme_eigenvalues, of_kind, outlier_rows
 from hesspipe.tables.store import Result
 
@@ -38,7 +36,8 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.6))
         panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
         for axes, (_, count) in zip(panels, counts.iterrows(), strict=True):
-            draw_outliers(axes, largest["order"], largest["eigenvalue"], float(count["cutoff"]))
+            values = largest["eigenvalue"].to_numpy()
+            draw_outliers(axes, largest["order"].to_numpy(), values, float(count["cutoff"]))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.set_title(f"{count['rule']}: {int(count['num_outliers'])} above the cutoff")
         panels[0].set_yscale("log", nonpositive="clip")
@@ -47,21 +46,3 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
             "order of the largest eigenvalues", fontsize=style.RC_PARAMS["axes.labelsize"]
         )
     return figure
-
-
-def draw_outliers(axes: Axes, positions: pd.Series, eigenvalues: pd.Series, cutoff: float) -> None:
-    """Mark eigenvalues above and below a cutoff in two colors, and the cutoff."""
-    is_outlier = eigenvalues > cutoff
-    for part, color in (
-        (is_outlier, style.OUTLIER_COLOR),
-        (~is_outlier, style.MATRIX_COLORS[Matrix.HESSIAN]),
-    ):
-        axes.plot(
-            positions[part],
-            eigenvalues[part],
-            linestyle="none",
-            marker=".",
-            markersize=3,
-            color=color,
-        )
-    axes.axhline(cutoff, color=style.OUTLIER_COLOR, linewidth=0.6, linestyle="--", label="cutoff")

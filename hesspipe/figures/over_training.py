@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.figures import style
+from hesspipe.plots import style
 from hesspipe.tables.queries import extreme_eigenvalues, of_kind
 from hesspipe.tables.store import Result
 

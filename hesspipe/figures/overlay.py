@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hesspipe.figures import style
+from hesspipe.plots import style
+from hesspipe.plots.spectra import draw_end
 from hesspipe.tables.queries import extreme_eigenvalues, of_kind
 from hesspipe.tables.store import Result
 
@@ -37,8 +38,8 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
         left, right = figure.subplots(1, 2, sharey=True)
         for matrix, part in table.groupby("matrix", sort=False):
-            draw_end(left, part[part["end"] == "largest"], 1.0, str(matrix))
-            draw_end(right, part[part["end"] == "smallest"], -1.0, str(matrix))
+            draw_sign(left, part[part["end"] == "largest"], 1.0, str(matrix))
+            draw_sign(right, part[part["end"] == "smallest"], -1.0, str(matrix))
         left.set_yscale("log", nonpositive="mask")
         left.set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
         left.set_title("largest", loc="left")
@@ -51,14 +52,8 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
     return figure
 
 
-def draw_end(axes: Axes, part: pd.DataFrame, sign: float, matrix: str) -> None:
+def draw_sign(axes: Axes, part: pd.DataFrame, sign: float, matrix: str) -> None:
     """Mark the eigenvalues of one matrix that have the sign of this end."""
     of_sign = part[sign * part["eigenvalue"] > part["uncertainty"]].sort_values("order")
-    axes.plot(
-        of_sign["order"],
-        sign * of_sign["eigenvalue"],
-        marker=style.MATRIX_MARKERS[matrix],
-        markersize=2.5,
-        color=style.MATRIX_COLORS[matrix],
-        label=style.MATRIX_LABELS[matrix],
-    )
+    magnitudes = sign * of_sign["eigenvalue"].to_numpy()
+    draw_end(axes, of_sign["order"].to_numpy(), magnitudes, matrix)

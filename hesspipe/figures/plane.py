@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 
-from hesspipe.figures import style
+from hesspipe.plots import style
 from hesspipe.tables.queries import of_kind
 from hesspipe.tables.store import Result
 

@@ -14,9 +14,10 @@ Estimation of tr(f(A)) via Stochastic Lanczos Quadrature; Ghorbani, Krishnan, Xi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hesspipe.hardware import require
+from hesspipe.imports import require_packages
 from hesspipe.linalg import means
 from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.counts import Count, Floats, Sample
@@ -31,7 +33,11 @@ from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
 from hesspipe.linalg.operator import SymmetricProduct, random_normal, symmetric_product
 from hesspipe.linalg.radau import Rules
 from hesspipe.seeding import generator
+from hesspipe.summaries import ends, layout, summary
 from hesspipe.tolerances import NUM_ROUNDINGS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Defaults for a quick look; Ghorbani, Krishnan, Xiao (2019) took 10 probes of 90 steps.
 NUM_PROBES = 3
@@ -41,6 +47,12 @@ CONFIDENCE = 0.999
 # Shift of an eigenvalue over the largest asymmetry of a step: the norm of a matrix of as many
 # columns, if they are independent, is a few times the largest.
 _ASYMMETRIES = 4.0
+# A Gaussian has fallen to 1e-5 of its peak at five widths, so that peaks at the ends of a grid
+# are not cut off.
+_MARGIN_IN_WIDTHS = 5.0
+# Of a plot: the width that the gallery's figures have, and a few points in each.
+RELATIVE_WIDTH = 0.01
+NUM_POINTS = 500
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,44 @@ class Distribution:
         Each interval holds the share with the stated confidence.
     estimate : Tensor, shape (n,)
     confidence : float
+    points : Tensor, shape (n,)
     """
 
     low: Tensor
     high: Tensor
     estimate: Tensor
     confidence: float
+    points: Tensor
+
+    def __repr__(self) -> str:
+        return summary(
+            "Distribution",
+            points=ends(self.points),
+            low=ends(self.low),
+            high=ends(self.high),
+            estimate=ends(self.estimate),
+            confidence=self.confidence,
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the shares in the band of their intervals.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        Axes
+        """
+        require_packages("matplotlib", purpose="plot")
+        from hesspipe.plots.densities import plot_distribution
+
+        band = self.low.numpy(), self.high.numpy()
+        return plot_distribution(
+            ax, self.points.numpy(), self.estimate.numpy(), band, self.confidence
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +119,10 @@ class Curve:
     standard_error : Tensor, shape (n,)
         Of that mean, nan for one probe. Three of them hold in 90 % of the cases only for 3 probes.
     confidence : float
+    grid : Tensor, shape (n,)
+    width : float
+        Standard deviation of the Gaussian.
+    matrix : str
     """
 
     low: Tensor
@@ -82,6 +130,41 @@ class Curve:
     estimate: Tensor
     standard_error: Tensor
     confidence: float
+    grid: Tensor
+    width: float
+    matrix: str
+
+    def __repr__(self) -> str:
+        return summary(
+            "Curve",
+            matrix=str(self.matrix),
+            grid=ends(self.grid),
+            width=self.width,
+            low=ends(self.low),
+            high=ends(self.high),
+            estimate=ends(self.estimate),
+            standard_error=ends(self.standard_error),
+            confidence=self.confidence,
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the smoothed density in the band of its intervals, on a logarithmic axis.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        Axes
+        """
+        require_packages("matplotlib", purpose="plot")
+        from hesspipe.plots.densities import plot_density
+
+        band = self.low.numpy(), self.high.numpy()
+        values, heights = self.grid.numpy(), self.estimate.numpy()
+        return plot_density(ax, values, heights, band, self.confidence, self.matrix)
 
 
 @dataclass(frozen=True)
@@ -138,6 +221,9 @@ class Density:
     asymmetry : float
         Rounding of the products as Lanczos saw it; see
         `hesspipe.linalg.lanczos.Tridiagonalization`.
+    provenance : mapping
+        What decided the numbers, as far as it is known, for `hesspipe.save`: the settings, the
+        dtype, and of an objective the number of samples.
     """
 
     nodes: Tensor
@@ -150,6 +236,65 @@ class Density:
     num_products: int
     eps: float = torch.finfo(torch.float64).eps
     asymmetry: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        return summary(
+            "Density",
+            matrix=str(self.matrix),
+            num_parameters=self.dim,
+            num_probes=len(self.nodes),
+            nodes=layout(self.nodes),
+            smallest_node=float(self.nodes.min()),
+            largest_node=float(self.nodes.max()),
+            resolution=self.resolution,
+            num_products=self.num_products,
+        )
+
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        width: float | None = None,
+        num_points: int = NUM_POINTS,
+        confidence: float = CONFIDENCE,
+    ) -> Axes:
+        """Draw the density, smoothed by a Gaussian, in the band of its intervals.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+        width : float, optional
+            Standard deviation of the Gaussian, by default a hundredth of the distance between the
+            smallest and the largest node; a larger one has a narrower band.
+        num_points : int
+            Of the grid, which spans all nodes and five widths beyond.
+        confidence : float
+            Of the interval at each point by itself.
+
+        Returns
+        -------
+        Axes
+            Logarithmic densities; a dashed line marks the peak of a single eigenvalue.
+        """
+        require_packages("matplotlib", purpose="plot")
+        from hesspipe.plots.densities import finish_density_axes
+
+        num_points = require_integer("num_points", num_points, 2)
+        low, high = float(self.nodes.min()), float(self.nodes.max())
+        if width is None:
+            # A single node has no spread: its own size, or that of the unit, takes its place.
+            width = RELATIVE_WIDTH * ((high - low) or abs(high) or 1.0)
+        curve = self.evaluate(
+            spread_grid(low, high, width, num_points), width, confidence=confidence
+        )
+        axes = curve.plot(ax)
+        single = 1 / (self.dim * width * math.sqrt(2 * math.pi))
+        finish_density_axes(axes, single, float(curve.estimate.max()))
+        axes.set_title(f"{self.dim:,} eigenvalues, smoothed by {width:.2g}", loc="left")
+        axes.legend()
+        return axes
 
     def evaluate(self, grid: Tensor, width: float, *, confidence: float = CONFIDENCE) -> Curve:
         """Smooth the density by a Gaussian.
@@ -183,7 +328,9 @@ class Density:
         mean, error = _summarize(torch.stack(rows) * peak)
         low, high = means.gaussian_means(self.sample, points.numpy(), width, risk)
         least, most = torch.from_numpy(low * peak), torch.from_numpy(high * peak)
-        return Curve(least, most, mean, error, confidence)
+        return Curve(
+            least, most, mean, error, confidence, grid=points, width=width, matrix=self.matrix
+        )
 
     def count(
         self,
@@ -265,7 +412,7 @@ class Density:
         low, high = (torch.from_numpy(number / self.dim) for number in (least, most))
         is_below = self.nodes.unsqueeze(1) <= grid.unsqueeze(1)  # (probes, n, steps)
         shares = (is_below.to(torch.float64) @ self.weights.unsqueeze(2)).squeeze(2).mean(0)
-        return Distribution(low, high, shares.clamp(low, high), confidence)
+        return Distribution(low, high, shares.clamp(low, high), confidence, points=grid)
 
     @cached_property
     def sample(self) -> Sample:
@@ -352,6 +499,12 @@ class Density:
         return below - slack, above + slack
 
 
+def spread_grid(low: float, high: float, width: float, num_points: int) -> Tensor:
+    """Spread points over an interval and five widths of a Gaussian beyond its ends, (n,)."""
+    margin = _MARGIN_IN_WIDTHS * width
+    return torch.linspace(low - margin, high + margin, num_points, dtype=torch.float64)
+
+
 def density(
     operator: Any,
     *,
@@ -429,6 +582,8 @@ def density(
         num_products=num_products,
         eps=torch.finfo(product.dtype).eps,
         asymmetry=asymmetry,
+        provenance=product.origin
+        | {"density": {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}},
     )
 
 

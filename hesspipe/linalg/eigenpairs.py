@@ -8,6 +8,7 @@ LOBPCG, and about as many as ARPACK, which does not verify multiplicities
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,14 @@ def eigenpairs(
         found = _run(search, scaling, progress)
         if state is not None and not keep_state:
             remove_state(Path(state))
-    return found
+    settings = {
+        "num_smallest": num_smallest,
+        "num_largest": num_largest,
+        "tolerance": tolerance,
+        "max_products": max_products,
+        "seed": seed,
+    }
+    return replace(found, provenance=product.origin | {"eigenpairs": settings})
 
 
 def _run(search: PairSearch, scaling: Scaling, progress: bool) -> Eigenpairs:

@@ -42,6 +42,12 @@ class SymmetricProduct:
     device: torch.device
     name: str = "operator"
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a result records of where it was computed."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {"dtype": dtype, "device": self.device.type}
+
 
 @dataclass
 class Scaling:

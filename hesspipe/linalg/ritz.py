@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from hesspipe.imports import require_packages
 from hesspipe.linalg.operator import SymmetricProduct
+from hesspipe.summaries import ends, layout, summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,9 @@ class Eigenpairs:
     matrix : str
         Name of the operator: "hessian", "ggn" or "residual", or "operator" for any other.
     num_smallest, num_largest : int
+    provenance : mapping
+        What decided the numbers, as far as it is known, for `hesspipe.save`: the settings, the
+        dtype, and of an objective the number of samples.
     """
 
     eigenvalues: Tensor
@@ -37,6 +47,38 @@ class Eigenpairs:
     matrix: str
     num_smallest: int
     num_largest: int
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        return summary(
+            "Eigenpairs",
+            matrix=str(self.matrix),
+            num_smallest=self.num_smallest,
+            num_largest=self.num_largest,
+            eigenvalues=ends(self.eigenvalues),
+            residual_norms=ends(self.residual_norms),
+            eigenvectors=layout(self.eigenvectors),
+            num_products=self.num_products,
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the eigenvalues of both ends in their order, with residual norms as error bars.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        Axes
+            Logarithmic; if there are negative eigenvalues, on both sides of zero.
+        """
+        require_packages("matplotlib", purpose="plot")
+        from hesspipe.plots.spectra import plot_ends
+
+        values, norms = self.eigenvalues.numpy(), self.residual_norms.numpy()
+        return plot_ends(ax, values, norms, self.num_smallest, self.matrix)
 
 
 def true_pairs(

@@ -8,16 +8,24 @@ Every eigenvalue comes with a bound of its error, which also decides what counts
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import require
+from hesspipe.imports import require_packages
 from hesspipe.linalg.inertia import count_signs
+from hesspipe.summaries import ends, summary
 from hesspipe.tolerances import rounding
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SpectrumPlot = Literal["ordered", "histogram"]
 
 # Multiple of the error bound up to which an eigenvalue counts as zero: within 1, its sign is
 # not known.
@@ -53,6 +61,9 @@ class Spectrum:
     certificate : str
         How the counts of signs were confirmed without the eigenvalues, e.g. "LDL^T", or why they
         were not.
+    provenance : mapping
+        What decided the numbers, as far as it is known, for `hesspipe.save`: the settings, the
+        dtype, and of an objective the number of samples.
     """
 
     eigenvalues: Tensor
@@ -64,6 +75,51 @@ class Spectrum:
     matrix: str
     method: str
     certificate: str
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        return summary(
+            "Spectrum",
+            matrix=str(self.matrix),
+            num_parameters=len(self.eigenvalues),
+            eigenvalues=ends(self.eigenvalues),
+            num_negative=self.num_negative,
+            num_zero=self.num_zero,
+            num_positive=self.num_positive,
+            error_bound=self.error_bound,
+            tolerance=self.tolerance,
+            method=self.method,
+            certificate=self.certificate,
+        )
+
+    def plot(self, ax: Axes | None = None, *, kind: SpectrumPlot = "ordered") -> Axes:
+        """Draw all eigenvalues, on axes that are linear where they count as zero.
+
+        Beyond the tolerance the axis of eigenvalues is logarithmic, on both sides. The tolerance
+        is drawn as a gray band.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+        kind : {"ordered", "histogram"}
+            Each eigenvalue at its rank, in one color for each sign; or their numbers in bins,
+            those that count as zero in one.
+
+        Returns
+        -------
+        Axes
+        """
+        if kind not in get_args(SpectrumPlot):
+            raise ValueError(f"kind must be 'ordered' or 'histogram', got {kind!r}")
+        require_packages("matplotlib", purpose="plot")
+        from hesspipe.plots.spectra import plot_histogram, plot_in_order
+
+        values = self.eigenvalues.numpy()
+        if kind == "histogram":
+            return plot_histogram(ax, values, self.num_zero, self.tolerance, self.matrix)
+        signs = self.num_negative, self.num_zero, self.num_positive
+        return plot_in_order(ax, values, signs, self.tolerance, self.error_bound, self.matrix)
 
 
 def matrix_spectrum(

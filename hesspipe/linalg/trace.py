@@ -19,7 +19,8 @@ Hutchinson (1989), A stochastic estimator of the trace of the influence matrix.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from hesspipe.linalg.arguments import require_integer
 from hesspipe.linalg.operator import SymmetricProduct, random_unit, scaled, symmetric_product
 from hesspipe.linalg.xtrace import estimate, sketch
 from hesspipe.seeding import generator
+from hesspipe.summaries import Verbatim, summary
 
 # Default: thirty directions are more than the outliers of a ten-class network, and an average of
 # thirty has a standard error of a fifth of the spread.
@@ -52,6 +54,12 @@ class Estimate:
     value: float
     standard_error: float
 
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
+
+    def __str__(self) -> str:
+        return f"{self.value:.6g} +- {self.standard_error:.2g}"
+
     def times(self, factor: float) -> Estimate:
         """Multiply the estimated quantity by a positive number."""
         return Estimate(self.value * factor, self.standard_error * factor)
@@ -70,12 +78,32 @@ class NormEstimates:
     unit : float
         A power of two near the size of the operator, so that the squares are in range.
     num_products : int
+    matrix : str
+        Name of the operator: "hessian", "ggn" or "residual", or "operator" for any other.
+    dim : int, optional
+        P.
+    provenance : mapping
+        What decided the numbers, as far as it is known, for `hesspipe.save`: the settings, the
+        dtype, and of an objective the number of samples.
     """
 
     trace: Estimate
     squares: Estimate
     unit: float
     num_products: int
+    matrix: str = "operator"
+    dim: int | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        return summary(
+            "NormEstimates",
+            matrix=str(self.matrix),
+            num_parameters=self.dim,
+            trace=Verbatim(self.trace),
+            frobenius_norm=Verbatim(self.frobenius_norm),
+            num_products=self.num_products,
+        )
 
     @property
     def squared_frobenius_norm(self) -> Estimate:
@@ -151,7 +179,15 @@ def estimate_norms(
         trace, squares = _exchangeable(product, num_products // 2, seed)
     else:
         trace, squares = _independent(product, num_products, seed)
-    return NormEstimates(trace.times(scaling.unit), squares, scaling.unit, scaling.num_products)
+    return NormEstimates(
+        trace=trace.times(scaling.unit),
+        squares=squares,
+        unit=scaling.unit,
+        num_products=scaling.num_products,
+        matrix=product.name,
+        dim=product.dim,
+        provenance=product.origin | {"norms": {"num_products": num_products, "seed": seed}},
+    )
 
 
 def _exact(product: SymmetricProduct) -> tuple[Estimate, Estimate]:

@@ -17,7 +17,7 @@ from small_project import small_config
 from hesspipe.config.loading import validate_config
 from hesspipe.config.types import Label, PathName, Text
 from hesspipe.errors import ConfigError
-from hesspipe.figures import style
+from hesspipe.plots import style
 
 LABELS = [
     r"$\foo$", "$x^{2$", "cost $5", "$5 and $6", r"\$5 and $6$", "$x_$", "$$", "a $x$\n b $y_$",

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from hesspipe.figures import basins, line, plane, style
+from hesspipe.figures import basins, line, plane
+from hesspipe.plots import style
 from hesspipe.tables.store import Result
 
 QUANTITIES = ["train_loss", "train_accuracy", "test_loss", "test_accuracy"]

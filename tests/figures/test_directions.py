@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from figure_marks import verticals
 
-from hesspipe.figures import directions, style
+from hesspipe.figures import directions
+from hesspipe.plots import style
 from hesspipe.tables.store import Result
 
 

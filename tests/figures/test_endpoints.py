@@ -6,7 +6,8 @@ import pytest
 from figure_marks import dots, straight
 from matplotlib.figure import Figure
 
-from hesspipe.figures import endpoints, style
+from hesspipe.figures import endpoints
+from hesspipe.plots import style
 from hesspipe.tables.store import Result
 
 SIZE = 40

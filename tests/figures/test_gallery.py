@@ -11,7 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-from hesspipe.figures import densities, layers, ordered, outliers, over_training, overlay, style
+from hesspipe.figures import densities, layers, ordered, outliers, over_training, overlay
+from hesspipe.plots import style
 from hesspipe.tables.store import Result
 
 VALUES = np.linspace(-1.0, 3.0, 7)

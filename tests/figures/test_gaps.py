@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 from figure_marks import dots, straight
 
-from hesspipe.figures import gaps, style
+from hesspipe.figures import gaps
+from hesspipe.plots import style
 from hesspipe.tables.store import Result
 
 SIZE = 40

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from hesspipe.figures import negative_part, right_edge, style
+from hesspipe.figures import negative_part, right_edge
+from hesspipe.plots import style
 from hesspipe.tables.store import Result
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from hesspipe.figures import endpoints, style
+from hesspipe.figures import endpoints
+from hesspipe.plots import style
 from hesspipe.tables.store import Result
 
 EIGENVALUES = [-1.0, 0.0, 0.5, 1.0, 2.0]

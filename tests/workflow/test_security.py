@@ -18,7 +18,8 @@ from hesspipe.data.dataset import write_dataset
 from hesspipe.data.make import make_dataset
 from hesspipe.experiments.spectra import extract_spectrum
 from hesspipe.experiments.training import TrainingRun
-from hesspipe.figures import endpoints, style
+from hesspipe.figures import endpoints
+from hesspipe.plots import style
 from hesspipe.tables.store import read_result, write_result
 
 CHANGES = {"os.rename": 2, "os.remove": 1, "os.mkdir": 1, "os.rmdir": 1, "os.link": 2,

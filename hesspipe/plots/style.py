@@ -1,4 +1,4 @@
-"""The style of all figures as plain rcParams, and saving with reproducible bytes."""
+"""The style of all figures and plots as plain rcParams, and saving with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import io
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.style as mpl_style
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hesspipe.curvature.matrix import Matrix
 from hesspipe.files import write_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Text width and font sizes of the ICLR 2018 style file, in inches and points.
 TEXT_WIDTH = 5.5
@@ -25,24 +26,26 @@ _CAPTION_SIZE = 9.0
 # Paul Tol, "Colour schemes", SRON technical note (2021): the "bright" set, safe for the
 # color-blind. One color per matrix, the same in every figure.
 MATRIX_COLORS: dict[str, str] = {
-    Matrix.HESSIAN: "#4477AA",
-    Matrix.GGN: "#228833",
-    Matrix.RESIDUAL: "#EE6677",
+    "hessian": "#4477AA",
+    "ggn": "#228833",
+    "residual": "#EE6677",
 }
+# Of any other operator.
+OTHER_COLOR = "#555555"
 # One color and one marker per network, in the order of the figure's entry in config.yaml.
 NETWORK_COLORS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]
 NETWORK_MARKERS = ["o", "s", "^", "D", "v", "P"]
 # One color for the training set and one for the test set.
 HALF_COLORS = {"train": "#4477AA", "test": "#EE6677"}
 HALF_LABELS = {"train": "training set", "test": "test set"}
-MATRIX_MARKERS: dict[str, str] = {Matrix.HESSIAN: "o", Matrix.GGN: "s", Matrix.RESIDUAL: "^"}
+MATRIX_MARKERS: dict[str, str] = {"hessian": "o", "ggn": "s", "residual": "^"}
 SIGN_COLORS = {"positive": "#4477AA", "negative": "#EE6677"}
 OUTLIER_COLOR = "#AA3377"
 NEUTRAL_COLOR = "#BBBBBB"
 MATRIX_LABELS: dict[str, str] = {
-    Matrix.HESSIAN: "Hessian",
-    Matrix.GGN: "Gauss-Newton",
-    Matrix.RESIDUAL: "residual",
+    "hessian": "Hessian",
+    "ggn": "Gauss-Newton",
+    "residual": "residual",
 }
 
 RC_PARAMS: dict[str, Any] = {

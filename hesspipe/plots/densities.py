@@ -1,0 +1,83 @@
+"""Smoothed densities and distribution functions on axes, in the bands of their intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from hesspipe.plots import style
+from hesspipe.plots.axes import axes_for
+
+Floats = NDArray[np.float64]
+
+# A Gaussian falls without end, and what is so far below its peak says nothing.
+_SHOWN_RANGE = 1e6
+_EIGENVALUE = r"eigenvalue $\lambda$ (units of the loss)"
+
+
+def plot_density(
+    ax: Axes | None, values: Floats, density: Floats, band: tuple[Floats, Floats],
+    confidence: float, matrix: str = "",
+) -> Axes:  # fmt: skip
+    """Plot a smoothed density (n,) on a grid (n,) in the band between its bounds."""
+    axes = axes_for(ax)
+    color = style.MATRIX_COLORS.get(matrix, style.OTHER_COLOR)
+    draw_density(axes, values, density, band, color)
+    axes.lines[-1].set_label(style.MATRIX_LABELS.get(matrix, matrix or "estimate"))
+    axes.collections[-1].set_label(f"holds it with {100 * confidence:g} % at each point")
+    axes.set_yscale("log", nonpositive="clip")
+    highest = float(max(density.max(), band[1].max()))
+    if highest > 0:
+        axes.set_ylim(highest / _SHOWN_RANGE, 2 * highest)
+    axes.set_xlabel(_EIGENVALUE)
+    axes.set_ylabel(r"density $\phi$ (1 / units of the loss)")
+    axes.legend()
+    return axes
+
+
+def plot_distribution(
+    ax: Axes | None, points: Floats, share: Floats, band: tuple[Floats, Floats], confidence: float
+) -> Axes:
+    """Plot the share of the eigenvalues (n,) up to some points (n,) between its bounds."""
+    axes = axes_for(ax)
+    order = np.argsort(points, kind="stable")
+    low, high = band
+    draw_density(axes, points[order], share[order], (low[order], high[order]), style.OTHER_COLOR)
+    axes.lines[-1].set_label("estimate")
+    axes.collections[-1].set_label(f"holds it with {100 * confidence:g} % at each point")
+    axes.set_xlabel(_EIGENVALUE)
+    axes.set_ylabel("share of the eigenvalues below")
+    axes.legend()
+    return axes
+
+
+def draw_density(
+    axes: Axes, values: Floats, heights: Floats, band: tuple[Floats, Floats], color: str
+) -> None:
+    """Draw a curve in the band between its bounds."""
+    axes.fill_between(values, *band, color=color, alpha=0.3, linewidth=0)
+    axes.plot(values, heights, color=color)
+
+
+def finish_density_axes(axes: Axes, single: float, highest: float) -> None:
+    """Mark the peak of a single eigenvalue, and leave a decade below it and above the density.
+
+    Parameters
+    ----------
+    axes : Axes
+    single : float
+        Height of the peak of a single eigenvalue.
+    highest : float
+        Of the density.
+    """
+    axes.axhline(
+        single,
+        color=style.NEUTRAL_COLOR,
+        linewidth=0.6,
+        linestyle="--",
+        zorder=0,
+        label="peak of a single eigenvalue",
+    )
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(single / 10, 10 * highest)

@@ -1,0 +1,263 @@
+"""Eigenvalues on axes: in order, counted in bins, at both ends, and with a cutoff of outliers.
+
+Axes of eigenvalues of both signs are logarithmic on each side of a linear piece around zero. In
+whole spectra that piece is the band in which an eigenvalue counts as zero.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from numpy.typing import NDArray
+
+from hesspipe.plots import style
+from hesspipe.plots.axes import axes_for
+
+Floats = NDArray[np.float64]
+
+_EIGENVALUE = r"eigenvalue $\lambda$ (units of the loss)"
+# Bins of a histogram for each decade of magnitudes, if they are not more than the most of a side.
+_BINS_PER_DECADE = 8
+_MOST_BINS = 120
+# Of an axis with two sides: decades for each of half the linear piece, and labels of both sides.
+_SHARE_OF_LINEAR = 14.0
+_MOST_LABELS = 8
+# Fewer are shown on a linear axis.
+_FEWEST_DECADES = 2.0
+
+
+def plot_in_order(
+    ax: Axes | None, eigenvalues: Floats, signs: tuple[int, int, int], tolerance: float,
+    error_bound: float, matrix: str,
+) -> Axes:  # fmt: skip
+    """Plot all eigenvalues (P,), ascending, at their ranks, with the band of zeros.
+
+    Parameters
+    ----------
+    ax : Axes or None
+    eigenvalues : array, shape (P,)
+    signs : tuple of int
+        Numbers of negative, zero and positive eigenvalues, in this order.
+    tolerance : float
+        Half the width of the band in which they count as zero.
+    error_bound : float
+        Of every eigenvalue; drawn as a band along them if it is finite and not zero.
+    matrix : str
+    """
+    axes = axes_for(ax)
+    num_negative, num_zero, _ = signs
+    ranks = np.arange(len(eigenvalues))
+    draw_by_sign(axes, ranks, eigenvalues, num_negative, num_zero)
+    for line, number in zip(axes.lines[-2:], (signs[2], num_negative), strict=True):
+        line.set_label(f"{number:,} {line.get_label()}")
+    zeros = slice(num_negative, num_negative + num_zero)
+    axes.plot(
+        ranks[zeros], eigenvalues[zeros], linestyle="none", marker=".", markersize=3,
+        color="black", label=f"{num_zero:,} zero",
+    )  # fmt: skip
+    axes.axhspan(-tolerance, tolerance, color=style.NEUTRAL_COLOR, alpha=0.5, zorder=0, linewidth=0)
+    if math.isfinite(error_bound) and error_bound > 0:
+        below, above = eigenvalues - error_bound, eigenvalues + error_bound
+        axes.fill_between(ranks, below, above, color="black", alpha=0.2, linewidth=0)
+    _scale_both_sides(axes, "y", eigenvalues, _linear_part(eigenvalues, tolerance))
+    axes.set_xlabel("rank of the eigenvalue")
+    axes.set_ylabel(_EIGENVALUE)
+    axes.set_title(f"{_label(matrix)}: {len(eigenvalues):,} eigenvalues", loc="left")
+    axes.legend()
+    return axes
+
+
+def plot_histogram(
+    ax: Axes | None, eigenvalues: Floats, num_zero: int, tolerance: float, matrix: str
+) -> Axes:
+    """Plot the numbers of eigenvalues in bins of equal ratio, and of zeros in one bin.
+
+    Parameters
+    ----------
+    ax : Axes or None
+    eigenvalues : array, shape (P,)
+        Ascending.
+    num_zero : int
+    tolerance : float
+        Half the width of the bin of zeros.
+    matrix : str
+    """
+    axes = axes_for(ax)
+    threshold = _linear_part(eigenvalues, tolerance)
+    edges = _edges(eigenvalues, threshold)
+    counts = np.histogram(eigenvalues, edges)[0]
+    color = style.MATRIX_COLORS.get(matrix, style.OTHER_COLOR)
+    axes.stairs(counts, edges, fill=True, color=color, baseline=0.5)
+    axes.axvspan(-tolerance, tolerance, color=style.NEUTRAL_COLOR, alpha=0.5, zorder=0, linewidth=0)
+    _scale_both_sides(axes, "x", eigenvalues, threshold)
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(bottom=0.5)
+    axes.set_xlabel(_EIGENVALUE)
+    axes.set_ylabel("number of eigenvalues")
+    size = len(eigenvalues)
+    axes.set_title(f"{_label(matrix)}: {size:,} eigenvalues, {num_zero:,} zero", loc="left")
+    return axes
+
+
+def plot_ends(
+    ax: Axes | None, eigenvalues: Floats, residual_norms: Floats, num_smallest: int, matrix: str
+) -> Axes:
+    """Plot the eigenvalues at both ends of a spectrum, with residual norms as error bars.
+
+    Parameters
+    ----------
+    ax : Axes or None
+    eigenvalues, residual_norms : array, shape (k,)
+        Ascending: first the num_smallest, then the largest.
+    num_smallest : int
+    matrix : str
+    """
+    axes = axes_for(ax)
+    ends = (
+        ("largest", eigenvalues[num_smallest:][::-1], residual_norms[num_smallest:][::-1]),
+        ("smallest", eigenvalues[:num_smallest], residual_norms[:num_smallest]),
+    )
+    for (name, values, errors), filling in zip(ends, ("full", "none"), strict=True):
+        if len(values) == 0:
+            continue
+        orders = np.arange(1, len(values) + 1)
+        draw_end(axes, orders, values, matrix)
+        line = axes.lines[-1]
+        line.set(fillstyle=filling, label=f"{len(values):,} {name}")
+        axes.errorbar(orders, values, yerr=errors, fmt="none", ecolor=line.get_color())
+    noise = float(residual_norms.max()) if len(residual_norms) else 0.0
+    if len(eigenvalues) and eigenvalues.min() > noise:
+        axes.set_yscale("log")
+    else:
+        # Nothing is known below a residual norm, and nothing is to be seen below all magnitudes.
+        threshold = max(noise, _linear_part(eigenvalues, 0.0))
+        _scale_both_sides(axes, "y", eigenvalues, threshold)
+        axes.axhline(0.0, color=style.NEUTRAL_COLOR, linewidth=0.6, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("order from the end of the spectrum")
+    axes.set_ylabel(_EIGENVALUE)
+    axes.set_title(f"{_label(matrix)}: extreme eigenvalues", loc="left")
+    axes.legend()
+    return axes
+
+
+def plot_outliers(
+    ax: Axes | None, largest: Floats, cutoff: float, num_outliers: int, rule: str
+) -> Axes:
+    """Plot the largest eigenvalues (n,), descending, and the cutoff of a rule for outliers."""
+    axes = axes_for(ax)
+    draw_outliers(axes, np.arange(1, len(largest) + 1), largest, cutoff)
+    if len(largest) and largest[-1] > 0 and cutoff > 0:
+        axes.set_yscale("log", nonpositive="clip")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("order of the largest eigenvalues")
+    axes.set_ylabel(_EIGENVALUE)
+    axes.set_title(f"{rule}: {num_outliers:,} above the cutoff", loc="left")
+    axes.legend()
+    return axes
+
+
+def draw_by_sign(
+    axes: Axes, ranks: Floats, heights: Floats, num_negative: int, num_zero: int
+) -> None:
+    """Mark a height for each eigenvalue that is not zero, in one color for each sign.
+
+    Parameters
+    ----------
+    axes : Axes
+    ranks, heights : array, shape (P,)
+        In ascending order of the eigenvalues.
+    num_negative, num_zero : int
+    """
+    for part, label in (
+        (ranks >= num_negative + num_zero, "positive"),
+        (ranks < num_negative, "negative"),
+    ):
+        axes.plot(
+            ranks[part], heights[part], linestyle="none", marker=".", markersize=3,
+            color=style.SIGN_COLORS[label], label=label,
+        )  # fmt: skip
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def draw_end(axes: Axes, orders: Floats, heights: Floats, matrix: str) -> None:
+    """Mark eigenvalues of one end of a spectrum in their order, joined by a line."""
+    axes.plot(
+        orders, heights, markersize=2.5, label=_label(matrix),
+        marker=style.MATRIX_MARKERS.get(matrix, "D"),
+        color=style.MATRIX_COLORS.get(matrix, style.OTHER_COLOR),
+    )  # fmt: skip
+
+
+def draw_outliers(axes: Axes, positions: Floats, eigenvalues: Floats, cutoff: float) -> None:
+    """Mark eigenvalues above and below a cutoff in two colors, and the cutoff."""
+    is_outlier = eigenvalues > cutoff
+    for part, color in (
+        (is_outlier, style.OUTLIER_COLOR),
+        (~is_outlier, style.MATRIX_COLORS["hessian"]),
+    ):
+        axes.plot(
+            positions[part], eigenvalues[part], linestyle="none", marker=".", markersize=3,
+            color=color,
+        )  # fmt: skip
+    axes.axhline(cutoff, color=style.OUTLIER_COLOR, linewidth=0.6, linestyle="--", label="cutoff")
+
+
+def _label(matrix: str) -> str:
+    return style.MATRIX_LABELS.get(matrix, matrix)
+
+
+def _linear_part(eigenvalues: Floats, tolerance: float) -> float:
+    """Choose where the linear piece of an axis ends: at the tolerance, or below all magnitudes."""
+    if 0 < tolerance < math.inf:
+        return tolerance
+    magnitudes = np.abs(eigenvalues[eigenvalues != 0])
+    return float(magnitudes.min()) / 2 if len(magnitudes) else 1.0
+
+
+def _scale_both_sides(
+    axes: Axes, direction: Literal["x", "y"], eigenvalues: Floats, threshold: float
+) -> None:
+    """Scale an axis logarithmically on both sides of a linear piece, unless that shows no more."""
+    sides = [float((sign * eigenvalues).max(initial=0.0)) for sign in (-1.0, 1.0)]
+    decades = [math.log10(max(side / threshold, 1.0)) for side in sides]
+    if sum(decades) < _FEWEST_DECADES:
+        return
+    # The linear piece, without labels but zero, takes an eighth of the axis, or a decade.
+    linscale = max(1.0, sum(decades) / _SHARE_OF_LINEAR)
+    set_scale = axes.set_xscale if direction == "x" else axes.set_yscale
+    set_scale("symlog", linthresh=threshold, linscale=linscale)
+    axis = axes.xaxis if direction == "x" else axes.yaxis
+    stride = max(1, math.ceil(sum(decades) / _MOST_LABELS))
+    ticks = [0.0]
+    for sign, side, number in zip((-1.0, 1.0), sides, decades, strict=True):
+        last = math.floor(math.log10(side)) if number > 0 else 0
+        powers = range(last, last - math.floor(number), -stride)
+        ticks += [sign * 10.0**power for power in powers if 10.0**power > threshold]
+    axis.set_major_locator(FixedLocator(sorted(ticks)))
+    axis.set_minor_locator(NullLocator())
+
+
+def _edges(eigenvalues: Floats, threshold: float) -> Floats:
+    """Edges of bins: of equal ratio on both sides of the bin from -threshold to threshold."""
+    # An eigenvalue at the threshold counts as zero.
+    inner = float(np.nextafter(threshold, np.inf))
+    sides = []
+    for sign in (-1.0, 1.0):
+        farthest = float((sign * eigenvalues).max(initial=0.0))
+        if farthest <= threshold:
+            sides.append(np.array([inner]))
+            continue
+        decades = math.log10(farthest) - math.log10(threshold)
+        number = min(max(1, math.ceil(_BINS_PER_DECADE * decades)), _MOST_BINS)
+        side = np.geomspace(inner, farthest, number + 1)
+        side[-1] = np.nextafter(farthest, np.inf)
+        sides.append(side)
+    negative, positive = sides
+    negative = negative.copy()
+    negative[0] = threshold
+    return np.concatenate([-negative[::-1], positive])
