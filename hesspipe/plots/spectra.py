@@ -18,6 +18,7 @@ from hesspipe.plots import style
 from hesspipe.plots.axes import axes_for
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 _EIGENVALUE = r"eigenvalue $\lambda$ (units of the loss)"
 # Bins of a histogram for each decade of magnitudes, if they are not more than the most of a side.
@@ -162,14 +163,15 @@ def plot_outliers(
 
 
 def draw_by_sign(
-    axes: Axes, ranks: Floats, heights: Floats, num_negative: int, num_zero: int
+    axes: Axes, ranks: Integers, heights: Floats, num_negative: int, num_zero: int
 ) -> None:
     """Mark a height for each eigenvalue that is not zero, in one color for each sign.
 
     Parameters
     ----------
     axes : Axes
-    ranks, heights : array, shape (P,)
+    ranks : array of int, shape (P,)
+    heights : array, shape (P,)
         In ascending order of the eigenvalues.
     num_negative, num_zero : int
     """
@@ -184,7 +186,7 @@ def draw_by_sign(
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def draw_end(axes: Axes, orders: Floats, heights: Floats, matrix: str) -> None:
+def draw_end(axes: Axes, orders: Integers, heights: Floats, matrix: str) -> None:
     """Mark eigenvalues of one end of a spectrum in their order, joined by a line."""
     axes.plot(
         orders, heights, markersize=2.5, label=_label(matrix),
@@ -193,7 +195,7 @@ def draw_end(axes: Axes, orders: Floats, heights: Floats, matrix: str) -> None:
     )  # fmt: skip
 
 
-def draw_outliers(axes: Axes, positions: Floats, eigenvalues: Floats, cutoff: float) -> None:
+def draw_outliers(axes: Axes, positions: Integers, eigenvalues: Floats, cutoff: float) -> None:
     """Mark eigenvalues above and below a cutoff in two colors, and the cutoff."""
     is_outlier = eigenvalues > cutoff
     for part, color in (

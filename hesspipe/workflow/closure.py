@@ -8,6 +8,9 @@ from functools import cache
 from pathlib import Path
 
 _GLUE = str(Path("hesspipe", "workflow"))
+_PLOTS = str(Path("hesspipe", "plots"))
+# Who draws; the `plot` methods of results elsewhere import `hesspipe.plots` when they are called.
+_DRAWS = (_PLOTS, str(Path("hesspipe", "figures")), "scripts")
 
 
 def code_closure(
@@ -18,7 +21,8 @@ def code_closure(
     Snakemake watches files, not imports: with this list among a rule's inputs, an edit of a
     module reruns what imports it and nothing else. Imports are read from the source, so those
     inside functions count, too; nothing is executed. Modules of `hesspipe.workflow` are left
-    out: they start jobs and record them, and affect no number.
+    out: they start jobs and record them, and affect no number. Those of `hesspipe.plots` count for
+    figures only: a color is no reason to compute a spectrum again.
 
     Parameters
     ----------
@@ -137,7 +141,10 @@ def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
             are_modules = all(_files_of(root, name.split(".")) for name in below)
             _refuse(path, node, _is_lazy(root, str(node.module)) and not are_modules)
     inside = (_files_on_the_way(root, name) for name in names if name.split(".")[0] == "hesspipe")
-    return tuple(sorted({file for found in inside for file in found}))
+    files = {file for found in inside for file in found}
+    if not path.startswith(_DRAWS):
+        files = {file for file in files if not file.startswith(_PLOTS)}
+    return tuple(sorted(files))
 
 
 def _is_lazy(root: Path, module: str) -> bool:

@@ -128,6 +128,17 @@ def test_code_closure_leaves_out_what_starts_and_records_jobs(tree):
     assert code_closure("scripts/run.py", tree) == expected
 
 
+def test_code_closure_counts_what_draws_for_figures_only(tree):
+    (tree / "hesspipe/plots").mkdir()
+    (tree / "hesspipe/plots/lines.py").write_text("from hesspipe import egg\n")
+    (tree / "hesspipe/spectra.py").write_text("def plot():\n    from hesspipe.plots import lines\n")
+    (tree / "scripts" / "run.py").write_text("from hesspipe import spectra\n")
+    assert "hesspipe/plots/lines.py" not in code_closure("scripts/run.py", tree)
+    (tree / "hesspipe/figures/drawn.py").write_text("from hesspipe.plots import lines\n")
+    found = code_closure("scripts/run.py", tree, ["hesspipe.figures.drawn"])
+    assert {"hesspipe/plots/lines.py", "hesspipe/egg.py"} <= set(found)
+
+
 def test_code_closure_executes_nothing(tree):
     (tree / "hesspipe" / "files.py").write_text("raise SystemExit('executed')\n")
     (tree / "scripts" / "run.py").write_text("import hesspipe.files\nraise SystemExit('executed')")
