@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.plots import style
+from hesspipe.tables.monitor import by_step
 from hesspipe.tables.queries import extreme_eigenvalues, of_kind
 from hesspipe.tables.store import Result
 
@@ -21,8 +22,8 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
     Parameters
     ----------
     results : sequence of Result
-        Spectra, or eigenpairs, of one matrix at several steps. Eigenvalues that count as zero are
-        left out.
+        Spectra, or eigenpairs, of one matrix at several steps, or the table of a monitor.
+        Eigenvalues that count as zero are left out.
     settings : mapping
         num_largest, num_smallest.
 
@@ -30,23 +31,23 @@ def make_figure(results: Sequence[Result], settings: Mapping[str, Any]) -> Figur
     -------
     Figure
         As wide as the text: magnitudes of the largest and of the most negative eigenvalues on
-        logarithmic axes; lines grow lighter with their order.
+        logarithmic axes; lines grow lighter with their order. An end of 0 eigenvalues has no axes.
     """
-    spectra = of_kind(results, "spectrum", "eigenpairs")
+    found = of_kind(results, "spectrum", "eigenpairs", "monitor")
+    spectra = [part for result in found for part in by_step(result)]
     table = extreme_eigenvalues(spectra, settings["num_largest"], settings["num_smallest"])
     with style.context():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8))
-        left, right = figure.subplots(1, 2)
-        for axes, end, sign, title in (
-            (left, "largest", 1.0, "largest"),
-            (right, "smallest", -1.0, "most negative"),
-        ):
+        panels = [("largest", 1.0, "largest"), ("smallest", -1.0, "most negative")]
+        panels = [panel for panel in panels if settings[f"num_{panel[0]}"] > 0]
+        every_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (end, sign, title) in zip(every_axes, panels, strict=True):
             part = table[table["end"] == end]
             draw_lines(axes, part, sign)
             axes.set_yscale("log")
             axes.set_title(f"the {part['order'].max()} {title}", loc="left")
             axes.set_xlabel("step of training")
-        left.set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
+        every_axes[0].set_ylabel(r"magnitude $|\lambda|$ (units of the loss)")
     return figure
 
 

@@ -7,6 +7,7 @@ Nothing here knows of networks or objectives: an operator is any object with `sh
 Eigenvalues
     eigenpairs         Extreme eigenpairs with multiplicities: `eigenpairs`
     density            Spectral density, with intervals for counts: `density`, `Density`
+    tracking           Eigenpairs that follow an operator through training: `track_eigenpairs`
     trace              Trace and Frobenius norm with standard errors: `estimate_norms`
     inertia            Counts of signs by L D L^T, an independent check: `count_signs`
     spectrum           All eigenvalues of a dense matrix, and their signs: `matrix_spectrum`

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from typing import Any
@@ -206,6 +206,12 @@ class FlatModel:
         masks = self.is_varied.split([shape.numel() for shape in self.shapes])
         part.is_varied = torch.cat([masks[index] for index in kept])
         return part
+
+    def at(self, theta: Tensor, constants: Mapping[str, Tensor]) -> FlatModel:
+        """Copy the model with other parameters, buffers and constant parameters."""
+        moved = copy.copy(self)
+        moved.theta, moved.buffers = theta, {**self.buffers, **constants}
+        return moved
 
     def name_of(self, index: int) -> str:
         """Name the parameter that holds entry `index` of theta."""

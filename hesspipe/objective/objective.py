@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -424,6 +424,26 @@ class Objective:
         plain = copy.copy(self)
         plain.weight_decay = 0.0
         return plain
+
+    def at(self, theta: Tensor, constants: Mapping[str, Tensor] | None = None) -> Objective:
+        """Copy the objective with theta elsewhere, without the checks of a new one.
+
+        Parameters
+        ----------
+        theta : Tensor, shape (P,)
+            In the dtype and on the device of the objective.
+        constants : mapping of Tensor, optional
+            New values of buffers and constant parameters of the model, by their names.
+        """
+        if theta.shape != self.theta.shape or theta.dtype != self.dtype:
+            raise ValueError(
+                f"theta must be of shape {tuple(self.theta.shape)} and {self.dtype}, got shape "
+                f"{tuple(theta.shape)} of {theta.dtype}"
+            )
+        moved = copy.copy(self)
+        moved._adopt(self._flat.at(theta.detach(), constants or {}))
+        moved.batches = [replace(batch, value=None) for batch in self.batches]
+        return moved
 
     def restricted_to(self, names: Collection[str]) -> Objective:
         """Copy the objective with all but some parameters as constants instead of parts of theta.

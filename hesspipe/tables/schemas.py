@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 _CURVATURE = "nats per squared unit of the parameters"
+_OF_LOSS = "of the loss, per squared unit of the parameters"
 
 
 def _field(name: str, dtype: pa.DataType, unit: str, *, nullable: bool = False) -> pa.Field:
@@ -57,8 +58,28 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             _field("end", pa.string(), "smallest or largest"),
             _field("rank", pa.int64(), "0 = smallest"),
-            _field("eigenvalue", pa.float64(), "of the loss, per squared unit of the parameters"),
+            _field("eigenvalue", pa.float64(), _OF_LOSS),
             _field("residual_norm", pa.float64(), "|A v - eigenvalue v| of the unit vector v"),
+        ]
+    ),
+    "monitor": pa.schema(
+        [
+            _field("step", pa.int64(), "updates"),
+            _field("end", pa.string(), "smallest or largest"),
+            _field("rank", pa.int64(), "0 = smallest"),
+            _field("eigenvalue", pa.float64(), _OF_LOSS, nullable=True),
+            _field("residual_norm", pa.float64(), "|A v - eigenvalue v|", nullable=True),
+            _field("is_converged", pa.bool_(), "whether its error is below the tolerance"),
+            _field("loss", pa.float64(), "on the data of the monitor", nullable=True),
+            _field("missed_probability", pa.float64(), "0 to 1", nullable=True),
+            _field("step_size", pa.float64(), "the largest of the optimizer", nullable=True),
+            _field("preconditioned_sharpness", pa.float64(), "largest of D H D", nullable=True),
+            _field("preconditioned_residual", pa.float64(), "norm, as before", nullable=True),
+            _field("stability_limit", pa.float64(), "of preconditioned_sharpness", nullable=True),
+            _field("critical_sharpness", pa.float64(), _OF_LOSS, nullable=True),
+            _field("trace", pa.float64(), _OF_LOSS, nullable=True),
+            _field("trace_error", pa.float64(), "standard error of the trace", nullable=True),
+            _field("num_products", pa.int64(), "of the record"),
         ]
     ),
     "density": pa.schema(
@@ -221,6 +242,7 @@ REQUIRED_PROVENANCE: dict[str, tuple[str, ...]] = {
     "line": ("experiment", "seed", "first", "second"),
     "spectrum": ("matrix", "num_parameters", "num_negative", "num_zero"),
     "eigenpairs": _NETWORK,
+    "monitor": ("experiment", "seed", "matrix", "num_parameters"),
     "density": (*_NETWORK, "group", "squared_lengths", "eps", "asymmetry"),
     "outliers": ("experiment", "seed", "num_classes"),
     "decomposition": ("experiment", "seed", "num_classes"),
