@@ -37,6 +37,10 @@ Spectrum, Eigenpairs     Results of `spectrum` and `eigenpairs`
 Density, NormEstimates   Results of `density` and `estimate_norms`
 Estimate                 A value and its standard error
 
+Training
+--------
+Monitor                  Curvature through a training: a record every so many steps
+
 Outliers
 --------
 count_outliers           Eigenvalues above the bulk, by gap, ratio or elbow
@@ -77,6 +81,7 @@ data                     Datasets
 networks                 Architectures, training, checkpoints
 landscape                Lines and planes between solutions
 experiments              What one job computes, from files to results
+monitor                  Curvature through a training loop of your own
 tables                   Results as tables with provenance
 claims                   The paper's statements, checked against results
 figures                  Figures from results

@@ -31,6 +31,7 @@ from .linalg.ritz import Eigenpairs as Eigenpairs
 from .linalg.spectrum import Spectrum as Spectrum
 from .linalg.trace import Estimate as Estimate
 from .linalg.trace import NormEstimates as NormEstimates
+from .monitor.monitor import Monitor as Monitor
 from .objective.objective import Objective as Objective
 from .outliers import count_outliers as count_outliers
 

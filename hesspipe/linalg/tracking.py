@@ -274,6 +274,7 @@ def _errors(values: NDArray[np.float64], rests: NDArray[np.float64]) -> NDArray[
     """Estimate the errors of Ritz values from residual norms and gaps: min(r, r^2 / gap)."""
     steps = np.diff(values, prepend=-np.inf, append=np.inf)
     gaps = np.minimum(steps[:-1], steps[1:])
+    gaps[np.isinf(gaps)] = 0.0  # a single value tells no distance
     with np.errstate(divide="ignore", invalid="ignore"):
         squares = np.where(rests == 0, 0.0, rests**2 / gaps)
     return np.fmin(rests, squares)

@@ -3,6 +3,5 @@
 monitor            `Monitor`: a record every so many steps, and their table
 step_sizes         What an optimizer can take: stability limits and preconditioners
 critical           The smallest step along an update that does not decrease the loss
-lightning          `LightningCallback`, for Lightning's Trainer
-transformers       `HuggingFaceCallback`, for the Trainer of transformers
+callbacks          For the Trainers of Lightning and of transformers
 """

@@ -91,7 +91,9 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
     if type(optimizer) not in _LIMITS:
         known = ", ".join(kind.__name__ for kind in _LIMITS)
         name = type(optimizer).__name__
-        return StepSizes(largest, reason=f"the stability limit of {name} is not known ({known} are)")
+        return StepSizes(
+            largest, reason=f"the stability limit of {name} is not known ({known} are)"
+        )
     parts = [
         _part(each, groups.get(id(each)), optimizer.state.get(each, {}), largest)
         for each in parameters
@@ -128,7 +130,9 @@ def _part(
             squares = squares.double() - state["grad_avg"].double().square()
     elif "betas" in group:
         squares = state.get("max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq")
-        correction = 1.0 if squares is None else 1 - float(group["betas"][1]) ** float(state["step"])
+        correction = (
+            1.0 if squares is None else 1 - float(group["betas"][1]) ** float(state["step"])
+        )
     else:
         return zeros + ratio
     if squares is None:  # it had no gradient yet
