@@ -45,6 +45,10 @@ Outliers
 --------
 count_outliers           Eigenvalues above the bulk, by gap, ratio or elbow
 
+Files
+-----
+save, load               A result as one Parquet file, which the pipeline's figures take
+
 Errors
 ------
 HesspipeError                  Base class of all errors

@@ -34,5 +34,7 @@ from .linalg.trace import NormEstimates as NormEstimates
 from .monitor.monitor import Monitor as Monitor
 from .objective.objective import Objective as Objective
 from .outliers import count_outliers as count_outliers
+from .tables.saving import load as load
+from .tables.saving import save as save
 
 __version__: str

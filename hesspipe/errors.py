@@ -50,13 +50,18 @@ class DamagedFileError(HesspipeError, ValueError):
     path : str or Path
     reason : object
         What is wrong with it, e.g. the exception of the reader.
+    advice : str, optional
+        What to do, by default the command that builds it.
+
+    Attributes
+    ----------
+    reason : object
     """
 
-    def __init__(self, path: str | Path, reason: object) -> None:
-        super().__init__(
-            f"{path} is damaged or incomplete ({reason}); delete it and rebuild it with: "
-            f"{build_command(path)}"
-        )
+    def __init__(self, path: str | Path, reason: object, advice: str | None = None) -> None:
+        self.reason = reason
+        advice = advice or f"delete it and rebuild it with: {build_command(path)}"
+        super().__init__(f"{path} is damaged or incomplete ({reason}); {advice}")
 
 
 class DigitsFileError(HesspipeError, ValueError):

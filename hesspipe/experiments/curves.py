@@ -12,7 +12,8 @@ import torch
 
 from hesspipe.forecasts import curve_bytes
 from hesspipe.hardware import require
-from hesspipe.linalg.density import CONFIDENCE, Density, spread_grid
+from hesspipe.linalg.density import CONFIDENCE, spread_grid
+from hesspipe.tables.saving import density_of
 from hesspipe.tables.store import Result, read_result
 
 _LABELS = ("experiment", "seed", "step", "matrix", "group", "num_parameters")
@@ -94,32 +95,6 @@ def smooth(densities: Sequence[Result], relative_width: float, num_points: int) 
     width = relative_width * (high - low)
     grid = spread_grid(low, high, width, num_points)
     return pd.concat([_curve(density, grid, width) for density in densities], ignore_index=True)
-
-
-def density_of(result: Result) -> Density:
-    """Build a density from its stored table; num_products counts the nodes.
-
-    The scalar products between the probes are not stored, so that no count of it is exact.
-    """
-    table, provenance = result.table, result.provenance
-    num_probes = table["probe"].nunique()
-    ordered = table.sort_values(["probe", "node"], kind="stable")
-    nodes, weights, couplings = (
-        torch.from_numpy(ordered[name].to_numpy(dtype="float64", copy=True)).reshape(num_probes, -1)
-        for name in ("node", "weight", "coupling")
-    )
-    return Density(
-        nodes=nodes,
-        weights=weights,
-        couplings=couplings,
-        squared_lengths=torch.tensor(provenance["squared_lengths"], dtype=torch.float64),
-        overlaps=torch.zeros_like(nodes[1:]),
-        dim=provenance["num_parameters"],
-        matrix=provenance["matrix"],
-        num_products=len(table),
-        eps=provenance["eps"],
-        asymmetry=provenance["asymmetry"],
-    )
 
 
 def _curve(result: Result, grid: torch.Tensor, width: float) -> pd.DataFrame:

@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
@@ -20,9 +20,8 @@ from hesspipe.curvature.spectra import eigenpairs as find
 from hesspipe.errors import ForeignStateError
 from hesspipe.experiments.loading import load_objective
 from hesspipe.files import digest
-from hesspipe.linalg.density import Density
-from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.linalg.search_state import start_again
+from hesspipe.tables.saving import as_result
 from hesspipe.tables.store import Result
 from hesspipe.unfinished import lock, remove_state
 
@@ -96,7 +95,7 @@ def estimate_density(
         "eps": found.eps,
         "asymmetry": found.asymmetry,
     }
-    return Result("density", _density_table(found), provenance)
+    return Result("density", as_result(found).table, provenance)
 
 
 @contextlib.contextmanager
@@ -167,33 +166,9 @@ def find_eigenpairs(
             "num_products": found.num_products,
             "eigenpairs": dict(eigenpairs),
         }
-        num_smallest, size = eigenpairs["num_smallest"], objective.num_parameters
-        yield Result("eigenpairs", _eigenpair_table(found, num_smallest, size), provenance)
+        values = replace(found, eigenvectors=found.eigenvectors[:, :0])
+        yield Result("eigenpairs", as_result(values).table, provenance)
         remove_state(state)
-
-
-def _density_table(found: Density) -> pd.DataFrame:
-    num_probes, num_nodes = found.nodes.shape
-    return pd.DataFrame(
-        {
-            "probe": torch.arange(num_probes).repeat_interleave(num_nodes).numpy(),
-            "node": found.nodes.flatten().numpy(),
-            "weight": found.weights.flatten().numpy(),
-            "coupling": found.couplings.flatten().numpy(),
-        }
-    )
-
-
-def _eigenpair_table(found: Eigenpairs, num_smallest: int, size: int) -> pd.DataFrame:
-    num_largest = len(found.eigenvalues) - num_smallest
-    return pd.DataFrame(
-        {
-            "end": ["smallest"] * num_smallest + ["largest"] * num_largest,
-            "rank": [*range(num_smallest), *range(size - num_largest, size)],
-            "eigenvalue": found.eigenvalues.numpy(),
-            "residual_norm": found.residual_norms.numpy(),
-        }
-    )
 
 
 def _path_to_state(settings: Sequence[Any], files: Sequence[str | Path]) -> Path:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.spectra import spectrum
 from hesspipe.experiments.loading import load_objective
+from hesspipe.tables.saving import as_result
 from hesspipe.tables.store import Result
 
 
@@ -45,12 +44,9 @@ def extract_spectrum(
     matrix = Matrix(matrix)
     objective, provenance = load_objective(path_to_dataset, path_to_checkpoint, model)
     found = spectrum(objective, matrix, zero_tolerance=zero_tolerance, certify=True, progress=True)
-    table = pd.DataFrame(
-        {"rank": range(len(found.eigenvalues)), "eigenvalue": found.eigenvalues.numpy()}
-    )
     return Result(
         "spectrum",
-        table,
+        as_result(found).table,
         provenance
         | {
             "matrix": matrix,

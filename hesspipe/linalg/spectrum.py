@@ -224,6 +224,7 @@ def with_inertia(
         matrix=matrix,
         method=method,
         certificate="none: not asked for by certify=True",
+        provenance={"dtype": "float64", "zero_tolerance": zero_tolerance},
     )
 
 

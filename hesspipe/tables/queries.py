@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -16,20 +17,28 @@ _EXTREME_LABELS = ("experiment", "seed", "step", "matrix", "num_parameters")
 
 
 def of_kind(results: Sequence[Result], *kinds: str) -> list[Result]:
-    """Select the results of some kinds, in their order.
+    """Select the results of some kinds, in their order, those that are not tables as tables.
 
     Raises
     ------
     ValueError
         If there are none.
     """
-    found = [result for result in results if result.kind in kinds]
+    tables = [result if isinstance(result, Result) else _as_table(result) for result in results]
+    found = [table for table in tables if table.kind in kinds]
     if not found:
         raise ValueError(
             f"results must include a {' or '.join(kinds)} table, got "
-            f"{[result.kind for result in results]}"
+            f"{[table.kind for table in tables]}"
         )
     return found
+
+
+def _as_table(result: Any) -> Result:
+    """Convert a result of the library; it loads torch, which tables alone do not need."""
+    from hesspipe.tables.saving import as_result
+
+    return as_result(result)
 
 
 def of_same_run(result: Result, others: Sequence[Result]) -> Result:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 _CURVATURE = "nats per squared unit of the parameters"
@@ -80,6 +83,13 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("trace", pa.float64(), _OF_LOSS, nullable=True),
             _field("trace_error", pa.float64(), "standard error of the trace", nullable=True),
             _field("num_products", pa.int64(), "of the record"),
+        ]
+    ),
+    "norms": pa.schema(
+        [
+            _field("quantity", pa.string(), "trace, or squares: those of the eigenvalues, added"),
+            _field("value", pa.float64(), _OF_LOSS + "; squares in units of unit^2"),
+            _field("standard_error", pa.float64(), "as the value"),
         ]
     ),
     "density": pa.schema(
@@ -243,6 +253,7 @@ REQUIRED_PROVENANCE: dict[str, tuple[str, ...]] = {
     "spectrum": ("matrix", "num_parameters", "num_negative", "num_zero"),
     "eigenpairs": _NETWORK,
     "monitor": ("experiment", "seed", "matrix", "num_parameters"),
+    "norms": (*_NETWORK, "unit", "num_products"),
     "density": (*_NETWORK, "group", "squared_lengths", "eps", "asymmetry"),
     "outliers": ("experiment", "seed", "num_classes"),
     "decomposition": ("experiment", "seed", "num_classes"),
@@ -256,3 +267,32 @@ REQUIRED_PROVENANCE: dict[str, tuple[str, ...]] = {
     "fluctuations": ("name",),
     "parts": ("name",),
 }
+
+# Eigenpairs may have their eigenvectors, in the precision that their provenance names.
+_EIGENVECTORS = {
+    name: _field("eigenvector", pa.list_(pa.field("element", dtype, nullable=False)), "unit vector")
+    for name, dtype in (("float32", pa.float32()), ("float64", pa.float64()))
+}
+
+
+def schema_of(kind: str, provenance: Mapping[str, Any]) -> pa.Schema:
+    """Return the columns of a table.
+
+    Parameters
+    ----------
+    kind : str
+    provenance : mapping
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown, or the precision of eigenvectors.
+    """
+    if kind not in SCHEMAS:
+        raise ValueError(f"kind must be one of {sorted(SCHEMAS)}, got {kind!r}")
+    dtype = provenance.get("eigenvector_dtype") if kind == "eigenpairs" else None
+    if dtype is None:
+        return SCHEMAS[kind]
+    if dtype not in _EIGENVECTORS:
+        raise ValueError(f"eigenvectors must be float32 or float64, got {dtype}")
+    return SCHEMAS[kind].append(_EIGENVECTORS[dtype])

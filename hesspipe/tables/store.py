@@ -25,7 +25,11 @@ import pyarrow.parquet as pq
 from hesspipe.errors import DamagedFileError
 from hesspipe.files import reading, write_sealed
 from hesspipe.seals import BLANK, check_seal
-from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS
+from hesspipe.summaries import summary
+from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS, schema_of
+
+# Of the provenance, in a summary.
+_SHOWN = ("experiment", "seed", "step", "matrix", "num_parameters")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +41,7 @@ class Result:
     kind : str
         A key of `hesspipe.tables.schemas.SCHEMAS`.
     table : DataFrame
-        With exactly the columns of its kind.
+        With exactly the columns of its kind; see `hesspipe.tables.schemas.schema_of`.
     provenance : mapping
         What decided the numbers, JSON-like; of a result that was read, also the versions of the
         packages that computed them.
@@ -46,6 +50,16 @@ class Result:
     kind: str
     table: pd.DataFrame
     provenance: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        about = {key: self.provenance.get(key) for key in _SHOWN}
+        return summary(
+            "Result",
+            kind=self.kind,
+            num_rows=len(self.table),
+            num_columns=len(self.table.columns),
+            **about,
+        )
 
 
 def package_versions() -> dict[str, str]:
@@ -72,9 +86,7 @@ def write_result(result: Result, path: str | Path) -> None:
         value or one that is not finite, or the provenance lacks what readers of this kind need.
     """
     kind, table = result.kind, result.table
-    if kind not in SCHEMAS:
-        raise ValueError(f"kind must be one of {sorted(SCHEMAS)}, got {kind!r}")
-    schema = SCHEMAS[kind]
+    schema = schema_of(kind, result.provenance)
     if list(table.columns) != schema.names:
         raise ValueError(
             f"a {kind} table must have the columns {schema.names}, got {list(table.columns)}"
@@ -100,6 +112,12 @@ def write_result(result: Result, path: str | Path) -> None:
         writer.write_table(content)
         writer.add_key_value_metadata({"digest": BLANK})
     write_sealed(file.getvalue().to_pybytes(), path)
+
+
+def _other_version(provenance: Mapping[str, Any]) -> str:
+    """Name the version that wrote a file, if it is not the present one."""
+    written, present = provenance["versions"]["hesspipe"], package_versions()["hesspipe"]
+    return "" if written == present else f"; hesspipe {written} wrote it, and this is {present}"
 
 
 def _require_finite(result: Result) -> None:
@@ -145,11 +163,18 @@ def read_result(path: str | Path, kind: str | Sequence[str] | None = None) -> Re
             content = pq.read_table(path, page_checksum_verification=True)
         provenance = json.loads((content.schema.metadata or {})[b"hesspipe"])
         found = provenance.pop("kind")
+        if found not in SCHEMAS:
+            raise ValueError(f"it is of the unknown kind {found}{_other_version(provenance)}")
         if found not in kinds:
             raise ValueError(f"it is of kind {found}, not {' or '.join(kinds)}")
-        if not content.schema.equals(SCHEMAS[found]):
+        if not content.schema.equals(schema_of(found, provenance)):
             columns = ", ".join(f"{field.name}: {field.type}" for field in content.schema)
-            raise ValueError(f"its columns are {columns}, not those of a {found} table")
+            raise ValueError(
+                f"its columns are {columns}, not those of a {found} table"
+                f"{_other_version(provenance)}"
+            )
         return Result(found, content.to_pandas(), provenance)
+    except DamagedFileError:
+        raise
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise DamagedFileError(path, error) from None
