@@ -8,8 +8,9 @@ into a matrix, factors or an operator first.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 
@@ -34,6 +35,8 @@ from hesspipe.linalg.spectrum import (
 from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
+
+_Found = TypeVar("_Found", Spectrum, Eigenpairs, Density, NormEstimates)
 
 
 @name_exhaustion(
@@ -112,9 +115,10 @@ def spectrum(
             f"dtype of the objective must be float64 to count signs, got {objective.dtype}; "
             "build the Objective with dtype=torch.float64"
         )
-    return objective_spectrum(
+    found = objective_spectrum(
         objective, matrix, method, zero_tolerance=zero_tolerance, certify=certify, progress=progress
     )
+    return _recorded(found, objective)
 
 
 def _operator_spectrum(
@@ -147,7 +151,7 @@ def _operator_spectrum(
         unit = torch.zeros_like(values[row])
         unit[row] = 1
         values[row] = product.multiply(unit)
-    return matrix_spectrum(
+    found = matrix_spectrum(
         values,
         matrix=product.name,
         method="products",
@@ -155,6 +159,18 @@ def _operator_spectrum(
         zero_tolerance=zero_tolerance,
         certify=certify,
     )
+    return _recorded(found, operator)
+
+
+def _recorded(found: _Found, operator: Any) -> _Found:
+    """Add to the provenance of a result what is known of the objective of an operator."""
+    while isinstance(operator, DiagonalBlock):
+        operator = operator.operator
+    if not isinstance(operator, (Objective, CurvatureOperator)):
+        return found
+    objective = operator if isinstance(operator, Objective) else operator.objective
+    about = {"num_data": objective.num_data, "weight_decay": objective.weight_decay}
+    return replace(found, provenance={**found.provenance, **about})
 
 
 def _product_error(operator: Any) -> float:
@@ -223,7 +239,7 @@ def eigenpairs(
     >>> found.matrix, round(float(found.eigenvalues), 4)
     ('ggn', 11.6569)
     """
-    return pairs.eigenpairs(
+    found = pairs.eigenpairs(
         _product(operator, matrix),
         num_smallest,
         num_largest,
@@ -235,6 +251,7 @@ def eigenpairs(
         keep_state=keep_state,
         progress=progress,
     )
+    return _recorded(found, operator)
 
 
 @name_exhaustion("the density", "use fewer steps, smaller batches of data, or dtype=torch.float32")
@@ -275,13 +292,14 @@ def density(
     >>> density(objective, num_steps=2).nodes[0]  # with all P steps: the eigenvalues
     tensor([ 0.3431, 11.6569], dtype=torch.float64)
     """
-    return densities.density(
+    found = densities.density(
         _product(operator, matrix),
         num_probes=num_probes,
         num_steps=num_steps,
         seed=seed,
         progress=progress,
     )
+    return _recorded(found, operator)
 
 
 @name_exhaustion("the estimate of norms", "use smaller batches of data, or dtype=torch.float32")
@@ -318,7 +336,8 @@ def estimate_norms(
     12.0
     """
     product = _product(operator, matrix)
-    return trace.estimate_norms(product, num_products=num_products, seed=seed)
+    found = trace.estimate_norms(product, num_products=num_products, seed=seed)
+    return _recorded(found, operator)
 
 
 def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hesspipe.summaries import Verbatim, summary
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -27,6 +29,15 @@ class VectorProduct(ABC):
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
+
+    def __repr__(self) -> str:
+        return summary(
+            type(self).__name__,
+            shape=Verbatim(self.shape),
+            num_data=getattr(self, "num_data", None),
+            dtype=Verbatim(self.dtype),
+            device=Verbatim(self.device),
+        )
 
     @overload
     def __matmul__(self, vectors: Tensor) -> Tensor: ...

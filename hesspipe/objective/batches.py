@@ -12,6 +12,7 @@ from torch import Tensor
 from hesspipe.hardware import require
 from hesspipe.objective.data_forms import iterate_batches
 from hesspipe.objective.pytrees import Fields, WholeLayout, cast, map_tensors, named_tensors
+from hesspipe.summaries import Verbatim, layout, summary
 
 # Bytes read between two comparisons with the available memory.
 _BYTES_BETWEEN_FORECASTS = 64 * 2**20
@@ -42,6 +43,20 @@ class Batch:
     value: float | None = None
     value_rounding: float = 0.0
     layout: WholeLayout | None = None
+
+    def __repr__(self) -> str:
+        inputs, targets = (
+            layout(part) if isinstance(part, Tensor) else Verbatim(type(part).__name__)
+            for part in (self.inputs, self.targets)
+        )
+        return summary(
+            "Batch",
+            num_samples=self.num_samples,
+            inputs=inputs,
+            targets=targets,
+            share=self.share,
+            value=self.value,
+        )
 
     @property
     def num_samples(self) -> int:

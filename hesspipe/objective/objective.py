@@ -51,6 +51,7 @@ from hesspipe.objective.whole_losses import (
     adopt_functions,
     denominator_of,
 )
+from hesspipe.summaries import Verbatim, summary
 
 __all__ = ["Batch", "Objective"]
 
@@ -259,6 +260,7 @@ class Objective:
         self.batches = weigh(flat, self._whole_loss, batches, divide, layouts)
         self._reason_without_rows = layouts.reason_without_rows
         self._reason_without_outputs = layouts.reason_without_outputs
+        self._output_sizes = tuple(layouts.by_size)
         theta = self._point_of_checks()
         self._find_dependence(fresh, theta)
         self._check_derivatives(theta)
@@ -313,6 +315,22 @@ class Objective:
             "not know; use the hessian, or Objective with a model"
         )
         return objective
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_output_sizes"):
+            return "Objective(not built)"
+        return summary(
+            "Objective",
+            model=type(self.model).__name__,
+            num_parameters=self.num_parameters,
+            num_data=self.num_data,
+            num_batches=len(self.batches),
+            num_outputs=self._output_sizes[0] if len(self._output_sizes) == 1 else None,
+            dtype=Verbatim(self.dtype),
+            device=Verbatim(self.device),
+            weight_decay=self.weight_decay or None,
+            coupling=self.coupling,
+        )
 
     @property
     def has_output_rows(self) -> bool:
