@@ -175,6 +175,8 @@ class Copier:
         if found is value:
             return value
         attributes = getattr(value, "__dict__", None)
+        if not isinstance(attributes, (dict, type(None))):  # list[int] shows that of its class
+            return value
         if attributes is not None and getattr(found, "__dict__", None) is attributes:
             return value
         self.replace(value, found)

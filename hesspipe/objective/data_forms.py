@@ -23,7 +23,8 @@ from hesspipe.objective.pytrees import map_leaves, named_tensors
 _SAMPLES_PER_BATCH = 1000
 _HOW_TO_WRITE = (
     "write one batch as the tuple (inputs, targets), and several as a list, a generator or a "
-    "DataLoader of such pairs"
+    "DataLoader of such pairs; for batches of any other type use "
+    "Objective.from_batches(model, loss, batches) with loss(model, batch)"
 )
 
 
@@ -126,9 +127,16 @@ def _pair(batch: Any, number: int) -> tuple[Any, Any]:
     if isinstance(batch, (tuple, list)) and len(batch) == 1:
         advice = "without targets write (inputs, None)"
     elif isinstance(batch, (tuple, list)) and len(batch) > 2:
-        advice = "group the parts: several inputs are ((a, b), targets), several batches a list"
+        advice = (
+            "group the parts: several inputs are ((a, b), targets), several batches a list; or use "
+            "Objective.from_batches(model, loss, batches) with loss(model, batch)"
+        )
     elif isinstance(batch, Mapping):
-        advice = "write a batch of a dictionary as (dictionary, targets); targets may be None"
+        advice = (
+            "write a batch of a dictionary as (dictionary, targets), or, where the model computes "
+            "its own loss, use "
+            "Objective.from_batches(model, lambda model, batch: model(**batch).loss, batches)"
+        )
     else:
         advice = _HOW_TO_WRITE
     raise ValueError(
@@ -149,7 +157,8 @@ def _refuse_two_batches(data: tuple[Any, ...]) -> None:
         raise ValueError(
             f"data must be read in one way only, got a tuple of two {what} of the same shapes; "
             "write two batches as the list [(inputs_1, targets_1), (inputs_2, targets_2)], and one "
-            "batch whose targets are like its inputs as the list [(inputs, targets)]"
+            "batch whose targets are like its inputs as the list [(inputs, targets)]; where the "
+            "model computes its own loss, use Objective.from_batches(model, loss, [batch_1, ...])"
         )
 
 

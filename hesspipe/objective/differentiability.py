@@ -29,6 +29,7 @@ from hesspipe.objective.finite_differences import (
     find_wrong_second_derivative,
 )
 from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.pieces import Piece, row_norms
 from hesspipe.objective.pytrees import map_tensors
 from hesspipe.objective.rounding import measured_rounding
@@ -59,6 +60,7 @@ def differentiating() -> Iterator[None]:
             stack.enter_context(ExactDerivatives())
             for device_type in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
+            stack.enter_context(twice_differentiable_kernels(torch.device("cpu")))
             yield
     except RuntimeError as error:
         message = str(error)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch.utils import checkpoint
 
 @contextmanager
 def twice_differentiable_kernels(device: torch.device) -> Iterator[None]:
-    """Disable fused attention, the fused encoder layer, checkpoints and autocast.
+    """Disable fused attention, the fused encoder layer, checkpoints, compilation and autocast.
 
     Fused attention has no second derivative; the fused encoder layer is used only without
     gradients, and there gives other results for padded tokens; a checkpoint would compute its part
-    again in the backward pass, with the parameters that the modules have then instead of theta.
+    again in the backward pass, with the parameters that the modules have then instead of theta;
+    compiled code has no second derivative.
     All are global settings, and are restored.
     """
     is_fused = torch.backends.mha.get_fastpath_enabled()
@@ -27,10 +29,19 @@ def twice_differentiable_kernels(device: torch.device) -> Iterator[None]:
             sdpa_kernel(SDPBackend.MATH),
             torch.autocast(device.type, enabled=False),
             _plain_checkpoints(),
+            _no_compilation(),
         ):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(is_fused)
+
+
+def _no_compilation() -> AbstractContextManager[Any]:
+    """Let functions that `torch.compile` has wrapped run as they were written."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager

@@ -64,11 +64,6 @@ def require_usable(model: nn.Module) -> None:
 
 def _require_usable_module(name: str, module: nn.Module) -> None:
     """Raise an error for modules that have no second derivative, or change when they are called."""
-    if hasattr(module, "_orig_mod"):
-        raise ValueError(
-            f"model must not hold compiled modules, got {name}: second derivatives of "
-            "compiled code can be wrong; pass the model from before torch.compile"
-        )
     if isinstance(module, torch.jit.ScriptModule):
         raise ValueError(
             f"model must not hold TorchScript, got {name}, whose parameters cannot be replaced; "

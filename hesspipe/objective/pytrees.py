@@ -55,8 +55,9 @@ class Fields:
             raise ValueError(f"inputs must hold at least one tensor, got {type(values).__name__}")
         if len(set(lengths.values())) > 1:
             raise ValueError(
-                f"inputs must all have one row per sample, got rows {lengths}; make tensors "
-                "that do not belong to a sample buffers of the model"
+                f"inputs must all have one row per sample, got rows {lengths}; for a graph, or "
+                "other data that are not divided into samples, use Objective.from_batches(model, "
+                "loss, [batch]) with loss(model, batch)"
             )
         self._length = next(iter(lengths.values()))
 

@@ -83,8 +83,9 @@ def find_dependence(
     if found.coupling is not None and len(batches) > 1:
         raise NotASumOverSamplesError(
             "model and loss_fn must treat samples independently over several batches, got a "
-            f"dependence: {found.coupling}; pass all the data as one batch, or use running "
-            "statistics in normalizations"
+            f"dependence: {found.coupling}; pass all the data as one batch, use running statistics "
+            "in normalizations, or, if the loss is meant as the mean of those of whole batches, "
+            "Objective.from_batches"
         )
     return found
 
