@@ -13,9 +13,9 @@ from hesspipe.curvature.vectors import VectorProduct
 class DiagonalBlock(VectorProduct):
     """The rows and columns of a symmetric operator that belong to a set of parameters.
 
-    The spectrum of a layer is that of its diagonal block. In the matrix of an objective with the
-    other parameters held constant, the block is surrounded by rows of zeros, which would appear in
-    a density as a peak at zero.
+    The spectrum of a layer is that of its diagonal block. Where the operator is H, G or R of an
+    objective, the functions of hesspipe hold the parameters without a member constant, so that the
+    cost and the memory are those of the others; `hesspipe.layer_spectra` does so for every layer.
 
     Parameters
     ----------
@@ -77,6 +77,17 @@ class DiagonalBlock(VectorProduct):
         self.shape = (size, size)
         self.dtype: torch.dtype = operator.dtype
         self.device: torch.device = operator.device
+
+    @property
+    def whole(self) -> Any:
+        """The operator itself; that of a block of a block is the outermost."""
+        return self.operator.whole if isinstance(self.operator, DiagonalBlock) else self.operator
+
+    @property
+    def places(self) -> Tensor:
+        """Rows of `whole` that belong to the block, shape (p,)."""
+        places = self._is_member.nonzero().flatten()
+        return self.operator.places[places] if isinstance(self.operator, DiagonalBlock) else places
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         padded = vectors.new_zeros((len(self._is_member), *vectors.shape[1:]))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,6 +101,14 @@ class CurvatureOperator(VectorProduct):
     def is_distributed(self) -> bool:
         """Whether other processes have other parts of the data."""
         return self._process_group is not None
+
+    def restricted_to(self, names: Collection[str]) -> CurvatureOperator:
+        """Make the operator of the diagonal block of some parameters, by their names."""
+        return type(self)(
+            self.objective.restricted_to(names),
+            block_bytes=self._block_bytes,
+            progress=self._progress,
+        )
 
     def to_scipy(self) -> LinearOperator[Any]:
         """Convert to a SciPy LinearOperator, e.g. for `scipy.sparse.linalg.eigsh`."""

@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
+from tqdm import tqdm
 
+from hesspipe.curvature.blocks_of_objectives import BlockOfObjective, find_block
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.error_bounds import product_error
 from hesspipe.curvature.exact_spectra import SpectrumMethod, objective_spectrum
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS, CurvatureOperator, objective_of
+from hesspipe.curvature.vectors import VectorProduct
 from hesspipe.hardware import name_exhaustion, require
 from hesspipe.linalg import density as densities
 from hesspipe.linalg import eigenpairs as pairs
 from hesspipe.linalg import trace
 from hesspipe.linalg.density import Density
-from hesspipe.linalg.operator import SymmetricProduct, symmetric_product
+from hesspipe.linalg.operator import SymmetricProduct, random_unit, symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.linalg.spectrum import (
     ZERO_TOLERANCE,
@@ -35,6 +38,10 @@ from hesspipe.linalg.spectrum import (
 from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
+from hesspipe.seeding import probe_generator
+
+# Unit vectors multiplied at once; see `hesspipe.curvature.columns`.
+_UNITS_AT_ONCE = 32
 
 _Found = TypeVar("_Found", Spectrum, Eigenpairs, Density, NormEstimates)
 
@@ -63,8 +70,9 @@ def spectrum(
     Parameters
     ----------
     objective : Objective, or a symmetric operator with `shape`, `dtype` and `@`
-        In float64: the signs of small eigenvalues are noise in float32. The matrix of an operator
-        that is not of an objective, and of a `hesspipe.DiagonalBlock`, is formed by products.
+        In float64: the signs of small eigenvalues are noise in float32. A `hesspipe.DiagonalBlock`
+        of whole parameters of an objective is treated as the objective in which the others are
+        constant. The matrix of any other block or operator is formed by products.
     matrix : {"hessian", "ggn", "residual"}, optional
         By default the hessian of an objective, or the matrix of an operator.
     method : {"auto", "factored", "jacobians", "layers", "convolutions", "columns"}
@@ -107,14 +115,14 @@ def spectrum(
     if method not in get_args(SpectrumMethod):
         names = ", ".join(get_args(SpectrumMethod))
         raise ValueError(f"method must be one of {names}, got {method!r}")
+    if isinstance(objective, DiagonalBlock):
+        block = _require_name(objective, matrix)
+        if block is not None and block.has_whole_parameters:
+            objective = block.operator
     if not isinstance(objective, (Objective, CurvatureOperator)):
-        return _operator_spectrum(objective, matrix, method, zero_tolerance, certify)
+        return _operator_spectrum(objective, matrix, method, zero_tolerance, certify, progress)
     objective, matrix = objective_of(objective, matrix)
-    if objective.dtype != torch.float64:
-        raise ValueError(
-            f"dtype of the objective must be float64 to count signs, got {objective.dtype}; "
-            "build the Objective with dtype=torch.float64"
-        )
+    _require_double(objective)
     found = objective_spectrum(
         objective, matrix, method, zero_tolerance=zero_tolerance, certify=certify, progress=progress
     )
@@ -127,6 +135,7 @@ def _operator_spectrum(
     method: SpectrumMethod,
     zero_tolerance: float,
     certify: bool | None,
+    progress: bool,
 ) -> Spectrum:
     """Compute the spectrum of any symmetric operator, from products with all unit vectors."""
     if not all(hasattr(operator, name) for name in ("shape", "dtype", "__matmul__")):
@@ -146,16 +155,23 @@ def _operator_spectrum(
         f"the matrix of {size:,} rows with the eigensolver",
         "use hesspipe.eigenpairs or hesspipe.density, which form no matrix",
     )
+    block = find_block(operator) if isinstance(operator, DiagonalBlock) else None
+    if block is not None:
+        _require_double(block.objective)
+    # Products of hesspipe are faster for several vectors at once.
+    whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
+    step = _UNITS_AT_ONCE if isinstance(whole, VectorProduct) else 1
     values = torch.empty(size, size, dtype=product.dtype, device=product.device)
-    for row in range(size):
-        unit = torch.zeros_like(values[row])
-        unit[row] = 1
-        values[row] = product.multiply(unit)
+    bar = tqdm(torch.arange(size).split(step), desc="products", disable=not progress, unit="block")
+    for rows in bar:
+        units = torch.zeros_like(values[rows])
+        units[torch.arange(len(rows)), rows] = 1
+        values[rows] = product.multiply(units[0]) if step == 1 else product.multiply(units.T).T
     found = matrix_spectrum(
         values,
         matrix=product.name,
         method="products",
-        matrix_error=_product_error(operator),
+        matrix_error=0.0 if block is None else product_error(block.objective, block.matrix),
         zero_tolerance=zero_tolerance,
         certify=certify,
     )
@@ -173,13 +189,12 @@ def _recorded(found: _Found, operator: Any) -> _Found:
     return replace(found, provenance={**found.provenance, **about})
 
 
-def _product_error(operator: Any) -> float:
-    """The error of the products of an operator of an objective; 0 for others, taken as exact."""
-    while isinstance(operator, DiagonalBlock):
-        operator = operator.operator
-    if not isinstance(operator, CurvatureOperator):
-        return 0.0
-    return product_error(operator.objective, operator.matrix)
+def _require_double(objective: Objective) -> None:
+    if objective.dtype != torch.float64:
+        raise ValueError(
+            f"dtype of the objective must be float64 to count signs, got {objective.dtype}; "
+            "build the Objective with dtype=torch.float64"
+        )
 
 
 @name_exhaustion(
@@ -190,8 +205,9 @@ def eigenpairs(
     operator: Any,
     matrix: Matrix | str | None = None,
     num_smallest: int = 0,
-    num_largest: int = pairs.NUM_LARGEST,
+    num_largest: int | None = None,
     *,
+    num_dominant: int = 0,
     tolerance: float = pairs.TOLERANCE,
     max_products: int = pairs.MAX_PRODUCTS,
     basis_size: int | None = None,
@@ -211,8 +227,10 @@ def eigenpairs(
     matrix : {"hessian", "ggn", "residual"}, optional
         Which matrix of an objective, by default the hessian.
     num_smallest, num_largest : int
-        Numbers of pairs from each end of the spectrum, smallest meaning most negative. Together
-        1 to P.
+        Numbers of pairs from each end of the spectrum, smallest meaning most negative; by default
+        the 10 largest. Together 1 to P.
+    num_dominant : int
+        Number of pairs with the largest absolute values, instead of the other two numbers.
     tolerance : float
         Residual norms are at most tolerance * max|eigenvalue|.
     max_products : int
@@ -243,6 +261,7 @@ def eigenpairs(
         _product(operator, matrix),
         num_smallest,
         num_largest,
+        num_dominant=num_dominant,
         tolerance=tolerance,
         max_products=max_products,
         basis_size=basis_size,
@@ -344,19 +363,29 @@ def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
     """Wrap a matrix of an objective, or any symmetric operator, as a product."""
     if isinstance(operator, Objective):
         operator = OPERATORS[objective_of(operator, matrix)[1]](operator)
-    whole = operator
-    while isinstance(whole, DiagonalBlock):
-        whole = whole.operator
+    block = _require_name(operator, matrix)
+    is_block = isinstance(operator, DiagonalBlock)
+    whole = operator.whole if is_block else operator
+    if is_block and not isinstance(whole, CurvatureOperator):
+        checked = symmetric_product(whole)
+        unit = random_unit(checked, probe_generator())
+        return symmetric_product(operator, float(checked.multiply(unit).double().norm()))
+    if not isinstance(whole, CurvatureOperator):
+        return symmetric_product(operator)
+    # Symmetric by construction: two products for a check are saved.
+    name = "operator" if is_block else str(whole.matrix)
+    multiply = operator.__matmul__ if block is None else block.operator.__matmul__
+    return SymmetricProduct(multiply, operator.shape[0], operator.dtype, operator.device, name)
+
+
+def _require_name(operator: Any, matrix: Matrix | str | None) -> BlockOfObjective | None:
+    """Compare the name of a matrix with the operator's own, and find out of what it is a block."""
+    is_block = isinstance(operator, DiagonalBlock)
+    whole = operator.whole if is_block else operator
     own = whole.matrix if isinstance(whole, CurvatureOperator) else None
     if matrix is not None and Matrix(matrix) is not own:
         raise ValueError(
             "matrix must be left out for an operator, or be its own, got "
             f"{str(matrix)!r} for {'one without a name' if own is None else repr(str(own))}"
         )
-    if own is None:
-        return symmetric_product(operator)
-    # Symmetric by construction: two products for a check are saved.
-    name = str(own) if operator is whole else "operator"
-    return SymmetricProduct(
-        operator.__matmul__, operator.shape[0], operator.dtype, operator.device, name
-    )
+    return find_block(operator) if is_block else None

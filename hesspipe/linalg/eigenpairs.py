@@ -38,8 +38,9 @@ MAX_PRODUCTS = 10_000
 def eigenpairs(
     operator: Any,
     num_smallest: int = 0,
-    num_largest: int = NUM_LARGEST,
+    num_largest: int | None = None,
     *,
+    num_dominant: int = 0,
     tolerance: float = TOLERANCE,
     max_products: int = MAX_PRODUCTS,
     basis_size: int | None = None,
@@ -64,9 +65,12 @@ def eigenpairs(
     operator : any object with `shape`, `dtype` and `@`
         See `hesspipe.linalg.operator.symmetric_product`.
     num_smallest, num_largest : int
-        Numbers of pairs from each end of the spectrum, smallest meaning most negative. Together
-        1 to P: for a smaller P than the default, as in `scipy.sparse.linalg.eigsh`, the number has
-        to be given.
+        Numbers of pairs from each end of the spectrum, smallest meaning most negative; by default
+        the 10 largest. Together 1 to P: for a smaller P than the default, as in
+        `scipy.sparse.linalg.eigsh`, the number has to be given.
+    num_dominant : int
+        Number of pairs with the largest absolute values, from whichever end they are; instead of
+        the other two numbers. Both ends are searched, but only as far in as these values lie.
     tolerance : float
         Residual norms are at most tolerance * max|eigenvalue|; from 10 eps of the dtype to 0.1.
     max_products : int
@@ -110,35 +114,47 @@ def eigenpairs(
     [-2.0, 5.0, 5.0]
     """
     product, scaling = scaled(symmetric_product(operator))
-    num_smallest = require_integer("num_smallest", num_smallest, 0)
-    num_largest = require_integer("num_largest", num_largest, 0)
+    num_smallest, num_largest, num_dominant = _numbers(num_smallest, num_largest, num_dominant)
     max_products = require_integer("max_products", max_products, 1)
     seed = require_integer("seed", seed, 0)
     tolerance = require_number("tolerance", tolerance)
     num_wanted = num_smallest + num_largest
     _check_arguments(product, num_wanted, tolerance)
     basis = KrylovBasis(product, _capacity(product, num_wanted, basis_size), seed, scaling)
-    search = PairSearch(basis, num_smallest, num_largest, tolerance, max_products)
+    search = PairSearch(
+        basis, num_smallest, num_largest, tolerance, max_products, num_dominant=num_dominant
+    )
+    settings: dict[str, Any] = {
+        "num_smallest": num_smallest,
+        "num_largest": num_largest,
+        "tolerance": tolerance,
+    }
+    if num_dominant:
+        settings = {"num_dominant": num_dominant, "tolerance": tolerance}
     with contextlib.nullcontext() if state is None else lock(state):
         if state is not None:
-            settings = {
-                "num_smallest": num_smallest,
-                "num_largest": num_largest,
-                "tolerance": tolerance,
-            }
             search.state = SearchState(state, basis, settings)
             search.state.load()
         found = _run(search, scaling, progress)
         if state is not None and not keep_state:
             remove_state(Path(state))
-    settings = {
-        "num_smallest": num_smallest,
-        "num_largest": num_largest,
-        "tolerance": tolerance,
-        "max_products": max_products,
-        "seed": seed,
-    }
+    settings |= {"max_products": max_products, "seed": seed}
     return replace(found, provenance=product.origin | {"eigenpairs": settings})
+
+
+def _numbers(num_smallest: int, num_largest: int | None, num_dominant: int) -> tuple[int, int, int]:
+    """Check the numbers of pairs; dominant ones are sought at the upper end until others appear."""
+    num_smallest = require_integer("num_smallest", num_smallest, 0)
+    num_dominant = require_integer("num_dominant", num_dominant, 0)
+    if num_largest is None:
+        num_largest = 0 if num_dominant else NUM_LARGEST
+    num_largest = require_integer("num_largest", num_largest, 0)
+    if num_dominant and (num_smallest or num_largest):
+        raise ValueError(
+            "num_dominant must be given without num_smallest and num_largest, got "
+            f"{num_dominant} with {num_smallest} and {num_largest}"
+        )
+    return num_smallest, num_dominant or num_largest, num_dominant
 
 
 def _run(search: PairSearch, scaling: Scaling, progress: bool) -> Eigenpairs:

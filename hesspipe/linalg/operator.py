@@ -22,6 +22,15 @@ from hesspipe.linalg.orthogonalization import orthogonalize
 from hesspipe.seeding import probe_generator
 from hesspipe.tolerances import rounding
 
+# Allowed asymmetry of a random bilinear form. In units of eps of the terms: sums of thousands of
+# terms have errors of tens (`hesspipe.tolerances`), and the form averages over them. In units of
+# the measured error of a product, divided by sqrt(P): the form multiplies the error with an
+# independent random unit vector, so that it is a normal number of that size.
+_OF_TERMS = 100.0
+_OF_ERROR = 100.0
+# Terms may be so many times larger than products; noise beyond that is no rounding.
+_MOST_CANCELED = 100.0
+
 
 @dataclass(frozen=True)
 class SymmetricProduct:
@@ -146,7 +155,7 @@ def _check_image(product: SymmetricProduct, image: Tensor, number: int) -> None:
         )
 
 
-def symmetric_product(operator: Any) -> SymmetricProduct:
+def symmetric_product(operator: Any, size_of_terms: float = 0.0) -> SymmetricProduct:
     """Wrap any symmetric operator as a product.
 
     Parameters
@@ -154,6 +163,9 @@ def symmetric_product(operator: Any) -> SymmetricProduct:
     operator : SymmetricProduct, or any object with `shape`, `dtype` and `@`
         A tensor, a NumPy or SciPy matrix or LinearOperator, or an operator of
         `hesspipe.curvature`. A SymmetricProduct is returned unchanged, without a check.
+    size_of_terms : float
+        Norm of the numbers of which products are sums or parts, where it is known to be larger
+        than theirs: the entries of a small block are as uncertain as those of the whole.
 
     Returns
     -------
@@ -165,12 +177,12 @@ def symmetric_product(operator: Any) -> SymmetricProduct:
         If it has no shape, dtype and `@`, or its products are not tensors or arrays.
     ValueError
         If it is not square, real and symmetric, of float64 or float32; symmetry is tested
-        with two products.
+        with two products, and with a third where they seem not to be.
     """
     if isinstance(operator, SymmetricProduct):
         return operator
     product = _foreign_product(operator)
-    _check_symmetric(scaled(product)[0])
+    _check_symmetric(*scaled(product), size_of_terms)
     return product
 
 
@@ -233,14 +245,24 @@ def _torch_dtype(dtype: Any) -> torch.dtype:
         ) from None
 
 
-def _check_symmetric(product: SymmetricProduct) -> None:
-    """Compare a random bilinear form with the same form of exchanged vectors."""
+def _check_symmetric(product: SymmetricProduct, scaling: Scaling, size_of_terms: float) -> None:
+    """Compare a random bilinear form with the same form of exchanged vectors.
+
+    Terms that cancel in a product leave their rounding in it. It is measured by how far the
+    products are from linear, and believed where it is small.
+    """
     generator = probe_generator()
     left, right = (random_unit(product, generator) for _ in range(2))
     from_left, from_right = product.multiply(left), product.multiply(right)
     difference = float((left @ from_right - right @ from_left).abs())
     scale = float(from_left.norm() + from_right.norm())
-    if not difference <= rounding(scale, product.dtype):
+    eps = torch.finfo(product.dtype).eps
+    allowed = max(rounding(scale, product.dtype), _OF_TERMS * eps * size_of_terms / scaling.unit)
+    if not difference <= allowed:
+        error = float((product.multiply(left + right) - from_left - from_right).norm())
+        believed = min(_MOST_CANCELED * rounding(scale, product.dtype), eps**0.5 * scale)
+        allowed = max(allowed, min(_OF_ERROR * error / product.dim**0.5, believed))
+    if not difference <= allowed:
         raise ValueError(
             f"operator must be symmetric, got a bilinear form that differs by {difference:.1e} "
             f"when its vectors are exchanged, where products have norm {scale:.1e}"

@@ -10,6 +10,9 @@ when, at each end,
     a further wanted eigenvector would have appeared with probability at least 1 - 1e-4, over the
     random start vector (`hesspipe.linalg.krylov`).
 
+The pairs of largest magnitude, the dominant ones, are divided among the ends anew at every look.
+The second search then watches both ends, at plus and minus the smallest magnitude found.
+
 References
 ----------
 Wu, Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems.
@@ -54,6 +57,7 @@ class PairSearch:
     tolerance: float
     max_products: int
     state: SearchState | None = None
+    num_dominant: int = 0
     num_disagreements: int = 0
     stricter: float = _STRICTER
 
@@ -65,6 +69,7 @@ class PairSearch:
     def run(self, bar: tqdm[Any]) -> Eigenpairs:
         """Search until all pairs are found, or max_products is reached."""
         basis = self.basis
+        self._divide(basis.projected.diagonal()[: basis.num_locked])  # of a resumed search
         while True:
             if basis.num_products >= self.max_products:
                 raise self._not_converged("max_products is reached; raise it, or basis_size")
@@ -82,6 +87,7 @@ class PairSearch:
         basis, ritz = self.basis, self.basis.ritz()
         if len(ritz.values) < self.num_wanted:
             return False
+        self._divide(ritz.values)
         wanted = _ends(ritz, self.num_smallest, self.num_largest)
         is_converged = ritz.rests[wanted] <= self._allowed()
         bar.n = int(is_converged.sum())
@@ -109,17 +115,28 @@ class PairSearch:
         if is_over.all():
             return True
         if basis.is_full:
-            self._restart(ritz, min(1, self.num_smallest), min(1, self.num_largest))
+            ends = (1, 1) if self.num_dominant else (self.num_smallest, self.num_largest)
+            self._restart(ritz, min(1, ends[0]), min(1, ends[1]))
         return False
 
     def _limits(self) -> list[tuple[float, int, int]]:
         """Return for each end: a limit that only new pairs exceed, a Ritz index, a direction."""
         locked, limits = self.basis.projected.diagonal(), []
+        if self.num_dominant:
+            least = float(np.abs(locked[: self.num_wanted]).min()) + self._allowed()
+            return [(least, -1, 1), (-least, 0, -1)]
         if self.num_largest:
             limits.append((locked[self.num_smallest] + self._allowed(), -1, 1))
         if self.num_smallest:
             limits.append((locked[self.num_smallest - 1] - self._allowed(), 0, -1))
         return limits
+
+    def _divide(self, values: NDArray[np.float64]) -> None:
+        """Divide the dominant pairs among the ends, by the signs of ascending Ritz values."""
+        if self.num_dominant and len(values):
+            dominant = values[np.argsort(np.abs(values))[-self.num_dominant :]]
+            self.num_smallest = int((dominant < 0).sum())
+            self.num_largest = self.num_dominant - self.num_smallest
 
     def _allowed(self) -> float:
         """Largest estimated residual norm that counts as converged."""
@@ -129,7 +146,7 @@ class PairSearch:
         """Restart with the wanted Ritz vectors and a share of those next to them."""
         num_wanted = num_smallest + num_largest
         spare = int(_KEPT_SHARE * (len(ritz.values) - num_wanted))
-        low = round(spare * num_smallest / num_wanted)
+        low = spare // 2 if self.num_dominant else round(spare * num_smallest / num_wanted)
         self.basis.restart(ritz, _ends(ritz, num_smallest + low, num_largest + spare - low))
         self._save()
 
@@ -167,6 +184,7 @@ class PairSearch:
             missing = "their multiplicities are not certain yet"
         else:
             ritz = basis.ritz()
+            self._divide(ritz.values)
             wanted = _ends(ritz, self.num_smallest, self.num_largest)
             is_converged = ritz.rests[wanted] <= self._allowed()
             num_smallest = int(is_converged[: self.num_smallest].sum())
