@@ -36,6 +36,8 @@ estimate_norms           Trace and Frobenius norm, with standard errors
 Spectrum, Eigenpairs     Results of `spectrum` and `eigenpairs`
 Density, NormEstimates   Results of `density` and `estimate_norms`
 Estimate                 A value and its standard error
+layer_spectra            Spectra, densities or extreme eigenpairs of every layer's block
+LayerSpectra             Result of `layer_spectra`
 
 Training
 --------

@@ -7,6 +7,8 @@ Matrices and spectra
     spectra            Eigenvalues, extreme eigenpairs, densities and norms: `spectrum`
     operators          H v, G v and R v, without the matrix: `HessianOperator`
     diagonal_blocks    The block of some of the parameters: `DiagonalBlock`
+    blocks_of_objectives  Its matrix with the other parameters constant
+    layer_spectra      Spectra of the blocks of all layers: `layer_spectra`
     vectors            What operators multiply: vectors of torch or NumPy, checked
     class_means        Mean gradients of the outputs by class, and their span
     matrix             The names of the three: `Matrix`
