@@ -142,7 +142,8 @@ def plot_ends(
     axes.set_xlabel("order from the end of the spectrum")
     axes.set_ylabel(_EIGENVALUE)
     axes.set_title(f"{_label(matrix)}: extreme eigenvalues", loc="left")
-    axes.legend()
+    if len(eigenvalues):
+        axes.legend()
     return axes
 
 
