@@ -146,7 +146,10 @@ def _can_be_pickled(value: Any) -> bool:
 
 
 def _num_bytes(tensor: Any) -> int:
-    return int(tensor.nbytes) if hasattr(tensor, "nbytes") else 0
+    """Return the memory of an array, or of the entries of a tensor that is not dense."""
+    if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
+        return 0 if tensor.is_nested else tensor._nnz() * (tensor.itemsize + 8 * tensor.ndim)
+    return int(tensor.nbytes)
 
 
 def read_whole_batches(

@@ -395,6 +395,29 @@ def test_from_batches_refuses_arguments(kind: str) -> None:
         Objective.from_batches(network(), cross_entropy, batches, **keywords)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("layout", ["coo", "csr", "nested"])
+def test_from_batches_takes_tensors_that_are_not_dense(layout: str) -> None:
+    matrix = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    sparse = {
+        "coo": matrix.to_sparse(),
+        "csr": matrix.to_sparse_csr(),
+        "nested": torch.nested.nested_tensor(list(matrix), layout=torch.jagged),
+    }[layout]
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        given = batch["matrix"]
+        rows = given.to_padded_tensor(0.0) if given.is_nested else given
+        return functional.cross_entropy(rows @ model(batch["x"]), batch["y"])
+
+    objective = Objective.from_batches(network(), loss, [{"x": X, "y": Y, "matrix": sparse}])
+    reference = double_backward(
+        network().double(),
+        lambda m: functional.cross_entropy(matrix.double() @ m(X.double()), Y),
+    )
+    assert_close(hesspipe.hessian_matrix(objective), reference)
+
+
 def test_from_batches_says_how_to_get_the_ggn() -> None:
     objective = Objective.from_batches(network(), cross_entropy, [{"x": X, "y": Y}])
     with pytest.raises(ValueError, match="pass outputs=lambda model, batch"):
