@@ -140,33 +140,64 @@ def pull_back(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
     -------
     Tensor, shape (K, *T)
     """
+    return pull_back_all(values, [point], vectors)[0]
 
-    def plain(vector: Tensor) -> Tensor:
+
+def pull_back_all(values: Tensor, points: list[Tensor], vectors: Tensor) -> list[Tensor]:
+    """Multiply vectors with the Jacobians of values in several points, as `pull_back` does.
+
+    Parameters
+    ----------
+    values : Tensor, shape S
+    points : list of Tensor, shapes T_i
+    vectors : Tensor, shape (K, *S)
+
+    Returns
+    -------
+    list of Tensor, shapes (K, *T_i)
+    """
+
+    def plain(vector: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(
-            values, point, vector, retain_graph=True, materialize_grads=True
-        )[0]
+            values, points, vector, retain_graph=True, materialize_grads=True
+        )
 
     if not values.requires_grad:
-        return point.new_zeros(len(vectors), *point.shape)
+        return [point.new_zeros(len(vectors), *point.shape) for point in points]
     if len(vectors) == 1:
-        return plain(vectors[0]).unsqueeze(0)
+        return [row.unsqueeze(0) for row in plain(vectors[0])]
+    found: tuple[Tensor | None, ...] | None
     try:
-        (rows,) = torch.autograd.grad(
-            values, point, vectors, retain_graph=True, is_grads_batched=True, allow_unused=True
+        found = torch.autograd.grad(
+            values, points, vectors, retain_graph=True, is_grads_batched=True, allow_unused=True
         )
     except RuntimeError:
-        rows = None
-    if rows is None or not _is_combination(rows, vectors, plain):
-        return torch.stack([plain(vector) for vector in vectors])
-    return rows
+        found = None
+    if found is None or not _is_combination(found, vectors, plain):
+        return [torch.stack(rows) for rows in zip(*map(plain, vectors), strict=True)]
+    return [
+        point.new_zeros(len(vectors), *point.shape) if rows is None else rows
+        for rows, point in zip(found, points, strict=True)
+    ]
 
 
-def _is_combination(rows: Tensor, vectors: Tensor, plain: Callable[[Tensor], Tensor]) -> bool:
+def _is_combination(
+    found: tuple[Tensor | None, ...],
+    vectors: Tensor,
+    plain: Callable[[Tensor], tuple[Tensor, ...]],
+) -> bool:
     """Whether a combination of the rows is the product with the same combination of vectors."""
-    weights = probe(rows.new_empty(len(rows)))
-    expected = plain(torch.tensordot(weights, vectors, dims=1))
-    found = torch.tensordot(weights, rows, dims=1)
-    return agrees(found, expected, rows.norm() * weights.norm())
+    weights = probe(vectors.new_empty(len(vectors)))
+    every_expected = plain(torch.tensordot(weights, vectors, dims=1))
+    for rows, expected in zip(found, every_expected, strict=True):
+        if rows is None:
+            if expected.any():
+                return False
+            continue
+        combined = torch.tensordot(weights, rows, dims=1)
+        if not agrees(combined, expected, rows.norm() * weights.norm()):
+            return False
+    return True
 
 
 def _graph_bytes(roots: list[Tensor]) -> int:

@@ -8,8 +8,10 @@ and the eigenvalues of G other than zero are those of A^T A, of size N r whateve
 and is never held whole: A^T A is a sum over the parameters, and adds up over blocks of them. For
 each block, the columns of A are computed again, by backward passes that end where the block is.
 
-Cost: N r backward passes for each block, and (N r)^2 P multiply-adds. Networks of Linear layers
-have a faster way, in `hesspipe.curvature.gram`.
+Cost: N r backward passes for each block, and (N r)^2 P multiply-adds. The weights of Linear and
+convolutional layers, of which A is a sum of outer products, take much less: see
+`hesspipe.curvature.outer_products`. Networks of Linear layers alone have a faster way, in
+`hesspipe.curvature.gram`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,14 @@ from hesspipe.curvature.directions import Directions
 from hesspipe.curvature.error_bounds import sample_products
 from hesspipe.curvature.loss_derivatives import curvature_factors, decay_diagonal
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.curvature.outer_products import (
+    Weight,
+    add_gram,
+    add_squares_of_rows,
+    find_weights,
+)
 from hesspipe.curvature.products import pull_back
+from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import available_bytes, require
 from hesspipe.linalg.spectrum import ZERO_TOLERANCE, Spectrum, matrix_spectrum
 from hesspipe.objective.differentiability import differentiating
@@ -35,8 +44,6 @@ from hesspipe.objective.objective import Objective
 # Memory for a block of rows of A, and the part of what is free that it may take.
 _BLOCK_BYTES = 2 * 2**30
 _SHARE = 4
-# Rows of A^T A that are updated at once.
-_ROWS = 512
 # From this many parameters for each column of A on, A^T A is cheaper than G: both are formed by
 # the same passes, but G takes an eigensolver of size P.
 _FEWEST_ROWS = 2
@@ -127,7 +134,11 @@ def sampled_spectrum(
     plain, matrix = objective.without_weight_decay(), Matrix.GGN
     samples = sample_products(plain, matrix)
     gram = gram_of_jacobians(objective, directions, progress=progress)
-    error = directions.gram_error(objective, matrix, gram, samples)
+    try:
+        error = directions.gram_error(objective, matrix, gram, samples)
+    except InconsistentMatrixError:  # a sample may use a weight in a way that the first does not
+        gram = gram_of_jacobians(objective, directions, by_weights=False, progress=progress)
+        error = directions.gram_error(objective, matrix, gram, samples)
     others = decay_diagonal(objective, matrix).sort().values
     gram.diagonal().add_(objective.weight_decay)
     return matrix_spectrum(
@@ -143,7 +154,11 @@ def sampled_spectrum(
 
 @differentiating()
 def gram_of_jacobians(
-    objective: Objective, directions: Directions, *, progress: bool = False
+    objective: Objective,
+    directions: Directions,
+    *,
+    by_weights: bool = True,
+    progress: bool = False,
 ) -> Tensor:
     """Compute A^T A, one block of parameters after the other.
 
@@ -152,6 +167,8 @@ def gram_of_jacobians(
     objective : Objective
         Without frozen parameters.
     directions : Directions
+    by_weights : bool
+        Whether weights whose gradient is a sum of outer products take the cheaper way.
     progress : bool
 
     Returns
@@ -167,15 +184,35 @@ def gram_of_jacobians(
         "use fewer samples, or hesspipe.eigenpairs and hesspipe.density, which form no matrix",
     )
     budget = min(_BLOCK_BYTES, (available_bytes() - 2 * size**2 * itemsize) // _SHARE)
+    weights = find_weights(objective, directions.values.shape[2], budget) if by_weights else []
+    groups = list(_groups(weights, budget))
     total = objective.theta.new_zeros(size, size)
-    blocks = list(_blocks(objective, budget // (size * itemsize)))
-    bar = tqdm(
-        total=len(blocks) * objective.num_data, desc="G", unit="sample", disable=not progress
-    )
-    for names, entries in blocks:
-        _add_squares(total, _rows(objective.restricted_to(names), directions, entries, bar))
-    bar.close()
+    found = {weight.name for weight in weights}
+    others = [name for name in objective.names if name not in found]
+    rest = objective.restricted_to(others) if others else None
+    blocks = [] if rest is None else list(_blocks(rest, budget // (size * itemsize)))
+    with tqdm(
+        total=(len(groups) + len(blocks)) * objective.num_data,
+        desc="G", unit="sample", disable=not progress,
+    ) as bar:  # fmt: skip
+        for group in groups:
+            add_gram(total, objective, directions, group, bar)
+        for names, entries in blocks:
+            part = objective.restricted_to(names)
+            add_squares_of_rows(total, _rows(part, directions, entries, bar))
     return mirror_lower(total)
+
+
+def _groups(weights: list[Weight], budget: int) -> Iterator[list[Weight]]:
+    """Divide weights into consecutive groups that hold at most `budget` bytes."""
+    group: list[Weight] = []
+    for weight in weights:
+        if group and sum(each.num_bytes for each in group) + weight.num_bytes > budget:
+            yield group
+            group = []
+        group.append(weight)
+    if group:
+        yield group
 
 
 def _blocks(objective: Objective, length: int) -> Iterator[tuple[list[str], slice]]:
@@ -212,10 +249,3 @@ def _rows(part: Objective, directions: Directions, entries: slice, bar: tqdm[Any
                 number += 1
                 bar.update()
     return rows
-
-
-def _add_squares(total: Tensor, rows: Tensor) -> None:
-    """Add rows rows^T to the lower triangle, by blocks of rows."""
-    for start in range(0, len(rows), _ROWS):
-        stop = min(start + _ROWS, len(rows))
-        total[start:stop, :stop].addmm_(rows[start:stop], rows[:stop].mT)
