@@ -16,7 +16,8 @@ differentiating twice in reverse mode agrees with finite differences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -229,8 +230,14 @@ def _bytes_without_storage(tensor: Tensor) -> int:
 
 def _saved_tensors(node: Any) -> Iterator[Tensor]:
     """Tensors that a node has saved: built-in nodes have attributes, custom ones a list."""
-    names = [name for name in dir(node) if name.startswith("_saved_")]
-    for value in [getattr(node, name) for name in names] + [getattr(node, "saved_tensors", ())]:
+    values = [getattr(node, name) for name in _saved_names(type(node))]
+    for value in [*values, getattr(node, "saved_tensors", ())]:
         for entry in value if isinstance(value, list | tuple) else (value,):
             if isinstance(entry, Tensor):
                 yield entry
+
+
+@functools.cache
+def _saved_names(kind: Hashable) -> list[str]:
+    """Names of what nodes of a type save: looking them up takes longer than a small product."""
+    return [name for name in dir(kind) if name.startswith("_saved_")]

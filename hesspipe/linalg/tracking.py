@@ -24,7 +24,7 @@ Parlett (1998), The Symmetric Eigenvalue Problem, chapters 11 and 13.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,9 @@ from torch import Tensor
 
 from hesspipe.hardware import require
 from hesspipe.linalg.lanczos import breakdown
-from hesspipe.linalg.operator import random_unit, scaled, symmetric_product
+from hesspipe.linalg.operator import SymmetricProduct, random_unit, symmetric_product
 from hesspipe.linalg.orthogonalization import orthogonalize
-from hesspipe.linalg.ritz import Eigenpairs, times
+from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.seeding import generator
 
 # Size of the random part of the start vector, relative to each of the last eigenvectors, and of the
@@ -80,7 +80,7 @@ def track_eigenpairs(
     tolerance: float,
     max_products: int,
     max_missed_probability: float = 1.0,
-    seed: int = 0,
+    random: Tensor | None = None,
 ) -> Tracking:
     """Compute extreme eigenpairs, from what a search for those of a similar operator found.
 
@@ -99,8 +99,9 @@ def track_eigenpairs(
         Products after which the search ends, converged or not.
     max_missed_probability : float
         The search goes on until `Tracking.missed_probability` is at most this.
-    seed : int
-        Seed of the random part of the start vector.
+    random : Tensor, shape (P,), optional
+        A random unit vector, the random part of the start. Searches of different operators may
+        share one; by default it is drawn from a fixed seed.
 
     Returns
     -------
@@ -122,8 +123,10 @@ def track_eigenpairs(
     >>> round(float(again.pairs.eigenvalues), 9), first.pairs.num_products > 10
     (1.01, True)
     """
-    product, scaling = scaled(symmetric_product(operator))
-    run = _Run.begin(product, min(max_products, product.dim), start, seed)
+    product = symmetric_product(operator)
+    if random is None:
+        random = random_unit(product, generator(0, "start of the tracking"))
+    run = _Run.begin(product, min(max_products, product.dim), start, random)
     is_over = False
     while not is_over:
         run.extend()
@@ -139,7 +142,7 @@ def track_eigenpairs(
     norms[chosen] = pairs.residual_norms.numpy()
     is_converged = (_errors(values, norms) <= tolerance * np.abs(values))[chosen]
     return Tracking(
-        times(replace(pairs, matrix=product.name), scaling.unit),
+        pairs,
         torch.from_numpy(is_converged),
         missed,
         run.next_start(coefficients, num_smallest, num_largest),
@@ -150,18 +153,19 @@ def track_eigenpairs(
 class _Run:
     """A Lanczos run, with its products."""
 
-    product: Any
+    product: SymmetricProduct
     capacity: int
     basis: Tensor  # (capacity + 1, P)
     images: Tensor  # (capacity, P)
     projected: NDArray[np.float64]  # (capacity, capacity)
     random_part: float  # of the start vector
-    seed: int
     size: int = 0
     beta: float = math.inf
 
     @classmethod
-    def begin(cls, product: Any, capacity: int, start: Tensor | None, seed: int) -> _Run:
+    def begin(
+        cls, product: SymmetricProduct, capacity: int, start: Tensor | None, random: Tensor
+    ) -> _Run:
         dim = product.dim
         if product.device.type == "cpu":
             require(
@@ -169,17 +173,15 @@ class _Run:
                 f"a basis of {capacity} vectors of length P = {dim:,}, and its products,",
                 "pass a smaller max_products",
             )
-        options = {"dtype": product.dtype, "device": product.device}
-        basis = torch.empty(capacity + 1, dim, **options)
-        vector = random_unit(product, generator(seed, "start of the tracking"))
-        part = 1.0
+        basis = torch.empty(capacity + 1, dim, dtype=product.dtype, device=product.device)
+        vector, part = random, 1.0
         if start is not None:
-            vector = start + _RANDOM_PART * vector
+            vector = start + _RANDOM_PART * random
             norm = float(vector.norm())
             vector, part = vector / norm, _RANDOM_PART / norm
         basis[0] = vector
-        images = torch.empty(capacity, dim, **options)
-        return cls(product, capacity, basis, images, np.zeros((capacity, capacity)), part, seed)
+        images = torch.empty(capacity, dim, dtype=product.dtype, device=product.device)
+        return cls(product, capacity, basis, images, np.zeros((capacity, capacity)), part)
 
     @property
     def is_over(self) -> bool:
@@ -190,12 +192,14 @@ class _Run:
         """Multiply the next vector, and orthogonalize the product."""
         size = self.size
         image = self.product.multiply(self.basis[size])  # (P,)
+        norm = float(image.norm())
+        _require_ordinary(norm, self.product)
         self.images[size] = image
         vector, coefficients, self.beta = orthogonalize(image, self.basis[: size + 1])
         column = coefficients.double().cpu().numpy()
         self.projected[: size + 1, size] = self.projected[size, : size + 1] = column
         self.size += 1
-        norm = max(float(image.norm()), float(np.abs(self.projected).max()))
+        norm = max(norm, float(np.abs(self.projected).max()))
         if self.size == self.product.dim or self.beta <= breakdown(norm, self.product):
             self.beta = 0.0
         else:
@@ -219,7 +223,7 @@ class _Run:
             eigenvectors=vectors,
             residual_norms=residuals.norm(dim=0).double().cpu(),
             num_products=self.size,
-            matrix="operator",
+            matrix=self.product.name,
             num_smallest=num_smallest,
             num_largest=len(values) - num_smallest,
         )
@@ -262,6 +266,19 @@ class _Run:
             if squares > 1e200:
                 return 0.0
         return 1 / math.sqrt(squares)
+
+
+def _require_ordinary(norm: float, product: SymmetricProduct) -> None:
+    """Refuse products whose squares overflow or underflow: `scaled` would cost two more passes."""
+    limits = torch.finfo(product.dtype)
+    if not math.isfinite(norm):
+        raise ValueError(f"a product with the {product.name} must be finite, got norm {norm}")
+    if 0 < norm < math.sqrt(limits.tiny) / limits.eps:
+        raise ValueError(
+            f"products with the {product.name} must not be so small that their squares lose digits "
+            f"in {product.dtype}, got one of norm {norm:.1e}; multiply the loss by a constant, or "
+            "compute in float64"
+        )
 
 
 def _ends(size: int, num_smallest: int, num_largest: int) -> NDArray[np.int64]:

@@ -1,7 +1,10 @@
 """Curvature through training: both ends of the spectrum, and what they say of the step size.
 
 monitor            `Monitor`: a record every so many steps, and their table
+measurement        What is measured at a record
 step_sizes         What an optimizer can take: stability limits and preconditioners
 critical           The smallest step along an update that does not decrease the loss
+model_state        The model in training, as the objective sees it
+records            What was measured at one step, as rows
 callbacks          For the Trainers of Lightning and of transformers
 """

@@ -14,22 +14,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-# Steps from 2^-20 to 2^20 updates are tried, and the root is found to this relative precision.
+# Steps from 2^-20 to 2^20 guesses are tried, and the root is found to this relative precision.
 _MOST_DOUBLINGS = 20
 _PRECISION = 1e-3
 _MOST_REFINEMENTS = 40
 
 
-def critical_step(loss: Callable[[float], float]) -> float | None:
+def critical_step(loss: Callable[[float], float], guess: float = 1.0) -> float | None:
     """Find the smallest s > 0 with L(s) = L(0), in multiples of an update.
 
-    It is bracketed by doubling or halving s = 1, so that a smaller root between two of these is not
-    seen. The mean slope (L(s) - L(0)) / s, which is linear for a quadratic, is then set to zero.
+    It is bracketed by doubling or halving a guess, so that a smaller root between two of these is
+    not seen. The mean slope (L(s) - L(0)) / s, linear for a quadratic, is then set to zero.
 
     Parameters
     ----------
     loss : callable (s) -> float
         The loss at s updates from the start.
+    guess : float
 
     Returns
     -------
@@ -47,7 +48,7 @@ def critical_step(loss: Callable[[float], float]) -> float | None:
         value = loss(step)
         return (value - start) / step if math.isfinite(value) else math.inf
 
-    low, high = _bracket(slope)
+    low, high = _bracket(slope, guess)
     if low is None or high is None:
         return None
     (below, low_slope), (above, high_slope) = low, high
@@ -70,9 +71,9 @@ def critical_step(loss: Callable[[float], float]) -> float | None:
 _End = tuple[float, float] | None
 
 
-def _bracket(slope: Callable[[float], float]) -> tuple[_End, _End]:
-    """Find neighboring powers of two with a decrease and without one, and their slopes."""
-    step, found = 1.0, slope(1.0)
+def _bracket(slope: Callable[[float], float], guess: float) -> tuple[_End, _End]:
+    """Find neighboring doublings of a guess with a decrease and without one, and their slopes."""
+    step, found = guess, slope(guess)
     low: _End = (step, found) if found < 0 else None
     high: _End = None if found < 0 else (step, found)
     for _ in range(_MOST_DOUBLINGS):

@@ -9,33 +9,21 @@ optimizer, no random state. A training is the same to the last bit with and with
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.curvature.operators import HessianOperator
-from hesspipe.linalg.arguments import require_integer, require_number
-from hesspipe.linalg.operator import SymmetricProduct
-from hesspipe.linalg.trace import estimate_norms
-from hesspipe.linalg.tracking import Tracking, track_eigenpairs
-from hesspipe.monitor.critical import critical_step
-from hesspipe.monitor.step_sizes import StepSizes, step_sizes
-from hesspipe.objective.determinism import preserved_random_state
-from hesspipe.objective.differentiability import differentiating
-from hesspipe.objective.flattening import flatten
-from hesspipe.objective.model_kinds import unwrapped
+from hesspipe.linalg.arguments import require_integer
+from hesspipe.monitor.measurement import Measurement
+from hesspipe.monitor.model_state import ModelState
+from hesspipe.monitor.records import Record, rows_of
 from hesspipe.objective.objective import Objective
-from hesspipe.objective.pytrees import cast
-from hesspipe.seeding import derive_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,11 +36,11 @@ if TYPE_CHECKING:
 EVERY = 50
 TOLERANCE = 1e-3
 MAX_PRODUCTS = 40
-VERIFY_EVERY = 10
-# At records that verify: probability that an eigenvalue beyond the ends is missed.
-_MAX_MISSED = 0.01
-# Parts of names that wrappers of submodules add.
-_WRAPPERS = ("_orig_mod.",)
+VERIFY_EVERY = 20
+_NUMBER_NEEDED = (
+    "number must be given, because the monitor continues {}; pass the number of updates that the "
+    "model has had"
+)
 
 
 class Monitor:
@@ -122,6 +110,7 @@ class Monitor:
 
     Examples
     --------
+    >>> import torch
     >>> model = nn.Linear(2, 1)
     >>> inputs, targets = torch.eye(2), torch.zeros(2, 1)
     >>> objective = Objective(model, nn.MSELoss(), (inputs, targets))
@@ -157,40 +146,22 @@ class Monitor:
         seed: int = 0,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        if not isinstance(objective, Objective):
-            raise TypeError(
-                f"objective must be an Objective, got {type(objective).__name__}; build one with "
-                "hesspipe.Objective(model, loss_fn, data), and pass the model as well"
-            )
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
+        _require_kinds(objective, on_error)
         self.every = require_integer("every", every, 1)
-        self.num_smallest = require_integer("num_smallest", num_smallest, 0)
-        self.num_largest = require_integer("num_largest", num_largest, 0)
-        self.max_products = require_integer("max_products", max_products, 1)
-        self.verify_every = require_integer("verify_every", verify_every, 1)
-        self.trace_products = require_integer("trace_products", trace_products, 0)
-        self.seed = require_integer("seed", seed, 0)
-        self.tolerance = require_number("tolerance", tolerance)
         self.optimizer, self.path, self.on_error = optimizer, path, on_error
-        self.preconditioned, self.critical = preconditioned, critical
-        self.experiment = experiment
-        self._objective, self._model = objective, model
-        self._constants = [
-            name
-            for named in (objective.model.named_parameters(), objective.model.named_buffers())
-            for name, _ in named
-            if name not in set(objective.names)
-        ]
-        self._require_arguments()
+        self.experiment, self.seed = experiment, seed
+        self._measurement = Measurement(
+            num_smallest, num_largest, tolerance, max_products, verify_every, trace_products,
+            preconditioned, critical, seed,
+        )  # fmt: skip
+        self._measurement.require_size(objective.num_parameters)
+        self._objective, self._state = objective, ModelState(objective, model)
         self._rows: list[dict[str, Any]] = self._read_rows()
         self._last = None if self._rows else 0
-        self._before: tuple[int, Tensor] | None = None
-        self._starts: dict[str, Tensor] = {}
-        self._num_records = 0
+        self._before: Tensor | None = None
         self._reasons: set[str] = set()
         if self.every == 1:
-            self._before = (0, self._state().theta)
+            self._before = self._state.objective().theta
 
     def step(self, number: int | None = None) -> None:
         """Count a step of the optimizer, and record if one is due.
@@ -208,40 +179,45 @@ class Monitor:
         """
         if number is None:
             if self._last is None:
-                raise ValueError(
-                    f"number must be given, because the monitor continues {self.path}; call "
-                    "monitor.step(number of updates that the model has had)"
-                )
+                raise ValueError(_NUMBER_NEEDED.format(self.path))
             number = self._last + 1
         number = require_integer("number", number, 0)
         last = number - 1 if self._last is None else self._last
-        stride = max(1, number - last)
-        self._last = number
+        before, self._before = self._before, None
         if number // self.every > last // self.every:
-            self.record(number)
+            self._record(number, before)
+        self._last, stride = number, max(1, number - last)
         is_next = (number + stride) // self.every > number // self.every
-        if is_next and self.critical:
+        if is_next and self._measurement.critical:
             with self._guarded(number):
-                self._before = (number, self._state().theta)
+                self._before = self._state.objective().theta
 
     def record(self, number: int | None = None) -> None:
         """Record now, whether or not one is due: before the training, for example.
+
+        There is no critical sharpness in it, for lack of an update.
 
         Parameters
         ----------
         number : int, optional
             Updates that the model has had; by default those of the last call of `step`.
         """
-        number = require_integer("number", self._last or 0 if number is None else number, 0)
-        self._last = number
-        found: _Record | None = None
+        if number is None and self._last is None:
+            raise ValueError(_NUMBER_NEEDED.format(self.path))
+        self._last = require_integer("number", self._last if number is None else number, 0)
+        self._record(self._last, None)
+
+    def _record(self, number: int, before: Tensor | None) -> None:
+        """Record at a step, given theta before the update that led to it."""
+        found: Record | None = None
         with self._guarded(number):
-            found = self._measure(number)
+            found = self._measurement.measure(self._state, self.optimizer, number, before)
+            self._say(found.sizes.reason)
+        ends = (self._measurement.num_smallest, self._measurement.num_largest)
         self._rows = [row for row in self._rows if row["step"] < number]
-        self._rows += self._rows_of(number, found)
-        self._num_records += 1
+        self._rows += rows_of(number, found, ends, self._objective.num_parameters)
         if self.path is not None:
-            with self._guarded(number, "was recorded, but could not be written"):
+            with self._guarded(number, "was made, but not written"):
                 self._write(self.path)
 
     @property
@@ -270,7 +246,10 @@ class Monitor:
         """Draw the eigenvalues against the steps: `hesspipe.figures.over_training`."""
         from hesspipe.figures.over_training import make_figure
 
-        numbers = {"num_largest": self.num_largest, "num_smallest": self.num_smallest}
+        numbers = {
+            "num_largest": self._measurement.num_largest,
+            "num_smallest": self._measurement.num_smallest,
+        }
         return make_figure([self.result], numbers)
 
     def for_lightning(self) -> Any:
@@ -299,7 +278,7 @@ class Monitor:
 
     def adopt_optimizer(self, optimizers: Iterable[Optimizer]) -> None:
         """Use the one of several optimizers that has parameters of the objective."""
-        own = {id(parameter) for parameter in self._parameters()}
+        own = {id(parameter) for parameter in self._state.parameters()}
         for optimizer in optimizers:
             groups = optimizer.param_groups
             if any(id(each) in own for group in groups for each in group["params"]):
@@ -308,136 +287,6 @@ class Monitor:
     def __repr__(self) -> str:
         num_steps = len({row["step"] for row in self._rows})
         return f"Monitor(every={self.every}, {num_steps} records of {self.experiment!r})"
-
-    def _measure(self, number: int) -> _Record:
-        """Measure everything at the present parameters."""
-        device = self._objective.device
-        with preserved_random_state(device), differentiating():
-            objective = self._state()
-            with torch.no_grad():
-                loss = float(objective.loss(objective.theta))
-            if not math.isfinite(loss):
-                raise ValueError(f"the loss is {loss}")
-            operator = HessianOperator(objective)
-            ends = self._track(operator, "hessian", None, self.num_smallest, self.num_largest)
-            found = _Record(loss, ends, StepSizes(None))
-            found.num_products = ends.pairs.num_products
-            if self.optimizer is not None:
-                found.sizes = step_sizes(self.optimizer, self._parameters(), objective.theta)
-                self._say(found.sizes.reason)
-            if self.preconditioned and self.optimizer is not None:
-                self._measure_preconditioned(found, operator)
-            if self.critical:
-                self._measure_critical(found, objective, number)
-            if self.trace_products:
-                product = _product(operator, None)
-                seed = derive_seed(self.seed, f"trace at step {number}")
-                norms = estimate_norms(product, num_products=self.trace_products, seed=seed)
-                found.trace, found.trace_error = norms.trace.value, norms.trace.standard_error
-                found.num_products += self.trace_products
-            return found
-
-    def _track(
-        self,
-        operator: HessianOperator,
-        name: str,
-        diagonal: Tensor | None,
-        num_smallest: int,
-        num_largest: int,
-    ) -> Tracking:
-        """Find the ends of H or D H D, from where they were at the last record."""
-        is_verified = self._num_records % self.verify_every == 0
-        found = track_eigenpairs(
-            _product(operator, diagonal),
-            num_smallest,
-            num_largest,
-            start=self._starts.get(name),
-            tolerance=self.tolerance,
-            max_products=self.max_products,
-            max_missed_probability=_MAX_MISSED if is_verified else 1.0,
-            seed=derive_seed(self.seed, f"record {self._num_records}"),
-        )
-        self._starts[name] = found.start
-        return found
-
-    def _measure_preconditioned(self, found: _Record, operator: HessianOperator) -> None:
-        sizes, pairs = found.sizes, found.ends.pairs
-        if sizes.diagonal is None:
-            is_known = sizes.stability_limit is not None and self.num_largest > 0
-            if not is_known or len(pairs.eigenvalues) < self.num_smallest + 1:
-                return
-        else:
-            pairs = self._track(operator, "preconditioned", sizes.diagonal, 0, 1).pairs
-            found.num_products += pairs.num_products
-        found.preconditioned = float(pairs.eigenvalues[-1])
-        found.preconditioned_residual = float(pairs.residual_norms[-1])
-
-    def _measure_critical(self, found: _Record, objective: Objective, number: int) -> None:
-        """Measure along the update that led to the present parameters."""
-        step_size = found.sizes.step_size
-        if self._before is None or self._before[0] >= number or not step_size:
-            return
-        theta = self._before[1]
-        update = objective.theta - theta
-
-        @torch.no_grad()
-        def loss(step: float) -> float:
-            return float(objective.loss(theta + step * update))
-
-        if bool(update.any()):
-            step = critical_step(loss)
-            found.critical = None if step is None else 2 / (step * step_size)
-
-    def _state(self) -> Objective:
-        """The objective at the present parameters, buffers and frozen parameters."""
-        named, objective = self._named(), self._objective
-        parameters = {name: named[name].detach() for name in objective.names}
-        theta = flatten(
-            {
-                name: cast(part, objective.dtype, objective.device)
-                for name, part in parameters.items()
-            }
-        )
-        constants = {
-            name: cast(named[name].detach(), objective.dtype, objective.device).clone()
-            for name in self._constants
-            if name in named
-        }
-        return objective.at(theta.clone(), constants)
-
-    def _named(self) -> dict[str, Tensor]:
-        """Present parameters and buffers of the model, by their names in the objective."""
-        model, named = unwrapped(self._model), {}
-        for tensors in (
-            model.named_buffers(remove_duplicate=False),
-            model.named_parameters(remove_duplicate=False),
-        ):
-            for name, tensor in tensors:
-                for wrapper in _WRAPPERS:
-                    name = name.replace(wrapper, "")
-                named[name] = tensor
-        return named
-
-    def _parameters(self) -> list[Tensor]:
-        named = self._named()
-        return [named[name] for name in self._objective.names]
-
-    def _rows_of(self, number: int, found: _Record | None) -> list[dict[str, Any]]:
-        """Make the rows of a record: numbers that are not known, or not finite, are missing."""
-        size = self._objective.num_parameters
-        ends = [("smallest", rank) for rank in range(self.num_smallest)]
-        ends += [("largest", rank) for rank in range(size - self.num_largest, size)]
-        common = {"step": number, **(_Record.nothing() if found is None else found.columns())}
-        rows = []
-        for place, (end, rank) in enumerate(ends):
-            row: dict[str, Any] = {"end": end, "rank": rank, "is_converged": False}
-            if found is not None and len(found.ends.pairs.eigenvalues) == len(ends):
-                pairs = found.ends.pairs
-                row["eigenvalue"] = float(pairs.eigenvalues[place])
-                row["residual_norm"] = float(pairs.residual_norms[place])
-                row["is_converged"] = bool(found.ends.is_converged[place])
-            rows.append({"eigenvalue": None, "residual_norm": None, **common, **row})
-        return rows
 
     def _provenance(self) -> dict[str, Any]:
         objective = self._objective
@@ -449,8 +298,8 @@ class Monitor:
             "num_samples": objective.num_data,
             "dtype": str(objective.dtype).removeprefix("torch."),
             "method": "Lanczos from the vectors of the last record",
-            "num_smallest": self.num_smallest,
-            "num_largest": self.num_largest,
+            "num_smallest": self._measurement.num_smallest,
+            "num_largest": self._measurement.num_largest,
         }
 
     def _read_rows(self) -> list[dict[str, Any]]:
@@ -474,27 +323,6 @@ class Monitor:
 
         write_result(self.result, path)
 
-    def _require_arguments(self) -> None:
-        objective, total = self._objective, self.num_smallest + self.num_largest
-        if not 1 <= total <= objective.num_parameters:
-            raise ValueError(
-                f"num_smallest + num_largest must be 1 to P = {objective.num_parameters}, got "
-                f"{total}"
-            )
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance must be between 0 and 1, got {self.tolerance}")
-        if 0 < self.trace_products < 6:
-            raise ValueError(f"trace_products must be 0 or at least 6, got {self.trace_products}")
-        named = self._named()
-        for name, shape in zip(objective.names, objective.shapes, strict=True):
-            if name not in named or named[name].shape != shape:
-                what = f"shape {tuple(named[name].shape)}" if name in named else "none"
-                raise ValueError(
-                    f"model must have the parameters of the objective, such as {name} of shape "
-                    f"{tuple(shape)}, got {what}; pass the model, or the part of it, that the "
-                    "Objective was built from"
-                )
-
     def _guarded(self, number: int, what: str = "failed") -> Any:
         return nullcontext() if self.on_error == "raise" else _Warning(number, what)
 
@@ -505,46 +333,6 @@ class Monitor:
             warnings.warn(
                 f"the monitor leaves columns empty: {reason}", RuntimeWarning, stacklevel=2
             )
-
-
-@dataclass
-class _Record:
-    """What was measured at one step."""
-
-    loss: float
-    ends: Tracking
-    sizes: StepSizes
-    num_products: int = 0
-    preconditioned: float | None = None
-    preconditioned_residual: float | None = None
-    critical: float | None = None
-    trace: float | None = None
-    trace_error: float | None = None
-
-    @staticmethod
-    def nothing() -> dict[str, Any]:
-        """Columns of a record that failed."""
-        names = (
-            "loss", "missed_probability", "step_size", "preconditioned_sharpness",
-            "preconditioned_residual", "stability_limit", "critical_sharpness", "trace",
-            "trace_error",
-        )  # fmt: skip
-        return {**dict.fromkeys(names), "num_products": 0}
-
-    def columns(self) -> dict[str, Any]:
-        """Columns that all rows of the record share."""
-        return {
-            "loss": self.loss,
-            "missed_probability": self.ends.missed_probability,
-            "step_size": self.sizes.step_size,
-            "preconditioned_sharpness": self.preconditioned,
-            "preconditioned_residual": self.preconditioned_residual,
-            "stability_limit": self.sizes.stability_limit,
-            "critical_sharpness": self.critical,
-            "trace": self.trace,
-            "trace_error": self.trace_error,
-            "num_products": self.num_products,
-        }
 
 
 class _Warning:
@@ -565,13 +353,11 @@ class _Warning:
         return True
 
 
-def _product(operator: HessianOperator, diagonal: Tensor | None) -> SymmetricProduct:
-    """H, or D H D, as a product: symmetric by construction."""
-
-    def multiply(vector: Tensor) -> Tensor:
-        if diagonal is None:
-            return operator @ vector
-        return diagonal * (operator @ (diagonal * vector))
-
-    size = operator.shape[0]
-    return SymmetricProduct(multiply, size, operator.dtype, operator.device, "hessian")
+def _require_kinds(objective: object, on_error: str) -> None:
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"objective must be an Objective, got {type(objective).__name__}; build one with "
+            "hesspipe.Objective(model, loss_fn, data), and pass the model as well"
+        )
+    if on_error not in ("warn", "raise"):
+        raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")

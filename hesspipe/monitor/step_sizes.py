@@ -57,6 +57,11 @@ class StepSizes:
     diagonal: Tensor | None = None
     reason: str | None = None
 
+    @property
+    def is_metric_known(self) -> bool:
+        """Whether D is known, be it the identity."""
+        return self.diagonal is not None or self.stability_limit is not None
+
 
 def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor) -> StepSizes:
     """Read the step sizes of an optimizer, its limit and its metric.
@@ -99,7 +104,7 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
         for each in parameters
     ]
     if not any(part.any() for part in parts):
-        return StepSizes(largest, reason="the optimizer has not taken a step yet")
+        return StepSizes(largest)  # no step was taken yet
     diagonal = torch.cat([part.to(like).reshape(-1) for part in parts]).sqrt_()
     constants = {_LIMITS[type(optimizer)](group) for group in own}
     reason = None

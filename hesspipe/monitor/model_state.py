@@ -1,0 +1,72 @@
+"""The model in training, as the objective sees it: its tensors are copied into the objective."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hesspipe.objective.flattening import flatten
+from hesspipe.objective.model_kinds import unwrapped
+from hesspipe.objective.objective import Objective
+from hesspipe.objective.pytrees import cast
+
+# Part of the names of parameters of compiled submodules.
+_WRAPPER = "_orig_mod."
+
+
+class ModelState:
+    """Gives the objective at the present parameters, buffers and frozen parameters of a model.
+
+    Parameters
+    ----------
+    objective : Objective
+    model : nn.Module
+        With parameters of the names and shapes of the objective's. It is only read.
+
+    Raises
+    ------
+    ValueError
+        If it lacks one.
+    """
+
+    def __init__(self, objective: Objective, model: nn.Module) -> None:
+        self._objective, self._model = objective, model
+        structure, varied = objective.model, set(objective.names)
+        every = [name for name, _ in (*structure.named_parameters(), *structure.named_buffers())]
+        self._constants = [name for name in every if name not in varied]
+        self._require_parameters()
+
+    def objective(self) -> Objective:
+        """Copy the objective with theta and the constants of now."""
+        named, objective = self._named(), self._objective
+
+        def converted(name: str) -> Tensor:
+            return cast(named[name].detach(), objective.dtype, objective.device)
+
+        constants = {name: converted(name).clone() for name in self._constants if name in named}
+        theta = flatten({name: converted(name) for name in objective.names})  # a copy
+        return objective.at(theta, constants)
+
+    def parameters(self) -> list[Tensor]:
+        """Return the parameters of theta, as the optimizer has them, in its order."""
+        named = self._named()
+        return [named[name] for name in self._objective.names]
+
+    def _named(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the model, by their names in the objective."""
+        model = unwrapped(self._model)
+        every = (
+            *model.named_buffers(remove_duplicate=False),
+            *model.named_parameters(remove_duplicate=False),
+        )
+        return {name.replace(_WRAPPER, ""): tensor for name, tensor in every}
+
+    def _require_parameters(self) -> None:
+        named, objective = self._named(), self._objective
+        for name, shape in zip(objective.names, objective.shapes, strict=True):
+            if name not in named or named[name].shape != shape:
+                what = f"shape {tuple(named[name].shape)}" if name in named else "none"
+                raise ValueError(
+                    f"model must have the parameters of the objective, such as {name} of shape "
+                    f"{tuple(shape)}, got {what}; pass the model, or the part of it, that the "
+                    "Objective was built from"
+                )

@@ -1,0 +1,80 @@
+"""What a monitor measured at one step, as rows of its table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hesspipe.linalg.tracking import Tracking
+from hesspipe.monitor.step_sizes import StepSizes
+
+
+@dataclass
+class Record:
+    """What was measured at one step."""
+
+    loss: float
+    ends: Tracking
+    sizes: StepSizes
+    num_products: int = 0
+    preconditioned: float | None = None
+    preconditioned_residual: float | None = None
+    critical: float | None = None
+    trace: float | None = None
+    trace_error: float | None = None
+
+    @staticmethod
+    def nothing() -> dict[str, Any]:
+        """Columns of a record that failed."""
+        names = (
+            "loss", "missed_probability", "step_size", "preconditioned_sharpness",
+            "preconditioned_residual", "stability_limit", "critical_sharpness", "trace",
+            "trace_error",
+        )  # fmt: skip
+        return {**dict.fromkeys(names), "num_products": 0}
+
+    def columns(self) -> dict[str, Any]:
+        """Columns that all rows of the record share."""
+        return {
+            "loss": self.loss,
+            "missed_probability": self.ends.missed_probability,
+            "step_size": self.sizes.step_size,
+            "preconditioned_sharpness": self.preconditioned,
+            "preconditioned_residual": self.preconditioned_residual,
+            "stability_limit": self.sizes.stability_limit,
+            "critical_sharpness": self.critical,
+            "trace": self.trace,
+            "trace_error": self.trace_error,
+            "num_products": self.num_products,
+        }
+
+
+def rows_of(
+    number: int, found: Record | None, ends: tuple[int, int], size: int
+) -> list[dict[str, Any]]:
+    """Make the rows of a record, without numbers where it failed.
+
+    Parameters
+    ----------
+    number : int
+        The step.
+    found : Record or None
+    ends : tuple
+        Numbers of smallest and largest eigenvalues.
+    size : int
+        P.
+    """
+    places = [("smallest", rank) for rank in range(ends[0])]
+    places += [("largest", rank) for rank in range(size - ends[1], size)]
+    common = {"step": number, **(Record.nothing() if found is None else found.columns())}
+    rows = []
+    for place, (end, rank) in enumerate(places):
+        row: dict[str, Any] = {"end": end, "rank": rank, "is_converged": False}
+        row |= {"eigenvalue": None, "residual_norm": None}
+        if found is not None and len(found.ends.pairs.eigenvalues) == len(places):
+            pairs = found.ends.pairs
+            row["eigenvalue"] = float(pairs.eigenvalues[place])
+            row["residual_norm"] = float(pairs.residual_norms[place])
+            row["is_converged"] = bool(found.ends.is_converged[place])
+        rows.append(common | row)
+    return rows
