@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hesspipe.curvature.columns import outputs_per_sample
@@ -15,11 +17,15 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import CurvatureOperator, objective_of
 from hesspipe.curvature.spectra import density, eigenpairs, spectrum
 from hesspipe.errors import HesspipeError, nearest_names
+from hesspipe.imports import require_packages
 from hesspipe.linalg.density import NUM_PROBES, NUM_STEPS, Density
 from hesspipe.linalg.eigenpairs import MAX_PRODUCTS, TOLERANCE
 from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.objective.objective import Objective
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LayerSpectrum: TypeAlias = Spectrum | Density | Eigenpairs
 Kind = Literal["auto", "spectrum", "density", "eigenpairs"]
@@ -83,6 +89,27 @@ class LayerSpectra(Mapping[str, LayerSpectrum]):
         ]
         return "\n".join([f"LayerSpectra of the {self.matrix}", *lines])
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the eigenvalues of each layer in a column, in one color for each sign.
+
+        Of a density its nodes are drawn, hollow; of the ends of a spectrum their eigenvalues.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        Axes
+            Logarithmic on both sides of a linear piece, in which some sign is not known.
+        """
+        require_packages("matplotlib", purpose="plot")
+        from hesspipe.plots.spectra import plot_groups
+
+        groups = {group: _drawn(found) for group, found in self.results.items()}
+        return plot_groups(ax, groups, str(self.matrix))
+
     def _summary(self, group: str) -> tuple[str, ...]:
         if group in self.failures:
             return type(self.failures[group]).__name__, "", "", "", "", ""
@@ -93,6 +120,15 @@ class LayerSpectra(Mapping[str, LayerSpectrum]):
             return type(found).__name__, *ends, "", "", ""
         counts = found.num_negative, found.num_zero, found.num_positive
         return "Spectrum", *ends, *(f"{count:,}" for count in counts)
+
+
+def _drawn(found: LayerSpectrum) -> tuple[NDArray[np.float64], float, str]:
+    """Values of a result, the size below which the sign of one is not known, and what they are."""
+    if isinstance(found, Density):
+        return found.nodes[found.weights > 0].numpy(), found.resolution, "nodes of a density"
+    if isinstance(found, Eigenpairs):
+        return found.eigenvalues.numpy(), float(found.residual_norms.max()), "eigenvalues"
+    return found.eigenvalues.numpy(), found.tolerance, "eigenvalues"
 
 
 def layer_spectra(

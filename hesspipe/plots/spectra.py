@@ -7,6 +7,7 @@ whole spectra that piece is the band in which an eigenvalue counts as zero.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -160,6 +161,45 @@ def plot_outliers(
     axes.set_ylabel(_EIGENVALUE)
     axes.set_title(f"{rule}: {num_outliers:,} above the cutoff", loc="left")
     axes.legend()
+    return axes
+
+
+def plot_groups(
+    ax: Axes | None, groups: Mapping[str, tuple[Floats, float, str]], matrix: str
+) -> Axes:
+    """Plot the eigenvalues of several groups of parameters, a column for each.
+
+    Parameters
+    ----------
+    ax : Axes or None
+    groups : mapping of str to (array (n,), float, str)
+        Of each group: its values, the size below which the sign of one is not known, and what the
+        values are, for the legend.
+    matrix : str
+    """
+    axes = axes_for(ax)
+    labeled: set[str] = set()
+    for column, (values, noise, what) in enumerate(groups.values()):
+        for is_part, color in (
+            (values > noise, style.SIGN_COLORS["positive"]),
+            (values < -noise, style.SIGN_COLORS["negative"]),
+            (np.abs(values) <= noise, "black"),
+        ):
+            part = values[is_part]
+            label = None if what in labeled or len(part) == 0 else what
+            labeled |= {what} if len(part) else set()
+            axes.plot(
+                np.full(len(part), column), part, linestyle="none", marker="o", markersize=3,
+                fillstyle="full" if what == "eigenvalues" else "none", color=color, label=label,
+            )  # fmt: skip
+    values = np.concatenate([np.zeros(0), *(each[0] for each in groups.values())])
+    noise = max((each[1] for each in groups.values()), default=0.0)
+    _scale_both_sides(axes, "y", values, _linear_part(values, noise))
+    axes.set_xticks(range(len(groups)), list(groups), rotation=45, ha="right")
+    axes.set_ylabel(_EIGENVALUE)
+    axes.set_title(f"{_label(matrix)}: {len(groups):,} groups of parameters", loc="left")
+    if len(values):
+        axes.legend()
     return axes
 
 

@@ -92,6 +92,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             _field("standard_error", pa.float64(), "as the value"),
         ]
     ),
+    "layer_spectra": pa.schema(
+        [
+            _field("group", pa.string(), "name of the layer"),
+            _field("result", pa.string(), "spectrum, density or eigenpairs"),
+            _field("rank", pa.int64(), "as in that kind of table", nullable=True),
+            _field("end", pa.string(), "as in eigenpairs", nullable=True),
+            _field("eigenvalue", pa.float64(), _OF_LOSS, nullable=True),
+            _field("residual_norm", pa.float64(), "as in eigenpairs", nullable=True),
+            _field("probe", pa.int64(), "as in a density", nullable=True),
+            _field("node", pa.float64(), "as in a density", nullable=True),
+            _field("weight", pa.float64(), "as in a density", nullable=True),
+            _field("coupling", pa.float64(), "as in a density", nullable=True),
+        ]
+    ),
     "density": pa.schema(
         [
             _field("probe", pa.int64(), "0 = first"),
@@ -254,6 +268,7 @@ REQUIRED_PROVENANCE: dict[str, tuple[str, ...]] = {
     "eigenpairs": _NETWORK,
     "monitor": ("experiment", "seed", "matrix", "num_parameters"),
     "norms": (*_NETWORK, "unit", "num_products"),
+    "layer_spectra": ("matrix", "names", "sizes", "groups", "failures"),
     "density": (*_NETWORK, "group", "squared_lengths", "eps", "asymmetry"),
     "outliers": ("experiment", "seed", "num_classes"),
     "decomposition": ("experiment", "seed", "num_classes"),
@@ -269,10 +284,8 @@ REQUIRED_PROVENANCE: dict[str, tuple[str, ...]] = {
 }
 
 # Eigenpairs may have their eigenvectors, in the precision that their provenance names.
-_EIGENVECTORS = {
-    name: _field("eigenvector", pa.list_(pa.field("element", dtype, nullable=False)), "unit vector")
-    for name, dtype in (("float32", pa.float32()), ("float64", pa.float64()))
-}
+_WITH_VECTORS = ("eigenpairs", "layer_spectra")
+_PRECISIONS = {"float32": pa.float32(), "float64": pa.float64()}
 
 
 def schema_of(kind: str, provenance: Mapping[str, Any]) -> pa.Schema:
@@ -290,9 +303,11 @@ def schema_of(kind: str, provenance: Mapping[str, Any]) -> pa.Schema:
     """
     if kind not in SCHEMAS:
         raise ValueError(f"kind must be one of {sorted(SCHEMAS)}, got {kind!r}")
-    dtype = provenance.get("eigenvector_dtype") if kind == "eigenpairs" else None
+    dtype = provenance.get("eigenvector_dtype") if kind in _WITH_VECTORS else None
     if dtype is None:
         return SCHEMAS[kind]
-    if dtype not in _EIGENVECTORS:
+    if dtype not in _PRECISIONS:
         raise ValueError(f"eigenvectors must be float32 or float64, got {dtype}")
-    return SCHEMAS[kind].append(_EIGENVECTORS[dtype])
+    vector = pa.list_(pa.field("element", _PRECISIONS[dtype], nullable=False))
+    is_nullable = kind != "eigenpairs"
+    return SCHEMAS[kind].append(_field("eigenvector", vector, "unit", nullable=is_nullable))
