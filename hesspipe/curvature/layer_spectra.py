@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -63,7 +63,7 @@ class LayerSpectra(Mapping[str, LayerSpectrum]):
     names: dict[str, list[str]]
     num_parameters: dict[str, int]
     results: dict[str, LayerSpectrum]
-    failures: dict[str, Exception] = field(default_factory=dict)
+    failures: dict[str, Exception]
 
     def __getitem__(self, group: str) -> LayerSpectrum:
         if group in self.failures:
@@ -207,34 +207,27 @@ def layer_spectra(
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
     objective, matrix = objective_of(objective, matrix)
     names = _modules(objective) if groups is None else _given(objective, groups)
+    search = {"num_pairs": num_pairs, "tolerance": tolerance, "max_products": max_products}
     options: dict[str, dict[str, Any]] = {
         "spectrum": {},
         "density": {"num_probes": num_probes, "num_steps": num_steps, "seed": seed},
-        "eigenpairs": {
-            "num_pairs": num_pairs,
-            "tolerance": tolerance,
-            "max_products": max_products,
-            "seed": seed,
-        },
+        "eigenpairs": {**search, "seed": seed},
     }
-    sizes, results, known = {}, {}, {}
-    failures: dict[str, Exception] = {}
-    bar = tqdm(names.items(), desc=f"layers, {matrix}", unit="layer", disable=not progress)
-    for group, members in bar:
-        bar.set_postfix_str(group)
-        part = objective.restricted_to(members)
-        sizes[group] = part.num_parameters
+    found = LayerSpectra(str(matrix), names, {}, {}, {})
+    known: dict[tuple[str, ...], LayerSpectrum] = {}  # tied layers may have the same block
+    for group, members in tqdm(names.items(), f"layers, {matrix}", disable=not progress):
+        part, key = objective.restricted_to(members), tuple(members)
+        found.num_parameters[group] = part.num_parameters
         chosen = _chosen_kind(part, matrix) if kind == "auto" else kind
-        key = tuple(members)
         try:
-            if key not in known:  # tied layers have the same block
+            if key not in known:
                 known[key] = _COMPUTE[chosen](part, matrix, **options[chosen])
-            results[group] = known[key]
+            found.results[group] = known[key]
         except (HesspipeError, ValueError) as error:
-            failures[group] = error
-    if not results:
-        raise next(iter(failures.values()))
-    return LayerSpectra(str(matrix), names, sizes, results, failures)
+            found.failures[group] = error
+    if not found:
+        raise next(iter(found.failures.values()))
+    return found
 
 
 def _modules(objective: Objective) -> dict[str, list[str]]:

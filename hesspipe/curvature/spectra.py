@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from hesspipe.curvature.blocks_of_objectives import BlockOfObjective, find_block
@@ -161,14 +162,8 @@ def _operator_spectrum(
     # Products of hesspipe are faster for several vectors at once.
     whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
     step = _UNITS_AT_ONCE if isinstance(whole, VectorProduct) else 1
-    values = torch.empty(size, size, dtype=product.dtype, device=product.device)
-    bar = tqdm(torch.arange(size).split(step), desc="products", disable=not progress, unit="block")
-    for rows in bar:
-        units = torch.zeros_like(values[rows])
-        units[torch.arange(len(rows)), rows] = 1
-        values[rows] = product.multiply(units[0]) if step == 1 else product.multiply(units.T).T
     found = matrix_spectrum(
-        values,
+        _rows(product, step, progress),
         matrix=product.name,
         method="products",
         matrix_error=0.0 if block is None else product_error(block.objective, block.matrix),
@@ -176,6 +171,18 @@ def _operator_spectrum(
         certify=certify,
     )
     return _recorded(found, operator)
+
+
+def _rows(product: SymmetricProduct, step: int, progress: bool) -> Tensor:
+    """Form the matrix from products with unit vectors, `step` at once."""
+    size = product.dim
+    values = torch.empty(size, size, dtype=product.dtype, device=product.device)
+    blocks = torch.arange(size).split(step)
+    for rows in tqdm(blocks, desc="products", disable=not progress, unit="block"):
+        units = torch.zeros_like(values[rows])
+        units[torch.arange(len(rows)), rows] = 1
+        values[rows] = product.multiply(units[0]) if step == 1 else product.multiply(units.T).T
+    return values
 
 
 def _recorded(found: _Found, operator: Any) -> _Found:

@@ -124,13 +124,10 @@ def eigenpairs(
     search = PairSearch(
         basis, num_smallest, num_largest, tolerance, max_products, num_dominant=num_dominant
     )
-    settings: dict[str, Any] = {
-        "num_smallest": num_smallest,
-        "num_largest": num_largest,
-        "tolerance": tolerance,
-    }
+    settings: dict[str, Any] = {"num_smallest": num_smallest, "num_largest": num_largest}
     if num_dominant:
-        settings = {"num_dominant": num_dominant, "tolerance": tolerance}
+        settings = {"num_dominant": num_dominant}
+    settings["tolerance"] = tolerance
     with contextlib.nullcontext() if state is None else lock(state):
         if state is not None:
             search.state = SearchState(state, basis, settings)
