@@ -1,8 +1,9 @@
-"""Exact second derivatives where torch's own are rounded on purpose.
+"""Exact second derivatives where torch's own are rounded on purpose, or wrong.
 
 The second derivative of `torch.nn.functional.binary_cross_entropy` in p adds 1e-12 to p (1 - p), so
 that it has a relative error of 1e-12 / (p (1 - p)), thousands of roundings. The same loss, written
-with operations whose derivatives are exact, takes its place while derivatives are computed.
+with operations whose derivatives are exact, takes its place while derivatives are computed. The
+fused operation of weight normalization has a second derivative that is not symmetric.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -26,6 +28,8 @@ class ExactDerivatives(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.binary_cross_entropy:
             func = binary_cross_entropy
+        elif func is torch._weight_norm:
+            func = weight_norm
         return func(*args, **(kwargs or {}))
 
 
@@ -50,6 +54,11 @@ def binary_cross_entropy(
         return losses
     is_mean = size_average is not False and reduction == "mean"
     return losses.mean() if is_mean else losses.sum()
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Compute g v / |v|, with the norm over all dimensions but one, or over all for -1."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
 def _refuse_lost_probabilities(probability: Tensor, target: Tensor, weight: Tensor | None) -> None:

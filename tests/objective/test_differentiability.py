@@ -138,7 +138,15 @@ def test_operation_of_torch_without_a_second_derivative_is_named() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_operation_of_torch_with_a_wrong_second_derivative_is_named(dtype: torch.dtype) -> None:
-    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.Tanh())
+    class Fused(nn.Linear):
+        """Weight normalization by the operation itself, for which nothing is substituted."""
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            size = self.bias.unsqueeze(1).exp()
+            weight = torch.ops.aten._weight_norm_interface(self.weight, size)[0]
+            return functional.linear(inputs, weight, self.bias).tanh()
+
+    model = Fused(4, 5)
     with pytest.raises(NotTwiceDifferentiableError, match=r"symmetric.*weight_norm, whose second"):
         Objective(model, nn.CrossEntropyLoss(), (DATA[0], labels(8, 5)), dtype=dtype)
 

@@ -1,6 +1,8 @@
-"""Binary cross-entropy of probabilities where sigmoid is rounded to 0 or 1."""
+"""Operations whose second derivatives by torch are rounded or wrong."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -50,3 +52,27 @@ def test_probabilities_that_lost_their_derivative_are_refused(
     Objective(model, nn.BCELoss(weight=weight if weighted else None), (INPUTS, targets(0, logit)))
     if weighted:
         Objective(model, nn.BCELoss(weight=weight), data)
+
+
+def old_form(layer: nn.Linear, dim: int | None) -> nn.Module:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        return nn.utils.weight_norm(layer, dim=dim)
+
+
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.parametrize("apply", [nn.utils.parametrizations.weight_norm, old_form])
+def test_hessian_of_weight_norm_is_that_of_its_formula(apply: Any, dim: int | None) -> None:
+    torch.manual_seed(0)
+    layer = apply(nn.Linear(4, 3, bias=False).double(), dim=dim)
+    objective = Objective(layer, lambda o, _: o.tanh().square().sum(), (INPUTS, None))
+    scales = 1 if dim is None else layer.weight.shape[dim]
+
+    def loss(theta: Tensor) -> Tensor:
+        g, v = theta[:scales], theta[scales:].view(3, 4)
+        g = g.view([-1 if place == dim else 1 for place in range(2)]) if dim is not None else g
+        norm = v.norm() if dim is None else v.norm(dim=1 - dim, keepdim=True)
+        return (INPUTS @ (g * v / norm).mT).tanh().square().sum()
+
+    assert_close(
+        hesspipe.hessian_matrix(objective), torch.autograd.functional.hessian(loss, objective.theta)
+    )
