@@ -16,6 +16,7 @@ from hesspipe.workflow.failures import TELLABLE, explain, explain_kills
 from hesspipe.workflow.forecasts import Machine, excessive_needs
 from hesspipe.workflow.groups import unmatched_groups
 from hesspipe.workflow.stages import STAGES, folders_on_disk
+from hesspipe.workflow.states import unfit_states
 
 min_version("9.18")
 
@@ -53,7 +54,7 @@ if workflow.is_main_process:
         settings = validate_config(config, source, Path())
     except TELLABLE as error:
         raise WorkflowError(explain(error))
-    if mistakes := list(unmatched_groups(settings)):
+    if mistakes := [*unmatched_groups(settings), *unfit_states(settings)]:
         raise WorkflowError("\n".join(f"{source}: {line}" for line in mistakes))
 else:
     settings = Config.model_validate(expand(config, Path()).raw)

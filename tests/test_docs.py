@@ -22,7 +22,11 @@ REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [*PAGES, REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
-CONFIGURATIONS = ["config.yaml", "examples/transformer/config.yaml"]
+CONFIGURATIONS = [
+    "config.yaml",
+    "examples/transformer/config.yaml",
+    "examples/first_steps/config.yaml",
+]
 NEEDED = ["sphinx", "furo", "myst_parser"]
 MY_NETWORK = """
 from torch import nn

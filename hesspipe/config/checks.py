@@ -26,6 +26,7 @@ from hesspipe.config.user_files import (
     tensor_names,
     unmatched_patterns,
     wrong_function,
+    wrong_state,
     wrong_tensors,
 )
 
@@ -163,7 +164,7 @@ def _size_after_convolutions(size: int, kernel_size: int) -> int:
 def _wrong_training(key: str, experiment: Experiment, data: Data) -> Iterator[str]:
     training = experiment.training
     if isinstance(training, SavedState):
-        yield from wrong_tensors(f"{key}.path", training.path)
+        yield from wrong_state(f"{key}.path", training.path)
         if len(experiment.seeds) > 1:
             seeds = key.removesuffix("training") + "seeds"
             yield f"{seeds} must be one seed for one saved state, got {experiment.seeds}"

@@ -115,7 +115,7 @@ class StochasticGradientDescent(_Training):
 
 
 class SavedState(Section):
-    """No training: the state dict of a trained network in a safetensors file."""
+    """No training: the state dict of a trained network; see `hesspipe.networks.saved_states`."""
 
     algorithm: Literal["saved"]
     path: PathName = Field(min_length=1)

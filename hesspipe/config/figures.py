@@ -94,6 +94,16 @@ class NegativePartFigure(_Compared):
     kind: Literal["negative_part"]
 
 
+class TrainingFigure(OfRun):
+    """Loss and accuracy of one training."""
+
+    kind: Literal["training"]
+
+    def reads(self, config: Config) -> list[ResultKey]:
+        """List the history."""
+        return [ResultKey(ResultKind.HISTORIES, self.experiment, self.seed)]
+
+
 class BasinsFigure(OfRun):
     """Losses and accuracies of two parts of one training, on one axis of steps."""
 
@@ -317,6 +327,7 @@ Figure = Annotated[
     | GapsFigure
     | RightEdgeFigure
     | NegativePartFigure
+    | TrainingFigure
     | BasinsFigure
     | LineFigure
     | PlaneFigure

@@ -28,6 +28,24 @@ def wrong_tensors(key: str, path: str) -> Iterator[str]:
         yield f"{key} must be a safetensors file, got {path!r}, which {fault}"
 
 
+def wrong_state(key: str, path: str) -> Iterator[str]:
+    """Find a file that is neither in the safetensors format nor one of torch.save."""
+    fault = _unreadable(path)
+    if fault is None and not is_torch_file(path) and tensor_names(path) is None:
+        fault = _describe(path)
+    if fault is not None:
+        yield f"{key} must be a safetensors file or one of torch.save, got {path!r}, which {fault}"
+
+
+def is_torch_file(path: str | Path) -> bool:
+    """Whether a file is a zip archive as torch.save writes it, or a pickle as it once did."""
+    if zipfile.is_zipfile(path):
+        names = zipfile.ZipFile(path).namelist()
+        return any(name.endswith("data.pkl") for name in names)
+    with Path(path).open("rb") as file:
+        return file.read(1) == b"\x80"
+
+
 def _unreadable(path: str) -> str | None:
     """Say why a file cannot be opened, if it cannot; a pipe would wait for its other end."""
     try:
@@ -67,8 +85,7 @@ def _describe(path: str) -> str:
         )
     if start.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS; fetch the file itself with git lfs pull"
-    # torch.save writes a zip archive with data.pkl in it; before version 1.6, plain pickles.
-    if start[:1] == b"\x80" or any(name.endswith("data.pkl") for name in names):
+    if is_torch_file(path):
         return (
             "is a PyTorch file; convert it with safetensors.torch.save_file("
             f"torch.load({path!r}, map_location='cpu', weights_only=True), {target!r})"

@@ -191,7 +191,8 @@ def import_state(
     Parameters
     ----------
     path_to_dataset, path_to_state : path
-        The state is a safetensors file of the network's `state_dict()`.
+        The state is a file of the network's `state_dict()`; see
+        `hesspipe.networks.saved_states.read_state`.
     experiment : str
     seed : int
         Names the run; nothing is drawn.

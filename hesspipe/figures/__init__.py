@@ -14,6 +14,7 @@ and `networks` the curves of several networks in one panel.
 `gaps`               largest eigenvalues and the gap below the outliers: Figure 2
 `right_edge`         largest eigenvalues of several networks: Figures 3 and 4
 `negative_part`      negative eigenvalues of several networks: Figures 5 and 6
+`training`           loss and accuracy through one training
 `basins`             loss and accuracy, large batches and then small ones: Figure 8
 `line`               loss and accuracy on the line between solutions: Figure 9
 `bulks`              spectra of linear models and their limiting laws: Figure 10

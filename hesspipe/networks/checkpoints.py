@@ -171,7 +171,7 @@ def mismatches(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> s
     """
     missing = [name for name in expected if name not in found]
     unknown = [name for name in found if name not in expected]
-    prefix = _common_prefix(missing, unknown)
+    prefix = common_prefix(missing, unknown)
     if prefix:
         return f"has names that begin with {prefix!r}, which those of the network do not"
     mistakes = [f"lacks {name}{_nearest(name, unknown, 'it has')}" for name in missing]
@@ -205,7 +205,7 @@ def _nearest(name: str, others: list[str], words: str) -> str:
     return f" ({words} {matches[0]})" if matches else ""
 
 
-def _common_prefix(missing: list[str], unknown: list[str]) -> str:
+def common_prefix(missing: list[str], unknown: list[str]) -> str:
     """The prefix that a wrapper such as DataParallel or torch.compile put before every name."""
     candidates = {name.removesuffix(missing[0]) for name in unknown if missing}
     for prefix in candidates - {""}:

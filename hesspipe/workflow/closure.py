@@ -29,14 +29,14 @@ def code_closure(
     path_to_script : str or Path
         Relative to `root`.
     root : str or Path
-        Folder that holds the package.
+        Folder that holds scripts/, and in a clone hesspipe/ (see `package_folder`).
     modules : iterable of str
         Dotted names of modules that the script imports by name.
 
     Returns
     -------
     list of str
-        Paths relative to `root`: the script, then the modules in alphabetical order.
+        The script, then the modules in alphabetical order; their paths in a clone.
 
     Raises
     ------
@@ -44,16 +44,24 @@ def code_closure(
         If an import does not name its module: a relative one, or a name that a package with a
         stub (`__init__.pyi`) loads lazily.
     """
-    root = Path(root)
+    package = package_folder(root)
     found: set[str] = set()
-    waiting = [*_imported_modules(root, str(path_to_script))]
-    waiting += [path for name in modules for path in _files_on_the_way(root, name)]
+    waiting = [*_imported_modules(package, str(path_to_script), Path(root))]
+    waiting += [path for name in modules for path in _files_on_the_way(package, name)]
     while waiting:
         module = waiting.pop()
         if module not in found and not module.startswith(_GLUE):
             found.add(module)
-            waiting += _imported_modules(root, module)
+            waiting += _imported_modules(package, module, package)
     return [str(path_to_script), *sorted(found)]
+
+
+def package_folder(root: str | Path) -> Path:
+    """Locate the folder that holds hesspipe/: `root` in a clone, else that of this package.
+
+    An installed package has its scripts in hesspipe/_workflow/.
+    """
+    return Path(root) if Path(root, "hesspipe").is_dir() else Path(__file__).parents[2]
 
 
 def user_code(names: Iterable[str], root: str | Path = ".") -> list[str]:
@@ -124,12 +132,12 @@ def _files_on_the_way(root: Path, module: str) -> list[str]:
 
 
 @cache
-def _imported_modules(root: Path, path: str) -> tuple[str, ...]:
-    """Files of the package that one file imports; packages count by their __init__.py."""
+def _imported_modules(root: Path, path: str, folder: Path) -> tuple[str, ...]:
+    """Files of the package that a file in a folder imports; packages count by their __init__.py."""
     if path == str(Path("hesspipe", "__init__.py")):
         return ()  # its lazy imports count for the modules that use them, not for every importer
     names: set[str] = set()
-    for node in statements(parse(root / path)):
+    for node in statements(parse(folder / path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
             _refuse(path, node, any(_is_lazy(root, alias.name) for alias in node.names))

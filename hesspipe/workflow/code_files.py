@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from hesspipe.files import digest, write_text
-from hesspipe.workflow.closure import code_closure, parse, statements
+from hesspipe.workflow.closure import code_closure, package_folder, parse, statements
 
 _FOLDER = Path(".hesspipe/code")
 
@@ -30,7 +30,7 @@ def code_file(script: str, root: str, module: str | None = None) -> str:
     script : str
         Name of a script, without its folder and suffix.
     root : str
-        Folder that holds scripts/ and hesspipe/.
+        Folder that holds scripts/, and in a clone hesspipe/.
     module : str, optional
         Dotted name of a module that the script imports by name.
 
@@ -40,7 +40,11 @@ def code_file(script: str, root: str, module: str | None = None) -> str:
         Relative to the current folder.
     """
     files = code_closure(f"scripts/{script}.py", root, [module] if module else [])
-    digests = {Path(file).as_posix(): code_digest(Path(root, file)) for file in files}
+    package = package_folder(root)
+    places = {
+        file: Path(package if Path(file).parts[0] == "hesspipe" else root, file) for file in files
+    }
+    digests = {Path(file).as_posix(): code_digest(places[file]) for file in files}
     text = json.dumps(digests, indent=1) + "\n"
     label = script if module is None else f"{script}_{module.rpartition('.')[2]}"
     # In a folder of its own, which Snakemake lists (once) only after this.
@@ -48,7 +52,7 @@ def code_file(script: str, root: str, module: str | None = None) -> str:
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
         # As old as the code: results that were restored after it are not older than this file.
-        latest = max(os.stat(Path(root, file)).st_mtime for file in files)
+        latest = max(os.stat(place).st_mtime for place in places.values())
         os.utime(path, (latest, latest))
     return path.as_posix()
 

@@ -37,7 +37,7 @@ class Project:
     ----------
     config : Config
     root : str
-        The folder of the Snakefile, with scripts/ and hesspipe/.
+        The folder of the Snakefile, with scripts/.
     """
 
     config: Config

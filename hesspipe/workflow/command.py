@@ -1,0 +1,187 @@
+"""The command `hesspipe`: a project of your own, and the workflow in it.
+
+    hesspipe new FOLDER
+    cd FOLDER
+    hesspipe run
+
+The project is the current folder. The Snakefile, its rules and its scripts are those of the
+installed package, or of the clone that it is installed from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from hesspipe.errors import ConfigError
+from hesspipe.workflow.failures import one_line_errors
+
+_CONFIG = "config.yaml"
+_EXAMPLE = "examples/first_steps"
+_NEEDED = ("snakemake", "pydantic", "yaml", "pandas", "pyarrow", "matplotlib", "jinja2")
+_OTHER_PLACES = ("-d", "--directory", "--configfile", "--configfiles", "--config", "-C")
+
+
+def workflow_folder() -> Path:
+    """Locate the Snakefile's folder: in the package, or the clone of an editable install."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_workflow", package.parent):
+        if (folder / "Snakefile").is_file():
+            return folder
+    raise ConfigError(
+        f"the workflow is not installed: {package} has no _workflow/Snakefile; install hesspipe "
+        "from a wheel, or a clone of it with pip install -e"
+    )
+
+
+def new(folder: Path) -> None:
+    """Write a small project that runs, to be changed step by step.
+
+    Raises
+    ------
+    ConfigError
+        If the folder has files in it, or is a file.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        state = "is a file" if folder.is_file() else "has files in it"
+        raise ConfigError(f"{folder} must be a new or an empty folder, but it {state}")
+    source = workflow_folder() / _EXAMPLE
+    names = sorted(path.name for path in source.iterdir() if path.is_file())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copyfile(source / name, folder / name)  # without the mode of a read-only package
+    print(f"{folder}: {', '.join(names)}\nNext: cd {shlex.quote(str(folder))} && hesspipe run")
+
+
+def check() -> None:
+    """Check the configuration in the current folder, without starting a job."""
+    from hesspipe.config.loading import load_config
+    from hesspipe.workflow.groups import unmatched_groups
+    from hesspipe.workflow.states import unfit_states
+
+    _require_workflow()
+    _require_config()
+    config = load_config(_CONFIG)
+    if mistakes := [*unmatched_groups(config), *unfit_states(config)]:
+        raise ConfigError("\n".join(f"{_CONFIG}: {line}" for line in mistakes))
+    print(f"{_CONFIG} has no errors")
+
+
+def run(targets: Sequence[str], cores: str, options: Sequence[str]) -> NoReturn:
+    """Run the workflow in the current folder, and exit as Snakemake does.
+
+    Parameters
+    ----------
+    targets : sequence of str
+        Files, or names of stages; all by default.
+    cores : str
+        A number, or "all".
+    options : sequence of str
+        More options of Snakemake.
+
+    Raises
+    ------
+    ConfigError
+        If Snakemake is not installed, there is no configuration here, or a target is none.
+    """
+    _require_workflow()
+    if not any(option.split("=")[0] in _OTHER_PLACES for option in options):
+        _require_config()
+        if targets:
+            _require_targets(targets)
+    from snakemake.cli import main
+
+    # A module of the project must not be taken for one of the same name that Snakemake imports.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    snakefile = str(workflow_folder() / "Snakefile")
+    arguments = ["--snakefile", snakefile, "--cores", cores, *options]
+    arguments += ["--", *targets] if targets else []
+    sys.argv = ["snakemake", *arguments]  # the workflow reads its targets there
+    main(arguments)
+    raise SystemExit(0)
+
+
+def _require_workflow() -> None:
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        raise ConfigError(
+            f"the workflow needs {', '.join(missing)}; run: pip install 'hesspipe[workflow]'"
+        )
+
+
+def _require_config() -> None:
+    here = Path.cwd()
+    if Path(_CONFIG).is_file():
+        return
+    above = next((folder for folder in here.parents if (folder / _CONFIG).is_file()), None)
+    advice = (
+        "make a project with: hesspipe new FOLDER"
+        if above is None
+        else f"run: cd {shlex.quote(str(above))} && hesspipe run"
+    )
+    raise ConfigError(f"{_CONFIG} must be in the current folder, {here}, which has none; {advice}")
+
+
+def _require_targets(targets: Iterable[str]) -> None:
+    """Refuse what no job makes, with the nearest names."""
+    from hesspipe.config.loading import load_config
+    from hesspipe.workflow.project import Project
+    from hesspipe.workflow.stages import STAGES
+
+    files = Project(load_config(_CONFIG), str(workflow_folder())).products()
+    known = {*files, *STAGES, "all", "offline"}
+    for target in targets:
+        if os.path.normpath(target) not in known:
+            nearest = difflib.get_close_matches(target, sorted(known), 3, 0.4)
+            listed = ", ".join(nearest) or ", ".join(STAGES)
+            raise ConfigError(
+                f"a target must be a stage or a file that the configuration names, got "
+                f"{target!r}; the nearest are {listed}"
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    from hesspipe import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="hesspipe", description="Exact spectra of neural networks, from training to figure."
+    )
+    parser.add_argument("--version", action="version", version=f"hesspipe {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    one = commands.add_parser("new", help="write a small project that runs")
+    one.add_argument("folder", type=Path, help="new or empty")
+    one = commands.add_parser(
+        "run",
+        help="run the workflow in the current folder",
+        usage="hesspipe run [--cores N] [-n] [target ...] [-- options of Snakemake]",
+    )
+    one.add_argument("targets", nargs="*", metavar="target", help="a file or a stage; default: all")
+    one.add_argument("-c", "--cores", default="all", metavar="N", help="default: all")
+    one.add_argument("-n", "--dry-run", action="store_true", help="only list the jobs")
+    commands.add_parser("check", help="check config.yaml in the current folder")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command, with one line for an error of the user's and exit code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options: list[str] = []
+    if "--" in given and given[0] == "run":
+        place = given.index("--")
+        given, options = given[:place], given[place + 1 :]
+    parsed = _parser().parse_args(given)
+    with one_line_errors():
+        if parsed.command == "new":
+            new(parsed.folder)
+        elif parsed.command == "check":
+            check()
+        else:
+            dry_run = ["--dry-run"] if parsed.dry_run else []
+            run(parsed.targets, parsed.cores, [*dry_run, *options])
