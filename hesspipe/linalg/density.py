@@ -279,7 +279,7 @@ class Density:
             Logarithmic densities; a dashed line marks the peak of a single eigenvalue.
         """
         require_packages("matplotlib", purpose="plot")
-        from hesspipe.plots.densities import finish_density_axes
+        from hesspipe.plots.densities import plot_density
 
         num_points = require_integer("num_points", num_points, 2)
         low, high = float(self.nodes.min()), float(self.nodes.max())
@@ -289,12 +289,16 @@ class Density:
         curve = self.evaluate(
             spread_grid(low, high, width, num_points), width, confidence=confidence
         )
-        axes = curve.plot(ax)
-        single = 1 / (self.dim * width * math.sqrt(2 * math.pi))
-        finish_density_axes(axes, single, float(curve.estimate.max()))
-        axes.set_title(f"{self.dim:,} eigenvalues, smoothed by {width:.2g}", loc="left")
-        axes.legend()
-        return axes
+        return plot_density(
+            ax,
+            curve.grid.numpy(),
+            curve.estimate.numpy(),
+            (curve.low.numpy(), curve.high.numpy()),
+            confidence,
+            self.matrix,
+            single=1 / (self.dim * width * math.sqrt(2 * math.pi)),
+            title=f"{self.dim:,} eigenvalues, smoothed by {width:.2g}",
+        )
 
     def evaluate(self, grid: Tensor, width: float, *, confidence: float = CONFIDENCE) -> Curve:
         """Smooth the density by a Gaussian.

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from hesspipe.plots import style
 
+Arguments = ParamSpec("Arguments")
 
-def axes_for(ax: Axes | None) -> Axes:
-    """Return the caller's axes, or those of a new figure of pyplot, which a notebook shows.
+
+def on_axes(
+    draw: Callable[Concatenate[Axes, Arguments], None],
+) -> Callable[Concatenate[Axes | None, Arguments], Axes]:
+    """Let a function draw on the caller's axes in the caller's style, or on those of a new figure.
+
+    A new one has the style of the paper's figures, and is made by pyplot, so that a notebook shows
+    it.
 
     Raises
     ------
     TypeError
-        If the argument is something else, such as the array of axes of `plt.subplots`.
+        If the axes are something else, such as the array of axes of `plt.subplots`.
     """
-    if ax is None:
-        with style.context():
-            return plt.subplots(figsize=(style.TEXT_WIDTH, 2.8))[1]
-    if not isinstance(ax, Axes):
-        raise TypeError(
-            f"ax must be Axes of matplotlib, got {type(ax).__name__}; of several, pass one"
-        )
-    return ax
+
+    @functools.wraps(draw)
+    def plot(ax: Axes | None, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Axes:
+        if ax is None:
+            with style.context():
+                axes: Axes = plt.subplots(figsize=(style.TEXT_WIDTH, 2.8))[1]
+                draw(axes, *args, **kwargs)
+                return axes
+        if not isinstance(ax, Axes):
+            raise TypeError(
+                f"ax must be Axes of matplotlib, got {type(ax).__name__}; of several, pass one"
+            )
+        draw(ax, *args, **kwargs)
+        return ax
+
+    return plot

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from hesspipe.plots import style
-from hesspipe.plots.axes import axes_for
+from hesspipe.plots.axes import on_axes
 
 Floats = NDArray[np.float64]
 
@@ -16,12 +16,25 @@ _SHOWN_RANGE = 1e6
 _EIGENVALUE = r"eigenvalue $\lambda$ (units of the loss)"
 
 
+@on_axes
 def plot_density(
-    ax: Axes | None, values: Floats, density: Floats, band: tuple[Floats, Floats],
-    confidence: float, matrix: str = "",
-) -> Axes:  # fmt: skip
-    """Plot a smoothed density (n,) on a grid (n,) in the band between its bounds."""
-    axes = axes_for(ax)
+    axes: Axes, values: Floats, density: Floats, band: tuple[Floats, Floats],
+    confidence: float, matrix: str = "", single: float | None = None, title: str = "",
+) -> None:  # fmt: skip
+    """Plot a smoothed density (n,) on a grid (n,) in the band between its bounds.
+
+    Parameters
+    ----------
+    axes : Axes
+    values, density : array, shape (n,)
+    band : (array, array), each of shape (n,)
+    confidence : float
+        Of the interval at each point.
+    matrix : str
+    single : float, optional
+        Height of the peak of a single eigenvalue, which ends the axis; see `finish_density_axes`.
+    title : str
+    """
     color = style.MATRIX_COLORS.get(matrix, style.OTHER_COLOR)
     draw_density(axes, values, density, band, color)
     axes.lines[-1].set_label(style.MATRIX_LABELS.get(matrix, matrix or "estimate"))
@@ -32,15 +45,17 @@ def plot_density(
         axes.set_ylim(highest / _SHOWN_RANGE, 2 * highest)
     axes.set_xlabel(_EIGENVALUE)
     axes.set_ylabel(r"density $\phi$ (1 / units of the loss)")
+    axes.set_title(title, loc="left")
+    if single is not None:
+        finish_density_axes(axes, single, float(density.max()))
     axes.legend()
-    return axes
 
 
+@on_axes
 def plot_distribution(
-    ax: Axes | None, points: Floats, share: Floats, band: tuple[Floats, Floats], confidence: float
-) -> Axes:
+    axes: Axes, points: Floats, share: Floats, band: tuple[Floats, Floats], confidence: float
+) -> None:
     """Plot the share of the eigenvalues (n,) up to some points (n,) between its bounds."""
-    axes = axes_for(ax)
     order = np.argsort(points, kind="stable")
     low, high = band
     draw_density(axes, points[order], share[order], (low[order], high[order]), style.OTHER_COLOR)
@@ -49,7 +64,6 @@ def plot_distribution(
     axes.set_xlabel(_EIGENVALUE)
     axes.set_ylabel("share of the eigenvalues below")
     axes.legend()
-    return axes
 
 
 def draw_density(

@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodF
 from numpy.typing import NDArray
 
 from hesspipe.plots import style
-from hesspipe.plots.axes import axes_for
+from hesspipe.plots.axes import on_axes
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -32,15 +32,16 @@ _MOST_LABELS = 8
 _FEWEST_DECADES = 2.0
 
 
+@on_axes
 def plot_in_order(
-    ax: Axes | None, eigenvalues: Floats, signs: tuple[int, int, int], tolerance: float,
+    axes: Axes, eigenvalues: Floats, signs: tuple[int, int, int], tolerance: float,
     error_bound: float, matrix: str,
-) -> Axes:  # fmt: skip
+) -> None:  # fmt: skip
     """Plot all eigenvalues (P,), ascending, at their ranks, with the band of zeros.
 
     Parameters
     ----------
-    ax : Axes or None
+    axes : Axes
     eigenvalues : array, shape (P,)
     signs : tuple of int
         Numbers of negative, zero and positive eigenvalues, in this order.
@@ -50,7 +51,6 @@ def plot_in_order(
         Of every eigenvalue; drawn as a band along them if it is finite and not zero.
     matrix : str
     """
-    axes = axes_for(ax)
     num_negative, num_zero, _ = signs
     ranks = np.arange(len(eigenvalues))
     draw_by_sign(axes, ranks, eigenvalues, num_negative, num_zero)
@@ -70,17 +70,17 @@ def plot_in_order(
     axes.set_ylabel(_EIGENVALUE)
     axes.set_title(f"{_label(matrix)}: {len(eigenvalues):,} eigenvalues", loc="left")
     axes.legend()
-    return axes
 
 
+@on_axes
 def plot_histogram(
-    ax: Axes | None, eigenvalues: Floats, num_zero: int, tolerance: float, matrix: str
-) -> Axes:
+    axes: Axes, eigenvalues: Floats, num_zero: int, tolerance: float, matrix: str
+) -> None:
     """Plot the numbers of eigenvalues in bins of equal ratio, and of zeros in one bin.
 
     Parameters
     ----------
-    ax : Axes or None
+    axes : Axes
     eigenvalues : array, shape (P,)
         Ascending.
     num_zero : int
@@ -88,7 +88,6 @@ def plot_histogram(
         Half the width of the bin of zeros.
     matrix : str
     """
-    axes = axes_for(ax)
     threshold = _linear_part(eigenvalues, tolerance)
     edges = _edges(eigenvalues, threshold)
     counts = np.histogram(eigenvalues, edges)[0]
@@ -102,23 +101,22 @@ def plot_histogram(
     axes.set_ylabel("number of eigenvalues")
     size = len(eigenvalues)
     axes.set_title(f"{_label(matrix)}: {size:,} eigenvalues, {num_zero:,} zero", loc="left")
-    return axes
 
 
+@on_axes
 def plot_ends(
-    ax: Axes | None, eigenvalues: Floats, residual_norms: Floats, num_smallest: int, matrix: str
-) -> Axes:
+    axes: Axes, eigenvalues: Floats, residual_norms: Floats, num_smallest: int, matrix: str
+) -> None:
     """Plot the eigenvalues at both ends of a spectrum, with residual norms as error bars.
 
     Parameters
     ----------
-    ax : Axes or None
+    axes : Axes
     eigenvalues, residual_norms : array, shape (k,)
         Ascending: first the num_smallest, then the largest.
     num_smallest : int
     matrix : str
     """
-    axes = axes_for(ax)
     ends = (
         ("largest", eigenvalues[num_smallest:][::-1], residual_norms[num_smallest:][::-1]),
         ("smallest", eigenvalues[:num_smallest], residual_norms[:num_smallest]),
@@ -145,14 +143,11 @@ def plot_ends(
     axes.set_title(f"{_label(matrix)}: extreme eigenvalues", loc="left")
     if len(eigenvalues):
         axes.legend()
-    return axes
 
 
-def plot_outliers(
-    ax: Axes | None, largest: Floats, cutoff: float, num_outliers: int, rule: str
-) -> Axes:
+@on_axes
+def plot_outliers(axes: Axes, largest: Floats, cutoff: float, num_outliers: int, rule: str) -> None:
     """Plot the largest eigenvalues (n,), descending, and the cutoff of a rule for outliers."""
-    axes = axes_for(ax)
     draw_outliers(axes, np.arange(1, len(largest) + 1), largest, cutoff)
     if len(largest) and largest[-1] > 0 and cutoff > 0:
         axes.set_yscale("log", nonpositive="clip")
@@ -161,23 +156,20 @@ def plot_outliers(
     axes.set_ylabel(_EIGENVALUE)
     axes.set_title(f"{rule}: {num_outliers:,} above the cutoff", loc="left")
     axes.legend()
-    return axes
 
 
-def plot_groups(
-    ax: Axes | None, groups: Mapping[str, tuple[Floats, float, str]], matrix: str
-) -> Axes:
+@on_axes
+def plot_groups(axes: Axes, groups: Mapping[str, tuple[Floats, float, str]], matrix: str) -> None:
     """Plot the eigenvalues of several groups of parameters, a column for each.
 
     Parameters
     ----------
-    ax : Axes or None
+    axes : Axes
     groups : mapping of str to (array (n,), float, str)
         Of each group: its values, the size below which the sign of one is not known, and what the
         values are, for the legend.
     matrix : str
     """
-    axes = axes_for(ax)
     labeled: set[str] = set()
     for column, (values, noise, what) in enumerate(groups.values()):
         for is_part, color in (
@@ -195,12 +187,13 @@ def plot_groups(
     values = np.concatenate([np.zeros(0), *(each[0] for each in groups.values())])
     noise = max((each[1] for each in groups.values()), default=0.0)
     _scale_both_sides(axes, "y", values, _linear_part(values, noise))
+    axes.axhspan(-noise, noise, color=style.NEUTRAL_COLOR, alpha=0.5, zorder=0, linewidth=0)
     axes.set_xticks(range(len(groups)), list(groups), rotation=45, ha="right")
+    axes.set_xlim(-0.5, max(len(groups), 1) - 0.5)
     axes.set_ylabel(_EIGENVALUE)
     axes.set_title(f"{_label(matrix)}: {len(groups):,} groups of parameters", loc="left")
     if len(values):
         axes.legend()
-    return axes
 
 
 def draw_by_sign(

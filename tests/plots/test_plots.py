@@ -176,6 +176,28 @@ def test_outliers_are_drawn_in_another_color_above_the_cutoff() -> None:
     assert hesspipe.count_outliers([]).plot() is not axes
 
 
+def test_layers_are_drawn_in_columns_and_densities_hollow(density: Density) -> None:
+    found = hesspipe.LayerSpectra(
+        "hessian",
+        names={"first": ["0.weight"], "second": ["2.weight"], "third": ["4.weight"]},
+        num_parameters={"first": 7, "second": 9, "third": 200},
+        results={
+            "first": spectrum_of(EIGENVALUES), "second": pairs_of([-3.0, 2.0], 1),
+            "third": density,
+        },
+    )  # fmt: skip
+    axes = found.plot()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["first", "second", "third"]
+    drawn: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for line in axes.lines:
+        for column, value in np.asarray(line.get_xydata()):
+            drawn[int(column)].append(value)
+            assert (line.get_fillstyle() == "none") == (column == 2)
+    assert sorted(drawn[0]) == EIGENVALUES
+    assert sorted(drawn[1]) == [-3.0, 2.0]
+    assert sorted(drawn[2]) == sorted(density.nodes.flatten().tolist())
+
+
 def test_plot_draws_on_the_axes_it_is_given_and_returns_them(density: Density) -> None:
     figure, panels = plt.subplots(2, 2, figsize=(3, 3), dpi=30)
     results = [spectrum_of(EIGENVALUES), pairs_of([1.0], 0), density,

@@ -224,6 +224,40 @@ def test_load_gives_tables_of_other_kinds_as_they_are(
     assert "num_rows=1" in repr(found)
 
 
+@st.composite
+def layers_of_any_kind(draw: st.DrawFn) -> hesspipe.LayerSpectra:
+    found = draw(st.lists(st.one_of(spectra(), eigenpairs(), density_results()), max_size=4))
+    precisions = {str(each.eigenvectors.dtype) for each in found if isinstance(each, Eigenpairs)}
+    if len(precisions) > 1:  # the layers of an objective have one
+        found = [each for each in found if not isinstance(each, Eigenpairs)]
+    results = {f"layer {number}": each for number, each in enumerate(found)}
+    failures = {"last": hesspipe.TooLargeError("too large")} if draw(st.booleans()) else {}
+    groups = [*results, *failures]
+    return hesspipe.LayerSpectra("ggn", {group: [f"{group}.weight"] for group in groups},
+                                 dict.fromkeys(groups, 5), results, failures)  # fmt: skip
+
+
+@OFTEN
+@given(found=layers_of_any_kind())
+def test_load_returns_the_spectra_of_layers_to_the_last_bit(
+    tmp_path: Path, found: hesspipe.LayerSpectra
+) -> None:
+    path = tmp_path / "layers.parquet"
+    hesspipe.save(found, path)
+    again = hesspipe.load(path)
+    assert (again.names, again.num_parameters) == (found.names, found.num_parameters)
+    assert list(again) == list(found)
+    for group in found:
+        require_equal(again[group], found[group])
+    assert list(again.failures) == list(found.failures)
+    for group, error in found.failures.items():
+        assert type(again.failures[group]) is type(error)
+        assert str(again.failures[group]) == str(error)
+    first = path.read_bytes()
+    hesspipe.save(again, path)
+    assert path.read_bytes() == first
+
+
 def test_save_takes_an_object_that_has_a_result(paths: dict[str, Path], tmp_path: Path) -> None:
     class Monitor:
         result = read_result(paths["spectrum"])
