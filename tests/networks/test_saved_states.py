@@ -83,3 +83,65 @@ def refused(folder: Path, state: dict[str, Tensor], message: str) -> None:
     assert "save it with safetensors.torch.save_file" in str(caught.value)
     for name, value in before.state_dict().items():
         assert torch.equal(network.state_dict()[name], value)
+
+
+STATE = {"float": torch.float32, "half": torch.float16, "bfloat": torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", STATE.values(), ids=STATE)
+@pytest.mark.parametrize("entry", [None, "state_dict", "model"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_load_state_takes_files_of_torch_save_without_rounding(
+    tmp_path: Path, dtype: torch.dtype, entry: str | None, is_zip: bool
+) -> None:
+    state = {name: value.to(dtype) for name, value in regression(1).state_dict().items()}
+    content = state if entry is None else {entry: state, "epoch": 3, "loss": torch.tensor(1.0)}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=is_zip)
+    network = regression(2)
+    load_state(network, tmp_path / "a.pt")
+    for name, value in state.items():
+        assert torch.equal(network.state_dict()[name], value.double())
+
+
+def refusals() -> dict[str, tuple[object, str]]:
+    state = dict(regression().state_dict())
+    optimizer = torch.optim.Adam(regression().parameters()).state_dict()
+    return {
+        "module": (nn.Linear(1, 1), "got torch.nn.modules.linear.Linear, and reading it"),
+        "path": ({"state_dict": state, "at": Path()}, r"got pathlib.*weights_only=False"),
+        "optimizer": (optimizer, "got a mapping with a dict as 'state'"),
+        "two": ({"model": state, "ema": state}, r"got 2: \['model', 'ema'\]; keep the one"),
+        "tensor": (torch.ones(3), "must hold tensors by name, got a Tensor"),
+        "epoch": ({**state, "epoch": 3}, "got a mapping with a int as 'epoch'"),
+        "int8": ({name: value.to(torch.int8) for name, value in state.items()},
+                 "has 0.weight of int8, where the network has float64"),
+        "sparse": ({**state, "0.weight": state["0.weight"].to_sparse()}, "has 0.weight, which is"),
+        "ddp": ({f"module.{name}": value for name, value in state.items()},
+                r"names that begin with 'module.'.*removeprefix\('module.'\)"),
+        "missing": ({"model": {"0.bias": state["0.bias"]}}, "lacks 0.weight, lacks 2.weight"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", refusals())
+def test_load_state_refuses_other_content_of_torch_save_in_one_line(
+    tmp_path: Path, case: str
+) -> None:
+    content, message = refusals()[case]
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_state(regression(), tmp_path / "a.pt")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_flipped", [True, False])
+def test_load_state_refuses_a_damaged_file_of_torch_save(tmp_path: Path, is_flipped: bool) -> None:
+    state = regression().state_dict()
+    torch.save(state, tmp_path / "a.pt")
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    if is_flipped:
+        content[content.find(state["0.weight"].numpy().tobytes()) + 2] ^= 255
+    else:
+        del content[-200:]
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pt.* is damaged or incomplete, or"):
+        load_state(regression(), tmp_path / "a.pt")
