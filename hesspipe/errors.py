@@ -164,6 +164,13 @@ class NotASumOverSamplesError(HesspipeError, ValueError):
     """
 
 
+class ChangedDataError(HesspipeError, ValueError):
+    """Streamed data are not what they were at the first pass.
+
+    The message names the batch. Read the data in a fixed order, without random augmentation.
+    """
+
+
 class TooLargeError(HesspipeError, MemoryError):
     """A result would need more memory than is available; raised before anything is allocated.
 

@@ -32,6 +32,7 @@ from hesspipe.curvature.products import BatchProduct, pull_back
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pytrees import Fields
+from hesspipe.progress import bar_options
 
 # Blocks of 16 to 64 vectors are fastest on CPUs: larger ones do not fit into the cache.
 # Measured for 100-30-30-10, N = 1000: 1.5 ms a column at 32, 3.2 ms with all at once.
@@ -49,7 +50,7 @@ _CHEAP = 4e9
 
 @differentiating()
 def hessian_by_columns(
-    objective: Objective, columns_per_block: int = _COLUMNS_PER_BLOCK, progress: bool = False
+    objective: Objective, columns_per_block: int = _COLUMNS_PER_BLOCK, progress: bool | None = None
 ) -> Tensor:
     """Compute H, the second derivative of L with its weight decay, for any network.
 
@@ -59,8 +60,8 @@ def hessian_by_columns(
     columns_per_block : int
         Vectors multiplied at once. 1 needs the least memory, and no vmap rules for the
         operations of the network.
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -73,7 +74,7 @@ def hessian_by_columns(
 
 @differentiating()
 def residual_by_columns(
-    objective: Objective, columns_per_block: int = _COLUMNS_PER_BLOCK, progress: bool = False
+    objective: Objective, columns_per_block: int = _COLUMNS_PER_BLOCK, progress: bool | None = None
 ) -> Tensor:
     """Compute R = sum_n sum_c e_nc d2f_c/dtheta2 from this formula, for any network.
 
@@ -83,7 +84,7 @@ def residual_by_columns(
 
 
 @differentiating()
-def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
+def ggn_by_columns(objective: Objective, progress: bool | None = None) -> Tensor:
     """Compute G = sum_n J_n^T S_n J_n from per-sample Jacobians, for any network.
 
     The factors T_n of S_n turn each sample into rows T_n^T J_n, whose squares are added or, for
@@ -94,8 +95,8 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
     Parameters
     ----------
     objective : Objective
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -106,7 +107,7 @@ def ggn_by_columns(objective: Objective, progress: bool = False) -> Tensor:
         total = _second_derivative(objective, Matrix.GGN, _COLUMNS_PER_BLOCK, progress)
         return add_weight_decay(objective, Matrix.GGN, total)
     total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
-    for batch in tqdm(objective.batches, desc="ggn", disable=not progress, unit="batch"):
+    for batch in tqdm(objective.batches, desc="ggn", **bar_options(progress), unit="batch"):
         factors, signs = curvature_factors(objective, batch)
         row_bytes = objective.num_parameters * objective.theta.element_size()
         for part in chunks(len(batch.inputs), _JACOBIAN_BYTES // (signs.shape[1] * row_bytes)):
@@ -187,7 +188,7 @@ def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
 
 
 def _second_derivative(
-    objective: Objective, matrix: Matrix, columns_per_block: int, progress: bool
+    objective: Objective, matrix: Matrix, columns_per_block: int, progress: bool | None
 ) -> Tensor:
     if columns_per_block < 1:
         raise ValueError(f"columns_per_block must be at least 1, got {columns_per_block}")
@@ -197,7 +198,7 @@ def _second_derivative(
     for number, batch in enumerate(objective.batches):
         multiply_block = BatchProduct(objective, matrix, batch)
         label = f"columns, batch {number + 1}/{len(objective.batches)}"
-        for entries in tqdm(blocks, desc=label, disable=not progress, unit="block"):
+        for entries in tqdm(blocks, desc=label, **bar_options(progress), unit="block"):
             units = objective.theta.new_zeros(len(entries), size)
             units[torch.arange(len(entries)), entries] = 1
             total[entries] += multiply_block(units)

@@ -62,7 +62,10 @@ _NEEDS = {
 
 
 def hessian_matrix(
-    objective: Objective | CurvatureOperator, method: Method = "auto", *, progress: bool = False
+    objective: Objective | CurvatureOperator,
+    method: Method = "auto",
+    *,
+    progress: bool | None = None,
 ) -> Tensor:
     """Compute the exact Hessian H of the objective at its parameters.
 
@@ -72,8 +75,8 @@ def hessian_matrix(
         Or an operator of one, of the same matrix.
     method : {"auto", "layers", "convolutions", "columns"}
         "auto" takes the first of the others that applies to the network and agrees with products.
-    progress : bool
-        Show a progress bar, for "columns".
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal, for "columns".
 
     Returns
     -------
@@ -107,7 +110,10 @@ def hessian_matrix(
 
 
 def ggn_matrix(
-    objective: Objective | CurvatureOperator, method: Method = "auto", *, progress: bool = False
+    objective: Objective | CurvatureOperator,
+    method: Method = "auto",
+    *,
+    progress: bool | None = None,
 ) -> Tensor:
     """Compute the exact generalized Gauss-Newton matrix G, the first term of Equation 4.
 
@@ -117,7 +123,10 @@ def ggn_matrix(
 
 
 def residual_matrix(
-    objective: Objective | CurvatureOperator, method: Method = "auto", *, progress: bool = False
+    objective: Objective | CurvatureOperator,
+    method: Method = "auto",
+    *,
+    progress: bool | None = None,
 ) -> Tensor:
     """Compute the exact residual R, the second term of Equation 4; never as H - G.
 
@@ -127,7 +136,7 @@ def residual_matrix(
 
 
 def _values(
-    objective: Objective | CurvatureOperator, matrix: Matrix, method: Method, progress: bool
+    objective: Objective | CurvatureOperator, matrix: Matrix, method: Method, progress: bool | None
 ) -> Tensor:
     objective, _ = objective_of(objective, matrix)
     return exact_matrix(objective, matrix, method, progress=progress).values
@@ -160,7 +169,7 @@ def exact_matrix(
     *,
     layers: list[Layer] | None = None,
     extra_bytes: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> ExactMatrix:
     """Compute H, G or R, check it, and return it with the method that was chosen.
 
@@ -173,7 +182,7 @@ def exact_matrix(
         What `hesspipe.curvature.layers.find_layers` found, where it was called before.
     extra_bytes : int
         Memory that the caller will need in addition to the matrix, for the forecast.
-    progress : bool
+    progress : bool, optional
 
     Returns
     -------
@@ -194,7 +203,7 @@ def exact_matrix(
 
 
 def _checked(
-    objective: Objective, matrix: Matrix, layers: list[Layer], progress: bool, method: str
+    objective: Objective, matrix: Matrix, layers: list[Layer], progress: bool | None, method: str
 ) -> ExactMatrix:
     """Compute the matrix by one method, and compare it with products."""
     values = _compute(objective, matrix, method, layers, progress)
@@ -205,7 +214,7 @@ def _checked(
 
 
 def _compute(
-    objective: Objective, matrix: Matrix, method: str, layers: list[Layer], progress: bool
+    objective: Objective, matrix: Matrix, method: str, layers: list[Layer], progress: bool | None
 ) -> Tensor:
     """Compute the matrix, without weight decay for layers, by a method if it applies."""
     if method == "columns":

@@ -22,7 +22,12 @@ SpectrumMethod = Literal["auto", "factored", "jacobians", "layers", "convolution
 
 
 def objective_spectrum(
-    objective: Objective, matrix: Matrix, method: SpectrumMethod, *, progress: bool, **options: Any
+    objective: Objective,
+    matrix: Matrix,
+    method: SpectrumMethod,
+    *,
+    progress: bool | None,
+    **options: Any,
 ) -> Spectrum:
     """Compute the spectrum from factors, or from the matrix where there are none."""
     layers = find_layers(objective) if method in ("auto", "factored") else None

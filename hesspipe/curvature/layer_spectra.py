@@ -23,6 +23,7 @@ from hesspipe.linalg.eigenpairs import MAX_PRODUCTS, TOLERANCE
 from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.objective.objective import Objective
+from hesspipe.progress import bar_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,7 +144,7 @@ def layer_spectra(
     num_probes: int = NUM_PROBES,
     num_steps: int = NUM_STEPS,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> LayerSpectra:
     """Compute the spectrum of the diagonal block of each layer, in one call.
 
@@ -215,7 +216,7 @@ def layer_spectra(
     }
     found = LayerSpectra(str(matrix), names, {}, {}, {})
     known: dict[tuple[str, ...], LayerSpectrum] = {}  # tied layers may have the same block
-    for group, members in tqdm(names.items(), f"layers, {matrix}", disable=not progress):
+    for group, members in tqdm(names.items(), f"layers, {matrix}", **bar_options(progress)):
         part, key = objective.restricted_to(members), tuple(members)
         found.num_parameters[group] = part.num_parameters
         chosen = _chosen_kind(part, matrix) if kind == "auto" else kind

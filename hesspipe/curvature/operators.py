@@ -5,7 +5,8 @@
 with M_batch v from `hesspipe.curvature.products`, and weight decay for H and G only. Products do
 not depend on the batches, because each batch is weighted by the denominator that the loss divides
 by. The first product builds the autograd graphs. They are kept for as many batches as a memory
-budget allows; for the others they are built again for each block of vectors.
+budget allows; for the others, and for streamed data, they are built again for each block of
+vectors.
 
 Over several processes (`torch.distributed`), each has its part of the data, and a product is a sum
 over processes, one all-reduce. See `hesspipe.objective.distributed`.
@@ -26,10 +27,12 @@ from hesspipe.curvature.loss_derivatives import decay_diagonal
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct
 from hesspipe.curvature.vectors import VectorProduct
+from hesspipe.objective.batches import Batch
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.distributed import part_of_whole
 from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.streaming import StreamedBatches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,23 +142,25 @@ class CurvatureOperator(VectorProduct):
     @differentiating()
     def _multiply_rows(self, rows: Tensor) -> Tensor:
         """Products with the vectors (K, P), summed over batches, with weight decay."""
-        numbers: Iterable[int] = range(len(self.objective.batches))
+        batches: Iterable[Batch] = self.objective.batches
         if self._progress:
-            numbers = tqdm(numbers, desc=f"{self.matrix} x {len(rows)}", unit="batch")
-        total = functools.reduce(torch.add, (self._batch_rows(number, rows) for number in numbers))
+            batches = tqdm(batches, desc=f"{self.matrix} x {len(rows)}", unit="batch")
+        products = (self._batch_rows(place, batch, rows) for place, batch in enumerate(batches))
+        total = functools.reduce(torch.add, products)
         if self._process_group is not None:
             torch.distributed.all_reduce(total, group=self._process_group)
         if self.objective.weight_decay:
             total = total + decay_diagonal(self.objective, self.matrix) * rows
         return total
 
-    def _batch_rows(self, number: int, rows: Tensor) -> Tensor:
+    def _batch_rows(self, place: int, batch: Batch, rows: Tensor) -> Tensor:
         """Products on one batch, with as many vectors at once as memory allows."""
-        product = self._kept.get(number)
+        product = self._kept.get(place)
         if product is None:
-            product = BatchProduct(self.objective, self.matrix, self.objective.batches[number])
-            if self._kept_bytes + product.graph_bytes <= self._block_bytes:
-                self._kept[number] = product
+            product = BatchProduct(self.objective, self.matrix, batch)
+            is_held = not isinstance(self.objective.batches, StreamedBatches)
+            if is_held and self._kept_bytes + product.graph_bytes <= self._block_bytes:
+                self._kept[place] = product
                 self._kept_bytes += product.graph_bytes
         step = product.num_at_once(self._block_bytes)
         if len(rows) <= step:

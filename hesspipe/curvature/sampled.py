@@ -40,6 +40,7 @@ from hesspipe.hardware import available_bytes, require
 from hesspipe.linalg.spectrum import ZERO_TOLERANCE, Spectrum, matrix_spectrum
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
+from hesspipe.progress import bar_options
 
 # Memory for a block of rows of A, and the part of what is free that it may take.
 _BLOCK_BYTES = 2 * 2**30
@@ -104,7 +105,7 @@ def sampled_spectrum(
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
     certify: bool | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Spectrum:
     """Compute the spectrum of G from A^T A.
 
@@ -116,7 +117,7 @@ def sampled_spectrum(
     zero_tolerance : float
     certify : bool, optional
         See `hesspipe.linalg.spectrum.matrix_spectrum`, as for zero_tolerance.
-    progress : bool
+    progress : bool, optional
 
     Returns
     -------
@@ -158,7 +159,7 @@ def gram_of_jacobians(
     directions: Directions,
     *,
     by_weights: bool = True,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Tensor:
     """Compute A^T A, one block of parameters after the other.
 
@@ -193,7 +194,7 @@ def gram_of_jacobians(
     blocks = [] if rest is None else list(_blocks(rest, budget // (size * itemsize)))
     with tqdm(
         total=(len(groups) + len(blocks)) * objective.num_data,
-        desc="G", unit="sample", disable=not progress,
+        desc="G", unit="sample", **bar_options(progress),
     ) as bar:  # fmt: skip
         for group in groups:
             add_gram(total, objective, directions, group, bar)

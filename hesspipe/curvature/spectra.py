@@ -39,6 +39,7 @@ from hesspipe.linalg.spectrum import (
 from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
+from hesspipe.progress import bar_options
 from hesspipe.seeding import probe_generator
 
 # Unit vectors multiplied at once; see `hesspipe.curvature.columns`.
@@ -59,7 +60,7 @@ def spectrum(
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
     certify: bool | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Spectrum:
     """Compute the exact spectrum of H, G or R at the objective's parameters.
 
@@ -87,7 +88,7 @@ def spectrum(
     certify : bool, optional
         Whether to count the signs a second time, by factorizations L D L^T at both tolerances;
         by default where they take less than a second. See `Spectrum.certificate`.
-    progress : bool
+    progress : bool, optional
 
     Returns
     -------
@@ -136,7 +137,7 @@ def _operator_spectrum(
     method: SpectrumMethod,
     zero_tolerance: float,
     certify: bool | None,
-    progress: bool,
+    progress: bool | None,
 ) -> Spectrum:
     """Compute the spectrum of any symmetric operator, from products with all unit vectors."""
     if not all(hasattr(operator, name) for name in ("shape", "dtype", "__matmul__")):
@@ -173,12 +174,12 @@ def _operator_spectrum(
     return _recorded(found, operator)
 
 
-def _rows(product: SymmetricProduct, step: int, progress: bool) -> Tensor:
+def _rows(product: SymmetricProduct, step: int, progress: bool | None) -> Tensor:
     """Form the matrix from products with unit vectors, `step` at once."""
     size = product.dim
     values = torch.empty(size, size, dtype=product.dtype, device=product.device)
     blocks = torch.arange(size).split(step)
-    for rows in tqdm(blocks, desc="products", disable=not progress, unit="block"):
+    for rows in tqdm(blocks, desc="products", **bar_options(progress), unit="block"):
         units = torch.zeros_like(values[rows])
         units[torch.arange(len(rows)), rows] = 1
         values[rows] = product.multiply(units[0]) if step == 1 else product.multiply(units.T).T
@@ -221,7 +222,7 @@ def eigenpairs(
     seed: int = 0,
     state: str | Path | None = None,
     keep_state: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Eigenpairs:
     """Compute extreme eigenpairs of H, G or R, or of any symmetric operator.
 
@@ -250,7 +251,7 @@ def eigenpairs(
         A safetensors file to save the search to, and to resume it from.
     keep_state : bool
         Keep the file after success.
-    progress : bool
+    progress : bool, optional
 
     Returns
     -------
@@ -288,7 +289,7 @@ def density(
     num_probes: int = densities.NUM_PROBES,
     num_steps: int = densities.NUM_STEPS,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Density:
     """Estimate the spectral density of H, G or R, or of any symmetric operator.
 
@@ -305,7 +306,7 @@ def density(
     num_steps : int
         Lanczos steps of each probe, at most P.
     seed : int
-    progress : bool
+    progress : bool, optional
 
     Returns
     -------
@@ -335,6 +336,7 @@ def estimate_norms(
     *,
     num_products: int = trace.NUM_PRODUCTS,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> NormEstimates:
     """Estimate trace and Frobenius norm of H, G or R, or of any symmetric operator.
 
@@ -349,6 +351,8 @@ def estimate_norms(
     num_products : int
         Products to make, at least 6.
     seed : int
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -362,7 +366,7 @@ def estimate_norms(
     12.0
     """
     product = _product(operator, matrix)
-    found = trace.estimate_norms(product, num_products=num_products, seed=seed)
+    found = trace.estimate_norms(product, num_products=num_products, seed=seed, progress=progress)
     return _recorded(found, operator)
 
 

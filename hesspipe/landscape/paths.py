@@ -16,6 +16,7 @@ from hesspipe.data.dataset import Dataset
 from hesspipe.networks.evaluation import loss_and_accuracy
 from hesspipe.objective.flattening import unflatten
 from hesspipe.objective.reductions import LossFunction
+from hesspipe.progress import bar_options
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def evaluate_line(
     coefficients: Sequence[float],
     *,
     loss_fn: LossFunction,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Evaluate a network on the straight line through two points.
 
@@ -95,8 +96,8 @@ def evaluate_line(
     coefficients : sequence of float
         Of (1 - coefficient) first + coefficient second.
     loss_fn : callable (outputs, targets) -> scalar Tensor
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -114,7 +115,7 @@ def evaluate_line(
     """
     network, rows = copy.deepcopy(model), []
     first, second = _checked(first, "first"), _checked(second, "second", len(first))
-    for coefficient in tqdm(coefficients, desc="line", unit="point", disable=not progress):
+    for coefficient in tqdm(coefficients, desc="line", unit="point", **bar_options(progress)):
         _put(network, (1 - coefficient) * first + coefficient * second)
         train = loss_and_accuracy(network, data.train_inputs, data.train_targets, loss_fn)
         test: tuple[float | None, float | None] = (None, None)
@@ -192,7 +193,7 @@ def evaluate_plane(
     grid: Tensor,
     *,
     loss_fn: LossFunction,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Evaluate a network's training loss at points of a plane.
 
@@ -203,8 +204,8 @@ def evaluate_plane(
     plane : Plane
     grid : Tensor, shape (n, 2)
         Coordinates in the plane.
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -217,7 +218,7 @@ def evaluate_plane(
         If a loss is not finite, with the point.
     """
     network, rows = copy.deepcopy(model), []
-    for first, second in tqdm(grid.tolist(), desc="plane", unit="point", disable=not progress):
+    for first, second in tqdm(grid.tolist(), desc="plane", unit="point", **bar_options(progress)):
         _put(network, plane.point(first, second))
         loss, _ = loss_and_accuracy(network, data.train_inputs, data.train_targets, loss_fn)
         _check_finite(loss, f"the point ({first:.4g}, {second:.4g})")

@@ -32,6 +32,7 @@ from hesspipe.linalg.counts import Count, Floats, Sample
 from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
 from hesspipe.linalg.operator import SymmetricProduct, random_normal, symmetric_product
 from hesspipe.linalg.radau import Rules
+from hesspipe.progress import bar_options
 from hesspipe.seeding import generator
 from hesspipe.summaries import ends, layout, summary
 from hesspipe.tolerances import NUM_ROUNDINGS
@@ -515,7 +516,7 @@ def density(
     num_probes: int = NUM_PROBES,
     num_steps: int = NUM_STEPS,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Density:
     """Estimate the spectral density of a symmetric operator.
 
@@ -534,8 +535,8 @@ def density(
         divided by num_steps, and finer at its ends.
     seed : int
         Each probe derives its own generator from it, so that more probes only add rows.
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -560,7 +561,7 @@ def density(
     rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
         label = f"density, probe {probe + 1}/{num_probes}"
-        steps = tqdm(range(num_steps), desc=label, disable=not progress, unit="step")
+        steps = tqdm(range(num_steps), desc=label, **bar_options(progress), unit="step")
         start = random_normal(product, _stream(seed, probe))
         squared_lengths.append(float(start.double().square().sum()))
         found = tridiagonalize(product, start / start.norm(), num_steps, steps=steps)

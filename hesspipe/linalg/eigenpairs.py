@@ -24,6 +24,7 @@ from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
 from hesspipe.linalg.ritz import times
 from hesspipe.linalg.search_state import SearchState
 from hesspipe.linalg.thick_restart import PairSearch
+from hesspipe.progress import bar_options
 from hesspipe.unfinished import lock, remove_state
 
 # Defaults. Ten pairs are the outliers of a ten-class problem, and one more. Residual norms of 1e-8
@@ -47,7 +48,7 @@ def eigenpairs(
     seed: int = 0,
     state: str | Path | None = None,
     keep_state: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Eigenpairs:
     """Compute extreme eigenpairs of a symmetric operator.
 
@@ -86,8 +87,9 @@ def eigenpairs(
         A damaged file is renamed and named in the log, and the search starts again.
     keep_state : bool
         Keep the file after success, e.g. until the eigenpairs are stored.
-    progress : bool
-        Show a progress bar with the number of converged pairs.
+    progress : bool, optional
+        Show a progress bar with the number of converged pairs, and how far the residuals are; by
+        default if standard error is a terminal.
 
     Returns
     -------
@@ -154,10 +156,10 @@ def _numbers(num_smallest: int, num_largest: int | None, num_dominant: int) -> t
     return num_smallest, num_dominant or num_largest, num_dominant
 
 
-def _run(search: PairSearch, scaling: Scaling, progress: bool) -> Eigenpairs:
+def _run(search: PairSearch, scaling: Scaling, progress: bool | None) -> Eigenpairs:
     """Run a search, and give the pairs the unit of the operator."""
     product, total = search.basis.product, search.num_wanted
-    with tqdm(total=total, desc=f"eigenpairs, {product.name}", disable=not progress) as bar:
+    with tqdm(total=total, desc=f"eigenpairs, {product.name}", **bar_options(progress)) as bar:
         try:
             return times(search.run(bar), scaling.unit)
         except NotConvergedError as error:

@@ -90,8 +90,9 @@ class PairSearch:
         self._divide(ritz.values)
         wanted = _ends(ritz, self.num_smallest, self.num_largest)
         is_converged = ritz.rests[wanted] <= self._allowed()
+        worst = float(ritz.rests[wanted].max()) / self._allowed()
         bar.n = int(is_converged.sum())
-        bar.refresh()
+        bar.set_postfix_str(_approach(worst, basis.num_products))
         if basis.spans_everything:
             basis.restart(ritz, wanted)
             return True
@@ -106,6 +107,7 @@ class PairSearch:
     def _look_again(self, bar: tqdm[Any]) -> bool:
         """Check the second search: return whether no wanted pair can be missing."""
         basis, ritz = self.basis, self.basis.ritz()
+        bar.set_postfix_str(f"looking for more of them, {basis.num_products} products")
         is_over = basis.hidden <= _DELTA / math.sqrt(basis.product.dim)
         for end, (limit, index, sign) in enumerate(self._limits()):
             if sign * (ritz.values[index] - limit) > 0:
@@ -202,6 +204,18 @@ class PairSearch:
     def _save(self) -> None:
         if self.state is not None:
             self.state.save()
+
+
+def _approach(worst: float, num_products: int) -> str:
+    """Describe how far a search is, for its progress bar.
+
+    Examples
+    --------
+    >>> _approach(2345.6, 70)
+    'residuals to fall by 2.3e+03, 70 products'
+    """
+    left = f"residuals to fall by {worst:.1e}" if worst > 1 else "residuals small enough"
+    return f"{left}, {num_products} products"
 
 
 def _ends(ritz: Ritz, num_smallest: int, num_largest: int) -> NDArray[np.int64]:

@@ -20,16 +20,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from hesspipe.hardware import require
 from hesspipe.linalg.arguments import require_integer
 from hesspipe.linalg.operator import SymmetricProduct, random_unit, scaled, symmetric_product
 from hesspipe.linalg.xtrace import estimate, sketch
+from hesspipe.progress import bar_options
 from hesspipe.seeding import generator
 from hesspipe.summaries import Verbatim, summary
 
@@ -136,7 +139,11 @@ class NormEstimates:
 
 
 def estimate_norms(
-    operator: Any, *, num_products: int = NUM_PRODUCTS, seed: int = 0
+    operator: Any,
+    *,
+    num_products: int = NUM_PRODUCTS,
+    seed: int = 0,
+    progress: bool | None = None,
 ) -> NormEstimates:
     """Estimate trace and Frobenius norm of a symmetric operator.
 
@@ -152,6 +159,8 @@ def estimate_norms(
     num_products : int
         At least 6. If it reaches P, P products are made and both results are exact.
     seed : int
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -173,12 +182,15 @@ def estimate_norms(
     num_products = require_integer("num_products", num_products, 6)
     seed = require_integer("seed", seed, 0)
     product, scaling = scaled(symmetric_product(operator))
-    if num_products >= product.dim:
-        trace, squares = _exact(product)
-    elif num_products < _HUTCH_FROM:
-        trace, squares = _exchangeable(product, num_products // 2, seed)
-    else:
-        trace, squares = _independent(product, num_products, seed)
+    total = min(num_products, product.dim)
+    with tqdm(total=total, desc="norms", unit="product", **bar_options(progress)) as bar:
+        counted = replace(product, multiply=partial(_multiply, product, bar))
+        if num_products >= product.dim:
+            trace, squares = _exact(counted)
+        elif num_products < _HUTCH_FROM:
+            trace, squares = _exchangeable(counted, num_products // 2, seed)
+        else:
+            trace, squares = _independent(counted, num_products, seed)
     return NormEstimates(
         trace=trace.times(scaling.unit),
         squares=squares,
@@ -188,6 +200,12 @@ def estimate_norms(
         dim=product.dim,
         provenance=product.origin | {"norms": {"num_products": num_products, "seed": seed}},
     )
+
+
+def _multiply(product: SymmetricProduct, bar: tqdm[Any], vector: Tensor) -> Tensor:
+    image = product.multiply(vector)
+    bar.update()
+    return image
 
 
 def _exact(product: SymmetricProduct) -> tuple[Estimate, Estimate]:

@@ -35,6 +35,8 @@ class Batch:
         Difference from `value` that rounding can explain.
     layout : WholeLayout, optional
         How all outputs of the batch are joined to one vector.
+    number : int
+        Number of the batch in the data.
     """
 
     inputs: Any
@@ -43,6 +45,7 @@ class Batch:
     value: float | None = None
     value_rounding: float = 0.0
     layout: WholeLayout | None = None
+    number: int = 0
 
     def __repr__(self) -> str:
         inputs, targets = (
@@ -111,7 +114,7 @@ def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Ba
             )
             num_unchecked = 0
         num_bytes += size
-        batch = _copied(pair, number, dtype, device)
+        batch = copied(pair, number, dtype, device)
         if batch.num_samples:
             batches.append(batch)
     if not batches:
@@ -128,17 +131,46 @@ def _num_bytes(pair: Any, dtype: torch.dtype) -> int:
     )
 
 
-def _copied(pair: Any, number: int, dtype: torch.dtype, device: torch.device) -> Batch:
+def copied(
+    pair: Any, number: int, dtype: torch.dtype, device: torch.device, *, is_checked: bool = True
+) -> Batch:
+    """Copy a batch; its values are checked unless they were before.
+
+    Parameters
+    ----------
+    pair : (inputs, targets)
+    number : int
+        Of the batch.
+    dtype : torch.dtype
+    device : torch.device
+    is_checked : bool
+
+    Returns
+    -------
+    Batch
+        With a share of 1.
+
+    Raises
+    ------
+    ValueError
+        If values are not finite, or samples have no dimension.
+    """
     inputs, targets = (
         map_tensors(lambda tensor: cast(tensor.detach(), dtype, device), part) for part in pair
     )
+    if is_checked:
+        _require_usable(inputs, targets, number)
+    rows = inputs if isinstance(inputs, Tensor) else Fields(inputs)
+    return Batch(rows, targets, 1.0, number=number)
+
+
+def _require_usable(inputs: Any, targets: Any, number: int) -> None:
     _require_rows(inputs, targets, number)
     is_single = isinstance(inputs, Tensor)
     for place, tensor in named_tensors(inputs, "inputs"):
         _require_finite(tensor, place, number, is_mask_allowed=not is_single)
     for place, tensor in named_tensors(targets, "targets"):
         _require_finite(tensor, place, number, is_mask_allowed=False)
-    return Batch(inputs if is_single else Fields(inputs), targets, 1.0)
 
 
 def _require_rows(inputs: Any, targets: Any, number: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.nn import functional
 
 from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.hardware import is_exhaustion
@@ -27,10 +26,11 @@ from hesspipe.objective.finite_differences import (
     Finding,
     find_wrong_first_derivative,
     find_wrong_second_derivative,
+    first_direction,
 )
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.kernels import twice_differentiable_kernels
-from hesspipe.objective.pieces import Piece, row_norms
+from hesspipe.objective.pieces import Division, Piece, random_numbers, row_norms
 from hesspipe.objective.pytrees import map_tensors
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.objective.special_points import find_special_point
@@ -75,21 +75,22 @@ def differentiating() -> Iterator[None]:
 
 
 def refuse_wrong_derivatives(
-    pieces: list[Piece], samples: list[Piece], model: FlatModel, near: Tensor
+    data: Division, model: FlatModel, near: Tensor, num_samples: int, num_batches: int
 ) -> None:
-    """Compare first and second derivatives of all the data with finite differences.
+    """Compare first and second derivatives with finite differences.
 
     This is done at a point near theta: exactly at theta, initial weights of zero may hide what is
-    wrong. Second derivatives that are wrong at theta only are found there.
+    wrong. Second derivatives that are wrong at theta only are found there. First derivatives of
+    the outputs, and both of the loss in the outputs, are compared for every sample; second ones of
+    the model, which cost tens of passes, for a random subset.
 
     Parameters
     ----------
-    pieces : list of Piece
-        All the data.
-    samples : list of Piece
-        A few samples, for which second derivatives of the outputs are compared apart.
+    data : Division
     model : FlatModel
     near : Tensor, shape (P,)
+    num_samples, num_batches : int
+        Size of the subset, and most batches that it is drawn from.
 
     Raises
     ------
@@ -98,29 +99,46 @@ def refuse_wrong_derivatives(
     ValueError
         If the loss does not depend on theta, or depends on parameters other than through theta.
     """
-    numbers = torch.randn(2, len(near), generator=generator(0, "differences"), dtype=torch.float64)
-    direction, other = functional.normalize(numbers.to(near) * model.is_varied, dim=1)
-    vectors = torch.stack([direction, other, direction + other])
     survey = _Survey(model)
     try:
-        products = survey.products(pieces, near, vectors)
-        cause = survey.cause()
+        pieces, is_all = data.subset(num_samples, num_batches)
+        vectors = _unit_vectors(near, model)
+        products, center = survey.products(pieces, near, vectors)
+        if not survey.depends:
+            survey.require_dependence(data.all_pieces(), near)
         is_exact = near.dtype == torch.float64 or bool(survey.names)
-        for piece in pieces:
-            found = find_wrong_first_derivative(piece, near, model.is_varied, with_slopes=is_exact)
-            _refuse(found, cause)
-        noise = partial(_rounding_of_product, pieces, near, direction)
-        _check_symmetry(products, direction, other, cause, noise)
+        first = first_direction(near, model.is_varied)
+        for piece in data.all_pieces():
+            found = find_wrong_first_derivative(
+                piece,
+                near,
+                model.is_varied,
+                with_slopes=is_exact,
+                direction=first,
+                survey=survey.look,
+            )
+            _refuse(found, survey.cause())
+        del first
+        _refuse_asymmetry(pieces, near, products, vectors, survey.cause())
+        vectors, products = vectors[:1], products[:1]
         if is_exact:
             scale = float(near.norm()) or 1.0
             functions = [piece.value for piece in pieces]
+            place = "all the data" if is_all else f"{num_samples} random samples"
             found = find_wrong_second_derivative(
-                functions, near, scale * direction, scale * products[0], "all the data"
+                functions, near, scale * vectors[0], scale * products[0], place, center
             )
-            _refuse(found, cause)
-            for sample in samples:
-                _refuse_wrong_curvature(sample, near, scale * direction, cause)
-        _refuse(find_special_point(pieces, model.theta, model.is_varied), cause)
+            _refuse(found, survey.cause())
+            del products, center
+            few = data.few_samples(num_samples, num_batches)
+            _refuse_wrong_curvature(few, near, scale * vectors[0], survey.cause())
+        del near, vectors
+        _refuse(find_special_point(pieces, model.theta, model.is_varied), survey.cause())
+        if not is_all:
+            found = find_special_point(
+                data.all_pieces(), model.theta, model.is_varied, with_products=False
+            )
+            _refuse(found, survey.cause())
     except RuntimeError as error:
         if not survey.names or is_exhaustion(error):
             raise  # an operation of torch: `differentiating` names it
@@ -130,11 +148,32 @@ def refuse_wrong_derivatives(
         ) from error
 
 
+def _unit_vectors(near: Tensor, model: FlatModel) -> list[Tensor]:
+    """Draw two random directions (P,) of length 1."""
+    numbers = random_numbers(near, generator(0, "differences"), 2)
+    vectors = [vector.mul_(model.is_varied) for vector in numbers]
+    return [vector.div_(torch.linalg.vector_norm(vector)) for vector in vectors]
+
+
+def _refuse_asymmetry(
+    pieces: list[Piece], near: Tensor, products: list[Tensor], vectors: list[Tensor], cause: str
+) -> None:
+    """Compare <other, H one> with <one, H other>, and measure rounding where they differ."""
+    one, other = vectors
+    size = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p) for p in products]))
+    asymmetry = (products[0] @ other - products[1] @ one).abs()
+    if asymmetry <= _ASYMMETRY * size / math.sqrt(len(one)):
+        return
+    (both,), _ = _Survey(None).products(pieces, near, [one + other])
+    noise = partial(_rounding_of_product, pieces, near, one)
+    _check_symmetry(torch.stack([*products, both]), one, other, cause, noise)
+
+
 def uses_theta_beside_outputs(
     model: FlatModel, loss_fn: Callable[[Any, Any], Tensor], batch: Batch
 ) -> bool:
     """Whether the loss depends on theta other than through the outputs that the model returns."""
-    point = model.theta.clone().requires_grad_()
+    point = model.theta.detach().requires_grad_()
     outputs = map_tensors(
         lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()),
         model(point, batch.inputs),
@@ -147,38 +186,56 @@ def uses_theta_beside_outputs(
 
 
 class _Survey:
-    """Products with the Hessian of all the data, and what their graphs contain."""
+    """Products with the Hessian, and what the graphs of losses contain."""
 
-    def __init__(self, model: FlatModel) -> None:
+    def __init__(self, model: FlatModel | None) -> None:
         self.model = model
         self.names: set[str] = set()
         self.operations: set[str] = set()
+        self.depends = False
 
-    def products(self, pieces: list[Piece], theta: Tensor, vectors: Tensor) -> Tensor:
-        """Multiply the Hessian with vectors (K, P), piece by piece."""
-        total = torch.zeros_like(vectors)
-        depends = False
+    def look(self, value: Tensor) -> None:
+        """Note what a loss contains, and refuse parameters that are used in another way."""
+        if value.grad_fn is None:
+            return
+        self.depends = True
+        names, leaves, operations = _contents(value.grad_fn)
+        self.names.update(names)
+        self.operations |= operations
+        if self.model is not None:
+            _refuse_other_uses(leaves, self.model)
+
+    def require_dependence(self, pieces: Iterable[Piece], theta: Tensor) -> None:
+        """Raise an error unless the loss of a piece depends on theta."""
         for piece in pieces:
-            point = theta.clone().requires_grad_()
+            self.look(piece.value(theta.detach().requires_grad_()))
+            if self.depends:
+                return
+        raise ValueError(
+            "the loss must depend on the parameters, got one without a gradient; the model may "
+            "detach its outputs or be evaluated under torch.no_grad()"
+        )
+
+    def products(
+        self, pieces: list[Piece], theta: Tensor, vectors: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Multiply the Hessian with vectors, piece by piece; returns the gradient too."""
+        totals = [torch.zeros_like(theta) for _ in vectors]
+        slope = torch.zeros_like(theta)
+        for piece in pieces:
+            point = theta.detach().requires_grad_()
             value = piece.value(point)
+            self.look(value)
             if value.grad_fn is None:
                 continue
-            depends = True
-            names, leaves, operations = _contents(value.grad_fn)
-            self.names.update(names)
-            self.operations |= operations
-            _refuse_other_uses(leaves, self.model)
             (gradient,) = torch.autograd.grad(
                 value, point, create_graph=True, materialize_grads=True
             )
+            slope += gradient.detach()
             if gradient.requires_grad:
-                total += torch.stack([_pulled(gradient, point, vector) for vector in vectors])
-        if not depends:
-            raise ValueError(
-                "the loss must depend on the parameters, got one without a gradient; the model may "
-                "detach its outputs or be evaluated under torch.no_grad()"
-            )
-        return total
+                for total, vector in zip(totals, vectors, strict=True):
+                    total += _pulled(gradient, point, vector)
+        return totals, slope
 
     def cause(self) -> str:
         """Name what may be wrong, for messages."""
@@ -206,7 +263,7 @@ def _rounding_of_product(pieces: list[Piece], theta: Tensor, vector: Tensor) -> 
     def product() -> Tensor:
         total = torch.zeros_like(vector)
         for piece in pieces:
-            point = theta.clone().requires_grad_()
+            point = theta.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(
                 piece.value(point), point, create_graph=True, materialize_grads=True
             )
@@ -220,22 +277,28 @@ def _rounding_of_product(pieces: list[Piece], theta: Tensor, vector: Tensor) -> 
         return 0.0
 
 
-def _refuse_wrong_curvature(piece: Piece, theta: Tensor, direction: Tensor, cause: str) -> None:
+def _refuse_wrong_curvature(
+    pieces: Piece | list[Piece], theta: Tensor, direction: Tensor, cause: str
+) -> None:
     """Compare the second derivative of the outputs of some samples, with random weights."""
+    pieces = [pieces] if isinstance(pieces, Piece) else pieces
+    scalars = [partial(_weighted, piece) for piece in pieces]
+    product = torch.zeros_like(theta)
+    for scalar in scalars:
+        point = theta.detach().requires_grad_()
+        value = scalar(point)
+        if not value.requires_grad:
+            continue
+        (gradient,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
+        if gradient.requires_grad:
+            product += _pulled(gradient, point, direction)
+    place = f"outputs of {', '.join(piece.name(0) for piece in pieces[:1])}"
+    _refuse(find_wrong_second_derivative(scalars, theta, direction, product, place), cause)
 
-    def weighted(at: Tensor) -> Tensor:
-        rows = piece.evaluate(at)[0]
-        return (rows * probe(rows)).sum()
 
-    point = theta.clone().requires_grad_()
-    value = weighted(point)
-    if not value.requires_grad:
-        return
-    (gradient,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
-    if gradient.requires_grad:
-        product = _pulled(gradient, point, direction)
-        place = f"outputs of {piece.name(0)}"
-        _refuse(find_wrong_second_derivative([weighted], theta, direction, product, place), cause)
+def _weighted(piece: Piece, theta: Tensor) -> Tensor:
+    rows = piece.evaluate(theta)[0]
+    return (rows * probe(rows)).sum()
 
 
 def _refuse(found: Finding | None, cause: str) -> None:

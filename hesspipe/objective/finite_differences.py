@@ -13,15 +13,15 @@ is confirmed in other directions with several steps: rounding errors grow as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
 
 from hesspipe.objective.determinism import attempt
-from hesspipe.objective.pieces import Outcome, Piece, directions, outcome, row_norms
+from hesspipe.objective.pieces import Outcome, Piece, outcome, random_directions, row_norms
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.seeding import generator
 
@@ -68,7 +68,13 @@ def compare(
 
 
 def find_wrong_first_derivative(
-    piece: Piece, theta: Tensor, is_varied: Tensor, *, with_slopes: bool
+    piece: Piece,
+    theta: Tensor,
+    is_varied: Tensor,
+    *,
+    with_slopes: bool,
+    direction: Tensor | None = None,
+    survey: Callable[[Tensor], None] | None = None,
 ) -> Finding | None:
     """Compare derivatives of the outputs, of the loss and of its slopes along random changes.
 
@@ -79,6 +85,10 @@ def find_wrong_first_derivative(
     is_varied : Tensor of bool, shape (P,)
     with_slopes : bool
         Whether to compare the second derivative of the loss in the outputs too.
+    direction : Tensor, shape (P,), optional
+        The first of the random changes; see `first_direction`.
+    survey : callable (loss), optional
+        Gets the loss of the piece, with its graph.
 
     Returns
     -------
@@ -86,13 +96,14 @@ def find_wrong_first_derivative(
         Of the row with the largest error.
     """
     steps = _STEPS[theta.dtype]
-    draw = generator(0, "differences")
-    first, *more = directions(theta, is_varied, draw, 1 + _NUM_CONFIRMATIONS)
-    for kind, found in _outcomes(piece, theta, first, steps[0], with_slopes).items():
+    first = first_direction(theta, is_varied) if direction is None else direction
+    for kind, found in _outcomes(piece, theta, first, steps[0], with_slopes, survey).items():
         confirmed = found.is_wrong
-        for direction in more:
+        if not confirmed.any():
+            continue
+        for other in islice(_directions(theta, is_varied), 1, None):
             if confirmed.any():
-                confirmed = confirmed & _persists(piece, theta, direction, kind)
+                confirmed = confirmed & _persists(piece, theta, other, kind)
         if not confirmed.any():
             continue
         errors = row_norms(found.defect)
@@ -106,14 +117,28 @@ def find_wrong_first_derivative(
     return None
 
 
+def first_direction(theta: Tensor, is_varied: Tensor) -> Tensor:
+    """Draw the random change (P,) along which first derivatives are compared."""
+    return next(_directions(theta, is_varied))
+
+
+def _directions(theta: Tensor, is_varied: Tensor) -> Iterator[Tensor]:
+    """Draw the first change, and those in which an error is confirmed."""
+    draw = generator(0, "differences")
+    return random_directions(theta, is_varied, draw, 1 + _NUM_CONFIRMATIONS)
+
+
 def find_wrong_second_derivative(
     scalars: Sequence[Callable[[Tensor], Tensor]],
     theta: Tensor,
     direction: Tensor,
     product: Tensor,
     place: str,
+    center: Tensor | None = None,
 ) -> Finding | None:
     """Compare a product of the second derivative with differences of the gradient.
+
+    Where it agrees with the difference from one side, it can be wrong on neither.
 
     Parameters
     ----------
@@ -124,6 +149,8 @@ def find_wrong_second_derivative(
         Of the second derivative with the direction.
     place : str
         Names the function.
+    center : Tensor, shape (P,), optional
+        The gradient at theta, if it is known.
 
     Returns
     -------
@@ -131,18 +158,20 @@ def find_wrong_second_derivative(
         An error is seen with two steps in succession.
     """
     steps = sorted(_STEPS[theta.dtype])
-    center = gradient(scalars, theta).unsqueeze(0)
+    middle = (gradient(scalars, theta) if center is None else center).unsqueeze(0)
     outcomes: dict[float, Outcome] = {}
+
+    def side(step: float) -> Tensor:
+        there = attempt(lambda: gradient(scalars, torch.add(theta, direction, alpha=step)))
+        return middle * torch.nan if there is None else there.unsqueeze(0)
 
     def found(step: float) -> Outcome:
         if step not in outcomes:
-            change = step * direction
-            # B023: the function is called at once.
-            sides = [attempt(lambda: gradient(scalars, theta + sign * change)) for sign in (-1, 1)]  # noqa: B023
-            behind, ahead = (
-                center * torch.nan if side is None else side.unsqueeze(0) for side in sides
-            )
-            outcomes[step] = compare(product.unsqueeze(0), behind, center, ahead, step)
+            ahead = side(step)
+            if _is_right(product, middle, ahead, step):
+                outcomes[step] = _nothing(1, False)["loss"]
+            else:
+                outcomes[step] = compare(product.unsqueeze(0), side(-step), middle, ahead, step)
         return outcomes[step]
 
     for step in (_STEPS[theta.dtype][0], steps[1], steps[0]):  # ever smaller
@@ -160,11 +189,23 @@ def find_wrong_second_derivative(
     return None
 
 
+def _is_right(product: Tensor, center: Tensor, ahead: Tensor, step: float) -> bool:
+    """Whether a difference from one side alone shows that a derivative is not wrong.
+
+    What is wrong differs from the difference of both sides by more than is allowed, and the two
+    sides by less than half of that: then it differs from each side by more than 3/4 of it.
+    """
+    rounding = _ROUNDINGS * torch.finfo(center.dtype).eps * float(row_norms(center)) / step
+    allowed = _TOLERANCE[center.dtype] * float(row_norms(product.unsqueeze(0))) + rounding
+    defect = (ahead - center).div_(step).sub_(product)
+    return float(row_norms(defect)) <= 0.75 * allowed
+
+
 def gradient(scalars: Sequence[Callable[[Tensor], Tensor]], theta: Tensor) -> Tensor:
     """Differentiate a sum of functions (P,), one after the other."""
     total = torch.zeros_like(theta)
     for scalar in scalars:
-        point = theta.clone().requires_grad_()
+        point = theta.detach().requires_grad_()
         value = scalar(point)
         if value.requires_grad:
             total += torch.autograd.grad(value, point, materialize_grads=True)[0]
@@ -203,13 +244,20 @@ def _persists(piece: Piece, theta: Tensor, direction: Tensor, kind: str) -> Tens
 
 
 def _outcomes(
-    piece: Piece, theta: Tensor, direction: Tensor, step: float, with_slopes: bool
+    piece: Piece,
+    theta: Tensor,
+    direction: Tensor,
+    step: float,
+    with_slopes: bool,
+    survey: Callable[[Tensor], None] | None = None,
 ) -> dict[str, Outcome]:
     """Compare all of a piece with one step; nothing where it is not defined nearby."""
-    point = theta.clone().requires_grad_()
+    point = theta.detach().requires_grad_()
     rows, loss_of = piece.evaluate(point)
+    if survey is not None:
+        survey(loss_of(rows))
     center = rows.detach()
-    moved = _moved(piece, theta, step * direction)
+    moved = _moved(piece, theta, direction, step)
     if moved is None or moved[0].shape != rows.shape:
         return _nothing(len(rows), with_slopes)
     found = compare(_directional(rows, point, direction), moved[0], center, moved[1], step)
@@ -270,12 +318,14 @@ def _value_and_slopes(
     return value.detach(), slopes.detach(), curved
 
 
-def _moved(piece: Piece, theta: Tensor, change: Tensor) -> tuple[Tensor, Tensor] | None:
+def _moved(
+    piece: Piece, theta: Tensor, direction: Tensor, step: float
+) -> tuple[Tensor, Tensor] | None:
     """Return the outputs on both sides of a point."""
     behind, ahead = (
         # B023: the function is called at once.
-        attempt(lambda: piece.evaluate(theta + sign * change)[0].detach())  # noqa: B023
-        for sign in (-1, 1)
+        attempt(lambda: piece.evaluate(torch.add(theta, direction, alpha=by))[0].detach())  # noqa: B023
+        for by in (-step, step)
     )
     return None if behind is None or ahead is None else (behind, ahead)
 
@@ -310,7 +360,7 @@ def _is_transpose(rows: Tensor, point: Tensor, direction: Tensor, defect: Tensor
 def _row_of_loss(piece: Piece, theta: Tensor, direction: Tensor, step: float) -> int:
     """Find the sample for which the loss has a wrong slope, by moving half of the samples."""
     rows, loss_of = piece.evaluate(theta)
-    moved = _moved(piece, theta, step * direction)
+    moved = _moved(piece, theta, direction, step)
     if moved is None:
         return 0
     center, candidates = rows.detach(), torch.arange(len(rows))

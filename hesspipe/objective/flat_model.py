@@ -92,9 +92,12 @@ class FlatModel:
         self.names, self.shapes = list(varied), [value.shape for value in varied.values()]
         copier = self.copier = Copier(dtype, self.device)
         self.originals: dict[int, str] = {}
+        self.theta = self._flattened(varied)
+        # The copies of the parameters share its memory.
+        parts = unflatten(self.theta, dict(zip(self.names, self.shapes, strict=True)))
         for name, value in named.items():
-            constant = cast(value.detach(), dtype, self.device)
-            copier.replace(value, nn.Parameter(constant, requires_grad=name in varied))
+            part = parts[name] if name in varied else cast(value.detach(), dtype, self.device)
+            copier.replace(value, nn.Parameter(part, requires_grad=name in varied))
             if name in varied:
                 self.originals |= {id(value): name, id(copier.copy(value)): name}
         self.structure = copier.copy(model)
@@ -102,13 +105,20 @@ class FlatModel:
             self.structure, {id(copier.copy(value)): name for name, value in varied.items()}
         )
         self._signature = _signature_of(self.structure)
-        self.theta = flatten({name: copier.copy(value).detach() for name, value in varied.items()})
         self.is_varied = self._mask_of_varied()
         self.buffers = {
             name: buffer
             for name, buffer in self.structure.named_buffers()
             if id(buffer) not in self.originals and not isinstance(buffer, nn.Parameter)
         }
+
+    def _flattened(self, varied: dict[str, nn.Parameter]) -> Tensor:
+        """Copy parameters to one vector (P,), converted."""
+        sizes = [value.numel() for value in varied.values()]
+        theta = torch.empty(sum(sizes), dtype=self.dtype, device=self.device)
+        for part, value in zip(theta.split(sizes), varied.values(), strict=True):
+            part.copy_(value.detach().reshape(-1))
+        return theta
 
     def _mask_of_varied(self) -> Tensor:
         masks = []
@@ -175,7 +185,8 @@ class FlatModel:
             len(self.theta), generator=generator(0, "another point"), dtype=torch.float64
         ).to(self.theta)
         size = self.theta.abs()
-        return self.theta + _RELATIVE_STEP * (size + (size.mean() or 1.0)) * noise * self.is_varied
+        size += float(size.mean()) or 1.0
+        return noise.mul_(size).mul_(self.is_varied).mul_(_RELATIVE_STEP).add_(self.theta)
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into the named parameters that vary."""
@@ -189,8 +200,10 @@ class FlatModel:
 
     def fresh_copy(self) -> FlatModel:
         """Copy the model with a structure of its own, as it is before its first call."""
-        fresh = copy.copy(self)
-        fresh.structure = Copier(self.dtype, self.device).copy(self.structure)
+        fresh, copier = copy.copy(self), Copier(self.dtype, self.device)
+        for value in self.structure.parameters():  # which no evaluation changes
+            copier.replace(value, value)
+        fresh.structure = copier.copy(self.structure)
         return fresh
 
     def restricted_to(self, names: Collection[str]) -> FlatModel:

@@ -7,6 +7,7 @@ no slope changes with the outputs for other samples.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -38,22 +39,28 @@ class LossCheck:
         self,
         loss: LossFunction,
         divide: Divide | None,
-        splits: list[list[Split]],
+        splits: Iterable[list[Split]],
         found: Dependence,
         dtype: torch.dtype,
     ) -> None:
         self.loss, self.given, self.splits, self.found = loss, divide, splits, found
         self.dtype = dtype
+        # Of the batches: kinds by hypothesis, and what is given relative to the samples.
+        self._kinds: list[list[str]] = []
+        self._ratios: list[float] = []
+        self._num_batches = 0
+        # The first batch whose loss is not as given, or the first one, with its number.
+        self._suspect: tuple[int, list[Split]] = (0, [])
 
     def run(self) -> None:
-        """Try what is given, then a mean over samples and a sum."""
+        """Try what is given, then a mean over samples and a sum; the splits are read once."""
         hypotheses = [divide for divide in (self.given, one_per_sample, one) if divide is not None]
-        for splits in filter(None, self.splits):
-            whole = splits[0].whole
-            if _lacks_rows(whole) or not any(self._kind(splits, d) for d in hypotheses):
-                refuse_mixing_broadcast(self.loss, whole.outputs, whole.targets)
-        for divide in hypotheses:
-            kinds = {self._kind(splits, divide) for splits in self.splits if splits}
+        for number, splits in enumerate(self.splits):
+            self._num_batches += 1
+            if splits:
+                self._look_at(number, splits, hypotheses)
+        for place, divide in enumerate(hypotheses):
+            kinds = {of_batch[place] for of_batch in self._kinds}
             if "" in kinds or kinds >= {"mean", "sum"}:
                 continue
             if divide is not self.given and not self._is_proportional(divide):
@@ -61,6 +68,19 @@ class LossCheck:
             self.found.divide, self.found.is_sum = divide, "sum" in kinds
             return
         self._couple()
+
+    def _look_at(self, number: int, splits: list[Split], hypotheses: list[Divide]) -> None:
+        """Note what the loss of a batch divides by."""
+        whole = splits[0].whole
+        kinds = [self._kind(splits, divide) for divide in hypotheses]
+        if _lacks_rows(whole) or not any(kinds):
+            refuse_mixing_broadcast(self.loss, whole.outputs, whole.targets)
+        if all(of_batch[0] for of_batch in self._kinds) and (not self._kinds or not kinds[0]):
+            self._suspect = number, splits
+        if self.given is not None:
+            given = self.given(whole.outputs, whole.targets, whole.num_samples)
+            self._ratios.append(given / whole.num_samples)
+        self._kinds.append(kinds)
 
     def _kind(self, splits: list[Split], divide: Divide) -> str:
         """Return "mean" or "sum" if a denominator is right on all splits of a batch, else ""."""
@@ -99,16 +119,10 @@ class LossCheck:
         """Whether what is given weights the batches in the same way."""
         if self.given is None:
             return True
-        wholes = [splits[0].whole for splits in self.splits if splits]
-        ratios = [
-            self.given(w.outputs, w.targets, w.num_samples)
-            / divide(w.outputs, w.targets, w.num_samples)
-            for w in wholes
-        ]
-        return divide is one_per_sample and max(ratios) <= min(ratios) * (1 + 1e-9)
+        return divide is one_per_sample and max(self._ratios) <= min(self._ratios) * (1 + 1e-9)
 
     def _refuse_denominator(self, kind: str) -> None:
-        if len(self.splits) == 1:
+        if self._num_batches == 1:
             return  # one batch is not weighted
         what = "len(targets)" if kind == "mean over samples" else "1.0"
         raise NotASumOverSamplesError(
@@ -118,12 +132,8 @@ class LossCheck:
         )
 
     def _couple(self) -> None:
-        number, splits = next(
-            (number, splits)
-            for number, splits in enumerate(self.splits)
-            if splits and not self._kind(splits, self.given or one_per_sample)
-        )
-        if len(self.splits) == 1 and has_rows(splits[0].whole) and not self._mixes(splits[0]):
+        number, splits = self._suspect
+        if self._num_batches == 1 and has_rows(splits[0].whole) and not self._mixes(splits[0]):
             return
         self.found.couple(
             f"the loss of batch {number} is not that of its parts, neither as a sum nor as a mean"

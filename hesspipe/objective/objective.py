@@ -43,6 +43,7 @@ from hesspipe.objective.reductions import (
 )
 from hesspipe.objective.rounding import is_perturbing
 from hesspipe.objective.separability import find_dependence
+from hesspipe.objective.streaming import mapped, sizes_of, stream_batches
 from hesspipe.objective.weights import Layouts, evaluate, weigh
 from hesspipe.objective.whole_batches import BatchNumber, read_whole_batches
 from hesspipe.objective.whole_losses import (
@@ -51,6 +52,7 @@ from hesspipe.objective.whole_losses import (
     adopt_functions,
     denominator_of,
 )
+from hesspipe.objective.work import Work, measured_work
 from hesspipe.summaries import Verbatim, summary
 
 __all__ = ["Batch", "Objective"]
@@ -94,6 +96,10 @@ class Objective:
         Names of the parameters to vary, with the wildcards of `fnmatch` ("layers.0.*"). By
         default, and at most, all that require a gradient. The others are constants: they are not
         part of theta, and P does not count them.
+    stream : bool
+        Read the data again at every pass, one batch in memory at a time, for data larger than
+        memory: a DataLoader with shuffle=False, or another object that iterates anew each time. A
+        digest of every batch is compared with that of the first pass.
 
     Attributes
     ----------
@@ -107,7 +113,7 @@ class Objective:
         matrix: the row `padding_idx` of an embedding.
     loss_fn : callable (outputs, targets) -> scalar Tensor
         The loss as a function of what `outputs` returns, one vector per sample.
-    batches : list of Batch
+    batches : sequence of Batch
     num_parameters, num_data : int
         P, of the parameters that vary, and N.
     coupling : str or None
@@ -122,6 +128,8 @@ class Objective:
         no parameters, or the denominator of the loss is needed and not known.
     TooLargeError
         If the data do not fit into memory.
+    ChangedDataError
+        If streamed data are not what they were at the first pass.
 
     Examples
     --------
@@ -147,12 +155,14 @@ class Objective:
         dtype: torch.dtype = torch.float64,
         weight_decay: float = 0.0,
         parameters: Sequence[str] | None = None,
+        stream: bool = False,
     ) -> None:
         flat = self._begin(model, dtype, weight_decay, parameters)
         self._whole_loss, self._denominator = flat.copied(loss_fn, denominator)
         self._is_sum = reduction(self._whole_loss) == "sum"
         with preserved_random_state(self.device):
-            self._finish(flat, read_batches(data, dtype, self.device))
+            read = stream_batches if stream else read_batches
+            self._finish(flat, read(data, dtype, self.device))
 
     @classmethod
     @differentiating()
@@ -169,6 +179,7 @@ class Objective:
         dtype: torch.dtype = torch.float64,
         weight_decay: float = 0.0,
         parameters: Sequence[str] | None = None,
+        stream: bool = False,
     ) -> Objective:
         """Make an objective from any loss over batches of any type.
 
@@ -198,7 +209,7 @@ class Objective:
             nodes, ... One of the two is needed for a mean over several batches.
         reduction : {"mean", "sum"}
             Whether losses of batches are averaged with these weights, or added.
-        dtype, weight_decay, parameters
+        dtype, weight_decay, parameters, stream
             As for `Objective`.
 
         Returns
@@ -225,7 +236,7 @@ class Objective:
         divide = denominator_of(num_samples, denominator, reduction)
         flat = self._begin(model, dtype, weight_decay, parameters)
         with preserved_random_state(self.device):
-            found = read_whole_batches(batches, flat.copier, num_samples)
+            found = read_whole_batches(batches, flat.copier, num_samples, is_streamed=stream)
             whole = adopt_functions(flat, loss, outputs, divide)
             self._whole_loss, self._denominator = whole.loss_fn, whole.denominator
             self._is_sum = reduction == "sum"
@@ -250,10 +261,11 @@ class Objective:
         self.coupling: str | None = None
         return flat
 
-    def _finish(self, flat: FlatModel, batches: list[Batch]) -> None:
+    def _finish(self, flat: FlatModel, batches: Sequence[Batch]) -> None:
         """Weight the batches, and check the model and the loss on them."""
+        work = measured_work(flat, self._whole_loss, batches[0])
         before = torch.get_rng_state()
-        self.num_data = sum(batch.num_samples for batch in batches)
+        self.num_data = sum(sizes_of(batches))
         fresh = flat.fresh_copy()
         layouts = Layouts()
         divide = None if len(batches) == 1 else self._known_denominator()
@@ -263,7 +275,7 @@ class Objective:
         self._output_sizes = tuple(layouts.by_size)
         theta = self._point_of_checks()
         self._find_dependence(fresh, theta)
-        self._check_derivatives(theta)
+        self._check_derivatives(theta, work)
         flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
         self.loss_fn: Callable[[Tensor, Any], Tensor] = self._whole_loss
         if not all(layout.is_plain for layout in layouts.by_size.values()):
@@ -434,8 +446,7 @@ class Objective:
 
     def explained(self, batch: Batch) -> AbstractContextManager[None]:
         """Replace an error that the model or the loss raises by one that names the batch."""
-        numbers = (number for number, each in enumerate(self.batches) if each is batch)
-        return explained(batch, next(numbers, 0), self.dtype)
+        return explained(batch, batch.number, self.dtype)
 
     def without_weight_decay(self) -> Objective:
         """Copy the objective with a weight decay of 0."""
@@ -489,7 +500,9 @@ class Objective:
         """
         part = copy.copy(self)
         part.num_data = num_data
-        part.batches = [replace(batch, share=factor * batch.share) for batch in self.batches]
+        part.batches = mapped(
+            lambda batch: replace(batch, share=factor * batch.share), self.batches
+        )
         return part
 
     def total_denominator(self) -> float | None:
@@ -535,13 +548,13 @@ class Objective:
         It is theta itself where the model or the loss is not defined nearby.
         """
         near = self._flat.another_point()
-        for number, batch in enumerate(self.batches):
+        for batch in self.batches:
             again = partial(evaluate, self._flat, self._whole_loss, near, batch)
             found = in_full_precision(partial(attempt, again), self.dtype)
             if found is None or not torch.isfinite(found[1]):
                 return self.theta
             with self.explained(batch):
-                refuse_differences(found, again, number, self.dtype)
+                refuse_differences(found, again, batch.number, self.dtype)
         return near
 
     def _find_dependence(self, fresh: FlatModel, theta: Tensor) -> None:
@@ -559,7 +572,7 @@ class Objective:
         self._is_unlike_parts = found.divide is None
         self._is_sum |= found.is_sum
         if self._is_sum:
-            self.batches = [replace(batch, share=1.0) for batch in self.batches]
+            self.batches = mapped(lambda batch: replace(batch, share=1.0), self.batches)
 
     def _known_denominator(self) -> Denominator | None:
         """Return the denominator of a mean loss; None for a sum."""
@@ -577,13 +590,13 @@ class Objective:
             return one
         return lambda outputs, targets, _: float(divide(outputs, targets))
 
-    def _check_derivatives(self, theta: Tensor) -> None:
+    def _check_derivatives(self, theta: Tensor, work: Work) -> None:
         """Test all derivatives near theta, and second ones at theta itself."""
         data = Division(
             self._flat, self._whole_loss, self.batches, self.has_output_rows, self.is_separable
         )
         with self.explained(self.batches[0]):
-            refuse_wrong_derivatives(data.all_pieces(), data.few_samples(), self._flat, theta)
+            refuse_wrong_derivatives(data, self._flat, theta, work.num_checked, work.num_batches)
             if uses_theta_beside_outputs(self._flat, self._whole_loss, self.batches[0]):
                 self._reason_without_rows = self._reason_without_outputs = (
                     "G and R need a loss of the outputs only, got one that uses what the model "

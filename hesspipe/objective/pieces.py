@@ -6,7 +6,7 @@ memory than the computations that follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,12 +16,15 @@ from torch import Tensor
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import part_of, take
 from hesspipe.objective.pytrees import Fields, join_outputs, join_whole
+from hesspipe.objective.streaming import sizes_of
 from hesspipe.seeding import generator
 
 # Samples that the checks of derivatives evaluate at once, where samples are independent.
 _SAMPLES_AT_ONCE = 1024
-# Samples for which second derivatives of the outputs are compared apart.
+# Most samples for which second derivatives of the outputs are compared apart.
 _NUM_SAMPLES = 32
+# Random numbers of a direction before they recur: a prime, which no layer's shape divides.
+_NUM_NUMBERS = 1_000_003
 # Rows of outputs (n, C), and the loss as a function of them.
 Evaluation: TypeAlias = tuple[Tensor, Callable[[Tensor], Tensor]]
 
@@ -84,7 +87,7 @@ class Division:
     ----------
     model : callable (theta, inputs) -> outputs
     loss : callable (outputs, targets) -> scalar Tensor
-    batches : list of Batch
+    batches : sequence of Batch
     has_rows : bool
         Whether the outputs have one row per sample.
     is_separable : bool
@@ -93,36 +96,66 @@ class Division:
 
     model: Callable[[Tensor, Any], Any]
     loss: Callable[[Any, Any], Tensor]
-    batches: list[Batch]
+    batches: Sequence[Batch]
     has_rows: bool
     is_separable: bool
 
-    def all_pieces(self) -> list[Piece]:
-        """Return pieces of all the data, none of them large."""
-        if not self.is_separable:
-            return [self._piece(number, None) for number in range(len(self.batches))]
-        return [
-            self._piece(
-                number, torch.arange(start, min(start + _SAMPLES_AT_ONCE, len(batch.inputs)))
-            )
-            for number, batch in enumerate(self.batches)
-            for start in range(0, batch.num_samples, _SAMPLES_AT_ONCE)
-        ]
+    def all_pieces(self) -> Iterator[Piece]:
+        """Iterate over pieces of all the data, none of them large."""
+        for batch in self.batches:
+            if not self.is_separable:
+                yield self._piece(batch, None)
+                continue
+            for start in range(0, batch.num_samples, _SAMPLES_AT_ONCE):
+                stop = min(start + _SAMPLES_AT_ONCE, batch.num_samples)
+                yield self._piece(batch, torch.arange(start, stop))
 
-    def few_samples(self) -> list[Piece]:
-        """Draw samples from all the data, each with its batch's: at most `_NUM_SAMPLES`."""
+    def subset(self, count: int, num_batches: int) -> tuple[list[Piece], bool]:
+        """Draw samples from all the data, each with its batch's, or whole batches.
+
+        Parameters
+        ----------
+        count : int
+            Number of samples.
+        num_batches : int
+            Most batches that they are drawn from.
+
+        Returns
+        -------
+        pieces : list of Piece
+        is_all : bool
+            Whether they are all the data.
+        """
+        sizes = sizes_of(self.batches)
+        draw = generator(0, "samples of the checks")
+        is_all = sum(sizes) <= count
+        if is_all:
+            return list(self.all_pieces()), True
+        order = torch.randperm(len(sizes), generator=draw).tolist()
+        chosen: dict[int, list[int]] = {}
+        if self.is_separable:
+            places = [(place, at) for place in order[:num_batches] for at in range(sizes[place])]
+            for number in torch.randperm(len(places), generator=draw)[:count].tolist():
+                chosen.setdefault(places[number][0], []).append(places[number][1])
+        else:
+            for place in order:
+                if not chosen or sum(sizes[other] for other in chosen) + sizes[place] <= count:
+                    chosen[place] = []
+        pieces = [
+            self._piece(batch, torch.tensor(chosen[place]) if self.is_separable else None)
+            for place, batch in enumerate(self.batches)
+            if place in chosen
+        ]
+        return pieces, not self.is_separable and len(chosen) == len(sizes)
+
+    def few_samples(self, count: int, num_batches: int) -> list[Piece]:
+        """Draw at most `_NUM_SAMPLES` samples, where samples are independent."""
         if not self.is_separable:
             return []
-        places = [(n, i) for n, batch in enumerate(self.batches) for i in range(batch.num_samples)]
-        order = torch.randperm(len(places), generator=generator(0, "few samples"))
-        chosen: dict[int, list[int]] = {}
-        for place in order[:_NUM_SAMPLES].tolist():
-            chosen.setdefault(places[place][0], []).append(places[place][1])
-        return [self._piece(number, torch.tensor(index)) for number, index in chosen.items()]
+        return self.subset(min(count, _NUM_SAMPLES), num_batches)[0]
 
-    def _piece(self, number: int, index: Tensor | None) -> Piece:
+    def _piece(self, batch: Batch, index: Tensor | None) -> Piece:
         """Some samples of a batch; all of them are the batch itself."""
-        batch = self.batches[number]
         inputs, targets = batch.inputs, batch.targets
         if index is not None and len(index) < batch.num_samples:
             inputs, targets = part_of(inputs, index), take(targets, index, batch.num_samples)
@@ -131,7 +164,7 @@ class Division:
             lambda outputs: batch.share * self.loss(outputs, targets),
             inputs,
             self.has_rows,
-            number,
+            batch.number,
             0 if index is None else int(index[0]),
         )
 
@@ -166,6 +199,10 @@ class Outcome:
 
 def row_norms(rows: Tensor) -> Tensor:
     """Euclidean norms (n,) of rows (n, C), also where squares underflow or overflow."""
+    plain: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    far = torch.finfo(rows.dtype).tiny ** 0.4
+    if len(plain) and far < float(plain.min()) and float(plain.max()) < 1 / far:
+        return plain
     largest = rows.abs().amax(1, keepdim=True) if rows.shape[1] else rows.new_zeros(len(rows), 1)
     scale = torch.where(largest > 0, largest, 1.0)
     norms: Tensor = (rows / scale).square().sum(1).sqrt() * scale.squeeze(1)
@@ -187,9 +224,19 @@ def outcome(defect: Tensor, spread: Tensor, size: Tensor, allowed: Tensor) -> Ou
     return Outcome(is_large & is_same, is_large & ~is_same, defect, size)
 
 
-def directions(theta: Tensor, is_varied: Tensor, purpose: torch.Generator, count: int) -> Tensor:
-    """Draw random directions (count, P) that change each parameter by its own size."""
-    numbers = torch.randn(count, len(theta), generator=purpose, dtype=torch.float64).to(theta)
-    size = theta.abs()
-    scaled: Tensor = numbers * (is_varied * (size + (float(size.mean()) or 1.0)))
-    return scaled
+def random_directions(
+    theta: Tensor, is_varied: Tensor, draw: torch.Generator, count: int
+) -> Iterator[Tensor]:
+    """Draw random directions (P,), one at a time, that change each parameter by its own size."""
+    for numbers in random_numbers(theta, draw, count):
+        size = theta.abs()
+        size += float(size.mean()) or 1.0
+        yield numbers.mul_(size).mul_(is_varied)
+
+
+def random_numbers(theta: Tensor, draw: torch.Generator, count: int) -> Iterator[Tensor]:
+    """Draw standard normal vectors (P,), in which numbers recur if they are very long."""
+    period = min(len(theta), _NUM_NUMBERS)
+    for row in torch.randn(count, period, generator=draw, dtype=torch.float64):
+        numbers = row.to(theta, copy=True)
+        yield numbers.repeat(-(-len(theta) // period))[: len(theta)] if period else numbers

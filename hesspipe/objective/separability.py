@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -48,9 +48,11 @@ def find_dependence(
     loss: LossFunction,
     divide: Divide | None,
     theta: Tensor,
-    batches: list[Batch],
+    batches: Sequence[Batch],
 ) -> Dependence:
     """Test the model and the loss on every batch, the last one first.
+
+    The copy that sees the last batch first shows a model that keeps what it saw first.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def find_dependence(
     divide : callable or None
         What the loss is said to divide by; None if unknown.
     theta : Tensor, shape (P,)
-    batches : list of Batch
+    batches : sequence of Batch
 
     Returns
     -------
@@ -76,10 +78,8 @@ def find_dependence(
     found = Dependence()
     with warnings.catch_warnings():  # of shapes, given where the caller's own call was
         warnings.simplefilter("ignore")
-        check = _ModelCheck(model, fresh, theta, batches, found)
-        splits = [check.splits(number) for number in reversed(range(len(batches)))][::-1]
-        if found.coupling is None or len(batches) == 1:
-            LossCheck(loss, divide, splits, found, model.dtype).run()
+        splits = _all_splits(_ModelCheck(model, fresh, theta, found), batches)
+        LossCheck(loss, divide, splits, found, model.dtype).run()
     if found.coupling is not None and len(batches) > 1:
         raise NotASumOverSamplesError(
             "model and loss_fn must treat samples independently over several batches, got a "
@@ -90,53 +90,65 @@ def find_dependence(
     return found
 
 
+def _all_splits(check: _ModelCheck, batches: Sequence[Batch]) -> Iterator[list[Split]]:
+    """Compare on all batches, one at a time; yields nothing for a loss that need not be tested."""
+    if len(batches) == 1:
+        yield check.splits(batches[0], None)
+        return
+    last = batches[-1]
+    splits, before = check.splits(last, batches[0]), last
+    for place, batch in enumerate(batches):
+        if place + 1 < len(batches):
+            found = check.splits(batch, before)
+            yield [] if check.found.coupling else found
+            before = batch
+    yield [] if check.found.coupling else splits
+
+
 class _ModelCheck:
     """Compares outputs for a part of a batch with those for the whole."""
 
     def __init__(
-        self,
-        model: FlatModel,
-        fresh: FlatModel,
-        theta: Tensor,
-        batches: list[Batch],
-        found: Dependence,
+        self, model: FlatModel, fresh: FlatModel, theta: Tensor, found: Dependence
     ) -> None:
-        self.model, self.fresh, self.theta = model, fresh, theta
-        self.batches, self.found = batches, found
+        self.model, self.fresh, self.theta, self.found = model, fresh, theta, found
 
-    def splits(self, number: int) -> list[Split]:
-        """Compare on one batch; returns the parts to test the loss on, which may be none."""
-        batch = self.batches[number]
-        size = batch.num_samples
+    def splits(self, batch: Batch, other: Batch | None) -> list[Split]:
+        """Compare on one batch; returns the parts to test the loss on, which may be none.
+
+        A batch of one sample is compared with the same sample beside one of another batch.
+        """
+        size, number = batch.num_samples, batch.number
         with explained(batch, number, self.model.dtype):
             whole = Term(self.model(self.theta, batch.inputs), batch.targets, size)
         if size == 1:
-            return self._joined(whole, number)
+            return [] if other is None else self._joined(whole, batch, other)
         order = torch.randperm(size, generator=generator(number, "parts of a batch"))
         indices = list(order.split((size + 1) // 2))
-        parts = [self._part(whole, index, number) for index in indices]
+        parts = [self._part(whole, index, batch) for index in indices]
         if size > 2:
-            self._part(whole, order[-1:], number)
+            self._part(whole, order[-1:], batch)
         if has_rows(whole):
             return list(_splits_of_rows(whole, indices, order))
         known = [part for part in parts if part is not None]
         return [Split(whole, known)] if len(known) == len(parts) else []
 
-    def _part(self, whole: Term, index: Tensor, number: int) -> Term | None:
+    def _part(self, whole: Term, index: Tensor, batch: Batch) -> Term | None:
         """Evaluate the model on some samples, and compare with the whole."""
         try:
-            outputs = self.fresh(self.theta, part_of(self.batches[number].inputs, index))
+            outputs = self.fresh(self.theta, part_of(batch.inputs, index))
         except Exception as error:  # whatever the model raises
             message = (str(error).strip() or "no message").splitlines()[0]
             self.found.couple(
                 f"the model cannot be evaluated on {len(index)} of the {whole.num_samples} samples "
-                f"of batch {number} ({type(error).__name__}: {message})"
+                f"of batch {batch.number} ({type(error).__name__}: {message})"
             )
             return None
-        self._compare(whole, outputs, index, number)
+        self._compare(whole, outputs, index, batch)
         return Term(outputs, take(whole.targets, index, whole.num_samples), len(index))
 
-    def _compare(self, whole: Term, outputs: Any, index: Tensor, number: int) -> None:
+    def _compare(self, whole: Term, outputs: Any, index: Tensor, batch: Batch) -> None:
+        number = batch.number
         full, part = (
             [tensor for _, tensor in named_tensors(values, "")]
             for values in (whole.outputs, outputs)
@@ -149,7 +161,7 @@ class _ModelCheck:
                 continue  # no row for each sample: the test of the loss has to do
             expected = take(rows, index, whole.num_samples)
             change = _change(expected, found)
-            if change > self._noise(number, rows, place, change):
+            if change > self._noise(batch, rows, place, change):
                 self.found.couple(
                     "the model's outputs for a sample depend on the other samples of its batch "
                     f"(by {change:.1e} in batch {number})"
@@ -161,7 +173,7 @@ class _ModelCheck:
                     f"{tuple(rows.shape)} for {whole.num_samples}"
                 )
 
-    def _noise(self, number: int, outputs: Tensor, place: int, change: float) -> float:
+    def _noise(self, batch: Batch, outputs: Tensor, place: int, change: float) -> float:
         """Bound the rounding of outputs, if need be by their change for rounded parameters."""
         size = float(outputs.detach().abs().max()) if outputs.numel() else 0.0
         bound = rounding(size, self.model.dtype)
@@ -171,26 +183,23 @@ class _ModelCheck:
             len(self.theta), generator=generator(0, "rounding"), dtype=torch.float64
         ).sign()
         moved = self.theta * (1 + torch.finfo(self.theta.dtype).eps * signs.to(self.theta))
-        others = self.model(moved, self.batches[number].inputs)
+        others = self.model(moved, batch.inputs)
         other = list(named_tensors(others, ""))[place][1]
         return max(bound, _ROUNDINGS * _change(other, outputs))
 
-    def _joined(self, whole: Term, number: int) -> list[Split]:
-        """Compare a batch of one sample with the same sample beside one of the next batch."""
-        if len(self.batches) == 1:
-            return []
-        other = self.batches[(number + 1) % len(self.batches)]
+    def _joined(self, whole: Term, batch: Batch, other: Batch) -> list[Split]:
+        """Compare a batch of one sample with the same sample beside one of another batch."""
         first = torch.zeros(1, dtype=torch.long)
         try:
             beside = part_of(other.inputs, first)
-            inputs = _joined_values(values_of(self.batches[number].inputs), values_of(beside))
+            inputs = _joined_values(values_of(batch.inputs), values_of(beside))
             targets = take(other.targets, first, other.num_samples)
             pair = Fields(inputs) if isinstance(beside, Fields) else inputs
             joined = Term(self.fresh(self.theta, pair), _joined_values(whole.targets, targets), 2)
             second = Term(self.fresh(self.theta, beside), targets, 1)
         except Exception:  # the two need not fit together
             return []
-        self._compare(joined, whole.outputs, first, number)
+        self._compare(joined, whole.outputs, first, batch)
         return [Split(joined, [whole, second])]
 
 

@@ -8,6 +8,7 @@ other. At a kink those on the two sides differ, and torch returns one of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from hesspipe.objective.determinism import attempt
 from hesspipe.objective.finite_differences import Finding
-from hesspipe.objective.pieces import Outcome, Piece, directions, outcome, row_norms
+from hesspipe.objective.pieces import Outcome, Piece, outcome, random_directions, row_norms
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.seeding import generator, probe
 
@@ -30,16 +31,22 @@ Key: TypeAlias = tuple[str, int]
 _ALL = -1
 
 
-def find_special_point(pieces: list[Piece], theta: Tensor, is_varied: Tensor) -> Finding | None:
+def find_special_point(
+    pieces: Iterable[Piece], theta: Tensor, is_varied: Tensor, *, with_products: bool = True
+) -> Finding | None:
     """Compare second derivatives at theta with those at both sides of it, very near.
 
-    Curvatures of the loss are compared for each sample, products with H for the whole.
+    Curvatures of the loss are compared for each sample, products with H for the whole. Where those
+    on one side agree, nothing can be special, and the other side is not computed.
 
     Parameters
     ----------
-    pieces : list of Piece
+    pieces : iterable of Piece
+        Read once.
     theta : Tensor, shape (P,)
     is_varied : Tensor of bool, shape (P,)
+    with_products : bool
+        Whether to compare products with H.
 
     Returns
     -------
@@ -48,13 +55,18 @@ def find_special_point(pieces: list[Piece], theta: Tensor, is_varied: Tensor) ->
     """
     draw = generator(0, "special points")
     distances = _DISTANCES[theta.dtype]
-    ways = directions(theta, is_varied, draw, _NUM_DIRECTIONS)
-    first = _outcomes(pieces, theta, ways[0], distances[0])
+    more = random_directions(theta, is_varied, draw, _NUM_DIRECTIONS)
+    way = next(more)
+    suspects = _suspects(pieces, theta, way, distances[0], with_products)
+    if not suspects:
+        return None
+    ways = [way, *more]
+    first = _outcomes(suspects, theta, ways[0], distances[0], with_products)
     if not any(one.is_wrong.any() for one in first.values()):
         return None
     confirmed = {key: one.is_wrong for key, one in first.items()}
     for way in ways:
-        near = [_outcomes(pieces, theta, way, distance) for distance in distances]
+        near = [_outcomes(suspects, theta, way, at, with_products) for at in distances]
         for one, other in pairwise(near):
             confirmed = {
                 key: is_wrong & one[key].persists(other[key])
@@ -65,23 +77,58 @@ def find_special_point(pieces: list[Piece], theta: Tensor, is_varied: Tensor) ->
         found = first[kind, number]
         errors = row_norms(found.defect) * is_wrong
         row = int(errors.argmax())
-        if errors[row] > _noise(pieces, theta, ways[0], kind, number)[row]:
-            place = "all the data" if number == _ALL else pieces[number].name(row)
+        if errors[row] > _noise(suspects, theta, ways[0], kind, number)[row]:
+            place = "all the data" if number == _ALL else suspects[number].name(row)
             return Finding(kind, place, float(errors[row]), float(found.size[row]))
     return None
 
 
+def _suspects(
+    pieces: Iterable[Piece], theta: Tensor, way: Tensor, distance: float, with_products: bool
+) -> list[Piece]:
+    """Find the pieces whose derivatives differ from those on one side; all if products do.
+
+    A derivative that is wrong differs from the mean of both sides by more than is allowed, and
+    the sides differ by less than half of that: then it differs from each by more than 3/4 of it.
+    """
+    seen: list[Piece] = []
+    suspects: list[Piece] = []
+    totals: dict[str, Tensor] = {}
+    place = torch.add(theta, way, alpha=distance)
+    for piece in pieces:
+        here = _derivatives(piece, theta, way, is_real=True, with_products=with_products)
+        there = _derivatives(piece, place, way, is_real=False, with_products=with_products)
+        if with_products:
+            seen.append(piece)
+        if here is None or there is None or here["slopes"].shape != there["slopes"].shape:
+            continue
+        if any(_differ(here[kind], there[kind]) for kind in ("slopes", "curvature")):
+            suspects.append(piece)
+        if with_products:
+            for name, part in (("here", here), ("there", there)):
+                product = part.pop("product")
+                totals[name] = totals[name].add_(product) if name in totals else product
+    if totals and _differ(totals["here"], totals["there"]):
+        return seen
+    return suspects
+
+
+def _differ(here: Tensor, there: Tensor) -> bool:
+    size = torch.maximum(row_norms(here), row_norms(there))
+    return bool((row_norms(there - here) > 0.75 * _TOLERANCE[here.dtype] * size).any())
+
+
 def _outcomes(
-    pieces: list[Piece], theta: Tensor, way: Tensor, distance: float
+    pieces: list[Piece], theta: Tensor, way: Tensor, distance: float, with_products: bool
 ) -> dict[Key, Outcome]:
     """Compare everything at one distance; nothing where it is not defined on both sides."""
     outcomes: dict[Key, Outcome] = {}
-    totals = torch.zeros(3, len(theta), dtype=theta.dtype, device=theta.device)
+    totals = theta.new_zeros(3, len(theta) if with_products else 0)
     for number, piece in enumerate(pieces):
         parts = []
         for side in (-1, 0, 1):
-            place = theta + side * distance * way
-            part = _derivatives(piece, place, way, is_real=side == 0)
+            place = torch.add(theta, way, alpha=side * distance)
+            part = _derivatives(piece, place, way, is_real=side == 0, with_products=with_products)
             if part is not None:
                 parts.append(part)
         if len(parts) < 3 or len({part["slopes"].shape for part in parts}) > 1:
@@ -89,8 +136,10 @@ def _outcomes(
             continue
         for kind in ("slopes", "curvature"):
             outcomes[kind, number] = _judged([part[kind] for part in parts])
-        totals += torch.cat([part["product"] for part in parts])
-    outcomes["product", _ALL] = _judged(list(totals.unsqueeze(1)))
+        if with_products:
+            totals += torch.cat([part["product"] for part in parts])
+    if with_products:
+        outcomes["product", _ALL] = _judged(list(totals.unsqueeze(1)))
     return outcomes
 
 
@@ -103,10 +152,10 @@ def _judged(sides: list[Tensor]) -> Outcome:
 
 
 def _derivatives(
-    piece: Piece, place: Tensor, way: Tensor, *, is_real: bool
+    piece: Piece, place: Tensor, way: Tensor, *, is_real: bool, with_products: bool
 ) -> dict[str, Tensor] | None:
     """Compute slopes and curvatures of the loss (n, C), and the product with H (1, P)."""
-    point = place.clone().requires_grad_()
+    point = place.detach().requires_grad_(with_products)
     evaluation = piece.evaluate(point) if is_real else attempt(lambda: piece.evaluate(point))
     if evaluation is None:
         return None
@@ -119,9 +168,11 @@ def _derivatives(
     )
     if values is None:
         return None
-    _, product = _second(values[0], point, way)
     slopes, curvature = _second(values[1], leaf, probe(rows))
-    return {"slopes": slopes, "curvature": curvature, "product": product.unsqueeze(0)}
+    found = {"slopes": slopes, "curvature": curvature}
+    if with_products:
+        found["product"] = _second(values[0], point, way)[1].unsqueeze(0)
+    return found
 
 
 def _second(value: Tensor, point: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +192,10 @@ def _noise(pieces: list[Piece], theta: Tensor, way: Tensor, kind: str, number: i
 
     def evaluate() -> Tensor:
         chosen = pieces if number == _ALL else [pieces[number]]
-        parts = [_derivatives(piece, theta, way, is_real=True) for piece in chosen]
+        parts = [
+            _derivatives(piece, theta, way, is_real=True, with_products=kind == "product")
+            for piece in chosen
+        ]
         return torch.stack([part[kind] for part in parts if part is not None]).sum(0)
 
     value = evaluate()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from hesspipe.objective.pytrees import (
     named_tensors,
 )
 from hesspipe.objective.reductions import Denominator, LossFunction
+from hesspipe.objective.streaming import described
 from hesspipe.tolerances import rounding
 
 
@@ -76,17 +78,17 @@ def evaluate(
 def weigh(
     model: FlatModel,
     loss_fn: LossFunction,
-    batches: list[Batch],
+    batches: Sequence[Batch],
     divide: Denominator | None,
     layouts: Layouts,
-) -> list[Batch]:
+) -> Sequence[Batch]:
     """Weight each batch by its share of the denominator; evaluate all batches twice.
 
     Parameters
     ----------
     model : FlatModel
     loss_fn : callable (outputs, targets) -> scalar Tensor
-    batches : list of Batch
+    batches : sequence of Batch
     divide : callable (outputs, targets) -> float, optional
         Denominator of the loss on a batch; None if every batch has the share 1.
     layouts : Layouts
@@ -94,7 +96,7 @@ def weigh(
 
     Returns
     -------
-    list of Batch
+    sequence of Batch
         Those with a positive denominator, with their loss.
 
     Raises
@@ -104,15 +106,17 @@ def weigh(
         negative or zero for all of them.
     """
     versions = {name: buffer._version for name, buffer in model.buffers.items()}
-    weights, found = [], []
-    for number, batch in enumerate(batches):
+    weights: list[float] = []
+    found: list[dict[str, Any]] = []
+    for batch in batches:
+        number = batch.number
         with explained(batch, number, model.dtype):
             outputs = model(model.theta, batch.inputs)
             weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
         if not weights[-1] >= 0:
             raise ValueError(f"denominator must be positive, got {weights[-1]} in batch {number}")
         if weights[-1] == 0:  # no valid label: the loss would be 0 / 0
-            found.append(batch)
+            found.append({})
             continue
         with explained(batch, number, model.dtype):
             loss = loss_fn(outputs, batch.targets)
@@ -120,30 +124,29 @@ def weigh(
             again = partial(evaluate, model, loss_fn, model.theta, batch)
             refuse_differences((outputs, loss), again, number, model.dtype)
         layout = layouts.record(outputs, batch.num_samples)
-        found.append(_evaluated(batch, outputs, loss, layout, model.dtype))
+        found.append(_evaluated(outputs, loss, layout, model.dtype))
     refuse_changed_buffers(model.buffers, versions)
     total = 1.0 if divide is None else sum(weights)
     if total <= 0:
         raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
-    return [
-        replace(batch, share=weight / total)
-        for batch, weight in zip(found, weights, strict=True)
-        if weight > 0
+    facts = [
+        fact | {"share": weight / total} if weight > 0 else None
+        for fact, weight in zip(found, weights, strict=True)
     ]
+    return described(batches, facts)
 
 
 def _evaluated(
-    batch: Batch, outputs: Any, loss: Tensor, layout: WholeLayout | None, dtype: torch.dtype
-) -> Batch:
+    outputs: Any, loss: Tensor, layout: WholeLayout | None, dtype: torch.dtype
+) -> dict[str, Any]:
     """Record the loss on a batch, its rounding, and the layout of the outputs."""
     value = float(loss.detach())
     largest = max(_sizes(outputs), default=0.0)
-    return replace(
-        batch,
-        value=value,
-        value_rounding=rounding(abs(value), dtype) + 4 * torch.finfo(dtype).eps * largest,
-        layout=layout,
-    )
+    return {
+        "value": value,
+        "value_rounding": rounding(abs(value), dtype) + 4 * torch.finfo(dtype).eps * largest,
+        "layout": layout,
+    }
 
 
 def _sizes(outputs: Any) -> list[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias
@@ -25,6 +25,7 @@ from hesspipe.hardware import is_exhaustion, require
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.copies import Copier
 from hesspipe.objective.pytrees import cast
+from hesspipe.objective.streaming import StreamedBatches, require_iterable_again
 
 # A number of each batch: a function of the batch, or the name of an attribute or key.
 BatchNumber: TypeAlias = Callable[[Any], Any] | str
@@ -71,6 +72,10 @@ class WholeBatch:
     def __str__(self) -> str:
         tensors = ", ".join(self._described)
         return f"{self._kind} with {tensors}" if tensors else self._kind
+
+    def digest_parts(self) -> list[Any]:
+        """Return what decides its value, for a digest."""
+        return [self._skeleton, *self._parts]
 
     def copy(self) -> Any:
         """Return a new copy of the batch, whose tensors are leaves of the graph."""
@@ -153,9 +158,9 @@ def _num_bytes(tensor: Any) -> int:
 
 
 def read_whole_batches(
-    batches: Any, copier: Copier, num_samples: BatchNumber | None
-) -> list[Batch]:
-    """Read all batches, once, and copy them.
+    batches: Any, copier: Copier, num_samples: BatchNumber | None, *, is_streamed: bool = False
+) -> Sequence[Batch]:
+    """Read all batches, once, and copy them, or prepare to read them at every pass.
 
     Parameters
     ----------
@@ -165,10 +170,12 @@ def read_whole_batches(
         Of the model.
     num_samples : callable (batch) -> int, or str, optional
         A function, or the name of an attribute or key.
+    is_streamed : bool
+        Whether each pass reads the batches again, and compares them with those of the first.
 
     Returns
     -------
-    list of Batch
+    sequence of Batch
         Inputs and targets are the same `WholeBatch`.
 
     Raises
@@ -178,8 +185,22 @@ def read_whole_batches(
     TooLargeError
         If the data do not fit into memory.
     """
-    found: list[Batch] = []
-    for number, value in enumerate(_iterated(batches)):
+    iterate = partial(_packed, _iterated(batches), copier)
+    convert = partial(_as_batch, copier, num_samples)
+    if is_streamed:
+        require_iterable_again(batches)
+        found: Sequence[Batch] = StreamedBatches(iterate, convert)
+    else:
+        found = [convert(batch, number, True) for number, batch in enumerate(iterate())]
+    if not found:
+        raise ValueError(
+            "batches must hold at least one batch, got none; an iterator can be read only once"
+        )
+    return found
+
+
+def _packed(batches: Iterable[Any], copier: Copier) -> Iterator[WholeBatch]:
+    for number, value in enumerate(batches):
         try:
             batch = WholeBatch(value, copier)
         except Exception as error:
@@ -190,20 +211,25 @@ def read_whole_batches(
                 f"as batch {number} ({type(error).__name__}: {error}); pass its tensors in a "
                 "dictionary, a tuple or a dataclass"
             ) from error
-        if copier.device.type == "cpu":
-            require(
-                batch.num_bytes,
-                f"a batch like batch {number} of the data",
-                "use fewer samples, dtype=torch.float32 or a machine with more memory",
-            )
-        if num_samples is not None:
-            batch.num_samples = _num_samples(num_samples, batch, number)
-        found.append(Batch(batch, batch, 1.0))
-    if not found:
-        raise ValueError(
-            "batches must hold at least one batch, got none; an iterator can be read only once"
+        yield batch
+
+
+def _as_batch(
+    copier: Copier,
+    num_samples: BatchNumber | None,
+    batch: WholeBatch,
+    number: int,
+    is_checked: bool,
+) -> Batch:
+    if is_checked and copier.device.type == "cpu":
+        require(
+            batch.num_bytes,
+            f"a batch like batch {number} of the data",
+            "use fewer samples, dtype=torch.float32 or a machine with more memory",
         )
-    return found
+    if num_samples is not None:
+        batch.num_samples = _num_samples(num_samples, batch, number)
+    return Batch(batch, batch, 1.0, number=number)
 
 
 def _iterated(batches: Any) -> Iterable[Any]:
