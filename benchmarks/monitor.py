@@ -23,7 +23,7 @@ import hesspipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "transformer"))
 
-# Passages in a step of the training, passages of the monitor, smallest, largest, critical sharpness.
+# Passages in a step of the training, and of the monitor; smallest, largest; critical sharpness.
 SETTINGS = [
     (16, 1, 0, 1, False),
     (16, 1, 1, 1, True),
@@ -73,7 +73,8 @@ def run(setting: tuple[int, int, int, int, bool], num_steps: int) -> None:
     worst = [f"{max(found):.0e}" if found else "-" for found in errors.values()]
     converged = monitor.table.query("step > 0").groupby("end")["is_converged"].mean()
     print(
-        f"| {batch_size} | {num_watched} | {num_smallest} + {num_largest}{' and critical' * has_critical} | {shares} "
+        f"| {batch_size} | {num_watched} | {num_smallest} + {num_largest}"
+        f"{' and critical' * has_critical} | {shares} "
         f"| {statistics.mean(products):.1f} | {worst[1]} | {worst[0]} "
         f"| {100 * converged['largest']:.0f} % | "
         + (f"{100 * converged['smallest']:.0f} % |" if num_smallest else "- |"),

@@ -17,7 +17,7 @@ differentiating twice in reverse mode agrees with finite differences.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -238,6 +238,6 @@ def _saved_tensors(node: Any) -> Iterator[Tensor]:
 
 
 @functools.cache
-def _saved_names(kind: Hashable) -> list[str]:
+def _saved_names(kind: Any) -> list[str]:
     """Names of what nodes of a type save: looking them up takes longer than a small product."""
     return [name for name in dir(kind) if name.startswith("_saved_")]

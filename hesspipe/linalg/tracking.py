@@ -156,7 +156,7 @@ class _Run:
     product: SymmetricProduct
     capacity: int
     basis: Tensor  # (capacity + 1, P)
-    images: Tensor  # (capacity, P)
+    images: list[Tensor]  # each (P,)
     projected: NDArray[np.float64]  # (capacity, capacity)
     random_part: float  # of the start vector
     size: int = 0
@@ -180,8 +180,7 @@ class _Run:
             norm = float(vector.norm())
             vector, part = vector / norm, _RANDOM_PART / norm
         basis[0] = vector
-        images = torch.empty(capacity, dim, dtype=product.dtype, device=product.device)
-        return cls(product, capacity, basis, images, np.zeros((capacity, capacity)), part)
+        return cls(product, capacity, basis, [], np.zeros((capacity, capacity)), part)
 
     @property
     def is_over(self) -> bool:
@@ -194,7 +193,7 @@ class _Run:
         image = self.product.multiply(self.basis[size])  # (P,)
         norm = float(image.norm())
         _require_ordinary(norm, self.product)
-        self.images[size] = image
+        self.images.append(image)
         vector, coefficients, self.beta = orthogonalize(image, self.basis[: size + 1])
         column = coefficients.double().cpu().numpy()
         self.projected[: size + 1, size] = self.projected[size, : size + 1] = column
@@ -217,7 +216,10 @@ class _Run:
         rotation = torch.from_numpy(coefficients).to(self.basis)  # (m, k)
         vectors = self.basis[: self.size].T @ rotation  # (P, k)
         found = torch.from_numpy(values.copy())
-        residuals = self.images[: self.size].T @ rotation - vectors * found.to(vectors)
+        residuals = -vectors * found.to(vectors)
+        for weights, image in zip(rotation, self.images, strict=True):
+            for column, weight in enumerate(weights.tolist()):
+                residuals[:, column].add_(image, alpha=weight)
         return Eigenpairs(
             eigenvalues=found,
             eigenvectors=vectors,

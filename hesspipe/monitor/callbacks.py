@@ -58,15 +58,17 @@ class TransformersHooks:
 
 def lightning_callback(monitor: Monitor) -> Any:
     """Make a Lightning callback; see `Monitor.for_lightning`."""
+    reasons = []
     for name in ("lightning.pytorch", "pytorch_lightning"):
         try:
             base = importlib.import_module(name).Callback
-        except ImportError:
+        except ImportError as error:
+            reasons.append(str(error))
             continue
         return type("HesspipeCallback", (LightningHooks, base), {})(monitor)
     raise ImportError(
-        "a Lightning callback needs the package lightning or pytorch_lightning, got neither; "
-        "install one with: pip install lightning"
+        "a Lightning callback needs the package lightning or pytorch_lightning "
+        f"({'; '.join(reasons)}); install one with: pip install lightning"
     )
 
 
@@ -74,9 +76,9 @@ def transformers_callback(monitor: Monitor) -> Any:
     """Make a callback of transformers; see `Monitor.for_transformers`."""
     try:
         base = importlib.import_module("transformers").TrainerCallback
-    except ImportError:
+    except ImportError as error:
         raise ImportError(
-            "a TrainerCallback needs the package transformers; install it with: "
+            f"a TrainerCallback needs the package transformers ({error}); install it with: "
             "pip install transformers accelerate"
-        ) from None
+        ) from error
     return type("HesspipeCallback", (TransformersHooks, base), {})(monitor)

@@ -99,6 +99,16 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
         return StepSizes(
             largest, reason=f"the stability limit of {name} is not known ({known} are)"
         )
+    constants = {_LIMITS[type(optimizer)](group) for group in own}
+    reason = None
+    if len(constants) > 1:
+        reason = "parameter groups have different momenta, for which there is no common limit"
+    elif any(group["maximize"] for group in own):
+        reason = "the optimizer maximizes"
+    limit = constants.pop() / largest if reason is None and largest > 0 else None
+    is_one = len(own) == len(parameters) and {float(group["lr"]) for group in own} == {largest}
+    if type(optimizer) is SGD and is_one:
+        return StepSizes(largest, limit, None, reason)
     parts = [
         _part(each, groups.get(id(each)), optimizer.state.get(each, {}), largest)
         for each in parameters
@@ -106,19 +116,7 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
     if not any(part.any() for part in parts):
         return StepSizes(largest)  # no step was taken yet
     diagonal = torch.cat([part.to(like).reshape(-1) for part in parts]).sqrt_()
-    constants = {_LIMITS[type(optimizer)](group) for group in own}
-    reason = None
-    if len(constants) > 1:
-        reason = "parameter groups have different momenta, for which there is no common limit"
-    elif any(group["maximize"] for group in own):
-        reason = "the optimizer maximizes"
-    is_limited = reason is None and largest > 0
-    return StepSizes(
-        largest,
-        constants.pop() / largest if is_limited else None,
-        None if bool((diagonal == 1).all()) else diagonal,
-        reason,
-    )
+    return StepSizes(largest, limit, diagonal, reason)
 
 
 def _part(
