@@ -79,6 +79,7 @@ objective                The loss as a function of one parameter vector, and che
 curvature                H, G and R: formulas, products, dense and factored forms
 random_matrices          Limiting laws of random matrix theory
 outliers                 Rules that separate outliers from the bulk
+plots                    What `plot` methods and figures draw in common
 
 The pipeline, with ``pip install 'hesspipe[workflow]'``:
 
