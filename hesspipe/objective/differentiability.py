@@ -31,7 +31,7 @@ from hesspipe.objective.finite_differences import (
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.pieces import Division, Piece, random_numbers, row_norms
-from hesspipe.objective.pytrees import map_tensors
+from hesspipe.objective.pytrees import map_tensors, named_tensors
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.objective.special_points import find_special_point
 from hesspipe.objective.substitutes import ExactDerivatives
@@ -183,6 +183,21 @@ def uses_theta_beside_outputs(
         return False
     (slope,) = torch.autograd.grad(loss, point, allow_unused=True)
     return slope is not None and bool(slope.any())
+
+
+def is_an_output(model: FlatModel, loss_fn: Callable[[Any, Any], Tensor], batch: Batch) -> bool:
+    """Whether the loss is a number that the model returns: G would be zero, and R all of H."""
+    outputs = map_tensors(
+        lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()),
+        model(model.theta, batch.inputs),
+    )
+    loss = loss_fn(outputs, batch.targets)
+    leaves = [tensor for _, tensor in named_tensors(outputs, "") if tensor.requires_grad]
+    if not loss.requires_grad:
+        return False
+    slopes = torch.autograd.grad(loss, leaves, materialize_grads=True)
+    used = [n for n, slope in enumerate(slopes) if slope.any()]
+    return len(used) == 1 and leaves[used[0]].ndim == 0 and torch.equal(leaves[used[0]], loss)
 
 
 class _Survey:

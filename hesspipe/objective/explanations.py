@@ -94,6 +94,11 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
             raise
         fitting = (text for found, text in _ADVICE if re.search(found, message, re.IGNORECASE))
         advice = next(fitting, "run them on the same data without hesspipe first")
+        if isinstance(batch.inputs, WholeBatch):
+            advice += (
+                "; loss is called as loss(model, batch), or, where outputs are given, as "
+                "outputs(model, batch) and loss(outputs, batch)"
+            )
         raise ValueError(
             f"model and loss_fn must run on the data in {dtype}, got {type(error).__name__}: "
             f"{message} (batch {number}: {_described(batch)}); {advice}"

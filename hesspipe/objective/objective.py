@@ -23,6 +23,7 @@ from hesspipe.objective.determinism import (
 )
 from hesspipe.objective.differentiability import (
     differentiating,
+    is_an_output,
     refuse_wrong_derivatives,
     uses_theta_beside_outputs,
 )
@@ -601,6 +602,14 @@ class Objective:
                 self._reason_without_rows = self._reason_without_outputs = (
                     "G and R need a loss of the outputs only, got one that uses what the model "
                     "stored in its last call; return that as an output, or use the hessian"
+                )
+            elif not self.has_output_rows and is_an_output(
+                self._flat, self._whole_loss, self.batches[0]
+            ):
+                self._reason_without_rows = self._reason_without_outputs = (
+                    "G and R need the outputs that the loss is computed from, got the loss itself "
+                    "as an output of the model, in which it is linear; return the logits or "
+                    "predictions, and compute the loss of them, or use the hessian"
                 )
 
 

@@ -321,6 +321,7 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
         "compute in torch.float64",
     ),
     "a bug": (lambda model, batch: batch["z"], "KeyError: 'z' .batch 0: dict with"),
+    "one argument": (lambda batch: batch, r"takes 1 positional.*called as loss\(model, batch\)"),
     "a constant": (lambda model, batch: batch["x"].sum(), "must depend on the parameters"),
 }
 
@@ -416,6 +417,25 @@ def test_from_batches_takes_tensors_that_are_not_dense(layout: str) -> None:
         lambda m: functional.cross_entropy(matrix.double() @ m(X.double()), Y),
     )
     assert_close(hesspipe.hessian_matrix(objective), reference)
+
+
+@pytest.mark.parametrize("entry", ["pairs", "batches"])
+def test_ggn_is_refused_where_the_loss_is_an_output(entry: str) -> None:
+    """It would be zero."""
+    if entry == "batches":
+        objective = Objective.from_batches(
+            Encoder(),
+            lambda outputs, batch: outputs["loss"],
+            [{"x": X, "y": Y}],
+            outputs=lambda model, batch: {**model(**batch), "codes": model.encode(batch["x"])},
+        )
+    else:
+        inputs = {"x": X, "y": Y}
+        objective = Objective(Encoder(), lambda outputs, _: outputs["loss"], (inputs, None))
+    with pytest.raises(ValueError, match="got the loss itself as an output"):
+        hesspipe.ggn_matrix(objective)
+    plain = Objective.from_batches(Encoder(), lambda m, b: m(**b)["loss"], [{"x": X, "y": Y}])
+    assert_close(hesspipe.hessian_matrix(objective), hesspipe.hessian_matrix(plain))
 
 
 def test_from_batches_says_how_to_get_the_ggn() -> None:
