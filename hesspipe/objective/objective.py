@@ -472,7 +472,7 @@ class Objective:
             )
         moved = copy.copy(self)
         moved._adopt(self._flat.at(theta.detach(), constants or {}))
-        moved.batches = [replace(batch, value=None) for batch in self.batches]
+        moved.batches = mapped(lambda batch: replace(batch, value=None), self.batches)
         return moved
 
     def restricted_to(self, names: Collection[str]) -> Objective:

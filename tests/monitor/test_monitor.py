@@ -162,6 +162,19 @@ def test_monitor_finds_the_parameters_of_wrapped_models(wrap):
     assert monitor.table["eigenvalue"].tolist() == pytest.approx(values, rel=1e-6)
 
 
+def test_monitor_reads_streamed_data_again():
+    model = mlp()
+    model.eval()
+    inputs, targets = data()
+    loader = [(inputs[:10], targets[:10]), (inputs[10:], targets[10:])]
+    monitor = Monitor(Objective(model, LOSS, loader, stream=True), model, every=1, tolerance=1e-7)
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    monitor.step()
+    values = torch.linalg.eigvalsh(exact_hessian(model, inputs, targets))[[0, -1]].tolist()
+    assert monitor.table["eigenvalue"].tolist() == pytest.approx(values, rel=1e-6)
+
+
 def test_monitor_takes_any_loss_over_any_batches():
     model = mlp()
     inputs, targets = data()
