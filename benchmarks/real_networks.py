@@ -312,8 +312,8 @@ def format_report(rows: list[dict[str, object]]) -> str:
         "softmax cross-entropy, evaluation mode, at initialization. CPU time of one thread, "
         "median over rounds in turn; the ratio is that of the better library's time to "
         "hesspipe's in the same round: median, and smallest to largest. Attention is computed by "
-        "the math kernel for all. Building the operators, with the checks of hesspipe, is not in the "
-        "ratios; its seconds follow the +. Errors are relative, "
+        "the math kernel for all. Building the operators, with the checks of hesspipe, is not in "
+        "the ratios; its seconds follow the +. Errors are relative, "
         "against plain double backward in float64 for products, and true residuals divided by "
         "the largest eigenvalue for eigenpairs. The load is that of the machine of "
         f"{os.cpu_count()} processors. Written by `benchmarks/real_networks.py`.", "",
