@@ -9,6 +9,7 @@ into a matrix, factors or an operator first.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from hesspipe.curvature.blocks_of_objectives import BlockOfObjective, find_block
 from hesspipe.curvature.diagonal_blocks import DiagonalBlock
-from hesspipe.curvature.error_bounds import product_error
+from hesspipe.curvature.error_bounds import product_error, sample_products
 from hesspipe.curvature.exact_spectra import SpectrumMethod, objective_spectrum
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS, CurvatureOperator, objective_of
@@ -385,8 +386,17 @@ def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
         return symmetric_product(operator)
     # Symmetric by construction: two products for a check are saved.
     name = "operator" if is_block else str(whole.matrix)
-    multiply = operator.__matmul__ if block is None else block.operator.__matmul__
-    return SymmetricProduct(multiply, operator.shape[0], operator.dtype, operator.device, name)
+    used = operator if block is None else block.operator
+    product = used.__matmul__, operator.shape[0], operator.dtype, operator.device, name
+    if whole.is_distributed:
+        return SymmetricProduct(*product)
+    objective = whole.objective if block is None else block.objective
+    return SymmetricProduct(*product, partial(_rounding, objective, whole.matrix))
+
+
+def _rounding(objective: Objective, matrix: Matrix) -> float:
+    """The norm of the rounding error of a product with a unit vector."""
+    return float(sample_products(objective, matrix).rounding / objective.num_parameters**0.5)
 
 
 def _require_name(operator: Any, matrix: Matrix | str | None) -> BlockOfObjective | None:

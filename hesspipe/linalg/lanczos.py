@@ -24,6 +24,10 @@ from torch import Tensor
 from hesspipe.linalg.operator import SymmetricProduct, scaled, symmetric_product
 from hesspipe.linalg.orthogonalization import orthogonalize
 
+# Largest asymmetry in units of the measured rounding of a product; see
+# `hesspipe.curvature.error_bounds`.
+_MOST_ROUNDINGS = 50.0
+
 
 @dataclass(frozen=True)
 class Tridiagonalization:
@@ -109,7 +113,7 @@ def tridiagonalize(
         diagonal.append(coefficients[-1])
         scale = max(scale, float(image.norm()))
         asymmetry = max(asymmetry, _asymmetry(coefficients, off_diagonal))
-        _require_symmetric(product, asymmetry, scale, step)
+        _require_symmetric(product, asymmetry, scale, step, scaling.unit)
         is_invariant = norm <= breakdown(scale, product)
         off_diagonal.append(0.0 if is_invariant else norm)
         if is_invariant:
@@ -137,9 +141,12 @@ def _asymmetry(coefficients: Tensor, off_diagonal: list[float]) -> float:
 
 
 def _require_symmetric(
-    product: SymmetricProduct, asymmetry: float, scale: float, step: int
+    product: SymmetricProduct, asymmetry: float, scale: float, step: int, unit: float
 ) -> None:
     allowed = math.sqrt(torch.finfo(product.dtype).eps) * scale
+    if asymmetry > allowed and product.rounding is not None:
+        # Terms cancel in the products, whose norms say nothing of the rounding then.
+        allowed = max(allowed, _MOST_ROUNDINGS * product.rounding() / unit)
     if asymmetry > allowed:
         raise ValueError(
             f"the {product.name} must be symmetric and the same in every product, got an "

@@ -43,6 +43,8 @@ class SymmetricProduct:
     dtype, device
     name : str
         For messages and results, e.g. "hessian"; "operator" by default.
+    rounding : callable () -> float, optional
+        Measures the norm of the rounding error of a product with a unit vector.
     """
 
     multiply: Callable[[Tensor], Tensor]
@@ -50,6 +52,7 @@ class SymmetricProduct:
     dtype: torch.dtype
     device: torch.device
     name: str = "operator"
+    rounding: Callable[[], float] | None = None
 
     @property
     def origin(self) -> dict[str, str]:
@@ -110,7 +113,7 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
         return image * 2.0**-half * 2.0 ** -((scaling.exponent or 0) - half)
 
     return SymmetricProduct(
-        multiply, product.dim, product.dtype, product.device, product.name
+        multiply, product.dim, product.dtype, product.device, product.name, product.rounding
     ), scaling
 
 

@@ -113,3 +113,16 @@ def test_block_of_an_operator_of_another_kind_has_no_objective() -> None:
     block = DiagonalBlock(torch.eye(3, dtype=torch.float64), torch.arange(3) < 2)
     assert find_block(block) is None
     assert torch.equal(hesspipe.spectrum(block).eigenvalues, torch.ones(2, dtype=torch.float64))
+
+
+def test_density_of_a_block_that_is_rounding_alone_is_not_called_asymmetric() -> None:
+    # The probabilities are 0 and 1: p - p p^T cancels in the products.
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(8, 4, dtype=torch.float64), torch.randint(0, 3, (8,))
+    model = nn.Linear(4, 3).double()
+    with torch.no_grad():
+        model.weight.mul_(1e3)
+    part = Objective(model, nn.CrossEntropyLoss(), (inputs, targets), parameters=["bias"])
+    found = hesspipe.density(part, num_steps=3)
+    assert found.dim == 3
+    assert float(found.nodes.abs().max()) <= 1e-10
