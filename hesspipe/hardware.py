@@ -34,13 +34,20 @@ _SIGNS_OF_EXHAUSTION = (
 _DRIVER = Path("/dev/nvidiactl")
 
 
-def available_bytes() -> int:
+def available_bytes(device: torch.device | None = None) -> int:
     """Return the memory that a new array may take: what is free, within every limit on it.
+
+    On a GPU it is what the driver has, and what torch keeps for later.
 
     Batch systems and containers limit the control group of a job, or a group above it, and
     ``ulimit -v`` the process; the figure for the whole machine shows neither. Files that a group
     has read count as free, because the system drops them first.
     """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     rooms = [limit - used for limit, used in (*_group_limits(), *_process_limits())]
     return max(0, min([int(psutil.virtual_memory().available), *rooms]))
 
@@ -110,7 +117,7 @@ def _process_limits() -> Iterator[tuple[int, int]]:
             yield limit, amount
 
 
-def require(num_bytes: int, what: str, advice: str) -> None:
+def require(num_bytes: int, what: str, advice: str, *, device: torch.device | None = None) -> None:
     """Raise an error if an allocation would not fit into memory.
 
     Parameters
@@ -121,13 +128,16 @@ def require(num_bytes: int, what: str, advice: str) -> None:
         What needs the memory, e.g. "the hessian of P = 4270 parameters".
     advice : str
         What to do instead.
+    device : torch.device, optional
+        A GPU, if the memory is its.
 
     Raises
     ------
     TooLargeError
         If less is available.
     """
-    available = available_bytes()
+    is_gpu = device is not None and device.type == "cuda"
+    available = available_bytes(device) if is_gpu else available_bytes()
     if num_bytes > available:
         raise TooLargeError(
             f"{what} needs {num_bytes / 2**30:,.1f} GiB of memory, and "

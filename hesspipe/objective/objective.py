@@ -53,7 +53,7 @@ from hesspipe.objective.whole_losses import (
     adopt_functions,
     denominator_of,
 )
-from hesspipe.objective.work import Work, measured_work
+from hesspipe.objective.work import Work, measured_work, require_graph
 from hesspipe.summaries import Verbatim, summary
 
 __all__ = ["Batch", "Objective"]
@@ -265,6 +265,7 @@ class Objective:
     def _finish(self, flat: FlatModel, batches: Sequence[Batch]) -> None:
         """Weight the batches, and check the model and the loss on them."""
         work = measured_work(flat, self._whole_loss, batches[0])
+        require_graph(work, max(sizes_of(batches)), flat.theta)
         before = torch.get_rng_state()
         self.num_data = sum(sizes_of(batches))
         fresh = flat.fresh_copy()

@@ -44,6 +44,8 @@ class Piece:
         Number of the batch.
     first : int
         Number of the first sample in its batch.
+    samples : Tensor, optional
+        Numbers of the samples in their batch, if they do not follow each other.
     """
 
     model: Callable[[Tensor, Any], Any]
@@ -52,6 +54,7 @@ class Piece:
     has_rows: bool
     batch: int
     first: int = 0
+    samples: Tensor | None = None
 
     def evaluate(self, theta: Tensor) -> Evaluation:
         """Return the outputs as rows (n, C), and the loss as a function of such rows.
@@ -75,7 +78,8 @@ class Piece:
 
     def name(self, row: int) -> str:
         """Name a row, for messages."""
-        sample = f"sample {self.first + row} of " if self.has_rows else ""
+        number = self.first + row if self.samples is None else int(self.samples[row])
+        sample = f"sample {number} of " if self.has_rows else ""
         return f"{sample}batch {self.batch}"
 
 
@@ -166,6 +170,7 @@ class Division:
             self.has_rows,
             batch.number,
             0 if index is None else int(index[0]),
+            index,
         )
 
 

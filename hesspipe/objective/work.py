@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from hesspipe.hardware import available_bytes, require
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import part_of, take
 from hesspipe.objective.determinism import attempt
@@ -28,6 +30,8 @@ _OPERATIONS = 1e8
 # However large the network is.
 _LEAST_CHECKED = 4
 _NUM_MEASURED = 2
+# Of length P, for a product: theta, its gradient, the vector, the product and its parts.
+_VECTORS = 5
 # Of a batch, per parameter, whatever the number of samples.
 _OPERATIONS_OF_VECTORS = 8
 _WITH_WEIGHT = ("linear", "conv")
@@ -44,10 +48,13 @@ class Work:
         Of a sample.
     num_parameters : int
         P.
+    graph_bytes : float
+        Of the graph of the loss of a sample, for second derivatives.
     """
 
     operations: float
     num_parameters: int
+    graph_bytes: float = 0.0
 
     @property
     def num_checked(self) -> int:
@@ -58,6 +65,38 @@ class Work:
     def num_batches(self) -> int:
         """Most batches that they are drawn from: each of them takes several vectors of length P."""
         return max(1, math.floor(_OPERATIONS / _OPERATIONS_OF_VECTORS / self.num_parameters))
+
+
+def require_graph(work: Work, num_samples: int, theta: Tensor) -> None:
+    """Raise an error if the graph of a batch does not fit into memory.
+
+    Parameters
+    ----------
+    work : Work
+    num_samples : int
+        Of the largest batch.
+    theta : Tensor, shape (P,)
+        On the device that is asked.
+
+    Raises
+    ------
+    TooLargeError
+    """
+    num_bytes = (
+        int(num_samples * work.graph_bytes) + _VECTORS * theta.numel() * theta.element_size()
+    )
+    require(
+        num_bytes,
+        f"a product with the hessian on a batch of {num_samples:,} samples",
+        f"use smaller batches: about {_fitting(work, theta):,} samples would fit",
+        device=theta.device,
+    )
+
+
+def _fitting(work: Work, theta: Tensor) -> int:
+    """Number of samples for which there is memory, at least 1."""
+    free = available_bytes(theta.device) - _VECTORS * theta.numel() * theta.element_size()
+    return max(1, int(free / max(1.0, work.graph_bytes)))
 
 
 def measured_work(model: FlatModel, loss_fn: LossFunction, batch: Batch) -> Work:
@@ -76,24 +115,46 @@ def measured_work(model: FlatModel, loss_fn: LossFunction, batch: Batch) -> Work
         Of no operations where the model or the loss raises an error, which later steps explain.
     """
     apart = model.fresh_copy()
-    is_whole = isinstance(batch.inputs, WholeBatch)
-    for size in (batch.num_samples,) if is_whole else (_NUM_MEASURED, batch.num_samples):
-        if size > batch.num_samples:
-            continue
-        found: float | None = attempt(lambda: _measured(apart, loss_fn, batch, size))  # noqa: B023
-        if found is not None:
-            return Work(found / size, len(model.theta))
-    return Work(0.0, len(model.theta))
+    size, num_parameters = batch.num_samples, len(model.theta)
+    if size > _NUM_MEASURED and not isinstance(batch.inputs, WholeBatch):
+        one, both = (_attempted(apart, loss_fn, batch, few) for few in (1, _NUM_MEASURED))
+        if one is not None and both is not None:  # what does not grow belongs to no sample
+            growth = max(0, both[1] - one[1]) / (_NUM_MEASURED - 1)
+            return Work(both[0] / _NUM_MEASURED, num_parameters, growth)
+    found = _attempted(apart, loss_fn, batch, size) or (0.0, 0)
+    return Work(found[0] / max(1, size), num_parameters, found[1] / max(1, size))
 
 
-def _measured(model: FlatModel, loss_fn: LossFunction, batch: Batch, size: int) -> float:
+def _attempted(
+    model: FlatModel, loss_fn: LossFunction, batch: Batch, size: int
+) -> tuple[float, int] | None:
+    found: tuple[float, int] | None = attempt(lambda: _measured(model, loss_fn, batch, size))
+    return found
+
+
+def _measured(
+    model: FlatModel, loss_fn: LossFunction, batch: Batch, size: int
+) -> tuple[float, int]:
+    """Count the operations of some samples, and the bytes of what their graph keeps."""
     inputs, targets = batch.inputs, batch.targets
     if size < batch.num_samples:
         index = torch.arange(size)
         inputs, targets = part_of(inputs, index), take(targets, index, batch.num_samples)
-    with _Operations() as counted:
-        loss_fn(model(model.theta, inputs), targets)
-    return float(max(counted.total, size * len(model.theta)))
+    point = model.theta.detach().requires_grad_()
+    own = {point.untyped_storage().data_ptr()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with _Operations() as counted, saved_tensors_hooks(keep, lambda tensor: tensor):
+        value = loss_fn(model(point, inputs), targets)
+    num_bytes = sum(kept.values())
+    del value
+    return float(max(counted.total, size * len(model.theta))), num_bytes
 
 
 class _Operations(TorchFunctionMode):
