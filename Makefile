@@ -90,7 +90,7 @@ constraints: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt \
-	  --editable '.[workflow,dev,docs]'
+	  --editable '.[workflow,dev,docs,zoo]'
 	touch $@
 
 clean:

@@ -9,6 +9,7 @@ named.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hesspipe.objective.places import place_of_operation
 from hesspipe.objective.pytrees import named_tensors
 from hesspipe.tolerances import rounding
 
@@ -164,8 +166,8 @@ def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:
         evaluation = evaluate()
     if tracer.found is not None:
         raise ValueError(
-            f"model and loss_fn must compute in {dtype}, got {tracer.found}; remove the "
-            "conversion, or pass that dtype as dtype=..."
+            f"model and loss_fn must compute in {dtype}, got {tracer.found}; remove the conversion"
+            f"{tracer.way_out}"
         )
     return evaluation
 
@@ -177,6 +179,7 @@ class _PrecisionTracer(TorchFunctionMode):
         super().__init__()
         self.dtype = dtype
         self.found: str | None = None
+        self.way_out = ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -187,7 +190,10 @@ class _PrecisionTracer(TorchFunctionMode):
             and torch.finfo(result.dtype).eps > torch.finfo(self.dtype).eps
             and any(isinstance(arg, Tensor) and arg.dtype == self.dtype for arg in args)
         ):
-            self.found = f"{_name_of(func)}, which returns {result.dtype}"
+            place = place_of_operation(sys._getframe())
+            self.found = f"{_name_of(func)}, which returns {result.dtype}{place}"
+            if result.dtype == torch.float32:
+                self.way_out = ", or pass dtype=torch.float32"
         return result
 
 

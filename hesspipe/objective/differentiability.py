@@ -31,6 +31,7 @@ from hesspipe.objective.finite_differences import (
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.pieces import Division, Piece, random_numbers, row_norms
+from hesspipe.objective.places import OperationFinder
 from hesspipe.objective.pytrees import map_tensors, named_tensors
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.objective.special_points import find_special_point
@@ -63,15 +64,29 @@ def differentiating() -> Iterator[None]:
             stack.enter_context(twice_differentiable_kernels(torch.device("cpu")))
             yield
     except RuntimeError as error:
-        message = str(error)
-        found = re.search(r"derivative for '?([\w:.]+)'? is not implemented", message)
-        if found is None and "differentiate twice" not in message:
+        if (explained := _without_second_derivative(error)) is None:
             raise
-        raise NotTwiceDifferentiableError(
-            "the model and the loss must be twice differentiable, got "
-            f"{found[1] if found else 'an operation'} without a second derivative (torch says: "
-            f"{message.splitlines()[0]}); write it with other operations of torch"
-        ) from error
+        raise explained from error
+
+
+def _without_second_derivative(
+    error: RuntimeError, find: Callable[[OperationFinder], None] | None = None
+) -> NotTwiceDifferentiableError | None:
+    """Explain an error of torch about an operation, in a module to be found; None for others."""
+    message = str(error)
+    found = re.search(r"derivative for '?([\w:.]+)'? is not implemented", message)
+    if found is None and "differentiate twice" not in message:
+        return None
+    place = ""
+    if found is not None and find is not None:
+        finder = OperationFinder(found[1])
+        find(finder)
+        place = finder.place
+    return NotTwiceDifferentiableError(
+        "the model and the loss must be twice differentiable, got "
+        f"{found[1] if found else 'an operation'} without a second derivative{place} (torch says: "
+        f"{message.splitlines()[0]}); write it with other operations of torch"
+    )
 
 
 def refuse_wrong_derivatives(
@@ -140,8 +155,12 @@ def refuse_wrong_derivatives(
             )
             _refuse(found, survey.cause())
     except RuntimeError as error:
-        if not survey.names or is_exhaustion(error):
-            raise  # an operation of torch: `differentiating` names it
+        if is_exhaustion(error):
+            raise
+        if not survey.names:  # an operation of torch
+            find = partial(_evaluate_in, data.all_pieces(), model.theta)
+            explained = _without_second_derivative(error, find)
+            raise explained or error from error.__cause__
         raise NotTwiceDifferentiableError(
             f"the model and the loss must be twice differentiable, got an error{survey.cause()} "
             f"(torch says: {error}); use differentiable operations, and not once_differentiable"
@@ -167,6 +186,13 @@ def _refuse_asymmetry(
     (both,), _ = _Survey(None).products(pieces, near, [one + other])
     noise = partial(_rounding_of_product, pieces, near, one)
     _check_symmetry(torch.stack([*products, both]), one, other, cause, noise)
+
+
+def _evaluate_in(pieces: list[Piece], theta: Tensor, finder: OperationFinder) -> None:
+    """Evaluate all the data where a finder sees the operations."""
+    with finder:
+        for piece in pieces:
+            piece.value(theta)
 
 
 def uses_theta_beside_outputs(

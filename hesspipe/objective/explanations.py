@@ -13,12 +13,17 @@ import torch
 from hesspipe.errors import HesspipeError
 from hesspipe.hardware import exhaustion, is_exhaustion
 from hesspipe.objective.batches import Batch
+from hesspipe.objective.places import place_of_error
 from hesspipe.objective.pytrees import Fields, named_tensors
 from hesspipe.objective.whole_batches import WholeBatch
 
 _FLOATS = r"(float|double|half|bfloat16|c10::half|c10::bfloat16)"
 # Messages of torch 2.13, and what to do about each.
 _ADVICE = [
+    (
+        r"float32.* got double|not implemented for 'double'",
+        "this operation has no other dtype: pass dtype=torch.float32",
+    ),
     (r"sparse", "use embeddings with sparse=False, and dense tensors"),
     (
         r"modified in-?place",
@@ -101,7 +106,7 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
             )
         raise ValueError(
             f"model and loss_fn must run on the data in {dtype}, got {type(error).__name__}: "
-            f"{message} (batch {number}: {_described(batch)}); {advice}"
+            f"{message}{place_of_error(error)} (batch {number}: {_described(batch)}); {advice}"
         ) from error
 
 

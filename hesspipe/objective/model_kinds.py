@@ -115,8 +115,20 @@ def constant_rows(structure: nn.Module, names: dict[int, str]) -> dict[str, int]
         if uses[id(module.weight)] > 1:
             raise ValueError(
                 f"embeddings with padding_idx must not share their weight, got {place}: torch "
-                "gives its row of padding a part of its gradient only; set padding_idx to None"
+                "gives its row of padding a part of its gradient only; set padding_idx to None, "
+                f"here and in each that shares it ({_sharing(structure, module)})"
             )
         rows[names[id(module.weight)]] = module.padding_idx
         module.padding_idx = None
     return rows
+
+
+def _sharing(structure: nn.Module, module: nn.Embedding) -> str:
+    """Name the embeddings with padding that have the weight of one."""
+    return ", ".join(
+        place
+        for place, other in structure.named_modules()
+        if isinstance(other, nn.Embedding)
+        and other.weight is module.weight
+        and other.padding_idx is not None
+    )

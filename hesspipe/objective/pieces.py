@@ -69,6 +69,8 @@ class Piece:
             vector, whole = join_whole(outputs)
         except ValueError:
             return self.loss(outputs).reshape(1, 1), lambda at: at.sum()
+        if whole.withheld:  # the loss may use them
+            return self.loss(outputs).reshape(1, 1), lambda at: at.sum()
         return vector.reshape(1, -1), lambda at: self.loss(whole.split(at.reshape(-1)))
 
     def value(self, theta: Tensor) -> Tensor:

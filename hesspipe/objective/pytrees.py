@@ -187,6 +187,17 @@ def _rebuilt(values: Any, parts: list[Any]) -> Any:
 
 
 @dataclass(frozen=True)
+class _Withheld:
+    """Stands for an output that is no tensor of floating point, such as a cache of attention.
+
+    The loss may pass it by, but not use it: it is not among the outputs that define G.
+    """
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """The correspondence between the outputs of a model and one vector per sample.
 
@@ -230,11 +241,23 @@ class WholeLayout:
     template: Any
     shapes: tuple[torch.Size, ...]
 
+    @property
+    def withheld(self) -> list[str]:
+        """Names and types of the outputs that are not part of the vector."""
+        return _withheld(self.template)
+
     def split(self, vector: Tensor) -> Any:
         """Convert a vector (K,) to outputs as the model returns them."""
         parts = vector.split([shape.numel() for shape in self.shapes])
         shaped = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return _filled(self.template, shaped)
+
+
+def _withheld(template: Any) -> list[str]:
+    if isinstance(template, (Mapping, tuple, list)):
+        return [name for _, part in _items(template) for name in _withheld(part)]
+    is_withheld = isinstance(template, _Withheld)
+    return [f"{template.name} ({template.kind})"] if is_withheld else []
 
 
 def join_whole(outputs: Any) -> tuple[Tensor, WholeLayout]:
@@ -243,7 +266,7 @@ def join_whole(outputs: Any) -> tuple[Tensor, WholeLayout]:
     Parameters
     ----------
     outputs : Tensor, or nested dictionaries, tuples and lists of tensors
-        Floating-point; None is allowed.
+        Floating-point; None is allowed, and others in a container are withheld from the loss.
 
     Returns
     -------
@@ -305,7 +328,9 @@ def _template(value: Any, name: str, num_samples: int | None, tensors: list[Tens
         ]
         return _rebuilt(value, parts)
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        what = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        what = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+        if name != "outputs":
+            return _Withheld(name, what)
         raise ValueError(f"{name} must be a tensor of floating point, got {what}")
     if num_samples is not None and (value.ndim == 0 or len(value) != num_samples):
         raise ValueError(
@@ -316,8 +341,8 @@ def _template(value: Any, name: str, num_samples: int | None, tensors: list[Tens
 
 
 def _filled(template: Any, parts: list[Tensor]) -> Any:
-    if template is None:
-        return None
+    if template is None or isinstance(template, _Withheld):
+        return template
     if isinstance(template, int):
         return parts[template]
     if isinstance(template, Mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -66,6 +66,19 @@ class Layouts:
             )
         return whole
 
+    def suffice(self, whole: WholeLayout, of_tensors: Callable[[], Tensor], loss: Tensor) -> bool:
+        """Whether the loss does without the outputs that are withheld; note it if not."""
+        try:
+            is_same = torch.equal(of_tensors(), loss)
+        except Exception:  # whatever a loss raises without an output
+            is_same = False
+        if not is_same:
+            self.reason_without_rows = self.reason_without_outputs = (
+                "outputs that loss_fn uses must be tensors of floating point for G and R, got "
+                f"{', '.join(whole.withheld)}; use the hessian"
+            )
+        return is_same
+
 
 def evaluate(
     model: FlatModel, loss_fn: LossFunction, theta: Tensor, batch: Batch
@@ -124,6 +137,9 @@ def weigh(
             again = partial(evaluate, model, loss_fn, model.theta, batch)
             refuse_differences((outputs, loss), again, number, model.dtype)
         layout = layouts.record(outputs, batch.num_samples)
+        if layout is not None and layout.withheld:
+            of_tensors = partial(loss_fn, layout.split(join_whole(outputs)[0]), batch.targets)
+            layout = layout if layouts.suffice(layout, of_tensors, loss) else None
         found.append(_evaluated(outputs, loss, layout, model.dtype))
     refuse_changed_buffers(model.buffers, versions)
     total = 1.0 if divide is None else sum(weights)

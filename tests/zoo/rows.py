@@ -1,0 +1,9 @@
+"""All rows of the zoo, by the section of the documentation they stand in."""
+
+from zoo import language, plain, vision
+
+SECTIONS = {
+    "torchvision and timm": vision.ROWS,
+    "transformers and peft": language.ROWS,
+    "torch and torch_geometric": plain.ROWS,
+}
