@@ -104,9 +104,10 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
                 "; loss is called as loss(model, batch), or, where outputs are given, as "
                 "outputs(model, batch) and loss(outputs, batch)"
             )
+        place = place_of_error(error)
         raise ValueError(
             f"model and loss_fn must run on the data in {dtype}, got {type(error).__name__}: "
-            f"{message}{place_of_error(error)} (batch {number}: {_described(batch)}); {advice}"
+            f"{message} (batch {number}: {_described(batch)}){place}; {advice}"
         ) from error
 
 

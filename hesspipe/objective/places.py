@@ -41,13 +41,14 @@ def place_in(frames: Iterable[FrameType]) -> str:
 
 
 def place_of_error(error: BaseException) -> str:
-    """Name the innermost module that an error passed; see `place_in`."""
+    """Name the innermost module that an error passed; "" if it is the model or the loss."""
     frames: list[FrameType] = []
     step: TracebackType | None = error.__traceback__
     while step is not None:
         frames.insert(0, step.tb_frame)
         step = step.tb_next
-    return place_in(frames)
+    place = place_in(frames)
+    return place if place.endswith(")") else ""
 
 
 def place_of_operation(frame: FrameType | None) -> str:
