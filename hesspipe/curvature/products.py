@@ -230,7 +230,8 @@ def _bytes_without_storage(tensor: Tensor) -> int:
 
 def _saved_tensors(node: Any) -> Iterator[Tensor]:
     """Tensors that a node has saved: built-in nodes have attributes, custom ones a list."""
-    values = [getattr(node, name) for name in _saved_names(type(node))]
+    kind: Any = type(node)  # mypy does not take a class for hashable
+    values = [getattr(node, name) for name in _saved_names(kind)]
     for value in [*values, getattr(node, "saved_tensors", ())]:
         for entry in value if isinstance(value, list | tuple) else (value,):
             if isinstance(entry, Tensor):
