@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import hesspipe
+
+sys.path.insert(0, str(Path(__file__).parent))
+from notebooks import read_notebook  # of this folder, where Sphinx does not look
 
 project = "hesspipe"
 author = "The hesspipe authors"
@@ -41,5 +46,6 @@ def escape_norms(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
 
 
 def setup(app: Any) -> None:
-    """Connect the handler above; called by Sphinx."""
+    """Connect the handlers; called by Sphinx."""
     app.connect("autodoc-process-docstring", escape_norms)
+    app.connect("source-read", read_notebook)
