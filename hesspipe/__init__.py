@@ -90,6 +90,7 @@ landscape                Lines and planes between solutions
 experiments              What one job computes, from files to results
 monitor                  Curvature through a training loop of your own
 tables                   Results as tables with provenance
+saving                   Results of the library as such tables: `save`, `load`
 claims                   The paper's statements, checked against results
 figures                  Figures from results
 workflow                 Snakemake and DVC

@@ -36,7 +36,7 @@ from .linalg.trace import NormEstimates as NormEstimates
 from .monitor.monitor import Monitor as Monitor
 from .objective.objective import Objective as Objective
 from .outliers import count_outliers as count_outliers
-from .tables.saving import load as load
-from .tables.saving import save as save
+from .saving.files import load as load
+from .saving.files import save as save
 
 __version__: str

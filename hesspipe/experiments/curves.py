@@ -13,7 +13,7 @@ import torch
 from hesspipe.forecasts import curve_bytes
 from hesspipe.hardware import require
 from hesspipe.linalg.density import CONFIDENCE, spread_grid
-from hesspipe.tables.forms import density_of
+from hesspipe.saving.forms import density_of
 from hesspipe.tables.store import Result, read_result
 
 _LABELS = ("experiment", "seed", "step", "matrix", "group", "num_parameters")

@@ -21,7 +21,7 @@ from hesspipe.errors import ForeignStateError
 from hesspipe.experiments.loading import load_objective
 from hesspipe.files import digest
 from hesspipe.linalg.search_state import start_again
-from hesspipe.tables.saving import as_result
+from hesspipe.saving.forms import FORMS
 from hesspipe.tables.store import Result
 from hesspipe.unfinished import lock, remove_state
 
@@ -95,7 +95,7 @@ def estimate_density(
         "eps": found.eps,
         "asymmetry": found.asymmetry,
     }
-    return Result("density", as_result(found).table, provenance)
+    return Result("density", FORMS["density"].to_table(found)[0], provenance)
 
 
 @contextlib.contextmanager
@@ -167,7 +167,7 @@ def find_eigenpairs(
             "eigenpairs": dict(eigenpairs),
         }
         values = replace(found, eigenvectors=found.eigenvectors[:, :0])
-        yield Result("eigenpairs", as_result(values).table, provenance)
+        yield Result("eigenpairs", FORMS["eigenpairs"].to_table(values)[0], provenance)
         remove_state(state)
 
 

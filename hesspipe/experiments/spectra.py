@@ -9,7 +9,7 @@ from typing import Any
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.spectra import spectrum
 from hesspipe.experiments.loading import load_objective
-from hesspipe.tables.saving import as_result
+from hesspipe.saving.forms import FORMS
 from hesspipe.tables.store import Result
 
 
@@ -46,7 +46,7 @@ def extract_spectrum(
     found = spectrum(objective, matrix, zero_tolerance=zero_tolerance, certify=True, progress=True)
     return Result(
         "spectrum",
-        as_result(found).table,
+        FORMS["spectrum"].to_table(found)[0],
         provenance
         | {
             "matrix": matrix,

@@ -3,7 +3,6 @@
 ========================================  ============================================
 Store and read results                    `store`: `Result`, `read_result`, `write_result`
 Columns, units and provenance of a kind   `schemas`
-Keep results of the library as tables     `saving`: `hesspipe.save`, `load`; `forms`, `layer_forms`
 Select rows and join results              `queries`: outlier counts, extreme eigenvalues
 Write a table as CSV, Markdown, LaTeX     `formats`, which also writes the report's pages
 or a web page

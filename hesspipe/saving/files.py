@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from hesspipe.errors import DamagedFileError
 from hesspipe.imports import require_packages
-from hesspipe.tables.forms import FORMS as FORMS_OF_ONE
-from hesspipe.tables.layer_forms import LAYERS
+from hesspipe.saving.forms import FORMS as FORMS_OF_ONE
+from hesspipe.saving.layer_forms import LAYERS
 
 if TYPE_CHECKING:
     from hesspipe.tables.store import Result

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hesspipe.curvature.layer_spectra import LayerSpectra
 from hesspipe.errors import NotConvergedError, TooLargeError
-from hesspipe.tables.forms import FORMS, Form
+from hesspipe.saving.forms import FORMS, Form
 
 if TYPE_CHECKING:
     import pandas as pd
