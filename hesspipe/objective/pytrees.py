@@ -329,7 +329,7 @@ def _template(value: Any, name: str, num_samples: int | None, tensors: list[Tens
         return _rebuilt(value, parts)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         what = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
-        if name != "outputs":
+        if name != "outputs" and not isinstance(value, Tensor):
             return _Withheld(name, what)
         raise ValueError(f"{name} must be a tensor of floating point, got {what}")
     if num_samples is not None and (value.ndim == 0 or len(value) != num_samples):
