@@ -59,7 +59,8 @@ def test_docstring_lists_every_subpackage() -> None:
 def test_library_needs_nothing_of_the_pipeline() -> None:
     settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
     layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
-    library = layers[layers.index("outliers") :]
+    # Plots need matplotlib; they are imported when the first one is drawn.
+    library = [name for name in layers[layers.index("outliers") :] if name != "plots"]
     modules = [
         _module_name(path)
         for path in MODULES

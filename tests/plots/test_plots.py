@@ -185,6 +185,7 @@ def test_layers_are_drawn_in_columns_and_densities_hollow(density: Density) -> N
             "first": spectrum_of(EIGENVALUES), "second": pairs_of([-3.0, 2.0], 1),
             "third": density,
         },
+        failures={},
     )  # fmt: skip
     axes = found.plot()
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["first", "second", "third"]
