@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesspipe.linalg.density import Density, density
+from hesspipe.linalg.density import density
 from hesspipe.linalg.operator import SymmetricProduct
+from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.trace import estimate_norms
 
 _SIZE = 400

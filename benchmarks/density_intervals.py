@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hesspipe.linalg.density import Density, density
+from hesspipe.linalg.density import density
 from hesspipe.linalg.operator import SymmetricProduct
+from hesspipe.linalg.spectral_density import Density
 
 _NUM_OUTLIERS = 20
 _EDGE_SHARE = 0.02

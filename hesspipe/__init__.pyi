@@ -28,8 +28,8 @@ from .errors import NotTwiceDifferentiableError as NotTwiceDifferentiableError
 from .errors import TooLargeError as TooLargeError
 from .errors import UnreadableFileError as UnreadableFileError
 from .errors import UnwritableFileError as UnwritableFileError
-from .linalg.density import Density as Density
 from .linalg.ritz import Eigenpairs as Eigenpairs
+from .linalg.spectral_density import Density as Density
 from .linalg.spectrum import Spectrum as Spectrum
 from .linalg.trace import Estimate as Estimate
 from .linalg.trace import NormEstimates as NormEstimates

@@ -18,10 +18,10 @@ from problems import network, normal
 
 from hesspipe.data.dataset import Dataset, write_dataset
 from hesspipe.errors import DamagedFileError
-from hesspipe.plots import style
 from hesspipe.files import atomic_path, digest, write_json, write_tensors, write_text
 from hesspipe.networks.checkpoints import Checkpoint
 from hesspipe.networks.training_state import TrainingState
+from hesspipe.plots import style
 from hesspipe.tables.store import Result, read_result, write_result
 
 ABOUT = {

@@ -18,9 +18,10 @@ from hesspipe.curvature.operators import CurvatureOperator, objective_of
 from hesspipe.curvature.spectra import density, eigenpairs, spectrum
 from hesspipe.errors import HesspipeError, nearest_names
 from hesspipe.imports import require_packages
-from hesspipe.linalg.density import NUM_PROBES, NUM_STEPS, Density
+from hesspipe.linalg.density import NUM_PROBES, NUM_STEPS
 from hesspipe.linalg.eigenpairs import MAX_PRODUCTS, TOLERANCE
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.objective.objective import Objective
 from hesspipe.progress import bar_options

@@ -28,9 +28,9 @@ from hesspipe.hardware import name_exhaustion, require
 from hesspipe.linalg import density as densities
 from hesspipe.linalg import eigenpairs as pairs
 from hesspipe.linalg import trace
-from hesspipe.linalg.density import Density
 from hesspipe.linalg.operator import SymmetricProduct, random_unit, symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.spectrum import (
     ZERO_TOLERANCE,
     Spectrum,

@@ -12,7 +12,7 @@ import torch
 
 from hesspipe.forecasts import curve_bytes
 from hesspipe.hardware import require
-from hesspipe.linalg.density import CONFIDENCE, spread_grid
+from hesspipe.linalg.spectral_density import CONFIDENCE, spread_grid
 from hesspipe.saving.forms import density_of
 from hesspipe.tables.store import Result, read_result
 

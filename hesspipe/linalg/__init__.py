@@ -6,7 +6,8 @@ Nothing here knows of networks or objectives: an operator is any object with `sh
 
 Eigenvalues
     eigenpairs         Extreme eigenpairs with multiplicities: `eigenpairs`
-    density            Spectral density, with intervals for counts: `density`, `Density`
+    density            Spectral density by stochastic Lanczos quadrature: `density`
+    spectral_density   What it is, and counts, curves and moments from it: `Density`
     tracking           Eigenpairs that follow an operator through training: `track_eigenpairs`
     trace              Trace and Frobenius norm with standard errors: `estimate_norms`
     inertia            Counts of signs by L D L^T, an independent check: `count_signs`
@@ -21,6 +22,8 @@ Building blocks
 Parts of the density
     radau              Bounds on the distribution function of a quadrature: `Rules`
     counts             Numbers of eigenvalues as intervals that hold: `Count`
+    means              Bounds on the mean of a function of the eigenvalues
+    intervals          What a density tells, as intervals: `Curve`, `Distribution`, `Moment`
 
 Parts of the eigenpair search
     krylov             The basis: extended, restarted, deflated

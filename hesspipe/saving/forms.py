@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hesspipe.linalg.density import Density
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.linalg.trace import Estimate, NormEstimates
 

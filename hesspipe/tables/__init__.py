@@ -2,7 +2,8 @@
 
 ========================================  ============================================
 Store and read results                    `store`: `Result`, `read_result`, `write_result`
-Columns, units and provenance of a kind   `schemas`
+Columns, units and provenance of a kind   `schemas`, of `network_schemas` and
+                                          `random_matrix_schemas`, made by `columns`
 Select rows and join results              `queries`: outlier counts, extreme eigenvalues
 Write a table as CSV, Markdown, LaTeX     `formats`, which also writes the report's pages
 or a web page

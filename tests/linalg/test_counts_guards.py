@@ -13,8 +13,9 @@ from torch import Tensor
 
 from hesspipe.linalg import counts
 from hesspipe.linalg.counts import Sample
-from hesspipe.linalg.density import Density, density
+from hesspipe.linalg.density import density
 from hesspipe.linalg.operator import SymmetricProduct
+from hesspipe.linalg.spectral_density import Density
 
 SIZE = 600
 

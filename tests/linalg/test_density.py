@@ -9,7 +9,8 @@ import torch
 from problems import EPS, matrix_with, normal
 
 from hesspipe.errors import TooLargeError
-from hesspipe.linalg.density import Density, density
+from hesspipe.linalg.density import density
+from hesspipe.linalg.spectral_density import Density
 
 VALUES = torch.cat([torch.linspace(-1, 1, 180), torch.linspace(5, 20, 20)]).double()
 

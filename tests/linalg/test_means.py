@@ -10,8 +10,9 @@ import torch
 from scipy.stats import beta
 
 from hesspipe.linalg import means
-from hesspipe.linalg.density import Density, density
+from hesspipe.linalg.density import density
 from hesspipe.linalg.operator import random_normal, symmetric_product
+from hesspipe.linalg.spectral_density import Density
 from hesspipe.seeding import generator
 
 

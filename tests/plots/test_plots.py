@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 import hesspipe
-from hesspipe.linalg.density import Density
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.spectrum import Spectrum
 
 EIGENVALUES = [-2.0, -0.5, -1e-16, 0.0, 1e-16, 0.25, 3.0]

@@ -37,8 +37,8 @@ from hesspipe.figures import (
     right_edge,
 )
 from hesspipe.files import write_sealed
-from hesspipe.linalg.density import Density
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.linalg.trace import Estimate, NormEstimates
 from hesspipe.seals import BLANK
