@@ -6,6 +6,8 @@ Jacobians, or to the matrix itself. A method that fails gives way to the next on
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 from hesspipe.curvature.dense import exact_matrix
@@ -30,25 +32,20 @@ def objective_spectrum(
     **options: Any,
 ) -> Spectrum:
     """Compute the spectrum from factors, or from the matrix where there are none."""
+    if method == "jacobians":
+        return _from_jacobians(objective, matrix, progress, options)
     layers = find_layers(objective) if method in ("auto", "factored") else None
     too_large: TooLargeError | None = None
-    if layers is not None:
+    for compute in _ways_without_matrix(objective, layers, matrix, method, progress, options):
         try:
-            factors = _factors(objective, layers, matrix, method)
-            if factors is not None:
-                return factored_spectrum(objective, factors, matrix, **options)
+            found = compute()
         except Exception as error:  # of any kind: where the method is chosen here, others remain
             if method != "auto":
                 raise
-            too_large = error if isinstance(error, TooLargeError) else None
-    if method == "jacobians" or (method == "auto" and has_few_outputs(objective, matrix)):
-        try:
-            directions = find_directions(objective, matrix)
-            return sampled_spectrum(objective, directions, progress=progress, **options)
-        except Exception as error:  # likewise
-            if method != "auto":
-                raise
             too_large = error if isinstance(error, TooLargeError) else too_large
+        else:
+            if found is not None:
+                return found
     try:
         exact = exact_matrix(
             objective,
@@ -67,11 +64,46 @@ def objective_spectrum(
     )
 
 
+def _ways_without_matrix(
+    objective: Objective,
+    layers: list[Layer] | None,
+    matrix: Matrix,
+    method: SpectrumMethod,
+    progress: bool | None,
+    options: dict[str, Any],
+) -> Iterator[Callable[[], Spectrum | None]]:
+    """The ways to the spectrum that the method allows, in the order to try them."""
+    if layers is not None:
+        yield partial(_from_factors, objective, layers, matrix, method, options)
+    if method == "auto" and has_few_outputs(objective, matrix):
+        yield partial(_from_jacobians, objective, matrix, progress, options)
+
+
+def _from_factors(
+    objective: Objective,
+    layers: list[Layer],
+    matrix: Matrix,
+    method: SpectrumMethod,
+    options: dict[str, Any],
+) -> Spectrum | None:
+    """The spectrum from factors; None where the matrix is cheaper."""
+    factors = _factors(objective, layers, matrix, method)
+    return None if factors is None else factored_spectrum(objective, factors, matrix, **options)
+
+
+def _from_jacobians(
+    objective: Objective, matrix: Matrix, progress: bool | None, options: dict[str, Any]
+) -> Spectrum:
+    """The spectrum from the Gram matrix of the Jacobians."""
+    directions = find_directions(objective, matrix)
+    return sampled_spectrum(objective, directions, progress=progress, **options)
+
+
 def _factors(
-    objective: Objective, layers: list[Layer] | None, matrix: Matrix, method: SpectrumMethod
+    objective: Objective, layers: list[Layer], matrix: Matrix, method: SpectrumMethod
 ) -> Factors | None:
     """The factors, if required or cheaper than the matrix."""
-    if layers is None or not objective.has_output_rows:
+    if not objective.has_output_rows:
         return None
     size = objective.num_parameters
     num_outputs = len(objective.outputs(objective.theta, objective.batches[0].inputs[:1])[0])

@@ -178,7 +178,7 @@ def layer_spectra(
         See `hesspipe.density`; at most as many steps as the layer has parameters are made.
     seed : int
         Of densities and eigenpairs.
-    progress : bool
+    progress : bool, optional
         Show a progress bar.
 
     Returns

@@ -170,7 +170,7 @@ def gram_of_jacobians(
     directions : Directions
     by_weights : bool
         Whether weights whose gradient is a sum of outer products take the cheaper way.
-    progress : bool
+    progress : bool, optional
 
     Returns
     -------

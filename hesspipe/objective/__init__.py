@@ -18,6 +18,7 @@ The objective
     distributed        Data spread over several processes: `part_of_whole`
 
 Checks of the model and the loss
+    checks_on_data     All of them on all the data, in order: `ChecksOnData`
     explanations       Errors of torch in one clear line: `explained`
     determinism        Deterministic, finite, in full precision
     separability       Samples independent in the model and the loss: `find_dependence`
@@ -25,6 +26,9 @@ Checks of the model and the loss
     dependence         How samples depend on each other: `Dependence`
     target_shapes      Targets that are not broadcast over samples
     differentiability  Correct first and second derivatives
+    loss_graphs        Products with H, and what graphs of losses contain: `GraphSurvey`
+    symmetry           Second derivatives that are symmetric: `refuse_asymmetry`
+    loss_of_outputs    Losses of the outputs alone, by which G is defined
     finiteness         Matrices that are finite: `require_finite_matrix`
     finite_differences First and second derivatives of every sample against differences
     special_points     Second derivatives that are wrong at one point only

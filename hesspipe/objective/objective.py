@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,46 +13,17 @@ from torch import Tensor, nn
 
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch, read_batches
-from hesspipe.objective.dependence import Divide, one
-from hesspipe.objective.determinism import (
-    attempt,
-    in_full_precision,
-    preserved_random_state,
-    refuse_differences,
-)
-from hesspipe.objective.differentiability import (
-    differentiating,
-    is_an_output,
-    refuse_wrong_derivatives,
-    uses_theta_beside_outputs,
-)
+from hesspipe.objective.checks_on_data import ChecksOnData
+from hesspipe.objective.determinism import preserved_random_state
+from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel, FunctionOfTheta
-from hesspipe.objective.pieces import Division
-from hesspipe.objective.pytrees import (
-    Fields,
-    Layout,
-    join_outputs,
-    join_whole,
-)
-from hesspipe.objective.reductions import (
-    Denominator,
-    LossFunction,
-    known_denominator,
-    reduction,
-)
+from hesspipe.objective.pytrees import Fields, join_outputs, join_whole
+from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss, reduction
 from hesspipe.objective.rounding import is_perturbing
-from hesspipe.objective.separability import find_dependence
 from hesspipe.objective.streaming import mapped, sizes_of, stream_batches
-from hesspipe.objective.weights import Layouts, evaluate, weigh
 from hesspipe.objective.whole_batches import BatchNumber, read_whole_batches
-from hesspipe.objective.whole_losses import (
-    COUPLING,
-    WITHOUT_OUTPUTS,
-    adopt_functions,
-    denominator_of,
-)
-from hesspipe.objective.work import Work, measured_work, require_graph
+from hesspipe.objective.whole_losses import WITHOUT_OUTPUTS, adopt_functions, denominator_of
 from hesspipe.summaries import Verbatim, summary
 
 __all__ = ["Batch", "Objective"]
@@ -142,9 +112,6 @@ class Objective:
     2
     """
 
-    _whole_loss: LossFunction
-    _denominator: Denominator | None
-
     @differentiating()
     def __init__(
         self,
@@ -159,11 +126,11 @@ class Objective:
         stream: bool = False,
     ) -> None:
         flat = self._begin(model, dtype, weight_decay, parameters)
-        self._whole_loss, self._denominator = flat.copied(loss_fn, denominator)
-        self._is_sum = reduction(self._whole_loss) == "sum"
+        whole, divide = flat.copied(loss_fn, denominator)
+        loss = ReducedLoss(whole, divide, is_sum=reduction(whole) == "sum")
         with preserved_random_state(self.device):
             read = stream_batches if stream else read_batches
-            self._finish(flat, read(data, dtype, self.device))
+            self._finish(flat, loss, read(data, dtype, self.device))
 
     @classmethod
     @differentiating()
@@ -238,10 +205,8 @@ class Objective:
         flat = self._begin(model, dtype, weight_decay, parameters)
         with preserved_random_state(self.device):
             found = read_whole_batches(batches, flat.copier, num_samples, is_streamed=stream)
-            whole = adopt_functions(flat, loss, outputs, divide)
-            self._whole_loss, self._denominator = whole.loss_fn, whole.denominator
-            self._is_sum = reduction == "sum"
-            self._finish(flat, found)
+            reduced = adopt_functions(flat, loss, outputs, divide, is_sum=reduction == "sum")
+            self._finish(flat, reduced, found)
         self._reason_without_outputs = (
             WITHOUT_OUTPUTS if outputs is None else self._reason_without_outputs
         )
@@ -259,29 +224,19 @@ class Objective:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
         self._adopt(flat := FlatModel(model, dtype, parameters))
         self.dtype, self.weight_decay = dtype, weight_decay
-        self.coupling: str | None = None
         return flat
 
-    def _finish(self, flat: FlatModel, batches: Sequence[Batch]) -> None:
-        """Weight the batches, and check the model and the loss on them."""
-        work = measured_work(flat, self._whole_loss, batches[0])
-        require_graph(work, max(sizes_of(batches)), flat.theta)
-        before = torch.get_rng_state()
+    def _finish(self, flat: FlatModel, loss: ReducedLoss, batches: Sequence[Batch]) -> None:
+        """Take over the batches, the loss and what the checks on them find."""
         self.num_data = sum(sizes_of(batches))
-        fresh = flat.fresh_copy()
-        layouts = Layouts()
-        divide = None if len(batches) == 1 else self._known_denominator()
-        self.batches = weigh(flat, self._whole_loss, batches, divide, layouts)
-        self._reason_without_rows = layouts.reason_without_rows
-        self._reason_without_outputs = layouts.reason_without_outputs
-        self._output_sizes = tuple(layouts.by_size)
-        theta = self._point_of_checks()
-        self._find_dependence(fresh, theta)
-        self._check_derivatives(theta, work)
-        flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
-        self.loss_fn: Callable[[Tensor, Any], Tensor] = self._whole_loss
-        if not all(layout.is_plain for layout in layouts.by_size.values()):
-            self.loss_fn = partial(_loss_of_rows, self._whole_loss, layouts.by_size)
+        checks = ChecksOnData(flat, loss, batches)
+        checks.run()
+        self.batches, self._reduced = checks.batches, checks.loss
+        self.loss_fn: LossFunction = checks.loss_of_rows()
+        self.coupling, self._is_unlike_parts = checks.coupling, checks.is_unlike_parts
+        self._reason_without_rows = checks.layouts.reason_without_rows
+        self._reason_without_outputs = checks.layouts.reason_without_outputs
+        self._output_sizes = tuple(checks.layouts.by_size)
 
     @classmethod
     def from_function(
@@ -405,7 +360,7 @@ class Objective:
                 return self.loss_fn(vector.view(batch.num_samples, -1), batch.targets)
             if batch.layout is None:
                 raise ValueError(self._reason_without_outputs)
-            return self._whole_loss(batch.layout.split(vector), batch.targets)
+            return self._reduced.loss_fn(batch.layout.split(vector), batch.targets)
 
     def require_unchanged(self, batch: Batch, loss: Tensor) -> None:
         """Raise an error if the loss on a batch at theta is not what it was.
@@ -444,7 +399,7 @@ class Objective:
         with self.explained(batch):
             if self.has_output_rows:
                 return self.loss_fn(self.outputs(theta, batch.inputs), batch.targets)
-            return self._whole_loss(self._flat(theta, batch.inputs), batch.targets)
+            return self._reduced.loss_fn(self._flat(theta, batch.inputs), batch.targets)
 
     def explained(self, batch: Batch) -> AbstractContextManager[None]:
         """Replace an error that the model or the loss raises by one that names the batch."""
@@ -516,7 +471,7 @@ class Objective:
             If the loss is not one of torch, and `denominator` was not given, or it is not a sum
             or mean over samples.
         """
-        divide = self._known_denominator()
+        divide = self._reduced.known_denominator()
         if divide is None:
             return None
         if self._is_unlike_parts:
@@ -543,78 +498,3 @@ class Objective:
         self._flat, self.model = flat, flat.structure
         self.theta, self.device = flat.theta, flat.device
         self.names, self.shapes, self.is_varied = flat.names, flat.shapes, flat.is_varied
-
-    def _point_of_checks(self) -> Tensor:
-        """Choose a point near theta, where initial weights of zero hide nothing.
-
-        It is theta itself where the model or the loss is not defined nearby.
-        """
-        near = self._flat.another_point()
-        for batch in self.batches:
-            again = partial(evaluate, self._flat, self._whole_loss, near, batch)
-            found = in_full_precision(partial(attempt, again), self.dtype)
-            if found is None or not torch.isfinite(found[1]):
-                return self.theta
-            with self.explained(batch):
-                refuse_differences(found, again, batch.number, self.dtype)
-        return near
-
-    def _find_dependence(self, fresh: FlatModel, theta: Tensor) -> None:
-        """Test whether samples are independent, and what the loss divides by."""
-        if self._flat.function is not None:
-            self.coupling = self._reason_without_rows = COUPLING
-            self._is_unlike_parts = False
-            return
-        with self.explained(self.batches[0]):
-            found = find_dependence(
-                self._flat, fresh, self._whole_loss, self._divide(), theta, self.batches
-            )
-        self.coupling = found.coupling
-        self._reason_without_rows = self._reason_without_rows or found.reason_without_rows
-        self._is_unlike_parts = found.divide is None
-        self._is_sum |= found.is_sum
-        if self._is_sum:
-            self.batches = mapped(lambda batch: replace(batch, share=1.0), self.batches)
-
-    def _known_denominator(self) -> Denominator | None:
-        """Return the denominator of a mean loss; None for a sum."""
-        if self._is_sum:
-            return None
-        return self._denominator or known_denominator(self._whole_loss)
-
-    def _divide(self) -> Divide | None:
-        """Return what the loss is said to divide by; None if unknown."""
-        try:
-            divide = self._known_denominator()
-        except ValueError:
-            return None
-        if divide is None:
-            return one
-        return lambda outputs, targets, _: float(divide(outputs, targets))
-
-    def _check_derivatives(self, theta: Tensor, work: Work) -> None:
-        """Test all derivatives near theta, and second ones at theta itself."""
-        data = Division(
-            self._flat, self._whole_loss, self.batches, self.has_output_rows, self.is_separable
-        )
-        with self.explained(self.batches[0]):
-            refuse_wrong_derivatives(data, self._flat, theta, work.num_checked, work.num_batches)
-            if uses_theta_beside_outputs(self._flat, self._whole_loss, self.batches[0]):
-                self._reason_without_rows = self._reason_without_outputs = (
-                    "G and R need a loss of the outputs only, got one that uses what the model "
-                    "stored in its last call; return that as an output, or use the hessian"
-                )
-            elif not self.has_output_rows and is_an_output(
-                self._flat, self._whole_loss, self.batches[0]
-            ):
-                self._reason_without_rows = self._reason_without_outputs = (
-                    "G and R need the outputs that the loss is computed from, got the loss itself "
-                    "as an output of the model, in which it is linear; return the logits or "
-                    "predictions, and compute the loss of them, or use the hessian"
-                )
-
-
-def _loss_of_rows(
-    loss_fn: LossFunction, layouts: dict[int, Layout], rows: Tensor, targets: Any
-) -> Tensor:
-    return loss_fn(layouts[rows.shape[1]].split(rows), targets)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple
@@ -49,6 +50,36 @@ _PER_TERM = {
 _FUNCTIONS = _PER_LABEL | _PER_ELEMENT | _PER_TERM
 # Means over terms that are themselves weighted by an argument of the shape of the outputs.
 _WEIGHTED_MEANS = ("mse_loss", "l1_loss")
+
+
+@dataclass(frozen=True)
+class ReducedLoss:
+    """The loss of a batch, and how those of several batches are added.
+
+    Attributes
+    ----------
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+    denominator : callable (outputs, targets) -> float, optional
+        Of a mean on a batch, if the caller gave it.
+    is_sum : bool
+        Whether losses of batches are added, and not averaged.
+    """
+
+    loss_fn: LossFunction
+    denominator: Denominator | None
+    is_sum: bool
+
+    def known_denominator(self) -> Denominator | None:
+        """Return the denominator of a mean loss; None for a sum.
+
+        Raises
+        ------
+        ValueError
+            If it was not given, and the loss is not one of torch.
+        """
+        if self.is_sum:
+            return None
+        return self.denominator or known_denominator(self.loss_fn)
 
 
 class _Known(NamedTuple):

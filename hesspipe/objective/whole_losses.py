@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from hesspipe.objective.flat_model import FlatModel
-from hesspipe.objective.reductions import Denominator, LossFunction
+from hesspipe.objective.reductions import Denominator, ReducedLoss
 from hesspipe.objective.whole_batches import BatchNumber, WholeBatch, number_of
 
 COUPLING = "batches of Objective.from_batches are whole, and are not divided into samples"
@@ -22,26 +21,14 @@ WITHOUT_OUTPUTS = (
 _REDUCTIONS = ("mean", "sum")
 
 
-@dataclass(frozen=True)
-class WholeLoss:
-    """What is evaluated on a whole batch.
-
-    Attributes
-    ----------
-    loss_fn : callable (outputs, WholeBatch) -> scalar Tensor
-    denominator : callable (outputs, WholeBatch) -> float
-    """
-
-    loss_fn: LossFunction
-    denominator: Denominator
-
-
 def adopt_functions(
     flat: FlatModel,
     loss: Callable[..., Tensor],
     outputs: Callable[[nn.Module, Any], Any] | None,
     denominator: Denominator,
-) -> WholeLoss:
+    *,
+    is_sum: bool,
+) -> ReducedLoss:
     """Copy the functions of the caller, and let a model be evaluated by them.
 
     Parameters
@@ -52,6 +39,13 @@ def adopt_functions(
         Or callable (outputs, batch), if there are outputs.
     outputs : callable (model, batch) -> nested tensors, optional
     denominator : callable (outputs, WholeBatch) -> float
+    is_sum : bool
+        Whether losses of batches are added, and not averaged.
+
+    Returns
+    -------
+    ReducedLoss
+        Of what the model returns, and a WholeBatch.
 
     Raises
     ------
@@ -67,9 +61,9 @@ def adopt_functions(
     loss, outputs, denominator = flat.copied(loss, outputs, denominator)
     if outputs is None:
         flat.function = partial(_scalar, loss)
-        return WholeLoss(_first, denominator)
+        return ReducedLoss(_first, denominator, is_sum)
     flat.function = outputs
-    return WholeLoss(partial(_loss_of_outputs, loss), denominator)
+    return ReducedLoss(partial(_loss_of_outputs, loss), denominator, is_sum)
 
 
 def denominator_of(

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from hesspipe.errors import NotASumOverSamplesError, NotTwiceDifferentiableError
-from hesspipe.objective import batches, differentiability, finite_differences, special_points
+from hesspipe.objective import (
+    batches,
+    differentiability,
+    finite_differences,
+    special_points,
+    symmetry,
+)
 from hesspipe.objective.determinism import _is_same
 from hesspipe.objective.explanations import _is_of_hesspipe
 from hesspipe.objective.finite_differences import (
@@ -200,13 +206,13 @@ def test_rounding_of_a_product_that_cannot_be_measured_excuses_no_asymmetry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     smooth = piece(linear, lambda rows: rows.pow(3).sum())
-    assert 0 < differentiability._rounding_of_product([smooth], THETA, THETA) < 1e-9
+    assert 0 < symmetry._rounding_of_product([smooth], THETA, THETA) < 1e-9
 
     def fail(*_: Any) -> Tensor:
         raise ValueError("not continuous")
 
-    monkeypatch.setattr(differentiability, "measured_rounding", fail)
-    assert differentiability._rounding_of_product([smooth], THETA, THETA) == 0
+    monkeypatch.setattr(symmetry, "measured_rounding", fail)
+    assert symmetry._rounding_of_product([smooth], THETA, THETA) == 0
 
 
 def test_rounding_passes_on_that_memory_is_out() -> None:
@@ -468,7 +474,7 @@ def test_buffer_that_counts_evaluations_is_refused() -> None:
 
 def test_norm_of_a_vector_is_that_of_all_entries() -> None:
     vector = normal(7)
-    assert float(differentiability._norm(vector)) == pytest.approx(float(vector.norm()), rel=1e-15)
+    assert float(symmetry._norm(vector)) == pytest.approx(float(vector.norm()), rel=1e-15)
 
 
 def test_error_without_a_traceback_is_not_ours() -> None:

@@ -17,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 import hesspipe
 from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.networks.architectures import initialize_normal
-from hesspipe.objective.differentiability import _check_symmetry, differentiating
+from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.symmetry import _check_symmetry
 
 
 class Square(torch.autograd.Function):
