@@ -58,6 +58,7 @@ TooLargeError                  More memory is needed than is available
 InUseError                     Another process works on the same unfinished work
 NotTwiceDifferentiableError    The model or the loss has no correct second derivative
 NotASumOverSamplesError        The loss couples samples
+ChangedDataError               Data that are read again have changed
 NotConvergedError              Some eigenpairs did not converge
 InconsistentMatrixError        A result failed a consistency check
 NoSolutionError                The equation of a limiting law was not solved

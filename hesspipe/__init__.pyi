@@ -12,6 +12,7 @@ from .curvature.spectra import density as density
 from .curvature.spectra import eigenpairs as eigenpairs
 from .curvature.spectra import estimate_norms as estimate_norms
 from .curvature.spectra import spectrum as spectrum
+from .errors import ChangedDataError as ChangedDataError
 from .errors import CIFAR10FileError as CIFAR10FileError
 from .errors import ConfigError as ConfigError
 from .errors import DamagedFileError as DamagedFileError

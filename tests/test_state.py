@@ -92,11 +92,13 @@ ENTRY_POINTS: dict[str, Callable[[Objective], Any]] = {
     "eigenpairs": lambda objective: hesspipe.eigenpairs(objective, num_largest=2),
     "density": lambda objective: hesspipe.density(objective, num_probes=2, num_steps=5),
     "estimate_norms": lambda objective: hesspipe.estimate_norms(objective, num_products=6),
+    "layer_spectra": lambda objective: hesspipe.layer_spectra(objective),
 }
-# Every test builds an objective; the other names take none.
+# Every test builds an objective; the other names take none. What a monitor leaves unchanged is
+# tested with it.
 WITHOUT_OBJECTIVE = {
     "Objective", "DiagonalBlock", "Matrix", "Spectrum", "Eigenpairs", "Density", "NormEstimates",
-    "Estimate", "count_outliers",
+    "Estimate", "LayerSpectra", "Monitor", "count_outliers", "save", "load",
 }  # fmt: skip
 PRESENT = [name for name in ENTRY_POINTS if name in hesspipe.__all__]
 

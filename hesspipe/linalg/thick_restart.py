@@ -90,9 +90,9 @@ class PairSearch:
         self._divide(ritz.values)
         wanted = _ends(ritz, self.num_smallest, self.num_largest)
         is_converged = ritz.rests[wanted] <= self._allowed()
-        worst = float(ritz.rests[wanted].max()) / self._allowed()
         bar.n = int(is_converged.sum())
-        bar.set_postfix_str(_approach(worst, basis.num_products))
+        worst = float(ritz.rests[wanted].max())
+        bar.set_postfix_str(_approach(worst, self._allowed(), basis.num_products))
         if basis.spans_everything:
             basis.restart(ritz, wanted)
             return True
@@ -206,16 +206,18 @@ class PairSearch:
             self.state.save()
 
 
-def _approach(worst: float, num_products: int) -> str:
+def _approach(worst: float, allowed: float, num_products: int) -> str:
     """Describe how far a search is, for its progress bar.
 
     Examples
     --------
-    >>> _approach(2345.6, 70)
+    >>> _approach(2345.6, 1.0, 70)
     'residuals to fall by 2.3e+03, 70 products'
     """
-    left = f"residuals to fall by {worst:.1e}" if worst > 1 else "residuals small enough"
-    return f"{left}, {num_products} products"
+    if worst <= allowed:
+        return f"residuals small enough, {num_products} products"
+    factor = worst / allowed if allowed > 0 else math.inf  # of a matrix of zeros
+    return f"residuals to fall by {factor:.1e}, {num_products} products"
 
 
 def _ends(ritz: Ritz, num_smallest: int, num_largest: int) -> NDArray[np.int64]:

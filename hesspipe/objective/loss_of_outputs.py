@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.flat_model import FlatModel
@@ -52,10 +53,15 @@ def _uses_theta_beside_outputs(model: FlatModel, loss_fn: LossFunction, batch: B
 
 
 def _is_an_output(model: FlatModel, loss_fn: LossFunction, batch: Batch) -> bool:
-    """Whether the loss is a number that the model returns: G would be zero, and R all of H."""
+    """Whether the loss is one of the outputs by name: G would be zero, and R all of H.
+
+    A model that returns a single tensor says that this is its output.
+    """
+    returned = model(model.theta, batch.inputs)
+    if isinstance(returned, Tensor):
+        return False
     outputs = map_tensors(
-        lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()),
-        model(model.theta, batch.inputs),
+        lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()), returned
     )
     loss = loss_fn(outputs, batch.targets)
     leaves = [tensor for _, tensor in named_tensors(outputs, "") if tensor.requires_grad]

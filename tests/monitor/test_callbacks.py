@@ -13,6 +13,7 @@ import torch
 from monitor_training import LOSS, data, exact_hessian, mlp, objective_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision_operators import declare_operators
 
 from hesspipe import Monitor
 from hesspipe.monitor.callbacks import LightningHooks
@@ -78,6 +79,7 @@ def test_callbacks_name_the_package_that_is_missing(monkeypatch, watched, absent
 
 def test_monitor_records_in_a_trainer_of_lightning(watched, tmp_path):
     reason = "Lightning is not installed; it is part of hesspipe[zoo]"
+    declare_operators()
     lightning = pytest.importorskip("lightning.pytorch", reason=reason)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     net, monitor = watched
@@ -114,6 +116,7 @@ def test_monitor_records_in_a_trainer_of_lightning(watched, tmp_path):
 
 def test_monitor_records_in_a_trainer_of_transformers(tmp_path):
     reason = "transformers is not installed; it is part of hesspipe[zoo]"
+    declare_operators()
     transformers = pytest.importorskip("transformers", reason=reason)
     importlib.import_module("accelerate")
 

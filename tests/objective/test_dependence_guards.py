@@ -12,6 +12,7 @@ from problems import labels, network, normal
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+import hesspipe
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective import model_kinds
 from hesspipe.objective.copies import Copier, _is_constant, _is_empty
@@ -204,23 +205,37 @@ def test_other_outputs_for_a_part_couple_the_samples() -> None:
     assert found.coupling == "the model returns other outputs for a part of batch 0"
 
 
-def test_outputs_that_are_no_tensors_leave_the_hessian_only() -> None:
-    class Words(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(4, 3).double()
+class Words(nn.Module):
+    """Returns a word beside its values."""
 
-        def forward(self, inputs: Tensor) -> dict[str, Any]:
-            return {"name": "words", "values": self.linear(inputs)}
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3).double()
 
+    def forward(self, inputs: Tensor) -> dict[str, Any]:
+        return {"name": "words", "values": self.linear(inputs)}
+
+
+def test_outputs_that_are_no_tensors_are_left_out() -> None:
+    network = Words()
     found = Objective(
-        Words(), lambda o, t: functional.cross_entropy(o["values"], t), (INPUTS, TARGETS)
+        network, lambda o, t: functional.cross_entropy(o["values"], t), (INPUTS, TARGETS)
     )
-    assert not found.has_output_rows
-    with pytest.raises(ValueError, match="outputs"):
-        found.output_vector(found.theta, found.batches[0])
-    plain = float(functional.cross_entropy(found._flat(found.theta, INPUTS)["values"], TARGETS))
+    values = network.linear(INPUTS)
+    assert found.has_output_rows
+    assert torch.equal(found.output_vector(found.theta, found.batches[0]), values.flatten())
+    plain = float(functional.cross_entropy(values, TARGETS))
     assert float(found.loss(found.theta)) == pytest.approx(plain, rel=1e-14)
+
+
+def test_loss_that_uses_an_output_that_is_no_tensor_has_the_hessian_only() -> None:
+    def loss_fn(outputs: dict[str, Any], targets: Tensor) -> Tensor:
+        return len(outputs["name"]) * functional.cross_entropy(outputs["values"], targets)
+
+    found = Objective(Words(), loss_fn, (INPUTS, TARGETS))
+    assert hesspipe.hessian_matrix(found).shape == (15, 15)
+    with pytest.raises(ValueError, match="name"):
+        hesspipe.ggn_matrix(found)
 
 
 def test_batches_of_one_sample_that_do_not_fit_together_are_taken_as_they_are() -> None:

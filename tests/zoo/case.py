@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchvision_operators import declare_operators
 
 from hesspipe import Objective
-
-# Of PyPI's torchvision, whose compiled extension does not load beside a CPU build of torch. Without
-# the schemas of these two operators, `import torchvision` fails; no model of the zoo calls them.
-_OPERATORS = "nms", "qnms"
-_libraries: list[torch.library.Library] = []
 
 
 def package(name: str) -> Any:
@@ -27,23 +21,8 @@ def package(name: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if name.split(".")[0] in ("torchvision", "timm", "transformers", "peft"):
-            _declare_operators()
+            declare_operators()
         return importlib.import_module(name)
-
-
-def _declare_operators() -> None:
-    """Let torchvision be imported where its extension is built for another torch."""
-    if _libraries or "torchvision" in sys.modules or find_spec("torchvision") is None:
-        return
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        _libraries.append(library)  # it is undone when collected
-        for operator in _OPERATORS:
-            library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
 
 
 @dataclass(frozen=True)
