@@ -25,6 +25,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 
 import curvlinops
 import numpy as np
@@ -329,7 +330,7 @@ def format_report(rows: list[dict[str, object]]) -> str:
         text += [_line(row) for row in rows if row["task"] == task]
         text.append("")
     failures = sorted(
-        {f"- {name}, {row['network']}, {_TASKS[row['task']]}: {message[:200]}"
+        {f"- {name}, {row['network']}, {_TASKS[row['task']]}: {shorten(message, 120)}"
          for row in rows for name, message in row["failures"].items()}
     )  # fmt: skip
     if failures:

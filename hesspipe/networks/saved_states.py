@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
 import zipfile
@@ -129,7 +128,7 @@ def _read_torch_file(path: str | Path) -> Any:
         raise
     except Exception as error:  # of damaged files torch raises errors of many classes
         text = str(error)
-        found = _OBJECT.search(text) if isinstance(error, pickle.UnpicklingError) else None
+        found = _OBJECT.search(text)
         if "TorchScript" in text:
             what, source = "a TorchScript program", f"torch.jit.load({str(path)!r}).state_dict()"
         elif found is not None:

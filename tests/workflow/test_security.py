@@ -93,7 +93,7 @@ def test_sources_name_no_function_that_runs_text_or_loads_objects(folder: str) -
     unsafe = re.compile(
         r"^\s*(import|from) (pickle|shelve|marshal|dill|joblib|cloudpickle)\b"
         r"|(?<![\w.\"'])(eval|exec|compile)\(|\bos\.(system|popen)\(|shell=True"
-        r"|\btorch\.load\((?!\{)|allow_pickle=True|yaml\.(unsafe_load|full_load|Loader)\b"
+        r"|\btorch\.load\((?!\{)(?!.*weights_only=True)|allow_pickle=True|yaml\.(unsafe_load|full_load|Loader)\b"
         r"|read_pickle\(|\bshell:",
         re.MULTILINE,
     )
