@@ -71,4 +71,6 @@ def test_bar_of_eigenpairs_tells_how_far_the_residuals_are(
     assert len(falls) > 3
     assert falls[-1] < 1e-3 * falls[0]
     assert "looking for more of them" in shown
-    assert _approach(0.5, 7) == "residuals small enough, 7 products"
+    assert _approach(0.5, 1.0, 7) == "residuals small enough, 7 products"
+    assert _approach(0.0, 0.0, 7) == "residuals small enough, 7 products"  # of zeros
+    assert _approach(1e-9, 0.0, 7) == "residuals to fall by inf, 7 products"
