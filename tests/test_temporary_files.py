@@ -26,7 +26,8 @@ from hesspipe.files import atomic_path
 with atomic_path(sys.argv[1]) as temporary:
     temporary.write_text("half of")
     print("written", flush=True)
-    time.sleep(60)
+    for _ in range(600):  # a signal just before one long sleep would not end it
+        time.sleep(0.1)
 """
 
 
