@@ -145,9 +145,10 @@ def _swap(raw: Raw, rng: random.Random) -> str:
     first, second = sorted([_pick(raw, rng), _pick(raw, rng)], key=len)
     if second[: len(first)] == first:
         return _set(raw, rng)
-    values = _value(raw, first), _value(raw, second)
-    _put(raw, first, values[1])
-    _put(raw, second, values[0])
+    # A value may stand in several places, so that the first change may take the second place away.
+    containers = _at(raw, first[:-1]), _at(raw, second[:-1])
+    values = copy.deepcopy((_value(raw, first), _value(raw, second)))
+    containers[0][first[-1]], containers[1][second[-1]] = values[1], values[0]
     return f"{_name(first)} and {_name(second)} swapped"
 
 
