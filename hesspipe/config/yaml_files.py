@@ -30,6 +30,7 @@ _WITH_UNDERSCORES = re.compile(r"[-+]?[0-9]+_[0-9_.]*|[-+]?[0-9]*\.[0-9]*_[0-9_]
 _MOST_DIGITS = 1000
 _DIGITS = re.compile(r"[-+]?(0x)?[0-9a-fA-F_.]+")
 # With this key, Snakemake's reader takes the file for a template and runs the Python code in it.
+_MARK = "\ufeff"  # the byte-order mark, of which the first is not part of the text
 _TEMPLATE_KEY = "__use_yte__"
 
 # The parser in C is 10 times faster; PyYAML may have been built without it.
@@ -115,13 +116,20 @@ def _read_text(path: str | Path) -> str:
     if len(content) > _MOST_BYTES:
         raise ConfigError(f"{path} must have at most {_MOST_BYTES:,} bytes, got more")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(
             f"{path}, line {line}: the file must be UTF-8, got the byte "
             f"0x{content[error.start]:02x}; save it as UTF-8"
         ) from None
+    if _MARK in text:
+        line = text.count("\n", 0, text.index(_MARK)) + 1
+        raise ConfigError(
+            f"{path}, line {line}: a byte-order mark may only begin the file, once, got another, "
+            "which editors do not show; save it as UTF-8 without one"
+        )
+    return text
 
 
 def _check_events(text: str, path: str | Path) -> None:

@@ -71,6 +71,8 @@ def refusal(tmp_path, content):
         ("a: !!set {b}\n", ", line 1: tags are not allowed"),
         ("a: 1\nb: \u00e9t\u00e9\n".encode("latin-1"), ", line 2: the file must be UTF-8"),
         ("a: 1\n".encode("utf-16"), ", line 1: the file must be UTF-8"),
+        ("\ufeff\ufeffa: 1\n", ", line 1: a byte-order mark may only begin"),
+        ("a: 1\nb: 2\n\ufeffc: 3\n", ", line 3: a byte-order mark may only begin"),
         ("a: 1\nb: [\n", ", line 3: "),
         ("a: b: c\n", ", line 1: mapping values are not allowed"),
         ("a: *b\n", ", line 1: found undefined alias"),
