@@ -38,6 +38,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import hesspipe
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from torchvision_operators import declare_operators
+
 _NUM_SAMPLES = 8
 _NUM_PAIRS, _TOLERANCE = 5, 1e-4
 _STEPS = 20
@@ -68,9 +72,6 @@ _REMARKS = [
 Data = tuple[Tensor, Tensor]
 Contestants = dict[str, Callable[[], object]]
 
-# Of PyPI's torchvision, whose compiled extension does not load beside a CPU build of torch.
-_OPERATORS = ("nms", "qnms")
-
 
 class Logits(nn.Module):
     """A language model that returns the logits of the last token as a tensor."""
@@ -85,21 +86,10 @@ class Logits(nn.Module):
         return logits
 
 
-def vision() -> object:
-    """Import torchvision.models, with stand-ins for operators of an extension that is missing."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        return importlib.import_module("torchvision.models")
-    except RuntimeError:
-        for name in _OPERATORS:
-            library.define(f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
-        globals()["_library"] = library  # which would forget the operators
-        return importlib.import_module("torchvision.models")
-
-
 def make_problem(name: str, dtype: torch.dtype) -> tuple[nn.Module, Data]:
     """A network in evaluation mode, and random data."""
-    models = vision()  # first: transformers imports torchvision, too
+    declare_operators()  # first: transformers imports torchvision, too
+    models = importlib.import_module("torchvision.models")
     torch.manual_seed(0)
     targets = torch.randint(10, (_NUM_SAMPLES,))
     if name == "GPT-2":
