@@ -67,6 +67,8 @@ ConfigError                    The configuration has errors
 DamagedFileError               A result is damaged or of another kind
 UnreadableFileError            A file cannot be read, e.g. for lack of permission
 UnwritableFileError            A file cannot be written, e.g. on a full disk
+RankError                      One of several processes failed; raised in all of them
+LostRankError                  One of several processes ended without a word
 ForeignStateError              A state belongs to another search
 DigitsFileError                A file is not MNIST's
 CIFAR10FileError               A file is not CIFAR-10's
@@ -79,6 +81,7 @@ linalg                   Symmetric operators, matrix-free: Lanczos, eigenpairs, 
 objective                The loss as a function of one parameter vector, and checks of the model
 curvature                H, G and R: formulas, products, dense and factored forms
 random_matrices          Limiting laws of random matrix theory
+ranks                    Processes that raise errors and decide together
 outliers                 Rules that separate outliers from the bulk
 plots                    What `plot` methods and figures draw in common
 

@@ -22,10 +22,12 @@ from .errors import ForeignStateError as ForeignStateError
 from .errors import HesspipeError as HesspipeError
 from .errors import InconsistentMatrixError as InconsistentMatrixError
 from .errors import InUseError as InUseError
+from .errors import LostRankError as LostRankError
 from .errors import NoSolutionError as NoSolutionError
 from .errors import NotASumOverSamplesError as NotASumOverSamplesError
 from .errors import NotConvergedError as NotConvergedError
 from .errors import NotTwiceDifferentiableError as NotTwiceDifferentiableError
+from .errors import RankError as RankError
 from .errors import TooLargeError as TooLargeError
 from .errors import UnreadableFileError as UnreadableFileError
 from .errors import UnwritableFileError as UnwritableFileError

@@ -16,6 +16,8 @@ Resources
     `TooLargeError`, `InUseError`
 Numerics
     `NotConvergedError`, `InconsistentMatrixError`, `DivergedError`, `NoSolutionError`
+Several processes
+    `RankError`, `LostRankError`
 """
 
 from __future__ import annotations
@@ -247,6 +249,51 @@ class NoSolutionError(HesspipeError, RuntimeError):
 
     Raise the number of iterations or of scanned points that the message names.
     """
+
+
+class RankError(HesspipeError, RuntimeError):
+    """A process of a `torch.distributed` group has failed; raised in all of them.
+
+    The message names the rank, the error and its message; or what differs between processes.
+    Remove the cause in that process. The error is also of the class of the original one, so that
+    ``except ValueError`` works in every process.
+
+    Parameters
+    ----------
+    message : str
+    """
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class LostRankError(HesspipeError, ConnectionError):
+    """A process of a `torch.distributed` group has ended, or does not answer.
+
+    Look at what it has printed: it may have been killed for memory, time or by a signal. The group
+    cannot be used any more; start all processes again.
+
+    Parameters
+    ----------
+    lost : sequence of str
+        The processes that are known to have ended.
+    what : str
+        What the others were waiting for.
+    cause : Exception
+        That of torch.
+    """
+
+    def __init__(self, lost: Sequence[str], what: str, cause: Exception) -> None:
+        reason = " ".join(str(cause).split())[:300]
+        who = " and ".join(lost) if lost else "another rank"
+        how = "ended without a word" if lost else f"ended or does not answer ({reason})"
+        super().__init__(
+            f"{who} {how}, while this one waited for it ({what}); see what it printed, or whether "
+            "the system killed it for memory or time, then start all processes again"
+        )
 
 
 def nearest_names(name: str, known: Sequence[str]) -> str:

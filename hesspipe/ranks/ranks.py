@@ -1,0 +1,293 @@
+"""The processes of a `torch.distributed` group, which raise errors and decide together.
+
+Processes that work on one computation wait for each other. If one of them raises an error, the
+others wait for ever, or are told that a connection was closed. Here, every exchange of numbers is
+preceded by a small one, in which each process says what it is about to do and whether it has
+failed. All of them then go on, or all raise the same error.
+
+Only numbers and JSON are sent, no pickled objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hesspipe.errors import LostRankError, RankError
+from hesspipe.ranks.groups import has_cpu, is_alive, on_cpu, rank_in
+from hesspipe.ranks.interrupts import late_interrupts
+from hesspipe.ranks.reports import rank_error, report, told
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+# Between two looks at whether the other processes live, in seconds.
+_PATIENCE = 1.0
+
+
+class Ranks:
+    """The processes of a group, each with its rank.
+
+    All of them must call the same methods in the same order. If one calls another one, or has
+    failed, all of them raise a `RankError` instead of waiting.
+
+    Parameters
+    ----------
+    group : ProcessGroup
+        Initialized by the caller; `torch.distributed.group.WORLD` has all processes. One that
+        reaches GPUs only, as of NCCL, gets a second one of gloo for the small exchanges.
+
+    Attributes
+    ----------
+    group : ProcessGroup
+    rank, size : int
+        Of this process in the group, from 0, and the number of processes.
+
+    Raises
+    ------
+    ValueError
+        If the group is not initialized, or this process is not in it.
+
+    Examples
+    --------
+    The seed must be the same in all, and what one raises is raised in all:
+
+    >>> def draw(ranks, seed):
+    ...     ranks.agree(seed=seed)
+    ...     with ranks.raise_together("drawing"):
+    ...         return torch.rand(1) / ranks.rank
+    """
+
+    def __init__(self, group: ProcessGroup) -> None:
+        rank = rank_in(group)
+        self.group, self.rank, self.size = group, rank, dist.get_world_size(group)
+        self._global = dist.get_process_group_ranks(group)
+        self._has_cpu = has_cpu(group)
+        self._control = group if self._has_cpu else on_cpu(group, self._global)
+        process = psutil.Process()
+        own = [socket.gethostname(), process.pid, process.create_time()]
+        self._processes: list[list[Any]] = [own] * self.size
+        self._processes = self.gather(own, "the meeting of the processes")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process decides, writes files and prints."""
+        return self.rank == 0
+
+    def agree(self, **values: Any) -> None:
+        """Raise an error in all processes if values differ between them.
+
+        Parameters
+        ----------
+        **values
+            By name; of JSON, or anything that is printed in the same way where it is the same.
+
+        Raises
+        ------
+        RankError
+            Also a ValueError: each name that differs, with the values and ranks.
+        """
+        self.agree_on(values)
+
+    def agree_on(self, values: Mapping[str, Any]) -> None:
+        """Compare values as `agree` does, with names that are any text."""
+        own = {name: _printed(value) for name, value in values.items()}
+        found = self.gather(own, "the comparison of settings")
+        names = dict.fromkeys(name for one in found for name in one)
+        lines = [
+            line
+            for name in names
+            if (line := _difference(name, [one.get(name, "nothing") for one in found]))
+        ]
+        if lines:
+            raise told(rank_error("; ".join(lines), ["ValueError"]))
+
+    @contextlib.contextmanager
+    def raise_together(self, what: str) -> Iterator[None]:
+        """Raise in all processes what a part of the program raises in one of them; may be nested.
+
+        Parameters
+        ----------
+        what : str
+            Done in the block, e.g. "a product"; the same in all processes.
+
+        Raises
+        ------
+        RankError
+            With the rank, the class and the message of the error; also of that class, if it is of
+            Python or hesspipe. If all processes raise the same error, it is raised as it is, as
+            are `KeyboardInterrupt` and `SystemExit` where they occurred.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not getattr(error, "_is_told", False):
+                with late_interrupts():
+                    self._exchange(what, error)
+            raise
+        with late_interrupts():
+            self._exchange(what)
+
+    def decide(self, value: Any) -> Any:
+        """Return the value that rank 0 has, in all processes.
+
+        Parameters
+        ----------
+        value : of JSON
+            Not used in the other processes.
+        """
+        return self.gather(value if self.is_first else None, "a decision of rank 0")[0]
+
+    def gather(self, value: Any, what: str) -> list[Any]:
+        """Return the values of all processes, which are of JSON, in the order of ranks."""
+        with late_interrupts():
+            self._exchange(what)
+            return [json.loads(text) for text in self._texts(json.dumps(value))]
+
+    def add(self, tensor: Tensor, what: str, *, only_first: bool = False) -> None:
+        """Add up a tensor over the processes, in place.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            Of one shape and dtype in all processes. All get equal bits.
+        what : str
+            The same in all processes.
+        only_first : bool
+            Whether only rank 0 gets the sum; the tensors of the others are then used up.
+        """
+        with self._shared(tensor, f"{what}: a sum") as (buffer, group):
+            if only_first:
+                work = dist.reduce(buffer, self._global[0], group=group, async_op=True)
+            else:
+                work = dist.all_reduce(buffer, group=group, async_op=True)
+            self._wait(work, what)
+
+    def broadcast(self, tensor: Tensor, what: str) -> None:
+        """Overwrite a tensor by that of rank 0; of one shape and dtype in all processes."""
+        with self._shared(tensor, f"{what}: a broadcast") as (buffer, group):
+            self._wait(dist.broadcast(buffer, self._global[0], group=group, async_op=True), what)
+
+    @contextlib.contextmanager
+    def _shared(self, tensor: Tensor, what: str) -> Iterator[tuple[Tensor, ProcessGroup]]:
+        """Say what comes, and give a tensor on a device that the group reaches."""
+        with late_interrupts():
+            self._exchange(f"{what} of {tensor.dtype} and shape {tuple(tensor.shape)}")
+            is_on_gpu = tensor.device.type == "cuda"
+            if is_on_gpu and not self._has_cpu:
+                buffer, group = tensor.contiguous(), self.group
+            else:
+                buffer, group = tensor.cpu().contiguous(), self._control
+            yield buffer, group
+            if buffer is not tensor:
+                tensor.copy_(buffer)
+            if is_on_gpu:
+                torch.cuda.synchronize(tensor.device)
+
+    def _exchange(self, what: str, error: BaseException | None = None) -> None:
+        """Raise in all processes if one has failed, or does something else."""
+        code = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=7).digest(), "big")
+        state = torch.tensor([error is not None, code, -code])
+        self._wait(
+            dist.all_reduce(state, dist.ReduceOp.MAX, group=self._control, async_op=True), what
+        )
+        has_failed, largest, minus_smallest = state.tolist()
+        if has_failed:
+            reports = self._texts(json.dumps(report(error)))
+            self._raise([json.loads(text) for text in reports], error)
+        elif largest != -minus_smallest:
+            names = self._texts(what)
+            line = _difference("what the processes do", names)
+            raise told(RankError(f"{line}; call the same functions in the same order in all"))
+
+    def _texts(self, text: str) -> list[str]:
+        """Gather one text from each process."""
+        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        own = torch.tensor([len(data)])
+        self._wait(dist.all_gather(sizes, own, group=self._control, async_op=True), "a message")
+        longest = max(int(size) for size in sizes)
+        padded = torch.nn.functional.pad(data, (0, longest - len(data)))
+        found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+        self._wait(dist.all_gather(found, padded, group=self._control, async_op=True), "a message")
+        return [
+            one[: int(size)].numpy().tobytes().decode()
+            for one, size in zip(found, sizes, strict=True)
+        ]
+
+    def _raise(self, reports: list[dict[str, Any] | None], error: BaseException | None) -> None:
+        """Raise what processes report, as one error."""
+        failed = {rank: one for rank, one in enumerate(reports) if one is not None}
+        texts = {f"{one['name']}: {one['message']}" for one in failed.values()}
+        is_own = error is not None and not isinstance(error, Exception)
+        if error is not None and (is_own or (len(failed) == self.size and len(texts) == 1)):
+            raise told(error)
+        lines = [
+            f"{self._name(rank)} failed: {one['name']}"
+            + (f": {one['message']}" if one["message"] else "")
+            for rank, one in failed.items()
+        ]
+        first = next(iter(failed.values()))
+        found = rank_error("\n".join(lines), first["classes"])
+        if error is not None:
+            vars(found).update(vars(error))
+        raise told(found) from error
+
+    def _name(self, rank: int) -> str:
+        host, number, _ = self._processes[rank]
+        return f"rank {rank} of {self.size} (process {number} on {host})"
+
+    def _wait(self, work: Any, what: str) -> None:
+        """Wait for an exchange, while the other processes live."""
+        if work is None:  # not in the group
+            return
+        while True:
+            try:
+                work.wait(timedelta(seconds=_PATIENCE))
+                return
+            except RuntimeError as error:
+                lost = self._ended()
+                if not work.is_completed() and not lost:
+                    continue
+                if not lost:  # its connections close before it has ended
+                    time.sleep(_PATIENCE)
+                    lost = self._ended()
+                raise told(LostRankError(lost, what, error)) from error
+
+    def _ended(self) -> list[str]:
+        """Name the processes on this machine that have ended."""
+        return [
+            self._name(rank)
+            for rank, (host, number, begun) in enumerate(self._processes)
+            if host == socket.gethostname() and not is_alive(number, begun)
+        ]
+
+
+def _printed(value: Any) -> str:
+    """Print a value; floating-point numbers with all their digits."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def _difference(name: str, values: list[str]) -> str | None:
+    """Say which ranks have which value; None if all have the same."""
+    ranks: dict[str, list[int]] = {}
+    for rank, value in enumerate(values):
+        ranks.setdefault(value, []).append(rank)
+    if len(ranks) == 1:
+        return None
+    found = [
+        f"{value} in rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        for value, numbers in ranks.items()
+    ]
+    return f"{name} must be the same in every process, got {' and '.join(found)}"

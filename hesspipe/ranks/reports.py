@@ -1,0 +1,47 @@
+"""Errors as JSON, from which another process makes an error of the same class."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+from hesspipe import errors
+from hesspipe.errors import RankError
+
+# Of a message, in characters.
+_LONGEST_MESSAGE = 20_000
+
+
+def report(error: BaseException | None) -> dict[str, Any] | None:
+    """Describe an error by JSON."""
+    if error is None:
+        return None
+    kinds = [kind.__name__ for kind in type(error).__mro__ if _is_known(kind)]
+    message = str(error)[:_LONGEST_MESSAGE]
+    return {"name": type(error).__name__, "classes": kinds, "message": message}
+
+
+def _is_known(kind: type) -> bool:
+    return kind.__module__ in ("builtins", errors.__name__)
+
+
+def rank_error(message: str, names: list[str]) -> RankError:
+    """Make a `RankError` that is also of the first known class of those named, if there is one."""
+    found = [getattr(errors, name, None) or getattr(builtins, name, None) for name in names]
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception)]
+    try:
+        return _combined(kinds[0])(message) if kinds else RankError(message)
+    except TypeError:  # of a class that cannot be combined, or needs more than a message
+        return RankError(message)
+
+
+def _combined(kind: type[Exception]) -> type[RankError]:
+    if issubclass(RankError, kind) or issubclass(kind, RankError):
+        return RankError
+    return type("RankError", (RankError, kind), {"__doc__": RankError.__doc__})
+
+
+def told(error: Any) -> Any:
+    """Mark an error that all processes know."""
+    error._is_told = True
+    return error

@@ -1,0 +1,133 @@
+"""What each process of the tests of `hesspipe.ranks` does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from process_groups import raised
+
+from hesspipe.errors import NotConvergedError, TooLargeError
+from hesspipe.ranks.ranks import Ranks
+
+
+class OwnError(ValueError):
+    """Of a user's program."""
+
+
+def _interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+# By name: what one rank does, the classes that all others see, and a part of the message.
+FAILURES: dict[str, tuple[Callable[[], Any], list[str], str]] = {
+    "value": (lambda: _raise(ValueError("bad label")), ["RankError", "ValueError"], "bad label"),
+    "type": (lambda: len(3), ["RankError", "TypeError"], "has no len()"),  # type: ignore[arg-type]
+    "index": (lambda: [][0], ["RankError", "IndexError"], "out of range"),
+    "memory": (lambda: _raise(MemoryError()), ["RankError", "MemoryError"], "MemoryError"),
+    "torch": (lambda: torch.ones(2) @ torch.ones(3), ["RankError", "RuntimeError"], "size"),
+    "own": (lambda: _raise(OwnError("mine")), ["RankError", "ValueError"], "OwnError: mine"),
+    "large": (lambda: _raise(TooLargeError("9 GiB")), ["TooLargeError", "MemoryError"], "9 GiB"),
+    "file": (lambda: Path("/nowhere/x").read_text(), ["FileNotFoundError"], "/nowhere/x"),
+    "group": (
+        lambda: _raise(ExceptionGroup("both", [ValueError(1)])), ["RankError"], "both",
+    ),
+    "unicode": (lambda: b"\xff".decode(), ["RankError", "UnicodeDecodeError"], "0xff"),
+    "converged": (
+        lambda: _raise(NotConvergedError("1 of 2", "pairs")), ["NotConvergedError"], "1 of 2",
+    ),
+    "interrupt": (_interrupt, ["RankError"], "KeyboardInterrupt"),
+    "exit": (lambda: _raise(SystemExit(3)), ["RankError"], "SystemExit"),
+}  # fmt: skip
+
+
+def failures(rank: int, failing: int) -> dict[str, Any]:
+    """One rank fails, in a nested block, and all go on afterwards."""
+    ranks = Ranks(dist.group.WORLD)
+    found: dict[str, Any] = {}
+    for name, (fail, _, _) in FAILURES.items():
+
+        def compute(fail: Callable[[], Any] = fail) -> None:
+            with ranks.raise_together("all"), ranks.raise_together("a part"):
+                if rank == failing:
+                    fail()
+
+        found[name] = raised(compute)
+        ones = torch.ones(3)
+        ranks.add(ones, "ones")
+        assert ones.tolist() == [ranks.size] * 3
+    return found
+
+
+def exchanges(rank: int) -> dict[str, Any]:
+    """What is compared, decided and added."""
+    ranks = Ranks(dist.group.WORLD)
+    numbers = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(rank))
+    total, first, only = numbers.clone(), numbers.clone(), numbers.clone()
+    ranks.add(total, "numbers")
+    ranks.broadcast(first, "numbers")
+    ranks.add(only, "numbers", only_first=True)
+
+    def other_names() -> None:
+        with ranks.raise_together("b" if rank == 1 else "a"):
+            pass
+
+    def interrupted() -> None:
+        with ranks.raise_together("waiting"):
+            if rank == 2:
+                time.sleep(0.5)
+            else:  # while it waits for rank 2
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+            ranks.add(torch.ones(1), "ones")
+
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    return {
+        "numbers": numbers,
+        "total": total,
+        "first": first,
+        "only": only,
+        "decision": ranks.decide({"stop": rank == 0, "size": 0.1}),
+        "same": raised(lambda: ranks.agree(seed=1, tolerance=0.1, names=["a", "b"])),
+        "differs": raised(lambda: ranks.agree(seed=rank // 2, tolerance=0.1, steps=rank)),
+        "missing": raised(lambda: ranks.agree_on({"a": 1} if rank else {})),
+        "order": raised(other_names),
+        "shape": raised(lambda: ranks.add(torch.ones(2 + rank), "ones")),
+        "kind": raised(lambda: ranks.decide(1) if rank else ranks.broadcast(torch.ones(1), "one")),
+        "all": raised(lambda: _fail_in_all(ranks)),
+        "two": raised(lambda: _fail_in_all(ranks, but=1)),
+        "interrupted": raised(interrupted),
+        "after": ranks.decide(rank),
+    }
+
+
+def _fail_in_all(ranks: Ranks, but: int = -1) -> None:
+    with ranks.raise_together("a part"):
+        if ranks.rank != but:
+            raise ZeroDivisionError("the same")
+
+
+def death(rank: int, dying: int) -> dict[str, Any] | None:
+    """One rank is killed while the others wait for it."""
+    ranks = Ranks(dist.group.WORLD)
+
+    def compute() -> None:
+        with ranks.raise_together("the density"):
+            if rank == dying:
+                time.sleep(0.2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            ranks.add(torch.ones(5), "a product")
+
+    begun = time.monotonic()
+    found = raised(compute)
+    return {"raised": found, "seconds": time.monotonic() - begun}
