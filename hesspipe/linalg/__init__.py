@@ -15,6 +15,7 @@ Eigenvalues
 
 Building blocks
     arguments          Numbers that callers pass: `require_integer`, `require_number`
+    vector_space       Vectors in this process or parts of them: norms, inner products, random ones
     operator           Operators as products with a vector: `symmetric_product`, `random_unit`
     orthogonalization  Gram-Schmidt, repeated until nothing is left: `orthogonalize`
     lanczos            Tridiagonalization with full reorthogonalization: `tridiagonalize`

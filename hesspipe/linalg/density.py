@@ -96,7 +96,8 @@ def density(
             del found  # its basis, before the next one is allocated
     overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
     for probe in range(num_probes - 1):
-        overlaps[probe, : len(vectors)] = _components(_start(product, seed, probe), found) @ vectors
+        start = _start(product, seed, probe)
+        overlaps[probe, : len(vectors)] = _components(product, start, found) @ vectors
     nodes, weights, couplings = torch.stack(rows).unbind(1)
     return Density(
         nodes=nodes,
@@ -122,8 +123,8 @@ def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int)
         raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
     if product.device.type == "cpu":
         require(
-            (num_steps + 2) * product.dim * torch.finfo(product.dtype).bits // 8,
-            f"a Lanczos basis of {num_steps} vectors of length P = {product.dim:,}",
+            (num_steps + 2) * product.space.length * torch.finfo(product.dtype).bits // 8,
+            f"a Lanczos basis of {num_steps} vectors of length P = {product.space.length:,}",
             "use fewer steps, or float32",
         )
     return num_probes, num_steps
@@ -139,8 +140,10 @@ def _tridiagonalize(
 ) -> tuple[Tridiagonalization, float]:
     """Tridiagonalize from the start vector of a probe; return its squared length, too."""
     start = _start(product, seed, probe)
-    squared_length = float(start.double().square().sum())
-    return tridiagonalize(product, start / start.norm(), num_steps, steps=steps), squared_length
+    space = product.space
+    squared_length = float(space.sum(start.double().square().sum()))
+    unit = start / space.norm(start)
+    return tridiagonalize(product, unit, num_steps, steps=steps), squared_length
 
 
 def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tensor]:
@@ -157,7 +160,8 @@ def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tens
     return row, vectors
 
 
-def _components(start: Tensor, found: Tridiagonalization) -> Tensor:
+def _components(product: SymmetricProduct, start: Tensor, found: Tridiagonalization) -> Tensor:
     """Scalar products (k,) of a start vector, normalized, with the basis of another."""
-    components: Tensor = (found.basis @ (start / start.norm())).double().cpu()
+    space = product.space
+    components: Tensor = space.inner(found.basis, start / space.norm(start)).double().cpu()
     return components

@@ -78,6 +78,8 @@ class KrylovBasis:
 
     Attributes
     ----------
+    space : VectorSpace
+        Of the operator.
     vectors : Tensor, shape (capacity + 1, P)
         Row `size` is multiplied next.
     size, num_locked : int
@@ -102,17 +104,18 @@ class KrylovBasis:
         scaling: Scaling | None = None,
     ) -> None:
         element_bytes = torch.finfo(product.dtype).bits // 8
-        num_bytes = (capacity + 1) * product.dim * element_bytes
+        self.space = product.space
+        num_bytes = (capacity + 1) * self.space.length * element_bytes
         if product.device.type == "cpu":
             require(
                 num_bytes,
-                f"a basis of {capacity + 1} vectors of length P = {product.dim:,}",
+                f"a basis of {capacity + 1} vectors of length P = {self.space.length:,}",
                 "compute fewer eigenpairs, or pass a smaller basis_size",
             )
         self.product, self.capacity, self.seed = product, capacity, seed
         self.scaling = scaling or Scaling()
         self.vectors = torch.zeros(
-            capacity + 1, product.dim, dtype=product.dtype, device=product.device
+            capacity + 1, self.space.length, dtype=product.dtype, device=product.device
         )
         self.projected = np.zeros((capacity, capacity))
         self.size = self.num_locked = self.num_steps = self.num_products = self.num_starts = 0
@@ -136,10 +139,10 @@ class KrylovBasis:
         """Multiply the next vector and orthogonalize the product: one Lanczos step."""
         size = self.size
         image = self.product.multiply(self.vectors[size])  # (P,)
-        norm = float(image.norm())
+        norm = float(self.space.norm(image))
         if not np.isfinite(norm):
             raise ValueError(f"a product with the {self.product.name} must be finite, got {norm}")
-        vector, coefficients, self.beta = orthogonalize(image, self.vectors[: size + 1])
+        vector, coefficients, self.beta = orthogonalize(image, self.vectors[: size + 1], self.space)
         self.projected[: size + 1, size] = coefficients.double().cpu().numpy()  # (size + 1,)
         self.projected[size, : size + 1] = self.projected[: size + 1, size]
         self.size += 1
@@ -174,11 +177,16 @@ class KrylovBasis:
     def ritz(self) -> Ritz:
         """Solve the projected eigenproblem."""
         part = slice(self.num_locked, self.size)
-        values, coefficients = np.linalg.eigh(self.projected[part, part])
+        values, coefficients = self._eigh(self.projected[part, part])
         self.scale = max(self.scale, float(np.abs(values).max()))
         if self.num_steps == 0 and len(self._rests) == len(values):  # just restarted
             return Ritz(values, coefficients, self._rests)
         return Ritz(values, coefficients, np.abs(self.beta * coefficients[-1]))
+
+    def _eigh(self, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Eigenvalues and eigenvectors, of one process: all must decide by the same numbers."""
+        found = self.space.agreed(*map(torch.from_numpy, np.linalg.eigh(matrix)))
+        return tuple(part.numpy() for part in found)
 
     def restart(self, ritz: Ritz, kept: NDArray[np.int64]) -> None:
         """Keep some Ritz vectors, and continue with the residual direction: a thick restart."""
@@ -210,7 +218,7 @@ class KrylovBasis:
         self.vectors[: self.size] = rows
         self.projected[:] = 0.0
         np.fill_diagonal(self.projected[: self.size, : self.size], values)
-        rest, _, norm = orthogonalize(vector, self.vectors[: self.size])
+        rest, _, norm = orthogonalize(vector, self.vectors[: self.size], self.space)
         self.vectors[self.size] = rest / norm
 
     def _draw(self) -> None:

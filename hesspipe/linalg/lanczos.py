@@ -102,16 +102,16 @@ def tridiagonalize(
     """
     product, scaling = scaled(symmetric_product(operator))
     vector = _unit_start(product, start, num_steps)
-    basis = vector.new_empty(num_steps, product.dim)
+    basis = vector.new_empty(num_steps, len(vector))
     diagonal: list[Tensor] = []
     off_diagonal: list[float] = []
     scale = asymmetry = 0.0
     for step in steps if steps is not None else range(num_steps):
         basis[step] = vector
         image = product.multiply(vector)  # (P,)
-        vector, coefficients, norm = orthogonalize(image, basis[: step + 1])
+        vector, coefficients, norm = orthogonalize(image, basis[: step + 1], product.space)
         diagonal.append(coefficients[-1])
-        scale = max(scale, float(image.norm()))
+        scale = max(scale, float(product.space.norm(image)))
         asymmetry = max(asymmetry, _asymmetry(coefficients, off_diagonal))
         _require_symmetric(product, asymmetry, scale, step, scaling.unit)
         is_invariant = norm <= breakdown(scale, product)
@@ -165,16 +165,17 @@ def _unit_start(product: SymmetricProduct, start: Tensor, num_steps: int) -> Ten
     """Return the start divided by its norm."""
     if not 1 <= num_steps <= product.dim:
         raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
-    if start.shape != (product.dim,) or start.dtype != product.dtype:
+    space = product.space
+    if start.shape != (space.length,) or start.dtype != product.dtype:
         raise ValueError(
-            f"start must be a vector of length {product.dim} and {product.dtype}, got shape "
+            f"start must be a vector of length {space.length} and {product.dtype}, got shape "
             f"{tuple(start.shape)} and {start.dtype}"
         )
-    largest = float(start.abs().max())
+    largest = float(space.largest(start.abs().max()))
     if not 0 < largest < math.inf:
         raise ValueError(f"start must be finite and not zero, got norm {largest}")
     # Squares of tiny or huge entries would be zero or infinite.
     exponent = math.frexp(largest)[1]
     near_one: Tensor = start * 2.0 ** -(exponent // 2) * 2.0 ** -(exponent - exponent // 2)
-    near_one /= near_one.norm()
+    near_one /= space.norm(near_one)
     return near_one

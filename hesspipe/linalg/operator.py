@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hesspipe.linalg.orthogonalization import orthogonalize
+from hesspipe.linalg.vector_space import VectorSpace
 from hesspipe.seeding import probe_generator
 from hesspipe.tolerances import rounding
 
@@ -45,6 +46,9 @@ class SymmetricProduct:
         For messages and results, e.g. "hessian"; "operator" by default.
     rounding : callable () -> float, optional
         Measures the norm of the rounding error of a product with a unit vector.
+    sharded : VectorSpace, optional
+        Where the vectors lie, if not in this process as a whole: those that `multiply` takes and
+        returns have its length.
     """
 
     multiply: Callable[[Tensor], Tensor]
@@ -53,6 +57,12 @@ class SymmetricProduct:
     device: torch.device
     name: str = "operator"
     rounding: Callable[[], float] | None = None
+    sharded: VectorSpace | None = None
+
+    @property
+    def space(self) -> VectorSpace:
+        """The space of its vectors."""
+        return self.sharded or VectorSpace(self.dim)
 
     @property
     def origin(self) -> dict[str, str]:
@@ -104,7 +114,7 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
         scaling.num_products += 1
         _check_image(product, image, scaling.num_products)
         if scaling.exponent is None:
-            largest = float(image.abs().max())
+            largest = float(product.space.largest(image.abs().max()))
             require_digits(largest, product.dtype, product.name)
             if largest > 0:
                 scaling.exponent = math.frexp(largest)[1] - 1
@@ -112,9 +122,7 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
         half = (scaling.exponent or 0) // 2
         return image * 2.0**-half * 2.0 ** -((scaling.exponent or 0) - half)
 
-    return SymmetricProduct(
-        multiply, product.dim, product.dtype, product.device, product.name, product.rounding
-    ), scaling
+    return replace(product, multiply=multiply), scaling
 
 
 def require_digits(largest: float, dtype: torch.dtype, name: str) -> None:
@@ -147,12 +155,13 @@ def _check_image(product: SymmetricProduct, image: Tensor, number: int) -> None:
             f"a product with the {product.name} must be of {product.dtype}, as the operator says, "
             f"got {image.dtype} in product {number}"
         )
-    if image.shape != (product.dim,):
+    length = product.space.length
+    if image.shape != (length,):
         raise ValueError(
-            f"a product with the {product.name} must be a vector of length {product.dim}, got "
+            f"a product with the {product.name} must be a vector of length {length}, got "
             f"shape {tuple(image.shape)} in product {number}"
         )
-    if not torch.isfinite(image).all():
+    if not product.space.holds(bool(torch.isfinite(image).all())):
         raise ValueError(
             f"a product with the {product.name} must be finite, got nan or inf in product {number}"
         )
@@ -274,8 +283,7 @@ def _check_symmetric(product: SymmetricProduct, scaling: Scaling, size_of_terms:
 
 def random_normal(product: SymmetricProduct, generator: torch.Generator) -> Tensor:
     """Draw a vector of standard normal numbers (dim,): its direction is uniform."""
-    vector = torch.randn(product.dim, generator=generator, dtype=torch.float64)
-    return vector.to(product.device, product.dtype)
+    return product.space.normal(generator).to(product.device, product.dtype)
 
 
 def random_unit(
@@ -283,8 +291,8 @@ def random_unit(
 ) -> Tensor:
     """Draw a random unit vector (dim,), orthogonal to the rows of a basis."""
     unit = random_normal(product, generator)
-    unit /= unit.norm()
+    unit /= product.space.norm(unit)
     if basis is None or len(basis) == 0:
         return unit
-    unit, _, norm = orthogonalize(unit, basis)
+    unit, _, norm = orthogonalize(unit, basis, product.space)
     return unit / norm

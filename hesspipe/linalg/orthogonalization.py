@@ -14,12 +14,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hesspipe.linalg.vector_space import VectorSpace
+
 # A vector that a pass shrinks by less than this factor is orthogonal to working precision.
 # Daniel, Gragg, Kaufman, Stewart (1976) take 1/sqrt(2).
 _ENOUGH = 0.5**0.5
 
 
-def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]:
+def orthogonalize(
+    vector: Tensor, basis: Tensor, space: VectorSpace | None = None
+) -> tuple[Tensor, Tensor, float]:
     """Compute the part of a vector that is orthogonal to the rows of a basis.
 
     At least two passes of classical Gram-Schmidt, and more until a pass leaves the norm unchanged.
@@ -29,6 +33,8 @@ def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]
     vector : Tensor, shape (P,)
     basis : Tensor, shape (k, P)
         Orthonormal rows.
+    space : VectorSpace, optional
+        Where the vectors lie, by default in this process as a whole.
 
     Returns
     -------
@@ -39,16 +45,17 @@ def orthogonalize(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, float]
     norm : float
         Of the result.
     """
+    space = space or VectorSpace(len(vector))
     if len(basis) == 0:
-        return vector, basis.new_zeros(0), float(vector.norm())
+        return vector, basis.new_zeros(0), float(space.norm(vector))
     total = basis.new_zeros(len(basis))
-    before, num_passes = float(vector.norm()), 0
+    before, num_passes = float(space.norm(vector)), 0
     while True:
-        projection = basis @ vector  # (k,)
+        projection = space.inner(basis, vector)  # (k,)
         vector = vector - basis.T @ projection
         total += projection
         num_passes += 1
-        norm = float(vector.norm())
+        norm = float(space.norm(vector))
         if num_passes >= 2 and not norm < _ENOUGH * before:
             return vector, total, norm
         if norm == 0 or num_passes == 5:  # inside the span of the basis

@@ -102,17 +102,19 @@ def true_pairs(
     residuals : Tensor, shape (P, k)
         A v - lambda v.
     """
-    orthonormal = torch.linalg.qr(rows.T).Q  # (P, k)
+    space = product.space
+    orthonormal = space.orthonormal(rows.T)  # (P, k)
     images = torch.zeros_like(orthonormal)
     for column, vector in enumerate(orthonormal.T):
         images[:, column] = product.multiply(vector.contiguous())
-    values, rotation = torch.linalg.eigh((orthonormal.T @ images).double().cpu())
+    compressed = space.inner(orthonormal.T, images).double().cpu()  # (k, k)
+    values, rotation = space.agreed(*torch.linalg.eigh(compressed))
     vectors = orthonormal @ rotation.to(orthonormal)
     residuals = images @ rotation.to(orthonormal) - vectors * values.to(vectors)
     pairs = Eigenpairs(
         eigenvalues=values,
         eigenvectors=vectors,
-        residual_norms=residuals.norm(dim=0).double().cpu(),
+        residual_norms=space.norm(residuals, dim=0).double().cpu(),
         num_products=num_products + len(rows),
         matrix=product.name,
         num_smallest=num_smallest,

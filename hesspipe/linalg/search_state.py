@@ -131,15 +131,15 @@ class SearchState:
             raise _UnusableError(f"it lacks {error}") from None
         except ValueError as error:
             raise _UnusableError(error) from None
-        size, dim, capacity = numbers["size"], self.basis.product.dim, self.basis.capacity
+        size, length, capacity = numbers["size"], self.basis.space.length, self.basis.capacity
         is_in_range = all(numbers[name] >= least for name, least in _LEAST.items())
         if not (is_in_range and numbers["num_locked"] <= size <= capacity):
             raise _UnusableError(f"its numbers cannot be {numbers}")
         num_watched = shapes["watched"][0] if shapes["watched"] else 0
         expected = {
-            "vectors": (size + 1, dim), "projected": (size, size), "watched": (num_watched,),
+            "vectors": (size + 1, length), "projected": (size, size), "watched": (num_watched,),
             "hidden": (num_watched,), "components": (num_watched, capacity + 1), "beta_scale": (2,),
-            "image": (dim,),
+            "image": (length,),
         }  # fmt: skip
         if shapes != expected:
             raise _UnusableError(f"its tensors have shapes {shapes}, not {expected}")
@@ -152,22 +152,26 @@ class SearchState:
         needs one product. The relation holds up to the residuals of locked pairs.
         """
         vectors = tensors["vectors"].to(self.basis.vectors)
-        if not agrees(vectors @ vectors.T, torch.eye(size + 1).to(vectors), size + 1.0):
+        space = self.basis.space
+        gram = space.inner(vectors, vectors.T)  # (size + 1, size + 1)
+        if not agrees(gram, torch.eye(size + 1).to(vectors), size + 1.0):
             raise _UnusableError("its basis is not orthonormal")
         projected = tensors["projected"].to(vectors)
         random = torch.randn(size, generator=generator(0, "basis check"), dtype=torch.float64)
         weights = (random / random.norm()).to(vectors)  # (size,)
         image = self.basis.product.multiply(weights @ vectors[:size]) / unit  # (P,)
         rest = image - (projected @ weights) @ vectors[:size]
-        rest -= (vectors[size] @ rest) * vectors[size]
+        rest -= space.inner(vectors[size], rest) * vectors[size]
         scale = float(tensors["beta_scale"][1])
         allowed = _NUM_TOLERANCES * self.tolerance * scale + rounding(scale, vectors.dtype)
-        if not float(rest.norm()) <= allowed * math.sqrt(size):
+        if not float(space.norm(rest)) <= allowed * math.sqrt(size):
             raise _UnusableError("its basis is not one of this operator")
 
     def _is_close(self, image: Tensor) -> bool:
         # Another number of threads may add samples in another order.
-        return agrees(image, self.image, float(self.image.norm()))
+        space = self.basis.space
+        allowed = rounding(float(space.norm(self.image)), image.dtype)
+        return bool(space.norm(image - self.image) <= allowed)
 
     def _foreign(self, of: str) -> str:
         return (

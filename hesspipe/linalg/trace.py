@@ -210,13 +210,13 @@ def _multiply(product: SymmetricProduct, bar: tqdm[Any], vector: Tensor) -> Tens
 
 def _exact(product: SymmetricProduct) -> tuple[Estimate, Estimate]:
     """Multiply every unit vector."""
-    trace = squares = 0.0
+    trace, squares, space = 0.0, 0.0, product.space
     for index in range(product.dim):
-        unit = torch.zeros(product.dim, dtype=product.dtype, device=product.device)
-        unit[index] = 1.0
+        unit = torch.zeros(space.length, dtype=product.dtype, device=product.device)
+        space.set_entry(unit, index, 1.0)
         image = product.multiply(unit)
-        trace += float(image[index])
-        squares += float(image.double().square().sum())
+        trace += float(space.inner(unit, image))
+        squares += float(space.sum(image.double().square().sum()))
     return Estimate(trace, 0.0), Estimate(squares, 0.0)
 
 
@@ -229,9 +229,9 @@ def _exchangeable(
     vectors = torch.stack([random_unit(product, random) for _ in range(num_vectors)], dim=1)
     vectors *= math.sqrt(product.dim)
     images = torch.stack([product.multiply(each.contiguous()) for each in vectors.T], dim=1)
-    basis = torch.linalg.qr(images).Q
+    basis = product.space.orthonormal(images)
     basis_images = torch.stack([product.multiply(each.contiguous()) for each in basis.T], dim=1)
-    small = sketch(vectors, images, basis, basis_images)
+    small = sketch(vectors, images, basis, basis_images, product.space)
     trace, squares = estimate(small, torch.finfo(product.dtype).eps)
     return Estimate(*trace), Estimate(*squares)
 
@@ -243,11 +243,11 @@ def _independent(
     num_directions = num_products // 3
     _require_memory(product, 3 * num_directions)
     basis = _large_directions(product, num_directions, seed)
-    trace = squares = 0.0
+    trace, squares, space = 0.0, 0.0, product.space
     for direction in basis.T:
         image = product.multiply(direction.contiguous())
-        trace += float(direction @ image)
-        squares += float(image.square().sum())
+        trace += float(space.inner(direction, image))
+        squares += float(space.sum(image.square().sum()))
     forms, norms = _averages(product, basis, num_products - 2 * num_directions, seed)
     return _estimate(trace, forms), _estimate(squares, norms)
 
@@ -255,8 +255,8 @@ def _independent(
 def _require_memory(product: SymmetricProduct, num_vectors: int) -> None:
     if product.device.type == "cpu":
         require(
-            num_vectors * product.dim * torch.finfo(product.dtype).bits // 8,
-            f"{num_vectors} vectors of length P = {product.dim:,}",
+            num_vectors * product.space.length * torch.finfo(product.dtype).bits // 8,
+            f"{num_vectors} vectors of length P = {product.space.length:,}",
             "pass a smaller num_products",
         )
 
@@ -265,28 +265,26 @@ def _large_directions(product: SymmetricProduct, num_directions: int, seed: int)
     """Compute Q (P, num_directions), which spans A times random signs."""
     random = generator(seed, "large directions")
     images = [product.multiply(_signs(product, random)) for _ in range(num_directions)]
-    basis: Tensor = torch.linalg.qr(torch.stack(images, dim=1)).Q
-    return basis
+    return product.space.orthonormal(torch.stack(images, dim=1))
 
 
 def _averages(
     product: SymmetricProduct, basis: Tensor, num_vectors: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Compute g^T Z A Z g and ||A Z g||^2, each (num_vectors,), for vectors g of random signs."""
-    random = generator(seed, "averages")
+    random, space = generator(seed, "averages"), product.space
     forms, norms = [], []
     for _ in range(num_vectors):
         signs = _signs(product, random)
-        projected = signs - basis @ (basis.T @ signs)  # Z g, (P,)
+        projected = signs - basis @ space.inner(basis.T, signs)  # Z g, (P,)
         image = product.multiply(projected)
-        forms.append(float(projected @ image))
-        norms.append(float(image.square().sum()))
+        forms.append(float(space.inner(projected, image)))
+        norms.append(float(space.sum(image.square().sum())))
     return torch.tensor(forms, dtype=torch.float64), torch.tensor(norms, dtype=torch.float64)
 
 
 def _signs(product: SymmetricProduct, random: torch.Generator) -> Tensor:
-    signs = 2 * torch.randint(2, (product.dim,), generator=random) - 1
-    return signs.to(product.device, product.dtype)
+    return product.space.signs(random).to(product.device, product.dtype)
 
 
 def _estimate(exact: float, samples: Tensor) -> Estimate:

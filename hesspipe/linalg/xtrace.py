@@ -27,6 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hesspipe.linalg.vector_space import VectorSpace
+
 # A diagonal entry of R below this multiple of eps times the largest is rounding: A has no more
 # directions than the vectors.
 _RANK_ROUNDINGS = 100.0
@@ -95,17 +97,24 @@ class Sketch:
         return traces + factors * forms, squares + factors * norms
 
 
-def sketch(vectors: Tensor, images: Tensor, basis: Tensor, basis_images: Tensor) -> Sketch:
+def sketch(
+    vectors: Tensor,
+    images: Tensor,
+    basis: Tensor,
+    basis_images: Tensor,
+    space: VectorSpace | None = None,
+) -> Sketch:
     """Reduce vectors, A times them, an orthonormal basis Q of that, and A Q, each (P, s)."""
+    space = space or VectorSpace(len(vectors))
     return Sketch(
-        vectors=(basis.T @ vectors).double().cpu(),
-        images=(basis.T @ images).double().cpu().triu(),
-        forms=(vectors * images).sum(0).double().cpu(),
-        squares=images.square().sum(0).double().cpu(),
-        compressed=(basis.T @ basis_images).double().cpu(),
-        gram=(basis_images.T @ basis_images).double().cpu(),
-        mixed=(basis_images.T @ images).double().cpu(),
-        dim=len(vectors),
+        vectors=space.inner(basis.T, vectors).double().cpu(),
+        images=space.inner(basis.T, images).double().cpu().triu(),
+        forms=space.sum((vectors * images).sum(0)).double().cpu(),
+        squares=space.sum(images.square().sum(0)).double().cpu(),
+        compressed=space.inner(basis.T, basis_images).double().cpu(),
+        gram=space.inner(basis_images.T, basis_images).double().cpu(),
+        mixed=space.inner(basis_images.T, images).double().cpu(),
+        dim=space.dim,
     )
 
 
