@@ -67,11 +67,12 @@ benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/wrong_answers.py
 	.venv-benchmarks/bin/python benchmarks/eigenpairs.py
 	.venv-benchmarks/bin/python benchmarks/matrix_free.py
+	.venv-benchmarks/bin/python benchmarks/real_networks.py
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks
 	.venv-benchmarks/bin/python -m pip install --quiet --constraint envs/constraints.txt \
-	  --editable '.[workflow]'
+	  --editable '.[workflow,zoo]'
 	.venv-benchmarks/bin/python -m pip install --quiet --no-deps --requirement envs/benchmarks.txt
 	touch $@
 

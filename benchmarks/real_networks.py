@@ -5,7 +5,8 @@ timed apart: the ratios come with their smallest and largest value over the roun
 compared with plain double backward, which uses no library. A library that fails is shown with its
 message. Times are CPU times of the process on one thread, which other jobs disturb the least.
 
-It needs torchvision and transformers beside the libraries of `envs/benchmarks.txt`.
+It needs torchvision and transformers, of the extra `[zoo]`, beside the libraries of
+`envs/benchmarks.txt`.
 """
 
 from __future__ import annotations
