@@ -4,6 +4,7 @@ The objective
     objective          A model, a loss and data: `Objective`
     flat_model         The model as a function of theta: `FlatModel`
     model_kinds        Models that can be used: `require_usable`
+    padding            Embeddings with `padding_idx`: `PaddedLookup`, `constant_rows`
     kernels            Kernels with second derivatives: `twice_differentiable_kernels`
     copies             Copies of models and losses with all that they hide: `Copier`
     flattening         Named tensors as one vector, and back: `flatten`, `unflatten`

@@ -78,6 +78,7 @@ class ChecksOnData:
         fresh = flat.fresh_copy()
         divide = None if len(self.batches) == 1 else self.loss.known_denominator()
         self.batches = weigh(flat, loss_fn, self.batches, divide, self.layouts)
+        self._find_uses_of_padding()
         theta = self._point_of_checks()
         self._find_dependence(fresh, theta)
         self._check_derivatives(theta, work)
@@ -89,6 +90,14 @@ class ChecksOnData:
         if all(layout.is_plain for layout in by_size.values()):
             return self.loss.loss_fn
         return partial(_loss_of_rows, self.loss.loss_fn, by_size)
+
+    def _find_uses_of_padding(self) -> None:
+        """Find embeddings whose weight is used for more than to look up its rows."""
+        flat, loss_fn = self._flat, self.loss.loss_fn
+        for batch in self.batches:
+            with explained(batch, batch.number, flat.dtype):
+                # B023: the function is called at once.
+                flat.note_uses_of_padding(lambda theta: evaluate(flat, loss_fn, theta, batch)[1])  # noqa: B023
 
     def _point_of_checks(self) -> Tensor:
         """Choose a point near theta, where initial weights of zero hide nothing.
@@ -142,7 +151,7 @@ class ChecksOnData:
         has_rows = self.layouts.reason_without_rows is None
         is_separable = self.coupling is None and has_rows
         data = Division(flat, loss_fn, self.batches, has_rows, is_separable)
-        with explained(first, first.number, flat.dtype):
+        with explained(first, first.number, flat.dtype), flat.padding_held_at(theta):
             refuse_wrong_derivatives(data, flat, theta, work.num_checked, work.num_batches)
             reason = reason_without_ggn(flat, loss_fn, first, has_rows=has_rows)
         if reason is not None:

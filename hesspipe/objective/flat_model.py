@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -21,7 +21,14 @@ from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flattening import flatten, unflatten
 from hesspipe.objective.kernels import twice_differentiable_kernels
-from hesspipe.objective.model_kinds import constant_rows, require_usable, unwrapped
+from hesspipe.objective.model_kinds import require_usable, unwrapped
+from hesspipe.objective.padding import (
+    constant_rows,
+    held_rows,
+    lookups,
+    lookups_apart,
+    used_parts,
+)
 from hesspipe.objective.pytrees import Fields, call_arguments, cast, map_tensors
 from hesspipe.objective.rounding import model_evaluation
 from hesspipe.objective.training_steps import NoBackward
@@ -53,7 +60,7 @@ class FlatModel:
     names, shapes : list
         Of the parameters that vary, in the order of `model.named_parameters()`.
     is_varied : Tensor of bool, shape (P,)
-        False for the row `padding_idx` of an embedding, to which torch gives no gradient.
+        False for the row `padding_idx` of an embedding whose weight has no other use.
     buffers : dict of Tensor
     originals : dict
         Names of the varied parameters by the `id` of the caller's tensors and of their copies in
@@ -156,9 +163,11 @@ class FlatModel:
         with guard, model_evaluation(), twice_differentiable_kernels(self.device):
             if isinstance(inputs, WholeBatch):
                 return self._evaluated(theta, inputs.copy())
-            state = self.buffers | self.unflatten(theta)
             args, kwargs = call_arguments(inputs, self._signature)
-            return torch.func.functional_call(self.structure, state, args, kwargs)
+            return torch.func.functional_call(self.structure, self._state(theta), args, kwargs)
+
+    def _state(self, theta: Tensor) -> dict[str, Tensor]:
+        return self.buffers | self.unflatten(theta)
 
     def _evaluated(self, theta: Tensor, batch: Any) -> Any:
         """Call `function` with a model whose parameters are functions of theta.
@@ -168,7 +177,7 @@ class FlatModel:
         is_recorded = torch.is_grad_enabled() and theta.requires_grad
         with torch.enable_grad(), NoBackward():
             point = theta if is_recorded else theta.detach().requires_grad_()
-            state = self.buffers | self.unflatten(point)
+            state = self._state(point)
             value = torch.func.functional_call(
                 _Evaluation(self.structure),
                 {f"model.{name}": part for name, part in state.items()},
@@ -190,13 +199,38 @@ class FlatModel:
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into the named parameters that vary."""
-        named = unflatten(theta, dict(zip(self.names, self.shapes, strict=True)))
-        for name, part in list(named.items()):
-            if name in self._constant_rows:
-                is_constant = torch.zeros(len(part), 1, dtype=torch.bool, device=self.device)
-                is_constant[self._constant_rows[name]] = True
-                named[name] = torch.where(is_constant, part.detach(), part)
-        return named
+        return unflatten(theta, dict(zip(self.names, self.shapes, strict=True)))
+
+    def note_uses_of_padding(self, evaluate: Callable[[Tensor], Tensor]) -> None:
+        """Let rows of padding vary of which a loss depends on more than their lookup.
+
+        Parameters
+        ----------
+        evaluate : callable (theta) -> scalar Tensor
+            The loss on a batch.
+        """
+        if not self._constant_rows:
+            return
+        with torch.enable_grad(), lookups_apart(self.structure):
+            used = used_parts(evaluate(self.theta.detach().requires_grad_()))
+        for place in used:
+            self._constant_rows.pop(self.names[place], None)
+        self.is_varied.copy_(self._mask_of_varied())
+
+    @contextmanager
+    def padding_held_at(self, theta: Tensor) -> Iterator[None]:
+        """Let lookups return the rows of padding at one point, wherever the model is evaluated.
+
+        The function of theta is then the one that is differentiated.
+        """
+
+        def rows(model: nn.Module, _: None) -> list[Tensor]:
+            return [one.weight[one.padding_idx].detach().clone() for one in lookups(model)]
+
+        state = {f"model.{name}": part for name, part in self._state(theta.detach()).items()}
+        found = torch.func.functional_call(_Evaluation(self.structure), state, (rows, None))
+        with held_rows(self.structure, found):
+            yield
 
     def fresh_copy(self) -> FlatModel:
         """Copy the model with a structure of its own, as it is before its first call."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import chain
 
 import torch
@@ -80,55 +79,3 @@ def _require_usable_module(name: str, module: nn.Module) -> None:
                 f"embeddings must be functions of their weight, got {name} with {setting}, which "
                 f"changes the weight or its gradient; set {name}.{setting} to None or False"
             )
-
-
-def constant_rows(structure: nn.Module, names: dict[int, str]) -> dict[str, int]:
-    """Find the rows of padding in embeddings, which then have ordinary dense gradients.
-
-    Parameters
-    ----------
-    structure : nn.Module
-        Its embeddings are changed.
-    names : dict of str
-        Of the parameters, by their `id`.
-
-    Returns
-    -------
-    dict of int
-        The row of padding by the name of the parameter.
-
-    Raises
-    ------
-    ValueError
-        If such a weight has other uses, in which torch differentiates its row of padding.
-    """
-    weights = [w for module in structure.modules() for w in module._parameters.values()]
-    uses = Counter(map(id, weights))
-    rows: dict[str, int] = {}
-    for place, module in structure.named_modules():
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            module.sparse = False
-        if not isinstance(module, nn.Embedding) or module.padding_idx is None:
-            continue
-        if id(module.weight) not in names:
-            continue  # computed from other parameters
-        if uses[id(module.weight)] > 1:
-            raise ValueError(
-                f"embeddings with padding_idx must not share their weight, got {place}: torch "
-                "gives its row of padding a part of its gradient only; set padding_idx to None, "
-                f"here and in each that shares it ({_sharing(structure, module)})"
-            )
-        rows[names[id(module.weight)]] = module.padding_idx
-        module.padding_idx = None
-    return rows
-
-
-def _sharing(structure: nn.Module, module: nn.Embedding) -> str:
-    """Name the embeddings with padding that have the weight of one."""
-    return ", ".join(
-        place
-        for place, other in structure.named_modules()
-        if isinstance(other, nn.Embedding)
-        and other.weight is module.weight
-        and other.padding_idx is not None
-    )

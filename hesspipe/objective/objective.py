@@ -81,7 +81,7 @@ class Objective:
         One entry per parameter that varies, in the same order.
     is_varied : Tensor of bool, shape (P,)
         False for entries of theta that are constant nevertheless, with rows of zeros in every
-        matrix: the row `padding_idx` of an embedding.
+        matrix: the row `padding_idx` of an embedding whose weight has no other use.
     loss_fn : callable (outputs, targets) -> scalar Tensor
         The loss as a function of what `outputs` returns, one vector per sample.
     batches : sequence of Batch

@@ -18,8 +18,9 @@ from hesspipe.objective import model_kinds
 from hesspipe.objective.copies import Copier, _is_constant, _is_empty
 from hesspipe.objective.dependence import Dependence, Split, Term, one, one_per_sample
 from hesspipe.objective.loss_parts import LossCheck
-from hesspipe.objective.model_kinds import constant_rows, require_usable
+from hesspipe.objective.model_kinds import require_usable
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.padding import PaddedLookup, constant_rows
 
 CPU = torch.device("cpu")
 INPUTS, TARGETS = normal(6, 4), labels(6, 3)
@@ -304,7 +305,7 @@ def test_rows_of_padding_are_found_behind_embeddings_of_other_kinds(place: int) 
     structure = nn.ModuleList(parts)
     names = {id(value): name for name, value in structure.named_parameters()}
     assert constant_rows(structure, names) == {f"{2 * place}.weight": 3}
-    assert padded.padding_idx is None
+    assert [isinstance(part, PaddedLookup) for part in (plain, computed, padded)] == [0, 1, 1]
     assert not plain.sparse
 
 

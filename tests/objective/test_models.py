@@ -168,6 +168,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "embedding with padding": lambda: embedding(padding_idx=0),
     "embedding with padding from the end": lambda: embedding(padding_idx=-1),
     "tied embedding": Tied,
+    "tied embedding with padding": lambda: Tied(padding_idx=0),
 }  # fmt: skip
 
 
@@ -275,7 +276,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "bag with max_norm": (lambda: nn.EmbeddingBag(5, 3, max_norm=1.0), TOKENS, "with max_norm"),
     "frequencies": (lambda: embedding(scale_grad_by_freq=True), TOKENS, "got 0 with scale_grad"),
     "bag": (lambda: nn.EmbeddingBag(5, 3), TOKENS, "got _embedding_bag_backward without a sec"),
-    "tied padding": (lambda: Tied(0), TOKENS, "must not share their weight, got first"),
     "functional max_norm": (lambda: Functional(max_norm=1.0), TOKENS, "parameters or their views"),
     "functional padding": (lambda: Functional(padding_idx=0), TOKENS, "must be the derivative"),
     "functional sparse": (lambda: Functional(sparse=True), TOKENS, "with sparse=False"),
