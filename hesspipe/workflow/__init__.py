@@ -8,7 +8,8 @@ groups that match no parameter, found in a dry run     `workflow.groups`
 jobs that are too large for this machine               `workflow.forecasts`
 logs and records of a job                              `workflow.jobs`
 the origin of each output                              `workflow.origins`
-restored files, adopted or set aside                   `workflow.adopt`
+restored files, adopted or refused                     `workflow.adopt`
+files that are moved out of the way                    `workflow.set_aside`
 the stages of dvc.yaml, and the folders that they own  `workflow.stages`
 tables in Markdown pages, filled from results          `workflow.pages`
 the digests of code and configuration, for DVC         `workflow.sources`

@@ -16,11 +16,10 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -37,10 +36,10 @@ from hesspipe.workflow.origins import (
     tracked_origin,
     unsettled_outputs,
 )
+from hesspipe.workflow.set_aside import alone, remove_empty_folders, set_aside
 from hesspipe.workflow.sources import unwatched_files, write_sources
 from hesspipe.workflow.stages import make_folders, outputs_on_disk
 
-SET_ASIDE = Path(".hesspipe/set_aside")
 # Set in the process that judges the files, whose reading of the Snakefile must not start another.
 SETTLING = "HESSPIPE_SETTLING"
 
@@ -71,30 +70,58 @@ def settle(
         If the jobs cannot be listed, with Snakemake's message, or, in a stage of DVC, if DVC does
         not watch a file of the user. Outside DVC the latter is a warning.
     """
-    # Another process is writing files now, and judges them itself.
-    locks = Path(".snakemake/locks")
-    if SETTLING in os.environ or (locks.is_dir() and any(locks.iterdir())):
+    if SETTLING in os.environ or _is_running():
         return
     if Path("dvc.yaml").is_file():
         _check_watched(user_files)
         make_folders()
         write_sources()
-    if "DVC_STAGE" in os.environ:
-        known = set(expected())
-        left_over = {path for path in outputs_on_disk() if path not in known}
-        _set_aside(sorted(left_over - _ignored(left_over)), "left over from another configuration")
-        recorded = {path for path in recorded_outputs() if path not in known}
-        forget_absent(recorded - _ignored(recorded))
-    unsettled = unsettled_outputs()
-    if unsettled:
-        done = subprocess.run(
-            [sys.executable, "-m", "hesspipe.workflow.adopt", snakefile],
-            input=json.dumps({"config": config, "unsettled": unsettled}),
-            env=os.environ | {SETTLING: "1"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        print(done.stdout, end="", file=sys.stderr)
-        if done.returncode:
-            raise RuntimeError(f"restored files cannot be judged: {done.stderr.strip()}")
+    with alone():
+        if _is_running():  # by now
+            return
+        remove_empty_folders()
+        if "DVC_STAGE" in os.environ:
+            _set_aside_left_over(set(expected()))
+        unsettled = unsettled_outputs()
+        if unsettled:
+            _judge(snakefile, config, unsettled)
+
+
+def _is_running() -> bool:
+    """Whether another process is writing files now, and judges them itself."""
+    locks = Path(".snakemake/locks")
+    return locks.is_dir() and any(locks.iterdir())
+
+
+def _set_aside_left_over(known: set[str]) -> None:
+    """Set aside and forget the files that are not known outputs, but for those DVC ignores."""
+    recorded = {path for path in recorded_outputs() if path not in known}
+    left_over = {path for path in outputs_on_disk() if path not in known}
+    # The records first: what a kill leaves in place is then still left over.
+    forget_absent(recorded - _ignored(recorded))
+    set_aside(sorted(left_over - _ignored(left_over)), "left over from another configuration")
+
+
+def _judge(snakefile: str, config: dict[str, Any], unsettled: list[str]) -> None:
+    """Let another process judge the files, as it reads the Snakefile; set aside what it refuses."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hesspipe.workflow.adopt", snakefile],
+        input=json.dumps({"config": config, "unsettled": unsettled}),
+        env=os.environ | {SETTLING: "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"restored files cannot be judged: {done.stderr.strip()}")
+    found = Judgement(**json.loads(done.stdout.splitlines()[-1]))
+    if found.num_adopted:
+        print(
+            f"adopted {found.num_adopted} restored files that the present configuration and code "
+            "made",
+            file=sys.stderr,
+        )
+    set_aside(found.refused, "of another configuration or code, or of unknown origin")
+    # Forgotten first: what a kill leaves in place is then of unknown origin.
+    forget_absent(found.left_over)
+    set_aside(found.left_over, "that no job of this configuration makes")
 
 
 def _check_watched(user_files: Iterable[str]) -> None:
@@ -135,11 +162,37 @@ class Job:
         return fingerprint(job.rule.name, job.wildcards_dict, dict(job.params.items()), known)
 
 
-def _settle_all(snakefile: str, config: dict[str, Any], unsettled: set[str]) -> None:
-    """Judge the outputs of every job in the order in which jobs depend on each other."""
+@dataclass
+class Judgement:
+    """What is to become of files that no job here has written.
+
+    Attributes
+    ----------
+    num_adopted : int
+        Files that Snakemake now takes for up to date.
+    refused : list of str
+        Files that are not what their jobs would make here, or whose origin is not known.
+    left_over : list of str
+        Files that no job makes.
+    """
+
+    num_adopted: int = 0
+    refused: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+
+
+def judge(snakefile: str, config: dict[str, Any], unsettled: set[str]) -> Judgement:
+    """Judge the outputs of every job in the order in which jobs depend on each other.
+
+    What a killed job was writing here stays: Snakemake knows that it is incomplete, and makes it
+    again.
+    """
+    found = Judgement()
     contents: dict[str, str | None] = {}
-    adopted, refused, seen = [], [], set()
+    unusable: set[str] = set()
+    seen: set[str] = set()
     with job_graph(snakefile, config) as graph:
+        persistence = graph.workflow.persistence
         for one in jobs_of(graph):
             seen.update(one.outputs)
             for path in one.inputs:
@@ -151,19 +204,19 @@ def _settle_all(snakefile: str, config: dict[str, Any], unsettled: set[str]) -> 
             present = [path for path in one.outputs if Path(path).is_file()]
             mine = [path for path in present if path in unsettled]
             if mine and all(path in origins for path in present):
-                asyncio.run(graph.workflow.persistence.finished(one.job))
+                asyncio.run(persistence.finished(one.job))
                 for path in present:
                     origins[path].write(path)
-                adopted += mine
-            else:
-                refused += _refuse(mine)
+                found.num_adopted += len(mine)
+            elif mine:
+                foreign = _foreign(mine)
+                incomplete = {str(path) for path in asyncio.run(persistence.incomplete(one.job))}
+                unusable.update(foreign)
+                found.refused += [path for path in foreign if path not in incomplete]
             for path in one.outputs:
-                contents[path] = _content(path, origins)
-    _set_aside(sorted(unsettled - seen), "not made by any job of this configuration")
-    forget_absent(unsettled - seen)
-    if adopted:
-        print(f"adopted {len(adopted)} restored files that the present configuration and code made")
-    _report(refused)
+                contents[path] = _content(path, origins, path in unusable)
+    found.left_over = sorted(unsettled - seen)
+    return found
 
 
 def _matching_origins(one: Job, expected: str | None) -> dict[str, Origin]:
@@ -180,45 +233,23 @@ def _matching_origins(one: Job, expected: str | None) -> dict[str, Origin]:
     return found
 
 
-def _refuse(paths: Iterable[str]) -> list[str]:
-    """Move foreign files away; restore the record of files that were written here."""
-    moved = []
+def _foreign(paths: Iterable[str]) -> list[str]:
+    """Find the files that were not written here; restore the record of the others."""
+    found = []
     for path in paths:
         local = local_origin(path)
         if local is not None:
             local.write(path)
         else:
-            _move_aside(path)
-            moved.append(path)
-    return moved
+            found.append(path)
+    return found
 
 
-def _content(path: str, origins: dict[str, Origin]) -> str | None:
+def _content(path: str, origins: dict[str, Origin], is_unusable: bool) -> str | None:
     """The digest of an output, or the one that it will have when built; None if not known."""
-    if Path(path).is_file():
+    if Path(path).is_file() and not is_unusable:
         return content_of(path)
     return origins[path].content if path in origins else None
-
-
-def _set_aside(paths: list[str], reason: str) -> None:
-    for path in paths:
-        _move_aside(path)
-        print(f"{path} is {reason}: moved to {SET_ASIDE}", file=sys.stderr)
-
-
-def _report(paths: list[str]) -> None:
-    if paths:
-        shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-        print(
-            f"set aside {len(paths)} files of another configuration or code, or of unknown "
-            f"origin, in {SET_ASIDE}: {shown}"
-        )
-
-
-def _move_aside(path: str) -> None:
-    target = SET_ASIDE / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(path, target)  # also to another disk
 
 
 @contextlib.contextmanager
@@ -265,7 +296,8 @@ def jobs_of(graph: Any) -> Iterator[Job]:
 def main() -> None:
     """Judge the files that `settle` has passed on, in the current folder."""
     given = json.load(sys.stdin)
-    _settle_all(sys.argv[1], given["config"], set(given["unsettled"]))
+    found = judge(sys.argv[1], given["config"], set(given["unsettled"]))
+    print(json.dumps(asdict(found)))
 
 
 if __name__ == "__main__":

@@ -170,8 +170,9 @@ def unsettled_outputs() -> list[str]:
 def forget_absent(paths: Iterable[str]) -> None:
     """Delete the records of outputs that no job of this configuration makes."""
     for path in paths:
-        tracked_path(path).unlink(missing_ok=True)
+        # By the versioned records, those to be deleted are found: they go last.
         _local_path(path).unlink(missing_ok=True)
+        tracked_path(path).unlink(missing_ok=True)
 
 
 def recorded_outputs() -> list[str]:

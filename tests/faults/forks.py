@@ -27,8 +27,8 @@ from typing import Any
 
 PATIENCE = 120.0  # seconds, for what takes less than one
 _CHANGES = {
-    "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "os.link", "os.symlink",
-    "fcntl.flock", "fcntl.lockf",
+    "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link",
+    "os.symlink", "fcntl.flock", "fcntl.lockf",
 }  # fmt: skip
 _PR_SET_PDEATHSIG = 1  # Linux: a process ends when its parent does
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -81,7 +81,8 @@ class Process:
     folder : Path
         It runs there.
     die_at : int, optional
-        It kills itself before this change of a file, counted from 1.
+        It kills itself before this change of a file, counted from 1, with its process group if it
+        has one of its own.
     record : bool
         List its changes of files, and its imports.
     group : bool
@@ -104,7 +105,7 @@ class Process:
             os.close(self._reader)
             if group:
                 os.setpgid(0, 0)
-            _run(body, folder, writer, die_at, record)
+            _run(body, folder, writer, die_at, record, group)
         os.close(writer)
         if group:
             with contextlib.suppress(PermissionError, ProcessLookupError):
@@ -177,7 +178,9 @@ def forbid_large_files(num_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
 
 
-def _run(body: Callable[[], Any], folder: Path, writer: int, die_at: int, record: bool) -> None:
+def _run(
+    body: Callable[[], Any], folder: Path, writer: int, die_at: int, record: bool, group: bool
+) -> None:
     """Be the child: never returns."""
     report: dict[str, Any] = {}
     code = 1
@@ -190,10 +193,8 @@ def _run(body: Callable[[], Any], folder: Path, writer: int, die_at: int, record
         output = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(output, descriptor)
-        changes: list[str] = []
         before = set(sys.modules)
-        if die_at or record:
-            sys.addaudithook(_hook(changes, die_at))
+        changes = watch_changes(die_at, group=group) if die_at or record else []
         try:
             report["value"] = body()
             code = 0
@@ -218,9 +219,19 @@ def _imported_since(before: set[str], folder: Path) -> list[str]:
     return [name for name in new if not files[name].startswith(f"{folder}{os.sep}")]
 
 
-def _hook(changes: list[str], die_at: int) -> Callable[[str, tuple[Any, ...]], None]:
-    """List the changes of files below the current folder, and kill at one of them."""
+def watch_changes(die_at: int, *, group: bool) -> list[str]:
+    """List the changes of files below the current folder as they come, and kill at one of them.
+
+    Parameters
+    ----------
+    die_at : int
+        The number of this change, from 1; 0 for none.
+    group : bool
+        Kill the process group.
+    """
+    changes: list[str] = []
     folder = os.getcwd() + os.sep
+    kill = os.killpg if group else os.kill
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -236,6 +247,7 @@ def _hook(changes: list[str], die_at: int) -> Callable[[str, tuple[Any, ...]], N
             return
         changes.append(f"{event} {name.removeprefix(folder)}")
         if len(changes) == die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill(os.getpgrp() if group else os.getpid(), signal.SIGKILL)
 
-    return hook
+    sys.addaudithook(hook)
+    return changes

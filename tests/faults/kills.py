@@ -62,8 +62,10 @@ def end_phase(changes: list[str]) -> range:
 
 
 def _is_state(change: str) -> bool:
-    path = change.split(" ", 1)[1]
-    return path.startswith(("logs/", ".hesspipe/training", ".hesspipe/eigenpairs", "#"))
+    event, path = change.split(" ", 1)
+    return event == "os.mkdir" or path.startswith(
+        ("logs/", ".hesspipe/training", ".hesspipe/eigenpairs", "#")
+    )
 
 
 def finish(job: tiny.Job, folder: Path, expected: dict[str, str]) -> Verdict:

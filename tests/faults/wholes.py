@@ -12,6 +12,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -55,6 +56,9 @@ class Run:
     folder : Path
     *arguments : str
         More arguments of Snakemake.
+    die_at : tuple of int
+        A process, 0 for Snakemake and from 1 in the order in which it starts them, and the number
+        of its change of a file at which all are killed; 0 for none.
 
     Attributes
     ----------
@@ -64,10 +68,18 @@ class Run:
         What it imported.
     """
 
-    def __init__(self, workshop: tiny.Workshop, folder: Path, *arguments: str) -> None:
+    def __init__(
+        self,
+        workshop: tiny.Workshop,
+        folder: Path,
+        *arguments: str,
+        die_at: tuple[int, int] = (0, 0),
+    ) -> None:
         self.code: int | None = None
         self.modules: list[str] = []
-        place = folder.parent / f"{folder.name}-run{time.monotonic_ns()}"
+        self._die_at, self._num_started = die_at, 0
+        self._changes_of_snakemake: list[str] = []
+        place = self._place = folder.parent / f"{folder.name}-run{time.monotonic_ns()}"
         place.mkdir()
         self._log, self._client = place / "log", place / "python"
         self._client.write_text(_CLIENT.format(python=sys.executable), encoding="utf-8")
@@ -79,12 +91,26 @@ class Run:
         snakefile = workshop.root / "source/Snakefile"
         command = ["--snakefile", str(snakefile), "--cores", "1", *arguments, "--", *TARGETS]
         body = partial(_snakemake, command, self._client, place / "s", self._log)
-        self._process = forks.Process(body, folder, group=True, record=True)
+        own = die_at[1] if die_at[0] == 0 else 0
+        self._process = forks.Process(body, folder, group=True, record=True, die_at=own)
 
     @property
     def output(self) -> str:
         """What it has printed."""
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+
+    @property
+    def changes(self) -> list[tuple[int, int, str]]:
+        """The changes of files of each process, after the end: process, number, and change."""
+        found = {0: self._changes_of_snakemake}
+        for process in range(1, self._num_started + 1):
+            path = self._place / f"changes{process}"
+            found[process] = json.loads(path.read_text()) if path.exists() else []
+        return [
+            (process, number, change)
+            for process, changes in found.items()
+            for number, change in enumerate(changes, 1)
+        ]
 
     def kill(self, number: int) -> None:
         """Send a signal to Snakemake and its jobs."""
@@ -97,6 +123,7 @@ class Run:
         if self.code is None and self._process.has_ended():
             ended = self._process.wait()
             self.code, self.modules = ended.code, ended.modules
+            self._changes_of_snakemake = ended.changes
         return self.code is not None and not self._jobs
 
     def serve(self, seconds: float) -> bool:
@@ -118,9 +145,15 @@ class Run:
             asked += part
         if len(header) == 8 and len(asked) == size and len(descriptors) == 3:
             arguments, folder, environment = json.loads(asked)
+            self._num_started += 1
+            process, number = self._die_at
+            watch = (
+                number if process == self._num_started else 0,
+                self._place / f"changes{self._num_started}",
+            )
             pid = os.fork()
             if pid == 0:
-                _be_job(arguments, folder, environment, descriptors, self._process.pid)
+                _be_job(arguments, folder, environment, descriptors, self._process.pid, watch)
             self._jobs[connection] = pid
         else:
             connection.close()
@@ -138,9 +171,11 @@ class Run:
                 connection.close()
 
 
-def run(workshop: tiny.Workshop, folder: Path, *arguments: str) -> Run:
+def run(
+    workshop: tiny.Workshop, folder: Path, *arguments: str, die_at: tuple[int, int] = (0, 0)
+) -> Run:
     """Run Snakemake to its end."""
-    one = Run(workshop, folder, *arguments)
+    one = Run(workshop, folder, *arguments, die_at=die_at)
     one.serve(forks.PATIENCE)
     one.kill(signal.SIGKILL)
     one.serve(5.0)
@@ -159,7 +194,7 @@ def reference(workshop: tiny.Workshop) -> dict[str, str]:
 
 
 def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[Case]:
-    """Yield `number` kills at random moments."""
+    """Yield `number` kills at random moments, and half as many at changes of files."""
     if not number:
         return
     expected = reference(workshop)
@@ -175,6 +210,71 @@ def plan(workshop: tiny.Workshop, number: int, draw: random.Random) -> Iterator[
         yield Case(
             f"whole runs ended by {one.name}", f"after {moment:.3f} s of {seconds:.3f} s", body
         )
+    yield from _plan_changes(workshop, number // 2, draw, expected)
+
+
+def _plan_changes(
+    workshop: tiny.Workshop, number: int, draw: random.Random, expected: dict[str, str]
+) -> Iterator[Case]:
+    """Yield kills in the middle of jobs, and while files are adopted and set aside at the start."""
+    for is_foreign in (False, True):
+        folder = workshop.folder("watched")
+        wanted = expected
+        if is_foreign:
+            _add_foreign(workshop, folder)
+        one = run(workshop, folder)
+        assert one.code == 0, one.output
+        points = [point for point in one.changes if _is_of_phase(point, is_foreign)]
+        if is_foreign:
+            wanted = tiny.contents(folder)
+        for point in draw.sample(points, min(number // 2, len(points))):
+            again = draw.choice(points)
+            body = partial(_kill_at_changes, workshop, wanted, [point, again], is_foreign)
+            kind = "files are set aside" if is_foreign else "jobs write"
+            told = " and ".join(f"{one[2]} (process {one[0]}, {one[1]})" for one in (point, again))
+            yield Case(f"whole runs killed at a change of a file while {kind}", told, body)
+
+
+def _is_of_phase(point: tuple[int, int, str], is_foreign: bool) -> bool:
+    """Whether a change belongs to the start, where files are judged, or to a job."""
+    process, _, change = point
+    path = change.split(" ", 1)[1]
+    if is_foreign:
+        return process == 1 or (process == 0 and path.startswith((".hesspipe", "results")))
+    return process > 0 and not path.startswith("logs")
+
+
+def _add_foreign(workshop: tiny.Workshop, folder: Path) -> None:
+    """Add files that no job here has written: to be adopted, made again, and left over."""
+    from hesspipe.workflow.origins import tracked_path
+
+    kept = "results/datasets/clusters.safetensors"
+    other = "results/histories/one/seed0.parquet"
+    for path in (kept, str(tracked_path(kept)), other):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(workshop.finished / path, folder / path)
+    for path in ("results/spectra/old/seed0/step0_hessian.parquet", "tables/old.csv"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("of another project")
+
+
+def _kill_at_changes(
+    workshop: tiny.Workshop,
+    expected: dict[str, str],
+    points: list[tuple[int, int, str]],
+    is_foreign: bool,
+    name: str,
+) -> Verdict:
+    folder = workshop.folder(name)
+    if is_foreign:
+        _add_foreign(workshop, folder)
+    for process, number, _ in points:
+        run(workshop, folder, die_at=(process, number))
+        run(workshop, folder, "--unlock")
+    again = run(workshop, folder)
+    if again.code:
+        return Verdict("failed", again.output[-1500:])
+    return survived(folder, expected)
 
 
 def _kill(
@@ -243,9 +343,11 @@ def _be_job(
     environment: dict[str, str],
     descriptors: list[int],
     group: int,
+    watch: tuple[int, Path],
 ) -> None:
     """Be a job: never returns."""
     code = 1
+    changes: list[str] = []
     try:
         forks.die_with_parent()
         try:
@@ -257,6 +359,7 @@ def _be_job(
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
+        changes = forks.watch_changes(watch[0], group=True)
         try:
             forks.run_script(arguments)
             code = 0
@@ -269,4 +372,5 @@ def _be_job(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        watch[1].write_text(json.dumps(changes[:]))
         os._exit(code)
