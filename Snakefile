@@ -12,6 +12,7 @@ from hesspipe.config.loading import validate_config
 from hesspipe.config.schema import Config
 from hesspipe.config.yaml_files import read_yaml
 from hesspipe.files import require_writable
+from hesspipe.workflow.executors import Executor
 from hesspipe.workflow.failures import TELLABLE, explain, explain_kills
 from hesspipe.workflow.forecasts import Machine, excessive_needs
 from hesspipe.workflow.groups import unmatched_groups
@@ -56,6 +57,9 @@ if workflow.is_main_process:
         raise WorkflowError(explain(error))
     if mistakes := [*unmatched_groups(settings), *unfit_states(settings)]:
         raise WorkflowError("\n".join(f"{source}: {line}" for line in mistakes))
+    executor = Executor.of(sys.argv[1:], workflow.global_resources["_nodes"].value)
+    if mistakes := [*executor.mistakes(settings.gpus)]:
+        raise WorkflowError("\n".join(mistakes))
 else:
     settings = Config.model_validate(expand(config, Path()).raw)
 
@@ -72,7 +76,13 @@ include: "rules/products.smk"
 # Jobs that this machine cannot do are refused in the dry run.
 if workflow.is_main_process:
     try:
-        errors, warnings = excessive_needs(settings, sys.argv[1:], Machine.present())
+        most = workflow.global_resources.get("mem_mb").value
+        machine = (
+            Machine.elsewhere(settings.gpus, most)
+            if executor.is_remote
+            else Machine.present(most)
+        )
+        errors, warnings = excessive_needs(settings, sys.argv[1:], machine)
     except ValueError as error:
         raise WorkflowError(str(error))
     for line in warnings:

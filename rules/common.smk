@@ -5,12 +5,31 @@ from hesspipe.hardware import has_gpu
 from hesspipe.workflow.adopt import settle
 from hesspipe.workflow.failures import TELLABLE, explain
 from hesspipe.workflow.project import Project, dump
+from hesspipe.workflow.resources import JobResources
 from hesspipe.workflow.stages import clean_folders
 
 project = Project(settings, workflow.basedir)
 
-# At most one job at a time uses the GPU, if there is one; on CPUs jobs run in parallel.
-GPUS = int(has_gpu())
+# Of a job that can use one. Here jobs run in parallel on CPUs; where there is a GPU, the default
+# profile lets one of them use it at a time.
+GPUS = int(has_gpu()) if settings.gpus == "auto" else settings.gpus
+requests = JobResources(settings, GPUS)
+
+
+# Seconds each, on the machine where Snakemake runs: as batch jobs they would mostly wait. Datasets
+# are among them because downloads need a network, which compute nodes often lack.
+localrules:
+    make_dataset,
+    import_state,
+    count_outliers,
+    summarize_outliers,
+    decompose,
+    align_units,
+    smooth_densities,
+    render_figure,
+    render_table,
+    check_claims,
+    check_downloaded_claims,
 
 
 wildcard_constraints:

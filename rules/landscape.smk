@@ -11,11 +11,13 @@ rule evaluate_line:
         "logs/evaluate_line/{experiment}_seed{seed}_{line}.tsv"
     wildcard_constraints:
         line="line(_to_seed[0-9]+(_aligned)?)?",
+    group:
+        "landscape"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        gpu=GPUS,
+        **requests.of(ResultKind.LANDSCAPE),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -39,6 +41,8 @@ rule align_units:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.small(),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model
@@ -61,11 +65,13 @@ rule evaluate_plane:
         "logs/evaluate_plane/{experiment}_seed{seed}_to_seed{other}.tsv"
     wildcard_constraints:
         other="[0-9]+",
+    group:
+        "landscape"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        gpu=GPUS,
+        **requests.of(ResultKind.LANDSCAPE),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,

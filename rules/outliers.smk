@@ -9,6 +9,8 @@ rule count_outliers:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.small(),
     params:
         config=dump(outliers=settings.outliers),
     script:
@@ -26,6 +28,8 @@ rule summarize_outliers:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.small(),
     script:
         "../scripts/summarize_outliers.py"
 
@@ -41,5 +45,7 @@ rule decompose:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.small(),
     script:
         "../scripts/decompose.py"

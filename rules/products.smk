@@ -12,6 +12,8 @@ rule smooth_densities:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.of(ResultKind.CURVES),
     params:
         config=lambda wildcards: dump(figure=settings.figures[wildcards.figure]),
     script:
@@ -35,6 +37,8 @@ rule render_figure:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.small(),
     params:
         config=lambda wildcards: dump(settings=settings.figures[wildcards.figure]),
     script:
@@ -61,6 +65,8 @@ rule render_table:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.small(),
     params:
         config=lambda wildcards: dump(settings=settings.tables[wildcards.table]),
     script:
@@ -87,6 +93,8 @@ rule check_claims:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.small(),
     params:
         config=dump(
             claims=settings.claims,

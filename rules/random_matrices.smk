@@ -11,9 +11,13 @@ rule compare_with_laws:
         "logs/compare_with_laws/{source}.log",
     benchmark:
         "logs/compare_with_laws/{source}.tsv"
+    group:
+        "random_matrices"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.of(ResultKind.RANDOM_MATRICES),
     params:
         config=lambda wildcards: dump(
             entry=settings.random_matrices[wildcards.source],
@@ -34,9 +38,13 @@ rule sample_spikes:
         "logs/sample_spikes/{source}.log",
     benchmark:
         "logs/sample_spikes/{source}.tsv"
+    group:
+        "random_matrices"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.of(ResultKind.RANDOM_MATRICES),
     params:
         config=lambda wildcards: dump(entry=settings.random_matrices[wildcards.source]),
     script:
@@ -53,9 +61,13 @@ rule sample_spiked_spectra:
         "logs/sample_spiked_spectra/{source}.log",
     benchmark:
         "logs/sample_spiked_spectra/{source}.tsv"
+    group:
+        "random_matrices"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.of(ResultKind.RANDOM_MATRICES),
     params:
         config=lambda wildcards: dump(entry=settings.random_matrices[wildcards.source]),
     script:

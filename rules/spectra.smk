@@ -9,11 +9,13 @@ rule extract_spectrum:
         "logs/extract_spectrum/{experiment}_seed{seed}_step{step}_{matrix}.log",
     benchmark:
         "logs/extract_spectrum/{experiment}_seed{seed}_step{step}_{matrix}.tsv"
+    group:
+        "spectra"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        gpu=GPUS,
+        **requests.of(ResultKind.SPECTRA),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -38,7 +40,7 @@ rule estimate_density:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        gpu=GPUS,
+        **requests.of(ResultKind.DENSITIES),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -67,7 +69,7 @@ rule find_eigenpairs:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        gpu=GPUS,
+        **requests.of(ResultKind.EIGENPAIRS),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -91,11 +93,13 @@ rule measure_directions:
         "logs/measure_directions/{experiment}_seed{seed}_step{step}.log",
     benchmark:
         "logs/measure_directions/{experiment}_seed{seed}_step{step}.tsv"
+    group:
+        "directions"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        gpu=GPUS,
+        **requests.of(ResultKind.DIRECTIONS),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,

@@ -11,6 +11,8 @@ rule make_dataset:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.of(ResultKind.DATASETS),
     params:
         config=lambda wildcards: dump(dataset=settings.datasets[wildcards.dataset]),
     script:
@@ -36,11 +38,13 @@ for schedule, names in project.schedules.items():
             "logs/train/{experiment}_seed{seed}.tsv"
         wildcard_constraints:
             experiment=project.only(names),
+        group:
+            "training"
         conda:
             "../envs/hesspipe.yaml"
         threads: 1
         resources:
-            gpu=GPUS,
+            **requests.of(ResultKind.CHECKPOINTS),
         params:
             config=lambda wildcards: dump(
                 experiment=wildcards.experiment,
@@ -68,6 +72,8 @@ rule import_state:
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
+    resources:
+        **requests.small(),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,

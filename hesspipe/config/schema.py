@@ -7,7 +7,7 @@ next to its source.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -91,6 +91,9 @@ class Config(Section):
     random_matrices: dict[Name, RandomMatrix] = Field(default_factory=dict)
     tables: dict[Name, Table] = Field(default_factory=dict)
     claims: dict[Name, Claim] = Field(default_factory=dict)
+    # GPUs of a job that can use one: auto is what this machine has. A profile for jobs that run
+    # elsewhere says 0 or 1, as the machine that submits them knows nothing of theirs.
+    gpus: Literal["auto", 0, 1] = "auto"
 
     def readers(self) -> Iterator[tuple[str, Reader]]:
         """Iterate over every figure, table and claim, with its place in the file."""

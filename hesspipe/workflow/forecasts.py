@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,28 +18,22 @@ from typing import TYPE_CHECKING
 
 from hesspipe.config.datasets import CIFAR10Images
 from hesspipe.config.producers import inputs_of
-from hesspipe.config.results import ResultKey, ResultKind
+from hesspipe.config.results import ResultKey
 from hesspipe.data.cifar10_files import missing_files
 from hesspipe.hardware import has_gpu, total_bytes
 from hesspipe.workflow.needs import Need, needs
+from hesspipe.workflow.resources import ON_A_GPU
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config
 
-_GIB = 2**30
+_GIB, _MIB = 2**30, 2**20
 _DAY = 86_400.0
 _LONGEST_DAYS = 365.0  # of one job
 _LONG_DAYS = 7.0  # worth a warning
 # Multiplications and additions a second of one core, and of a GPU: high, so that no job is refused
 # that another machine does in time.
 _RATES = {False: 1e11, True: 1e14}
-_ON_A_GPU = {
-    ResultKind.CHECKPOINTS,
-    ResultKind.SPECTRA,
-    ResultKind.DENSITIES,
-    ResultKind.EIGENPAIRS,
-    ResultKind.DIRECTIONS,
-}
 
 
 @dataclass(frozen=True)
@@ -56,18 +51,38 @@ class Machine:
     has_gpu: bool
 
     @classmethod
-    def present(cls) -> Machine:
-        """Describe this machine, or the one that the environment states."""
+    def present(cls, mem_mb: int | None = None) -> Machine:
+        """Describe this machine, or the one that the environment states.
+
+        Parameters
+        ----------
+        mem_mb : int, optional
+            Of `--resources`, which no job may exceed.
+        """
         return cls(
-            _stated_bytes("HESSPIPE_MEMORY_GIB") or total_bytes(),
-            _stated_bytes("HESSPIPE_DISK_GIB") or shutil.disk_usage(Path.cwd()).free,
+            _at_most(_stated_bytes("HESSPIPE_MEMORY_GIB") or total_bytes(), mem_mb),
+            _disk_bytes(),
             has_gpu(),
         )
+
+    @classmethod
+    def elsewhere(cls, gpus: int | str, mem_mb: int | None = None) -> Machine:
+        """Describe the machines of an executor, of which only what is stated is known.
+
+        Parameters
+        ----------
+        gpus : int or str
+            See `hesspipe.config.schema.Config.gpus`.
+        mem_mb : int, optional
+            Of `--resources`, which no job may exceed.
+        """
+        memory = _stated_bytes("HESSPIPE_MEMORY_GIB") or sys.maxsize
+        return cls(_at_most(memory, mem_mb), _disk_bytes(), gpus == 1)
 
     def excesses(self, need: Need) -> Iterator[tuple[float, bool, str]]:
         """How many times too much a need is, whether jobs would fail, and why."""
         # What is computed on a GPU is held in its memory, whose size is not known here.
-        is_certain = not (self.has_gpu and need.kind in _ON_A_GPU)
+        is_certain = not (self.has_gpu and need.kind in ON_A_GPU)
         for needed, there, what in (
             (need.memory_bytes, self.memory_bytes, "of memory"),
             (need.disk_bytes, self.disk_bytes, "of disk space"),
@@ -160,6 +175,14 @@ def _all_keys(config: Config) -> list[ResultKey]:
         and missing_files(data.folder)
     }
     return [key for key in keys if key.experiment not in absent]
+
+
+def _at_most(num_bytes: int, mem_mb: int | None) -> int:
+    return num_bytes if mem_mb is None else min(num_bytes, mem_mb * _MIB)
+
+
+def _disk_bytes() -> int:
+    return _stated_bytes("HESSPIPE_DISK_GIB") or shutil.disk_usage(Path.cwd()).free
 
 
 def _stated_bytes(variable: str) -> int | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import socket
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hesspipe.errors import TooLargeError, UnwritableFileError
+from hesspipe.errors import ConfigError, TooLargeError, UnwritableFileError
 from hesspipe.hardware import name_exhaustion
 from hesspipe.workflow.failures import TELLABLE, explain
 from hesspipe.workflow.origins import check_inputs, record_job
@@ -43,6 +45,7 @@ def job(snakemake: Any) -> Iterator[None]:
     line = None
     with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
+            _choose_device(snakemake)
             check_inputs(map(str, snakemake.input))
             with name_exhaustion(f"{snakemake.rule} of {snakemake.output[0]}", _MORE_MEMORY):
                 yield
@@ -57,6 +60,29 @@ def job(snakemake: Any) -> Iterator[None]:
             raise
     if line is not None:
         raise SystemExit(1 if log.is_complete else line)
+
+
+def _choose_device(snakemake: Any) -> None:
+    """Hold a job to the GPUs that it has asked for, where the configuration says how many.
+
+    The GPU of a node may be another job's, and a job that has waited for one must not run for days
+    on a core.
+    """
+    gpus = snakemake.config.get("gpus", "auto")
+    if gpus == "auto" or "HESSPIPE_DEVICE" in os.environ:
+        return
+    if not snakemake.resources.get("gpu"):
+        os.environ["HESSPIPE_DEVICE"] = "cpu"
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"gpus must be 0 for jobs without a GPU, got {gpus}, and torch {torch.__version__} "
+            f"finds none on {socket.gethostname()}; ask for nodes with a GPU, e.g. by "
+            "slurm_partition, or pass --config gpus=0"
+        )
+    os.environ["HESSPIPE_DEVICE"] = "cuda"
 
 
 class _Log(io.TextIOWrapper):

@@ -105,7 +105,7 @@ def needs(config: Config) -> Iterator[Need]:
 def _needs_of_experiment(name: str, experiment: Experiment, config: Config) -> Iterator[Need]:
     """The needs of a network whose size is known."""
     data, model = config.datasets[experiment.dataset], experiment.model
-    facts = _facts(data)
+    facts = facts_of(data)
     if facts is None:
         return
     shape, num_classes, num_test = facts
@@ -298,7 +298,7 @@ def _need_of_random_matrix(key: str, name: str, entry: Any) -> Need:
     )
 
 
-def _facts(data: Any) -> tuple[list[int], int, int] | None:
+def facts_of(data: Any) -> tuple[list[int], int, int] | None:
     """Shape of an input, number of classes and of held-out samples, where they are known."""
     if isinstance(data, GaussianClusters):
         return [data.num_features], data.num_clusters, data.num_test

@@ -20,7 +20,7 @@ from hesspipe.workflow.jobs import job
 def fake_job(log: Path) -> SimpleNamespace:
     return SimpleNamespace(
         log=[str(log)], rule="train", input=[], output=["results/histories/slow/seed0.parquet"],
-        params={}, wildcards={},
+        params={}, wildcards={}, config={}, resources={},
     )  # fmt: skip
 
 

@@ -1,0 +1,125 @@
+"""Where jobs run: on this machine, or on others that an executor of Snakemake's hands them to.
+
+What is known of this machine, its memory and its GPU, says nothing of the others. And what their
+executor needs is checked before it is asked, as it would fail at its first job with a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_HERE = ("local", "dryrun", "touch")
+
+
+@dataclass(frozen=True)
+class Executor:
+    """An executor of Snakemake's.
+
+    Attributes
+    ----------
+    name : str
+    is_dry_run : bool
+        Whether jobs are only listed, or their outputs touched.
+    partition : str, optional
+        Of Slurm, for every job; or several, with commas.
+    """
+
+    name: str = "local"
+    is_dry_run: bool = False
+    partition: str | None = None
+
+    @classmethod
+    def of(cls, arguments: Sequence[str], num_jobs: int | None) -> Executor:
+        """Find the executor of a command line and its profiles.
+
+        Parameters
+        ----------
+        arguments : sequence of str
+            Of Snakemake's command line.
+        num_jobs : int or None
+            The option --jobs, which every executor but the local one needs: without it, nothing is
+            read.
+        """
+        if num_jobs is None:
+            return cls()
+        from snakemake.cli import parse_args
+
+        with contextlib.redirect_stderr(io.StringIO()):  # names the profile, as it has done before
+            _, options = parse_args(list(arguments))
+        return cls(
+            options.executor or "local",
+            bool(options.dryrun or options.touch),
+            _partition(options.default_resources),
+        )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether jobs run on other machines."""
+        return self.name not in _HERE
+
+    def mistakes(self, gpus: int | str) -> Iterator[str]:
+        """Find what would make every job fail, or run otherwise than its user expects.
+
+        Parameters
+        ----------
+        gpus : int or str
+            See `hesspipe.config.schema.Config.gpus`.
+
+        Yields
+        ------
+        str
+            A line for each: what is wrong, and the way out.
+        """
+        if self.is_remote and gpus == "auto":
+            yield (
+                f"gpus must be 0 or 1 for jobs of --executor {self.name}, got 'auto', which looks "
+                "for a GPU on this machine; add --config gpus=0, or gpus=1 for jobs with a GPU "
+                "(--config replaces that of a profile)"
+            )
+        if self.name == "slurm" and not self.is_dry_run:
+            yield from self._mistakes_of_slurm()
+
+    def _mistakes_of_slurm(self) -> Iterator[str]:
+        missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
+        if missing:
+            yield (
+                f"--executor slurm needs {', '.join(missing)}, which this machine does not have; "
+                "run this on a login node of the cluster, or leave the profile out to run jobs here"
+            )
+            return
+        known = _partitions()
+        for name in self.partition.split(",") if self.partition and known else []:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, 1)
+                meant = f" (did you mean {nearest[0]}?)" if nearest else ""
+                yield (
+                    f"slurm_partition must be one of {', '.join(known)}, got {name!r}{meant}; "
+                    "see sinfo"
+                )
+
+
+def _partitions() -> list[str]:
+    """List the partitions of the cluster; none if it does not answer, which its commands report."""
+    try:
+        done = subprocess.run(
+            ["sinfo", "--noheader", "--format=%R"],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return sorted(set(done.stdout.split()))
+
+
+def _partition(default_resources: Any) -> str | None:
+    """Read a partition from the default resources; None for an expression of Python's."""
+    resource = default_resources and default_resources.get("slurm_partition")
+    text = str(getattr(resource, "raw", None) or "").strip("'\"")
+    return text if re.fullmatch(r"[\w.,-]+", text) else None

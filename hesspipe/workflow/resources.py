@@ -1,0 +1,168 @@
+"""Memory and run time that jobs ask for, from the forecasts of `hesspipe.workflow.needs`.
+
+The forecasts are lower bounds, made to refuse what cannot fit. What a batch system grants has to
+suffice: so a job asks for several times its forecast, above what every job takes, and for as many
+times more when it is tried again. The factors are from the 262 jobs of the paper (`benchmark:` in
+the rules), of which none took more than two thirds of the memory, or a sixth of the time, that it
+asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hesspipe.config.results import ResultKind
+from hesspipe.workflow.needs import Need, facts_of, needs
+
+if TYPE_CHECKING:
+    from hesspipe.config.schema import Config
+
+Wildcards = Any  # Snakemake's: an attribute for each wildcard, a string
+Request = Callable[[Wildcards, int], int]
+
+_MIB = 2**20
+# Python with torch, and in a batch job the two processes of Snakemake that start it.
+_PROCESS_MB = 1000
+# Arrays of a few samples at a time, which are given up to 1 GiB; linear models hold two.
+_WORK_MB = {
+    ResultKind.SPECTRA: 1000,
+    ResultKind.DENSITIES: 1000,
+    ResultKind.EIGENPAIRS: 1000,
+    ResultKind.DIRECTIONS: 1000,
+    ResultKind.RANDOM_MATRICES: 2000,
+}
+# The Hessian of the network of width 70 takes 2.7 times the forecast of its matrix.
+_TIMES_MEMORY = 3
+_USER_NETWORK_MB = 4000  # nothing is known of it
+_UNKNOWN_MINUTES = 60
+_COPIES_OF_DATA = 3 * 8  # bytes of a number: read, converted, and a batch's
+_START_MINUTES = 10
+# Multiplications and additions a second of one core: a fifth of the slowest job of its kind.
+_RATES = {
+    ResultKind.CHECKPOINTS: 1e9,
+    ResultKind.LANDSCAPE: 5e9,
+    ResultKind.EIGENPAIRS: 1e8,
+    ResultKind.DENSITIES: 5e8,
+}
+_OTHER_RATE = 3e8
+_TIMES_SECONDS = 500  # of the steps of the smallest networks, whose forecast is of bare arithmetic
+_GPU_SPEED = 10
+ON_A_GPU = {
+    ResultKind.CHECKPOINTS,
+    ResultKind.SPECTRA,
+    ResultKind.DENSITIES,
+    ResultKind.EIGENPAIRS,
+    ResultKind.DIRECTIONS,
+    ResultKind.LANDSCAPE,
+}
+
+
+class Amount(NamedTuple):
+    """What one job asks for at its first attempt.
+
+    Attributes
+    ----------
+    mem_mb : int
+        In MiB, as Slurm counts megabytes.
+    runtime : int
+        In minutes.
+    """
+
+    mem_mb: int
+    runtime: int
+
+
+@dataclass(frozen=True)
+class JobResources:
+    """The `resources:` of the rules.
+
+    Attributes
+    ----------
+    config : Config
+    gpus : int
+        Of a job that can use one.
+    """
+
+    config: Config
+    gpus: int
+
+    def of(self, kind: ResultKind) -> dict[str, Any]:
+        """Give the resources of the rule that makes a kind of result.
+
+        Returns
+        -------
+        dict
+            `mem_mb` and `runtime`, as functions of the wildcards and the number of the attempt,
+            and `gpu` if the job asks for any: some executors refuse a job with the key, even at 0.
+        """
+
+        def mem_mb(wildcards: Wildcards, attempt: int) -> int:
+            return self.amount(kind, wildcards[0]).mem_mb * attempt
+
+        def runtime(wildcards: Wildcards, attempt: int) -> int:
+            return self.amount(kind, wildcards[0]).runtime * attempt
+
+        gpu = {"gpu": self.gpus} if self.gpus and kind in ON_A_GPU else {}
+        return {"mem_mb": mem_mb, "runtime": runtime, **gpu}
+
+    @staticmethod
+    def small() -> dict[str, int]:
+        """Give the resources of a rule that only reads results: a table, a figure, a count."""
+        return {"mem_mb": _PROCESS_MB, "runtime": _START_MINUTES}
+
+    def amount(self, kind: ResultKind, owner: str) -> Amount:
+        """Give what a job asks for.
+
+        Parameters
+        ----------
+        kind : ResultKind
+        owner : str
+            Of its result: see `hesspipe.config.results.ResultKey.experiment`.
+        """
+        known = self._amounts.get((kind, owner))
+        if known is None:
+            known = self._amounts[kind, owner] = self._amount(kind, owner)
+        return known
+
+    @cached_property
+    def _amounts(self) -> dict[tuple[ResultKind, str], Amount]:
+        return {}
+
+    @cached_property
+    def _needs(self) -> dict[tuple[ResultKind, str], Need]:
+        return {(need.kind, need.owner): need for need in needs(self.config)}
+
+    def _amount(self, kind: ResultKind, owner: str) -> Amount:
+        need = self._needs.get((kind, owner))
+        memory_mb = _PROCESS_MB + _WORK_MB.get(kind, 0) + self._data_mb(kind, owner)
+        if need is None:
+            is_of_network = kind in ON_A_GPU
+            return Amount(
+                memory_mb + _USER_NETWORK_MB * is_of_network,
+                _UNKNOWN_MINUTES if is_of_network else _START_MINUTES,
+            )
+        rate = _RATES.get(kind, _OTHER_RATE) * (_GPU_SPEED if self.gpus else 1)
+        seconds = need.operations / rate + need.seconds * _TIMES_SECONDS
+        minutes = _START_MINUTES + ceil(seconds / 60)
+        return Amount(
+            memory_mb + ceil(_TIMES_MEMORY * need.memory_bytes / _MIB),
+            _UNKNOWN_MINUTES if kind is ResultKind.DIRECTIONS else minutes,
+        )
+
+    def _data_mb(self, kind: ResultKind, owner: str) -> int:
+        """Memory of the dataset that a job makes or reads, where its size is known."""
+        if kind in ON_A_GPU:
+            owner = self.config.experiments[owner].dataset
+        elif kind is not ResultKind.DATASETS:
+            return 0
+        data = self.config.datasets[owner]
+        facts = facts_of(data)
+        if facts is None:
+            return 0
+        shape, _, num_test = facts
+        numbers = (getattr(data, "num_train", 0) + num_test) * prod(shape)
+        return ceil(numbers * _COPIES_OF_DATA / _MIB)

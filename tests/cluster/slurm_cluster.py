@@ -1,0 +1,268 @@
+"""A Slurm cluster of two virtual nodes on loopback, below one folder, for as long as it is used.
+
+    with SlurmCluster.start(folder) as cluster:
+        subprocess.run(["srun", "hostname"], env=cluster.environment())
+
+Run as a program, this module is the keeper of the daemons: their parent, which ends them and every
+process of their jobs when its standard input is closed, however the process at the other end of
+the pipe has ended. Nothing outside of the folder is read or written but Debian's programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import getpass
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+DAEMONS = ("munged", "slurmctld", "slurmd")
+# Commands that users and the executor call. Each is wrapped to read the configuration of the
+# folder: $SLURM_CONF would be enough, had the executor not removed it for the `srun` in a job.
+_COMMANDS = (
+    "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr", "sshare",
+)  # fmt: skip
+NODES = ("n1", "n2")
+_SET_CHILD_SUBREAPER = 36  # of prctl
+_PATIENCE = 120.0  # seconds that the daemons have to start
+
+
+def missing_daemons() -> list[str]:
+    """Name the programs that are not installed: Debian's packages slurm-wlm and munge."""
+    return [name for name in DAEMONS if _program(name) is None]
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin")
+
+
+@dataclass(frozen=True)
+class SlurmCluster:
+    """A running cluster.
+
+    Attributes
+    ----------
+    folder : Path
+        Of its configuration, its programs and its logs.
+    keeper : Popen
+        The parent of the daemons.
+    """
+
+    folder: Path
+    keeper: subprocess.Popen[bytes]
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls, folder: Path) -> Iterator[SlurmCluster]:
+        """Start the daemons and wait until both nodes are idle; end everything at exit."""
+        _write_configuration(folder)
+        keeper = subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=(folder / "keeper.log").open("wb"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        cluster = cls(folder, keeper)
+        try:
+            cluster._wait_until(lambda: cluster.states() == dict.fromkeys(NODES, "idle"), _PATIENCE)
+            yield cluster
+        finally:
+            assert keeper.stdin is not None
+            keeper.stdin.close()
+            keeper.wait(30)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a user of the cluster."""
+        return os.environ | {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+    def call(self, *command: str) -> str:
+        """Run one of Slurm's commands and return what it prints."""
+        done = subprocess.run(
+            command, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    def states(self) -> dict[str, str]:
+        """The state of each node, as `sinfo` prints it."""
+        lines = self.call("sinfo", "-h", "-N", "-p", "debug", "-o", "%N %T").splitlines()
+        pairs = [line.split() for line in lines]
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+    def jobs(self) -> dict[str, str]:
+        """The node of each job that runs, by the job's number."""
+        lines = self.call("squeue", "-h", "-t", "running", "-o", "%i %N").splitlines()
+        return dict(line.split() for line in lines if len(line.split()) == 2)
+
+    def kill_node(self, name: str) -> None:
+        """End the daemon of a node and everything that runs on it, as a loss of power does."""
+        for process in psutil.Process(self.keeper.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                is_daemon = "slurmd" in process.name() and name in process.cmdline()
+                if is_daemon or process.environ().get("SLURMD_NODENAME") == name:
+                    process.kill()
+        # A step's daemon has the environment of the node's daemon, which names no node.
+        for process in psutil.Process(self.keeper.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.name() == "slurmstepd" and f"/{name}" in " ".join(process.cmdline()):
+                    process.kill()
+
+    def start_node(self, name: str) -> None:
+        """Start the daemon of a node again and wait until it is idle."""
+        assert self.keeper.stdin is not None
+        self.keeper.stdin.write(f"{name}\n".encode())
+        self.keeper.stdin.flush()
+        self._wait_until(lambda: self.states().get(name) == "idle", _PATIENCE)
+
+    def _wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end or self.keeper.poll() is not None:
+                logs = [path.read_text(errors="replace")[-2000:] for path in self._logs()]
+                raise AssertionError(f"the cluster is {self.states()}\n" + "\n".join(logs))
+            time.sleep(0.3)
+
+    def _logs(self) -> list[Path]:
+        return [*sorted((self.folder / "log").glob("*.log")), self.folder / "keeper.log"]
+
+
+def _write_configuration(folder: Path) -> None:
+    for name in ("state", "log", "run", "bin", *(f"spool/{node}" for node in NODES)):
+        (folder / name).mkdir(parents=True)
+    (folder / "run").chmod(0o755)
+    key = folder / "munge.key"
+    key.write_bytes(secrets.token_bytes(128))
+    key.chmod(0o400)
+    for name in _COMMANDS:
+        if path := _program(name):
+            wrapper = folder / "bin" / name
+            wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {path} "$@"\n')
+            wrapper.chmod(0o755)
+    host = socket.gethostname().split(".")[0]
+    ports = _free_ports(len(NODES) + 1)
+    user = getpass.getuser()
+    nodes = "".join(
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 "
+        f"RealMemory=6000 State=UNKNOWN{' Gres=gpu:1' * (name == 'n1')}\n"
+        for name, port in zip(NODES, ports, strict=False)
+    )
+    (folder / "slurm.conf").write_text(f"""\
+ClusterName=virtual
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[-1]}
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/run/munge.socket,cred_expire=10
+SlurmUser={user}
+SlurmdUser={user}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/run/slurmctld.pid
+SlurmdPidFile={folder}/run/slurmd.%n.pid
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd.%n.log
+PlugStackConfig={folder}/plugstack.conf
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=2
+JobAcctGatherParams=OverMemoryKill
+MpiDefault=none
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_min_interval=100000,sched_interval=2,batch_sched_delay=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+ReturnToService=2
+SlurmdTimeout=10
+InactiveLimit=0
+KillWait=2
+MinJobAge=300
+JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+GresTypes=gpu
+AccountingStorageType=accounting_storage/none
+{nodes}PartitionName=DEFAULT Nodes=ALL MaxTime=120 DefaultTime=30 DefMemPerCPU=1000
+PartitionName=debug Default=YES PriorityTier=1
+PartitionName=urgent PriorityTier=10
+""")
+    (folder / "gres.conf").write_text(f"NodeName=n1 Name=gpu File={folder}/gpu0\n")
+    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nIgnoreSystemd=yes\n")
+    for name in ("gpu0", "plugstack.conf"):
+        (folder / name).touch()
+
+
+def _free_ports(number: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def keep(folder: Path) -> None:
+    """Run the daemons until standard input is closed; a line on it names a node to start."""
+    # Orphans of the daemons become children of this process, so that none escapes.
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        run = folder / "run"
+        _start(
+            folder, "munged", "--foreground", "--force", f"--key-file={folder}/munge.key",
+            f"--socket={run}/munge.socket", f"--pid-file={run}/munged.pid",
+            f"--seed-file={run}/munge.seed", f"--log-file={folder}/log/munged.log",
+        )  # fmt: skip
+        while not (run / "munge.socket").exists():
+            time.sleep(0.05)
+        _start(folder, "slurmctld", "-D", "-f", f"{folder}/slurm.conf")
+        for node in NODES:
+            _start_node(folder, node)
+        for line in sys.stdin:
+            _start_node(folder, line.strip())
+    finally:
+        _end_all()
+
+
+def _start_node(folder: Path, node: str) -> None:
+    _start(folder, "slurmd", "-D", "-N", node, "-f", f"{folder}/slurm.conf")
+
+
+def _start(folder: Path, name: str, *arguments: str) -> None:
+    program = _program(name)
+    assert program is not None, name
+    subprocess.Popen(
+        [program, *arguments],
+        env=os.environ | {"SLURM_CONF": f"{folder}/slurm.conf"},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _end_all() -> None:
+    """Kill every descendant, until there is none: jobs, steps and daemons."""
+    me = psutil.Process()
+    while children := me.children(recursive=True):
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        psutil.wait_procs(children, timeout=1)
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]))

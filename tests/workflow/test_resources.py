@@ -1,0 +1,102 @@
+"""What jobs ask for: enough for what they were measured to take, and more at each attempt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_project import REPOSITORY, small_config
+from small_project import SMALL as SMALL_FOLDER
+
+from hesspipe.config.expansion import expand
+from hesspipe.config.loading import load_config
+from hesspipe.config.results import ResultKind
+from hesspipe.config.schema import Config
+from hesspipe.workflow.needs import needs
+from hesspipe.workflow.resources import ON_A_GPU, JobResources
+
+
+def typed(raw: dict[str, Any]) -> Config:
+    return Config.model_validate(expand(raw, SMALL_FOLDER).raw)
+
+
+PAPER = load_config(REPOSITORY / "config.yaml")
+SMALL = typed(small_config())
+MIB = 2**20
+# Peaks of memory (MiB) and seconds of one core, the largest of their kinds in the paper, of jobs
+# on the machine whose numbers are in docs/results.md.
+MEASURED = [
+    (ResultKind.SPECTRA, "mnist_width70", 3743, 329),
+    (ResultKind.SPECTRA, "mnist_sb", 1083, 76),
+    (ResultKind.SPECTRA, "clusters_sgd_relu_k50_cov1", 1226, 15),
+    (ResultKind.CHECKPOINTS, "mnist_lb", 500, 96),
+    (ResultKind.CHECKPOINTS, "mnist_basins_lb", 457, 106),
+    (ResultKind.EIGENPAIRS, "mnist_basins_sb", 626, 42),
+    (ResultKind.DIRECTIONS, "mnist_sb", 946, 138),
+    (ResultKind.LANDSCAPE, "mnist_basins_sb", 465, 27),
+    (ResultKind.RANDOM_MATRICES, "logistic_fixed_alpha1", 1911, 10),
+    (ResultKind.DATASETS, "mnist_4000", 483, 5),
+]
+
+
+@pytest.mark.parametrize(("kind", "owner", "mib", "seconds"), MEASURED)
+def test_amount_suffices_for_what_the_paper_was_measured_to_take(
+    kind: ResultKind, owner: str, mib: int, seconds: int
+) -> None:
+    amount = JobResources(PAPER, 0).amount(kind, owner)
+    assert 1.4 * mib < amount.mem_mb < 6000
+    assert 4 * seconds < 60 * amount.runtime < 5000
+
+
+def test_amount_is_above_the_forecast_of_every_entry() -> None:
+    for config in (PAPER, SMALL):
+        resources = JobResources(config, 0)
+        for need in needs(config):
+            amount = resources.amount(need.kind, need.owner)
+            assert amount.mem_mb * MIB > need.memory_bytes + 500 * MIB, need
+
+
+def test_amount_grows_with_the_matrix_the_data_and_the_steps() -> None:
+    config = small_config()
+    before = JobResources(typed(config), 0)
+    config["datasets"]["clusters_k{k}"] |= {"num_train": 300_000}
+    config["models"]["relu"] |= {"hidden_widths": [2000]}
+    config["trainings"]["gd"] |= {"num_steps": 200_000, "checkpoint_every": 200_000}
+    config["experiments"]["clusters_gd_k2"]["spectra"]["steps"] = "ends"
+    after = JobResources(typed(config), 0)
+    for kind in (ResultKind.SPECTRA, ResultKind.CHECKPOINTS):
+        small, large = (one.amount(kind, "clusters_gd_k2") for one in (before, after))
+        assert large.mem_mb > small.mem_mb + 20
+        assert large.runtime > small.runtime
+
+
+def test_unknown_networks_ask_for_more_than_small_ones() -> None:
+    resources = JobResources(SMALL, 0)
+    unknown = resources.amount(ResultKind.DENSITIES, "user")
+    assert unknown.mem_mb > resources.amount(ResultKind.SPECTRA, "clusters_gd_k2").mem_mb + 2000
+    assert unknown.runtime >= 60
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_of_names_a_gpu_only_where_one_is_used_and_asked_for(gpus: int) -> None:
+    resources = JobResources(SMALL, gpus)
+    for kind in ResultKind:
+        assert ("gpu" in resources.of(kind)) == (gpus == 1 and kind in ON_A_GPU)
+
+
+@pytest.mark.parametrize("name", ["mem_mb", "runtime"])
+def test_of_multiplies_by_the_attempt(name: str) -> None:
+    ask = JobResources(SMALL, 0).of(ResultKind.SPECTRA)[name]
+    first = getattr(JobResources(SMALL, 0).amount(ResultKind.SPECTRA, "clusters_gd_k2"), name)
+    assert [ask(["clusters_gd_k2", "0"], attempt) for attempt in (1, 2, 3)] == [
+        first, 2 * first, 3 * first,
+    ]  # fmt: skip
+
+
+def test_resources_are_no_reason_to_run_again() -> None:
+    for profile in Path(REPOSITORY / "profiles").glob("*/*.yaml"):
+        triggers = re.search(r"^rerun-triggers: \[(.*)\]", profile.read_text(), flags=re.MULTILINE)
+        assert triggers is not None
+        assert triggers[1] == "mtime, params, input, software-env"
