@@ -8,7 +8,8 @@ Eigenvalues
     eigenpairs         Extreme eigenpairs with multiplicities: `eigenpairs`
     density            Spectral density by stochastic Lanczos quadrature: `density`
     spectral_density   What it is, and counts, curves and moments from it: `Density`
-    tracking           Eigenpairs that follow an operator through training: `track_eigenpairs`
+    following          Eigenpairs from those before a change of the operator: `follow_eigenpairs`
+    tracking           The same with a bound on what was missed: `track_eigenpairs`
     trace              Trace and Frobenius norm with standard errors: `estimate_norms`
     inertia            Counts of signs by L D L^T, an independent check: `count_signs`
     spectrum           All eigenvalues of a dense matrix, and their signs: `matrix_spectrum`

@@ -22,11 +22,11 @@ _ENOUGH = 0.5**0.5
 
 
 def orthogonalize(
-    vector: Tensor, basis: Tensor, space: VectorSpace | None = None
+    vector: Tensor, basis: Tensor, space: VectorSpace | None = None, *, least_passes: int = 2
 ) -> tuple[Tensor, Tensor, float]:
     """Compute the part of a vector that is orthogonal to the rows of a basis.
 
-    At least two passes of classical Gram-Schmidt, and more until a pass leaves the norm unchanged.
+    Passes of classical Gram-Schmidt, at least two, until one leaves the norm unchanged.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ def orthogonalize(
         Orthonormal rows.
     space : VectorSpace, optional
         Where the vectors lie, by default in this process as a whole.
+    least_passes : int
+        1 for vectors that are nearly orthogonal to the basis.
 
     Returns
     -------
@@ -49,15 +51,15 @@ def orthogonalize(
     if len(basis) == 0:
         return vector, basis.new_zeros(0), float(space.norm(vector))
     total = basis.new_zeros(len(basis))
-    before, num_passes = float(space.norm(vector)), 0
+    before, passes = float(space.norm(vector)), 0
     while True:
         projection = space.inner(basis, vector)  # (k,)
         vector = vector - basis.T @ projection
         total += projection
-        num_passes += 1
+        passes += 1
         norm = float(space.norm(vector))
-        if num_passes >= 2 and not norm < _ENOUGH * before:
+        if passes >= least_passes and not norm < _ENOUGH * before:
             return vector, total, norm
-        if norm == 0 or num_passes == 5:  # inside the span of the basis
+        if norm == 0 or passes == 5:  # inside the span of the basis
             return vector, total, norm
         before = norm

@@ -24,6 +24,7 @@ Parlett (1998), The Symmetric Eigenvalue Problem, chapters 11 and 13.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,43 +33,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hesspipe.hardware import require
+from hesspipe.linalg.following import (
+    STRICTER,
+    Tracking,
+    carried_of,
+    ends_of,
+    errors_of_ends,
+    require_ordinary,
+    require_room,
+)
 from hesspipe.linalg.lanczos import breakdown
 from hesspipe.linalg.operator import SymmetricProduct, random_unit, symmetric_product
 from hesspipe.linalg.orthogonalization import orthogonalize
 from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.seeding import generator
 
-# Size of the random part of the start vector, relative to each of the last eigenvectors, and of the
-# Ritz vectors next to them. Larger parts need more products, smaller ones hide new eigenvalues.
+# Size of the random part of the start vector, relative to each of the last eigenvectors. A larger
+# part needs more products, a smaller one hides new eigenvalues.
 _RANDOM_PART = 0.1
-_NEXT_PART = 0.3
 # How far beyond an end a hidden eigenvalue is looked for, relative to the largest magnitude.
 BEYOND = 0.1
-# Error bounds must be below this multiple of the tolerance: gaps are those of Ritz values.
-_STRICTER = 0.3
-
-
-@dataclass(frozen=True, eq=False)
-class Tracking:
-    """Extreme eigenpairs, and what the next search starts from.
-
-    Attributes
-    ----------
-    pairs : Eigenpairs
-        Including those that did not converge: the residual norms tell.
-    is_converged : Tensor of bool, shape (k,)
-    missed_probability : float
-        Bound on the probability, over the random part of the start, that an eigenvalue lies beyond
-        one of the ends by more than 10 % of the largest magnitude, and was missed.
-    start : Tensor, shape (P,)
-        The next start vector, but for its random part.
-    """
-
-    pairs: Eigenpairs
-    is_converged: Tensor
-    missed_probability: float
-    start: Tensor
 
 
 def track_eigenpairs(
@@ -81,6 +65,7 @@ def track_eigenpairs(
     max_products: int,
     max_missed_probability: float = 1.0,
     random: Tensor | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> Tracking:
     """Compute extreme eigenpairs, from what a search for those of a similar operator found.
 
@@ -93,8 +78,7 @@ def track_eigenpairs(
     start : Tensor, shape (P,), optional
         `Tracking.start` of the last search.
     tolerance : float
-        Relative error of each eigenvalue, as estimated from its residual norm r and its distance g
-        from the other Ritz values: at most min(r, r^2 / g).
+        Relative error of each eigenvalue, as estimated; see `hesspipe.linalg.following`.
     max_products : int
         Products after which the search ends, converged or not.
     max_missed_probability : float
@@ -102,6 +86,8 @@ def track_eigenpairs(
     random : Tensor, shape (P,), optional
         A random unit vector, the random part of the start. Searches of different operators may
         share one; by default it is drawn from a fixed seed.
+    may_go_on : callable () -> bool, optional
+        Asked after each product.
 
     Returns
     -------
@@ -131,21 +117,23 @@ def track_eigenpairs(
     while not is_over:
         run.extend()
         values, coefficients = run.ritz()
-        rests = np.abs(run.beta * coefficients[-1])
-        chosen = _ends(len(values), num_smallest, num_largest)
-        is_near = (_errors(values, rests) <= _STRICTER * tolerance * np.abs(values))[chosen]
+        chosen = ends_of(len(values), num_smallest, num_largest)
+        rests = np.abs(run.beta * coefficients[-1])[chosen]
+        errors = errors_of_ends(values, rests, num_smallest, num_largest)
+        is_near = errors <= STRICTER * tolerance * np.abs(values[chosen])
         missed = run.missed_probability(values, num_smallest, num_largest)
         is_complete = len(chosen) == num_smallest + num_largest and missed <= max_missed_probability
-        is_over = run.is_over or (is_complete and bool(is_near.all()))
+        is_over = run.is_over or (is_complete and bool(is_near.all())) or not may_go_on()
     pairs = run.pairs(values[chosen], coefficients[:, chosen], num_smallest)
-    norms = np.array(rests)
-    norms[chosen] = pairs.residual_norms.numpy()
-    is_converged = (_errors(values, norms) <= tolerance * np.abs(values))[chosen]
+    norms = pairs.residual_norms.numpy()
+    errors = errors_of_ends(values, norms, num_smallest, num_largest)
+    next_to_them = carried_of(len(values), num_smallest, num_largest)
     return Tracking(
-        pairs,
-        torch.from_numpy(is_converged),
-        missed,
-        run.next_start(coefficients, num_smallest, num_largest),
+        pairs=pairs,
+        is_converged=torch.from_numpy(errors <= tolerance * np.abs(values[chosen])),
+        error_estimates=torch.from_numpy(errors),
+        missed_probability=missed,
+        carried=run.rows(coefficients[:, next_to_them]),
     )
 
 
@@ -167,12 +155,7 @@ class _Run:
         cls, product: SymmetricProduct, capacity: int, start: Tensor | None, random: Tensor
     ) -> _Run:
         dim = product.dim
-        if product.device.type == "cpu":
-            require(
-                (2 * capacity + 1) * dim * product.dtype.itemsize,
-                f"a basis of {capacity} vectors of length P = {dim:,}, and its products,",
-                "pass a smaller max_products",
-            )
+        require_room(product, capacity)
         basis = torch.empty(capacity + 1, dim, dtype=product.dtype, device=product.device)
         vector, part = random, 1.0
         if start is not None:
@@ -192,7 +175,7 @@ class _Run:
         size = self.size
         image = self.product.multiply(self.basis[size])  # (P,)
         norm = float(image.norm())
-        _require_ordinary(norm, self.product)
+        require_ordinary(norm, self.product)
         self.images.append(image)
         vector, coefficients, self.beta = orthogonalize(image, self.basis[: size + 1])
         column = coefficients.double().cpu().numpy()
@@ -230,16 +213,10 @@ class _Run:
             num_largest=len(values) - num_smallest,
         )
 
-    def next_start(
-        self, coefficients: NDArray[np.float64], num_smallest: int, num_largest: int
-    ) -> Tensor:
-        """Add the wanted Ritz vectors, and as many next to them with a smaller weight."""
-        weights = np.zeros(self.size)
-        ends = (2 * num_smallest, 2 * num_largest)
-        weights[_ends(self.size, *ends)] = _NEXT_PART
-        weights[_ends(self.size, num_smallest, num_largest)] = 1.0
-        sums = torch.from_numpy(coefficients @ weights).to(self.basis)  # (m,)
-        found: Tensor = sums @ self.basis[: self.size]
+    def rows(self, coefficients: NDArray[np.float64]) -> Tensor:
+        """Combine the basis by columns of coefficients (m, k): rows (k, P)."""
+        weights = torch.from_numpy(coefficients.T.copy()).to(self.basis)
+        found: Tensor = weights @ self.basis[: self.size]
         return found
 
     def missed_probability(
@@ -268,32 +245,3 @@ class _Run:
             if squares > 1e200:
                 return 0.0
         return 1 / math.sqrt(squares)
-
-
-def _require_ordinary(norm: float, product: SymmetricProduct) -> None:
-    """Refuse products whose squares overflow or underflow: `scaled` would cost two more passes."""
-    limits = torch.finfo(product.dtype)
-    if not math.isfinite(norm):
-        raise ValueError(f"a product with the {product.name} must be finite, got norm {norm}")
-    if 0 < norm < math.sqrt(limits.tiny) / limits.eps:
-        raise ValueError(
-            f"products with the {product.name} must not be so small that their squares lose digits "
-            f"in {product.dtype}, got one of norm {norm:.1e}; multiply the loss by a constant, or "
-            "compute in float64"
-        )
-
-
-def _ends(size: int, num_smallest: int, num_largest: int) -> NDArray[np.int64]:
-    """Indices of the smallest and largest values, ascending, each once."""
-    low = min(num_smallest, size)
-    return np.concatenate([np.arange(low), np.arange(max(size - num_largest, low), size)])
-
-
-def _errors(values: NDArray[np.float64], rests: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Estimate the errors of Ritz values from residual norms and gaps: min(r, r^2 / gap)."""
-    steps = np.diff(values, prepend=-np.inf, append=np.inf)
-    gaps = np.minimum(steps[:-1], steps[1:])
-    gaps[np.isinf(gaps)] = 0.0  # a single value tells no distance
-    with np.errstate(divide="ignore", invalid="ignore"):
-        squares = np.where(rests == 0, 0.0, rests**2 / gaps)
-    return np.fmin(rests, squares)

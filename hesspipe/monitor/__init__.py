@@ -1,6 +1,7 @@
 """Curvature through training: both ends of the spectrum, and what they say of the step size.
 
 monitor            `Monitor`: a record every so many steps, and their table
+budget             What a record may take of the time of the training
 measurement        What is measured at a record
 step_sizes         What an optimizer can take: stability limits and preconditioners
 critical           The smallest step along an update that does not decrease the loss

@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 
 from hesspipe.curvature.operators import HessianOperator
 from hesspipe.linalg.arguments import require_integer, require_number
+from hesspipe.linalg.following import Tracking, follow_eigenpairs, start_of
 from hesspipe.linalg.operator import SymmetricProduct, random_unit
 from hesspipe.linalg.trace import estimate_norms
-from hesspipe.linalg.tracking import Tracking, track_eigenpairs
+from hesspipe.linalg.tracking import track_eigenpairs
+from hesspipe.monitor.budget import Budget
 from hesspipe.monitor.critical import critical_step
 from hesspipe.monitor.model_state import ModelState
 from hesspipe.monitor.records import Record
@@ -26,6 +28,8 @@ from hesspipe.seeding import derive_seed, generator
 
 # At records that verify: probability that an eigenvalue beyond the ends is missed.
 _MAX_MISSED = 0.01
+# Products that such a record is expected to take, before there was one.
+_PRODUCTS_OF_VERIFICATION = 20
 
 
 @dataclass
@@ -41,8 +45,9 @@ class Measurement:
     preconditioned: bool
     critical: bool
     seed: int
-    num_records: int = 0
-    starts: dict[str, Tensor] = field(default_factory=dict)
+    num_since_verified: int | None = None
+    verification_products: int = _PRODUCTS_OF_VERIFICATION
+    carried: dict[str, Tensor] = field(default_factory=dict)
     random: Tensor | None = None
     critical_step: float = 1.0
 
@@ -63,8 +68,18 @@ class Measurement:
         if not 1 <= total <= size:
             raise ValueError(f"num_smallest + num_largest must be 1 to P = {size}, got {total}")
 
+    @property
+    def least_products(self) -> int:
+        """Products of a record that nothing can cut short."""
+        return max(1, sum(len(vectors) for vectors in self.carried.values()))
+
     def measure(
-        self, state: ModelState, optimizer: Optimizer | None, number: int, before: Tensor | None
+        self,
+        state: ModelState,
+        optimizer: Optimizer | None,
+        number: int,
+        before: Tensor | None,
+        budget: Budget,
     ) -> Record:
         """Measure everything that is asked for.
 
@@ -76,14 +91,15 @@ class Measurement:
             The step.
         before : Tensor, shape (P,), or None
             theta before the last update.
+        budget : Budget
+            It ends the searches.
 
         Raises
         ------
         ValueError
             If the loss or a product is not finite.
         """
-        is_verified = self.num_records % self.verify_every == 0
-        self.num_records += 1
+        is_verified = self._is_verified(budget)
         objective = state.objective()
         with preserved_random_state(objective.device), _full_precision():
             with torch.no_grad():
@@ -94,10 +110,13 @@ class Measurement:
             if optimizer is not None:
                 sizes = step_sizes(optimizer, state.parameters(), objective.theta)
             product = _product(HessianOperator(objective))
-            ends = self._track(product, "ends", (self.num_smallest, self.num_largest), is_verified)
+            wanted = (self.num_smallest, self.num_largest)
+            ends = self._track(product, "ends", wanted, is_verified, budget)
             found = Record(loss, ends, sizes, ends.pairs.num_products)
-            if self.preconditioned and optimizer is not None:
-                self._measure_preconditioned(found, product, is_verified)
+            if is_verified:
+                self.verification_products = ends.pairs.num_products
+            if optimizer is not None:
+                self._measure_preconditioned(found, product, is_verified, budget)
             if self.critical and before is not None and sizes.step_size:
                 self._measure_critical(found, objective, before, sizes.step_size)
             if self.trace_products:
@@ -107,34 +126,64 @@ class Measurement:
                 found.num_products += self.trace_products
             return found
 
+    def _is_verified(self, budget: Budget) -> bool:
+        """Tell whether this record verifies, and count it."""
+        is_first = self.num_since_verified is None
+        is_due = is_first or (self.num_since_verified or 0) + 1 >= self.verify_every
+        cost = budget.seconds_of(self.verification_products)
+        is_verified = is_due and (is_first or cost <= budget.saved)
+        self.num_since_verified = 0 if is_verified else (self.num_since_verified or 0) + 1
+        return is_verified
+
     def _track(
-        self, product: SymmetricProduct, name: str, ends: tuple[int, int], is_verified: bool
+        self,
+        product: SymmetricProduct,
+        name: str,
+        ends: tuple[int, int],
+        is_verified: bool,
+        budget: Budget,
     ) -> Tracking:
         """Find ends of a matrix, from where they were at the last record."""
+        carried, spent = self.carried.get(name), 0
+        if carried is not None and not is_verified:
+            found = follow_eigenpairs(
+                product,
+                *ends,
+                carried=carried,
+                tolerance=self.tolerance,
+                max_products=self.max_products,
+                may_go_on=budget.may_go_on,
+            )
+            self.carried[name] = found.carried
+            if not found.is_lost:
+                return found
+            carried, spent = found.carried, found.pairs.num_products
         if self.random is None:
             self.random = random_unit(product, generator(self.seed, "random part of the monitor"))
         found = track_eigenpairs(
             product,
             *ends,
-            start=self.starts.get(name),
+            start=None if carried is None else start_of(carried, *ends),
             tolerance=self.tolerance,
-            max_products=self.max_products,
-            max_missed_probability=_MAX_MISSED if is_verified else 1.0,
+            max_products=max(sum(ends), self.max_products - spent),
+            max_missed_probability=_MAX_MISSED,
             random=self.random,
+            may_go_on=budget.may_go_on,
         )
-        self.starts[name] = found.start
-        return found
+        self.carried[name] = found.carried
+        pairs = replace(found.pairs, num_products=found.pairs.num_products + spent)
+        return replace(found, pairs=pairs)
 
     def _measure_preconditioned(
-        self, found: Record, product: SymmetricProduct, is_verified: bool
+        self, found: Record, product: SymmetricProduct, is_verified: bool, budget: Budget
     ) -> None:
-        """Find the largest eigenvalue of D H D; without D it is that of H."""
+        """Find the largest eigenvalue of D H D; without D it is that of H, at no cost."""
         diagonal, pairs = found.sizes.diagonal, found.ends.pairs
-        if diagonal is not None:
+        if diagonal is not None and self.preconditioned:
             scaled = _in_metric(product, diagonal)
-            pairs = self._track(scaled, "preconditioned", (0, 1), is_verified).pairs
+            pairs = self._track(scaled, "preconditioned", (0, 1), is_verified, budget).pairs
             found.num_products += pairs.num_products
-        elif not found.sizes.is_metric_known or pairs.num_largest == 0:
+        elif diagonal is not None or not found.sizes.is_metric_known or pairs.num_largest == 0:
             return
         found.preconditioned = float(pairs.eigenvalues[-1])
         found.preconditioned_residual = float(pairs.residual_norms[-1])

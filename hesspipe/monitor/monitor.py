@@ -9,8 +9,9 @@ optimizer, no random state. A training is the same to the last bit with and with
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,10 +21,12 @@ from torch.optim import Optimizer
 
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.linalg.arguments import require_integer
+from hesspipe.monitor.budget import Budget
 from hesspipe.monitor.measurement import Measurement
 from hesspipe.monitor.model_state import ModelState
 from hesspipe.monitor.records import Record, rows_of
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.samples import first_samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,13 +53,13 @@ class Monitor:
     that the model then has,
 
     - the ends of the spectrum of H with residual norms from its own products. The search starts
-      from the vectors of the last record and a random part;
-    - the step size of the optimizer, the largest eigenvalue of H in its metric (the preconditioned
-      sharpness; for one step size without preconditioner that of H), and the limit up to which
-      descent is stable: 2 / step_size for SGD, 38 / step_size for Adam; see
-      `hesspipe.monitor.step_sizes`;
-    - the critical sharpness, 2 / (step size at which the update that was just made would no longer
-      have decreased the loss), by forward passes; see `hesspipe.monitor.critical`;
+      from the Ritz vectors of the last record;
+    - the step size of the optimizer, and the limit of the largest eigenvalue up to which descent is
+      stable: 2 / step_size for SGD, 38 / step_size for Adam; see `hesspipe.monitor.step_sizes`;
+    - if asked for, the largest eigenvalue of H in the metric of the optimizer (the preconditioned
+      sharpness; for one step size without preconditioner that of H, and then always recorded);
+    - if asked for, the critical sharpness, 2 / (step size at which the update that was just made
+      would no longer have decreased the loss), by forward passes; see `hesspipe.monitor.critical`;
     - if asked for, the trace with its standard error.
 
     Parameters
@@ -71,6 +74,16 @@ class Monitor:
         Read for step sizes and preconditioners.
     every : int
         Steps between records.
+    samples : int, optional
+        Record the curvature of the loss on the first so many samples of the objective instead of
+        all of them: an objective of its own, at a fraction of the cost. Its samples must be
+        independent.
+    budget : float, optional
+        Most of the time of the records over that of the training, e.g. 0.05. A search that needs
+        more ends early, with `is_converged` False and the residual norm that it reached. A record
+        for which not even the vectors of the last one can be multiplied is left out, with a
+        warning at the first one. What is not used is saved for later records; calls of `record`
+        are not limited. Numbers then depend on the speed of the machine.
     num_smallest, num_largest : int
         Numbers of eigenvalues from each end, smallest meaning most negative.
     tolerance : float
@@ -80,9 +93,10 @@ class Monitor:
         Products with H of a record, for each of the two matrices. A record that needs more has
         `is_converged` False, and its residual norms tell how far it came.
     verify_every : int
-        The first of every so many records goes on until an eigenvalue more than 10 % beyond the
-        ends is missed with a probability of at most 0.01. The bound for each record is in its
-        column `missed_probability`; it is often 1 in short searches.
+        The first of every so many records has a random part in its start, and goes on until an
+        eigenvalue more than 10 % beyond the ends is missed with a probability of at most 0.01. So
+        do records to which the vectors of the last one say nothing. The bound is in the column
+        `missed_probability`; it is 1 for the other records.
     trace_products : int
         Products for the trace; 0, or at least 6.
     preconditioned, critical : bool
@@ -133,14 +147,16 @@ class Monitor:
         optimizer: Optimizer | None = None,
         *,
         every: int = EVERY,
+        samples: int | None = None,
+        budget: float | None = None,
         num_smallest: int = 1,
         num_largest: int = 1,
         tolerance: float = TOLERANCE,
         max_products: int = MAX_PRODUCTS,
         verify_every: int = VERIFY_EVERY,
         trace_products: int = 0,
-        preconditioned: bool = True,
-        critical: bool = True,
+        preconditioned: bool = False,
+        critical: bool = False,
         path: str | Path | None = None,
         experiment: str = "training",
         seed: int = 0,
@@ -155,12 +171,15 @@ class Monitor:
             preconditioned, critical, seed,
         )  # fmt: skip
         self._measurement.require_size(objective.num_parameters)
+        self._budget = Budget(budget)
+        if samples is not None:
+            objective = first_samples(objective, require_integer("samples", samples, 1))
         self._objective, self._state = objective, ModelState(objective, model)
         self._rows: list[dict[str, Any]] = self._read_rows()
         self._last = None if self._rows else 0
         self._before: Tensor | None = None
         self._reasons: set[str] = set()
-        if self.every == 1:
+        if self.every == 1 and critical:
             self._before = self._state.objective().theta
 
     def step(self, number: int | None = None) -> None:
@@ -182,10 +201,18 @@ class Monitor:
                 raise ValueError(_NUMBER_NEEDED.format(self.path))
             number = self._last + 1
         number = require_integer("number", number, 0)
+        self._budget.enter()
+        try:
+            self._count(number)
+        finally:
+            self._budget.leave()
+
+    def _count(self, number: int) -> None:
+        """Record if a record is due, and keep what the next one needs."""
         last = number - 1 if self._last is None else self._last
         before, self._before = self._before, None
-        if number // self.every > last // self.every:
-            self._record(number, before)
+        if number // self.every > last // self.every and self._is_affordable(number):
+            self._record(number, before, self._budget)
         self._last, stride = number, max(1, number - last)
         is_next = (number + stride) // self.every > number // self.every
         if is_next and self._measurement.critical:
@@ -205,14 +232,35 @@ class Monitor:
         if number is None and self._last is None:
             raise ValueError(_NUMBER_NEEDED.format(self.path))
         self._last = require_integer("number", self._last if number is None else number, 0)
-        self._record(self._last, None)
+        self._budget.enter()
+        try:
+            self._record(self._last, None, Budget(None))
+        finally:
+            self._budget.leave(is_counted=False)
 
-    def _record(self, number: int, before: Tensor | None) -> None:
+    def _is_affordable(self, number: int) -> bool:
+        """Tell whether the time that was saved suffices for a record, and warn once if not."""
+        least = self._budget.seconds_of(self._measurement.least_products)
+        is_affordable = least <= self._budget.saved
+        if not is_affordable:
+            self._say(
+                f"the record at step {number} takes at least {least:.2g} s, and budget="
+                f"{self._budget.share:g} leaves {max(self._budget.saved, 0.0):.2g} s for it now; "
+                "records are left out until enough time is saved. Use fewer samples or "
+                "eigenvalues, or a larger every"
+            )
+        return is_affordable
+
+    def _record(self, number: int, before: Tensor | None, budget: Budget) -> None:
         """Record at a step, given theta before the update that led to it."""
         found: Record | None = None
         with self._guarded(number):
-            found = self._measurement.measure(self._state, self.optimizer, number, before)
-            self._say(found.sizes.reason)
+            budget.begin()
+            found = self._measurement.measure(self._state, self.optimizer, number, before, budget)
+            budget.finish(found.num_products)
+            found.time_share = budget.time_share
+            if found.sizes.reason is not None:
+                self._say(f"the monitor leaves columns empty: {found.sizes.reason}")
         ends = (self._measurement.num_smallest, self._measurement.num_largest)
         self._rows = [row for row in self._rows if row["step"] < number]
         self._rows += rows_of(number, found, ends, self._objective.num_parameters)
@@ -276,6 +324,45 @@ class Monitor:
 
         return transformers_callback(self)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs, so that the next record starts from the last vectors.
+
+        Returns
+        -------
+        dict
+            Of tensors, numbers and texts: `torch.load` reads it with ``weights_only=True``.
+        """
+        measurement = self._measurement
+        return {
+            "last": self._last,
+            "rows": [dict(row) for row in self._rows],
+            "carried": {name: vectors.clone() for name, vectors in measurement.carried.items()},
+            "num_since_verified": measurement.num_since_verified,
+            "verification_products": measurement.verification_products,
+            "critical_step": measurement.critical_step,
+            "seconds": [self._budget.training, self._budget.records],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`, of a monitor of the same ends and the same objective.
+
+        Raises
+        ------
+        ValueError
+            If it is not one of such a monitor.
+        """
+        vectors = _carried(state, self._objective)
+        measurement = self._measurement
+        measurement.carried = vectors
+        measurement.num_since_verified = state["num_since_verified"]
+        measurement.verification_products = state["verification_products"]
+        measurement.critical_step = state["critical_step"]
+        self._budget.training, self._budget.records = state["seconds"]
+        self._rows, self._last = [dict(row) for row in state["rows"]], state["last"]
+        self._before = None
+        if self._measurement.critical and self.every == 1:
+            self._before = self._state.objective().theta
+
     def adopt_optimizer(self, optimizers: Iterable[Optimizer]) -> None:
         """Use the one of several optimizers that has parameters of the objective."""
         own = {id(parameter) for parameter in self._state.parameters()}
@@ -297,7 +384,7 @@ class Monitor:
             "num_parameters": objective.num_parameters,
             "num_samples": objective.num_data,
             "dtype": str(objective.dtype).removeprefix("torch."),
-            "method": "Lanczos from the vectors of the last record",
+            "method": "Rayleigh-Ritz on the vectors of the last record and residuals",
             "num_smallest": self._measurement.num_smallest,
             "num_largest": self._measurement.num_largest,
         }
@@ -326,13 +413,12 @@ class Monitor:
     def _guarded(self, number: int, what: str = "failed") -> Any:
         return nullcontext() if self.on_error == "raise" else _Warning(number, what)
 
-    def _say(self, reason: str | None) -> None:
-        """Warn of something that is not known, once."""
-        if reason is not None and reason not in self._reasons:
-            self._reasons.add(reason)
-            warnings.warn(
-                f"the monitor leaves columns empty: {reason}", RuntimeWarning, stacklevel=2
-            )
+    def _say(self, reason: str) -> None:
+        """Warn of something, once for each reason whatever its numbers are."""
+        kind = re.sub(r"[\d.]+", "", reason)
+        if kind not in self._reasons:
+            self._reasons.add(kind)
+            warnings.warn(reason, RuntimeWarning, stacklevel=4)
 
 
 class _Warning:
@@ -351,6 +437,21 @@ class _Warning:
         message = f"the record of the monitor at step {self.number} {self.what}: {text}"
         warnings.warn(message, RuntimeWarning, stacklevel=4)
         return True
+
+
+def _carried(state: Mapping[str, Any], objective: Objective) -> dict[str, Tensor]:
+    """Take the vectors of a state over to an objective."""
+    if not isinstance(state, Mapping) or "carried" not in state:
+        raise ValueError("state must be what Monitor.state_dict() returned, got something else")
+    found = {}
+    for name, vectors in state["carried"].items():
+        if vectors.shape[1] != objective.num_parameters:
+            raise ValueError(
+                f"state must be of a monitor of {objective.num_parameters:,} parameters, got one "
+                f"of {vectors.shape[1]:,}"
+            )
+        found[name] = vectors.to(objective.device, objective.dtype, copy=True)
+    return found
 
 
 def _require_kinds(objective: object, on_error: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hesspipe.linalg.tracking import Tracking
+from hesspipe.linalg.following import Tracking
 from hesspipe.monitor.step_sizes import StepSizes
 
 
@@ -22,6 +22,7 @@ class Record:
     critical: float | None = None
     trace: float | None = None
     trace_error: float | None = None
+    time_share: float | None = None
 
     @staticmethod
     def nothing() -> dict[str, Any]:
@@ -29,7 +30,7 @@ class Record:
         names = (
             "loss", "missed_probability", "step_size", "preconditioned_sharpness",
             "preconditioned_residual", "stability_limit", "critical_sharpness", "trace",
-            "trace_error",
+            "trace_error", "time_share",
         )  # fmt: skip
         return {**dict.fromkeys(names), "num_products": 0}
 
@@ -46,6 +47,7 @@ class Record:
             "trace": self.trace,
             "trace_error": self.trace_error,
             "num_products": self.num_products,
+            "time_share": self.time_share,
         }
 
 
@@ -70,11 +72,12 @@ def rows_of(
     rows = []
     for place, (end, rank) in enumerate(places):
         row: dict[str, Any] = {"end": end, "rank": rank, "is_converged": False}
-        row |= {"eigenvalue": None, "residual_norm": None}
+        row |= {"eigenvalue": None, "residual_norm": None, "error_estimate": None}
         if found is not None and len(found.ends.pairs.eigenvalues) == len(places):
             pairs = found.ends.pairs
             row["eigenvalue"] = float(pairs.eigenvalues[place])
             row["residual_norm"] = float(pairs.residual_norms[place])
+            row["error_estimate"] = float(found.ends.error_estimates[place])
             row["is_converged"] = bool(found.ends.is_converged[place])
         rows.append(common | row)
     return rows

@@ -33,5 +33,6 @@ Checks of the model and the loss
     finiteness         Matrices that are finite: `require_finite_matrix`
     finite_differences First and second derivatives of every sample against differences
     special_points     Second derivatives that are wrong at one point only
+    samples            The loss on some of the samples: `first_samples`
     pieces             Samples that are checked at once: `Piece`, `Division`
 """

@@ -65,6 +65,7 @@ NETWORK_SCHEMAS: dict[str, pa.Schema] = {
             column("rank", pa.int64(), "0 = smallest"),
             column("eigenvalue", pa.float64(), _OF_LOSS, nullable=True),
             column("residual_norm", pa.float64(), "|A v - eigenvalue v|", nullable=True),
+            column("error_estimate", pa.float64(), "of the eigenvalue", nullable=True),
             column("is_converged", pa.bool_(), "whether its error is below the tolerance"),
             column("loss", pa.float64(), "on the data of the monitor", nullable=True),
             column("missed_probability", pa.float64(), "0 to 1", nullable=True),
@@ -76,6 +77,7 @@ NETWORK_SCHEMAS: dict[str, pa.Schema] = {
             column("trace", pa.float64(), _OF_LOSS, nullable=True),
             column("trace_error", pa.float64(), "standard error of the trace", nullable=True),
             column("num_products", pa.int64(), "of the record"),
+            column("time_share", pa.float64(), "records over training, so far", nullable=True),
         ]
     ),
     "norms": pa.schema(

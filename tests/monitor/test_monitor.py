@@ -48,7 +48,7 @@ def test_monitor_records_what_dense_matrices_say(make, name):
     model = make()
     optimizer = OPTIMIZERS[name](model)
     monitor = Monitor(objective_of(model), model, optimizer, every=4, num_largest=2, tolerance=1e-7,
-                      max_products=200, verify_every=1)  # fmt: skip
+                      preconditioned=True, max_products=200, verify_every=1)  # fmt: skip
     expected = []
 
     def look(step):
@@ -81,7 +81,8 @@ def test_training_is_the_same_to_the_last_bit_with_a_monitor(tmp_path, name):
         monitor = None
         if has_monitor:
             monitor = Monitor(objective_of(model, dtype=torch.float32), model, optimizer, every=1,
-                              trace_products=6, path=tmp_path / "table.parquet")  # fmt: skip
+                              preconditioned=True, critical=True, trace_products=6,
+                              path=tmp_path / "table.parquet")  # fmt: skip
             monitor.record()
         torch.manual_seed(7)
         np.random.seed(7)  # noqa: NPY002 (the state that a training may use)
@@ -103,7 +104,8 @@ def test_critical_sharpness_is_that_of_the_last_update():
     targets = torch.zeros(10, 1).double()
     model = nn.Linear(3, 1).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    monitor = Monitor(Objective(model, nn.MSELoss(), (inputs, targets)), model, optimizer, every=3)
+    objective = Objective(model, nn.MSELoss(), (inputs, targets))
+    monitor = Monitor(objective, model, optimizer, every=3, critical=True)
     for step in range(1, 4):
         optimizer.zero_grad()
         nn.functional.mse_loss(model(inputs), targets).backward()
