@@ -12,6 +12,7 @@ are computed exactly, as dense matrices, as spectra, or as operators for large n
 Objectives
 ----------
 Objective                L(theta): a model, a loss and data
+ShardedObjective         L(theta) of a model that is divided among processes (FSDP2, DTensor)
 
 Matrices
 --------
@@ -79,6 +80,7 @@ The library:
 
 linalg                   Symmetric operators, matrix-free: Lanczos, eigenpairs, density, trace
 objective                The loss as a function of one parameter vector, and checks of the model
+sharded                  Models and vectors that are divided among processes
 curvature                H, G and R: formulas, products, dense and factored forms
 random_matrices          Limiting laws of random matrix theory
 ranks                    Processes that raise errors and decide together

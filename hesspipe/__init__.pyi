@@ -41,5 +41,6 @@ from .objective.objective import Objective as Objective
 from .outliers import count_outliers as count_outliers
 from .saving.files import load as load
 from .saving.files import save as save
+from .sharded.objective import ShardedObjective as ShardedObjective
 
 __version__: str

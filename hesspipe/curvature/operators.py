@@ -33,6 +33,7 @@ from hesspipe.objective.distributed import part_of_whole
 from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.streaming import StreamedBatches
+from hesspipe.sharded.objective import ShardedObjective
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -260,6 +261,8 @@ def objective_of(argument: Any, matrix: Matrix | str | None) -> tuple[Objective,
 
 
 def _require_objective(argument: Any) -> None:
+    if isinstance(argument, ShardedObjective):
+        raise argument.refusal("operators and matrices")
     if not isinstance(argument, Objective):
         raise TypeError(
             f"objective must be an Objective, got {type(argument).__name__}; build one with "

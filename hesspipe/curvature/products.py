@@ -49,18 +49,17 @@ class BatchProduct:
     objective : Objective
     matrix : Matrix
     batch : Batch
-
-    Attributes
-    ----------
-    graph_bytes : int
-        Memory of the graphs.
     """
 
     def __init__(self, objective: Objective, matrix: Matrix, batch: Batch) -> None:
         theta = objective.theta.clone().requires_grad_()
         self._on_cpu = theta.device.type == "cpu"
         self._links = _LINKS[matrix](objective, theta, batch)
-        self.graph_bytes = _graph_bytes([values for values, _ in self._links])
+
+    @functools.cached_property
+    def graph_bytes(self) -> int:
+        """Memory of the graphs."""
+        return _graph_bytes([values for values, _ in self._links])
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Multiply the vectors, shape (K, P), all at once; the result has the same shape."""

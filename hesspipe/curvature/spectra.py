@@ -23,6 +23,7 @@ from hesspipe.curvature.error_bounds import product_error, sample_products
 from hesspipe.curvature.exact_spectra import SpectrumMethod, objective_spectrum
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import OPERATORS, CurvatureOperator, objective_of
+from hesspipe.curvature.sharded_products import ShardedProducts
 from hesspipe.curvature.vectors import VectorProduct
 from hesspipe.hardware import name_exhaustion, require
 from hesspipe.linalg import density as densities
@@ -42,6 +43,7 @@ from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.progress import bar_options
 from hesspipe.seeding import probe_generator
+from hesspipe.sharded.objective import ShardedObjective
 
 # Unit vectors multiplied at once; see `hesspipe.curvature.columns`.
 _UNITS_AT_ONCE = 32
@@ -373,6 +375,9 @@ def estimate_norms(
 
 def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
     """Wrap a matrix of an objective, or any symmetric operator, as a product."""
+    if isinstance(operator, ShardedObjective):
+        named = Matrix.HESSIAN if matrix is None else Matrix(matrix)
+        return ShardedProducts(operator, named).as_symmetric_product()
     if isinstance(operator, Objective):
         operator = OPERATORS[objective_of(operator, matrix)[1]](operator)
     block = _require_name(operator, matrix)

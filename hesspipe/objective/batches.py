@@ -67,7 +67,9 @@ class Batch:
         return len(self.inputs)
 
 
-def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Batch]:
+def read_batches(
+    data: Any, dtype: torch.dtype, device: torch.device, *, may_be_empty: bool = False
+) -> list[Batch]:
     """Read all batches, once, and copy them.
 
     They are read once and stored, so that every pass sees the same data, even from a loader that
@@ -86,6 +88,8 @@ def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Ba
     dtype : torch.dtype
         Floating-point tensors are converted to it, complex ones to that of the same precision.
     device : torch.device
+    may_be_empty : bool
+        Whether there may be no sample: other processes have some.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def read_batches(data: Any, dtype: torch.dtype, device: torch.device) -> list[Ba
         batch = copied(pair, number, dtype, device)
         if batch.num_samples:
             batches.append(batch)
-    if not batches:
+    if not batches and not may_be_empty:
         raise ValueError(
             "data must hold at least one sample, got none; an iterator can be read only once"
         )

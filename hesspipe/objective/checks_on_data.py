@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.loss_of_outputs import reason_without_ggn
 from hesspipe.objective.pieces import Division
-from hesspipe.objective.pytrees import Layout
 from hesspipe.objective.reductions import LossFunction, ReducedLoss
 from hesspipe.objective.separability import find_dependence
 from hesspipe.objective.streaming import mapped, sizes_of
@@ -86,10 +84,7 @@ class ChecksOnData:
 
     def loss_of_rows(self) -> LossFunction:
         """Return the loss as a function of one vector of outputs per sample."""
-        by_size = self.layouts.by_size
-        if all(layout.is_plain for layout in by_size.values()):
-            return self.loss.loss_fn
-        return partial(_loss_of_rows, self.loss.loss_fn, by_size)
+        return self.layouts.loss_of_rows(self.loss.loss_fn)
 
     def _find_uses_of_padding(self) -> None:
         """Find embeddings whose weight is used for more than to look up its rows."""
@@ -156,9 +151,3 @@ class ChecksOnData:
             reason = reason_without_ggn(flat, loss_fn, first, has_rows=has_rows)
         if reason is not None:
             self.layouts.reason_without_rows = self.layouts.reason_without_outputs = reason
-
-
-def _loss_of_rows(
-    loss_fn: LossFunction, layouts: dict[int, Layout], rows: Tensor, targets: Any
-) -> Tensor:
-    return loss_fn(layouts[rows.shape[1]].split(rows), targets)

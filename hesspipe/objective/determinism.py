@@ -105,23 +105,30 @@ def refuse_differences(
     ------
     ValueError
     """
-    second = evaluate()
+    name = differing(first, evaluate(), dtype)
+    if name is None:
+        return
+    tracer = _RandomnessTracer()
+    with tracer:
+        evaluate()
+    cause = (
+        f"{tracer.name} draws random numbers"
+        if tracer.name
+        else "something in it is random or changes from call to call"
+    )
+    raise ValueError(
+        f"model and loss_fn must be deterministic, got {name} that differs between two "
+        f"evaluations of batch {number}: {cause}; call model.eval(), or make it depend on "
+        "`self.training`"
+    )
+
+
+def differing(first: Any, second: Any, dtype: torch.dtype) -> str | None:
+    """Name what differs between two evaluations (outputs, loss) by more than rounding, if any."""
     for (name, one), (_, other) in zip(_named(first), _named(second), strict=True):
-        if _is_same(one, other, dtype):
-            continue
-        tracer = _RandomnessTracer()
-        with tracer:
-            evaluate()
-        cause = (
-            f"{tracer.name} draws random numbers"
-            if tracer.name
-            else "something in it is random or changes from call to call"
-        )
-        raise ValueError(
-            f"model and loss_fn must be deterministic, got {name} that differs between two "
-            f"evaluations of batch {number}: {cause}; call model.eval(), or make it depend on "
-            "`self.training`"
-        )
+        if not _is_same(one, other, dtype):
+            return name
+    return None
 
 
 def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int]) -> None:

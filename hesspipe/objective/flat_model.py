@@ -90,7 +90,7 @@ class FlatModel:
         self.draws_numbers = False
         self.function: Callable[[nn.Module, Any], Any] | None = None
         self.device = next(iter(named.values())).device
-        chosen = _chosen(list(named), patterns)
+        chosen = chosen_names(list(named), patterns)
         varied = {
             name: value for name, value in named.items() if value.requires_grad and name in chosen
         }
@@ -111,7 +111,7 @@ class FlatModel:
         self._constant_rows = constant_rows(
             self.structure, {id(copier.copy(value)): name for name, value in varied.items()}
         )
-        self._signature = _signature_of(self.structure)
+        self._signature = signature_of(self.structure)
         self.is_varied = self._mask_of_varied()
         self.buffers = {
             name: buffer
@@ -304,7 +304,7 @@ class FunctionOfTheta(nn.Module):
         return value.reshape(1, 1)
 
 
-def _signature_of(model: nn.Module) -> inspect.Signature:
+def signature_of(model: nn.Module) -> inspect.Signature:
     """Return the arguments that forward takes; any, if Python does not know."""
     try:
         return inspect.signature(model.forward)
@@ -312,7 +312,7 @@ def _signature_of(model: nn.Module) -> inspect.Signature:
         return inspect.signature(lambda *args, **kwargs: None)
 
 
-def _chosen(names: list[str], patterns: Sequence[str] | None) -> set[str]:
+def chosen_names(names: list[str], patterns: Sequence[str] | None) -> set[str]:
     """Select the names that match a pattern; each pattern must match at least one."""
     if patterns is None:
         return set(names)

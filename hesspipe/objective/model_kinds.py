@@ -39,9 +39,15 @@ def require_usable(model: nn.Module) -> None:
     ------
     ValueError
     """
+    parameters = dict(model.named_parameters())
+    divided = [name for name, value in parameters.items() if hasattr(value, "full_tensor")]
+    if divided or any(hasattr(module, "reshard") for module in model.modules()):
+        raise ValueError(
+            "model must be whole in this process, got one that is divided among processes "
+            f"({', '.join(divided[:3]) or 'by fully_shard'}); use hesspipe.ShardedObjective"
+        )
     for name, module in model.named_modules():
         _require_usable_module(name or "the model", module)
-    parameters = dict(model.named_parameters())
     if not parameters:
         raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
     for name, value in chain(parameters.items(), model.named_buffers()):

@@ -66,6 +66,12 @@ class Layouts:
             )
         return whole
 
+    def loss_of_rows(self, loss_fn: LossFunction) -> LossFunction:
+        """Return a loss as a function of one vector of outputs per sample."""
+        if all(layout.is_plain for layout in self.by_size.values()):
+            return loss_fn
+        return partial(_loss_of_rows, loss_fn, self.by_size)
+
     def suffice(self, whole: WholeLayout, of_tensors: Callable[[], Tensor], loss: Tensor) -> bool:
         """Whether the loss does without the outputs that are withheld; note it if not."""
         try:
@@ -140,7 +146,7 @@ def weigh(
         if layout is not None and layout.withheld:
             of_tensors = partial(loss_fn, layout.split(join_whole(outputs)[0]), batch.targets)
             layout = layout if layouts.suffice(layout, of_tensors, loss) else None
-        found.append(_evaluated(outputs, loss, layout, model.dtype))
+        found.append(facts_of(outputs, loss, layout, model.dtype))
     refuse_changed_buffers(model.buffers, versions)
     total = 1.0 if divide is None else sum(weights)
     if total <= 0:
@@ -152,7 +158,7 @@ def weigh(
     return described(batches, facts)
 
 
-def _evaluated(
+def facts_of(
     outputs: Any, loss: Tensor, layout: WholeLayout | None, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Record the loss on a batch, its rounding, and the layout of the outputs."""
@@ -163,6 +169,12 @@ def _evaluated(
         "value_rounding": rounding(abs(value), dtype) + 4 * torch.finfo(dtype).eps * largest,
         "layout": layout,
     }
+
+
+def _loss_of_rows(
+    loss_fn: LossFunction, layouts: dict[int, Layout], rows: Tensor, targets: Any
+) -> Tensor:
+    return loss_fn(layouts[rows.shape[1]].split(rows), targets)
 
 
 def _sizes(outputs: Any) -> list[float]:

@@ -32,6 +32,9 @@ from hesspipe.ranks.reports import rank_error, report, told
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+# By their names from torch 2.13 on, and before.
+_join = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_add_to_part = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 # Between two looks at whether the other processes live, in seconds.
 _PATIENCE = 1.0
 
@@ -178,6 +181,39 @@ class Ranks:
         """Overwrite a tensor by that of rank 0; of one shape and dtype in all processes."""
         with self._shared(tensor, f"{what}: a broadcast") as (buffer, group):
             self._wait(dist.broadcast(buffer, self._global[0], group=group, async_op=True), what)
+
+    def join(self, part: Tensor, what: str) -> Tensor:
+        """Concatenate vectors (n,) of the processes in the order of ranks: (size * n,).
+
+        Parameters
+        ----------
+        part : Tensor, shape (n,)
+            Of one length and dtype in all processes.
+        what : str
+            The same in all processes.
+        """
+        whole = part.new_empty(self.size * len(part))
+        with self._shared(whole, f"{what}: parts") as (buffer, group):
+            own = part.to(buffer.device).contiguous()
+            self._wait(_join(buffer, own, group=group, async_op=True), what)
+        return whole
+
+    def add_to_part(self, whole: Tensor, what: str) -> Tensor:
+        """Add up vectors (size * n,) of the processes, and return this one's part (n,) of the sum.
+
+        Parameters
+        ----------
+        whole : Tensor, shape (size * n,)
+            Of one length and dtype in all processes.
+        what : str
+            The same in all processes.
+        """
+        part = whole.new_empty(len(whole) // self.size)
+        with self._shared(part, f"{what}: a sum of parts") as (buffer, group):
+            all_parts = whole.to(buffer.device).contiguous()
+            work = _add_to_part(buffer, all_parts, group=group, async_op=True)
+            self._wait(work, what)
+        return part
 
     @contextlib.contextmanager
     def _shared(self, tensor: Tensor, what: str) -> Iterator[tuple[Tensor, ProcessGroup]]:

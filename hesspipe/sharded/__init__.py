@@ -1,0 +1,10 @@
+"""Models and vectors of which each process of a `torch.distributed` group holds a part.
+
+layout             Which entries of each parameter a process holds: `Piece`
+space              Norms, inner products and random vectors over processes: `ShardedSpace`
+gathering          Whole parameters inside the graph, and no longer than they are needed
+structure          A copy of a model that gathers a parameter where it is read
+model              The model as a function of a part of theta: `ShardedModel`
+shares             What each process has of the data, and its share of the loss
+objective          The loss as a function of a part of theta: `ShardedObjective`
+"""

@@ -1,0 +1,215 @@
+"""A sharded model as a function of this process's part of its parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from hesspipe.objective.copies import Copier
+from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
+from hesspipe.objective.flat_model import FlatModel, chosen_names, signature_of
+from hesspipe.objective.kernels import twice_differentiable_kernels
+from hesspipe.objective.model_kinds import unwrapped
+from hesspipe.objective.padding import constant_rows
+from hesspipe.objective.pytrees import Fields, call_arguments, map_tensors
+from hesspipe.objective.rounding import model_evaluation
+from hesspipe.objective.training_steps import NoBackward
+from hesspipe.objective.whole_batches import WholeBatch
+from hesspipe.ranks.ranks import Ranks
+from hesspipe.sharded.gathering import Gathering, parts_of
+from hesspipe.sharded.layout import Piece, divided
+from hesspipe.sharded.space import ShardedSpace
+from hesspipe.sharded.structure import (
+    copied_structure,
+    gather_where_read,
+    placeholder,
+    refuse_other_kinds,
+)
+
+
+class ShardedModel(FlatModel):
+    """A model as a function of a part of theta; the other processes must evaluate it, too.
+
+    The caller's parameters are read once, one at a time, and this process keeps its parts of them.
+    Parameters that do not vary are divided in the same way.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its parameters are DTensors, or whole and the same in all processes.
+    dtype : torch.dtype
+    patterns : sequence of str, optional
+        As for `FlatModel`.
+    ranks : Ranks
+
+    Attributes
+    ----------
+    theta : Tensor, shape (length,)
+        This process's part.
+    is_varied : Tensor of bool, shape (length,)
+    space : ShardedSpace
+    pieces : list of Piece
+        Of the parameters that vary.
+    gathering : Gathering
+
+    Raises
+    ------
+    ValueError
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dtype: torch.dtype,
+        patterns: Sequence[str] | None,
+        ranks: Ranks,
+    ) -> None:
+        if dtype not in (torch.float64, torch.float32):
+            raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
+        model = unwrapped(model)
+        refuse_random_modules(model)
+        refuse_other_kinds(model)
+        named = dict(model.named_parameters())
+        if not named:
+            raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
+        _require_alike(named, ranks)
+        chosen = chosen_names(list(named), patterns)
+        varied = [name for name in named if named[name].requires_grad and name in chosen]
+        if not varied:
+            raise ValueError("at least one parameter must be varied, got only frozen ones")
+        self.dtype, self.device = dtype, next(iter(named.values())).device
+        self.draws_numbers = False
+        self.function: Callable[[nn.Module, Any], Any] | None = None
+        self.gathering = Gathering(ranks)
+        self.names, self.shapes = varied, [named[name].shape for name in varied]
+        shapes = {name: named[name].shape for name in varied}
+        self.pieces = divided(shapes, ranks.rank, ranks.size)
+        self.space = ShardedSpace(self.pieces, ranks)
+        self.theta = self._read(named, self.pieces)
+        others = {name: value.shape for name, value in named.items() if name not in shapes}
+        self._constants = divided(others, ranks.rank, ranks.size)
+        self._values = dict(
+            zip(others, parts_of(self._read(named, self._constants), self._constants), strict=True)
+        )
+        self._current: dict[str, Tensor] | None = None
+        self._adopt_structure(model, named)
+
+    def _adopt_structure(self, model: nn.Module, named: dict[str, nn.Parameter]) -> None:
+        """Copy the structure without the parameters."""
+        copier = self.copier = Copier(self.dtype, self.device)
+        self.originals: dict[int, str] = {}
+        for name, value in named.items():
+            stand_in = placeholder(value, self.dtype)
+            copier.replace(value, stand_in)
+            if name in self.names:
+                self.originals |= {id(value): name, id(stand_in): name}
+        names = {id(copier.copy(value)): name for name, value in named.items()}
+        self._places = {piece.name: piece for piece in [*self.pieces, *self._constants]}
+        self.structure = copied_structure(model, copier)
+        self._constant_rows = constant_rows(self.structure, names)
+        gather_where_read(self.structure, names, self._find)
+        self._signature = signature_of(self.structure)
+        self.is_varied = self._mask_of_varied()
+        self.buffers = dict(self.structure.named_buffers())
+
+    def _read(self, named: dict[str, nn.Parameter], pieces: Sequence[Piece]) -> Tensor:
+        """Copy this process's parts of parameters, one parameter after the other."""
+        length = sum(piece.length for piece in pieces)
+        own = torch.empty(length, dtype=self.dtype, device=self.device)
+        for piece in pieces:
+            own[piece.own] = piece.part_of(_whole(named[piece.name])).to(own)
+            if not torch.isfinite(own[piece.own]).all():
+                raise ValueError(f"parameters must be finite, got nan or inf in {piece.name}")
+        return own
+
+    def _mask_of_varied(self) -> Tensor:
+        mask = torch.ones(self.space.length, dtype=torch.bool, device=self.device)
+        for piece in self.pieces:
+            if piece.name in self._constant_rows:
+                width = piece.shape[1:].numel()
+                low = self._constant_rows[piece.name] % piece.shape[0] * width - piece.first
+                mask[piece.own][max(low, 0) : max(low + width, 0)] = False
+        return mask
+
+    def __call__(self, theta: Tensor, inputs: Tensor | Fields | WholeBatch) -> Any:
+        """Evaluate the model on this process's inputs, at the theta of all processes."""
+        guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
+        kernels = twice_differentiable_kernels(self.device)
+        with guard, model_evaluation(), kernels, self.gathering.lean():
+            if isinstance(inputs, WholeBatch):
+                return self._evaluated(theta, inputs.copy())
+            args, kwargs = call_arguments(inputs, self._signature)
+            with self._at(theta):
+                return self.structure(*args, **kwargs)
+
+    def _evaluated(self, theta: Tensor, batch: Any) -> Any:
+        """Call `function` with the model at theta, by which it may differentiate."""
+        assert self.function is not None
+        is_recorded = torch.is_grad_enabled() and theta.requires_grad
+        point = theta if is_recorded else theta.detach().requires_grad_()
+        with torch.enable_grad(), NoBackward(), self._at(point):
+            value = self.function(self.structure, batch)
+        return value if is_recorded else map_tensors(torch.detach, value)
+
+    @contextmanager
+    def _at(self, theta: Tensor) -> Iterator[None]:
+        """Let the structure read parameters at theta."""
+        outer = self._current
+        varied = zip(self.names, parts_of(theta, self.pieces), strict=True)
+        self._current = {**self._values, **dict(varied)}
+        try:
+            yield
+        finally:
+            self._current = outer
+
+    def _find(self, name: str) -> Tensor:
+        """Gather a parameter for the structure."""
+        if self._current is None:
+            raise ValueError(
+                f"loss_fn must use parameters in the call of the model only, got {name} outside "
+                "of it; use ShardedObjective.from_batches, whose loss gets the model"
+            )
+        return self.gathering.whole(self._current[name], self._places[name])
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Split the part of this process into those of the parameters, each (length,)."""
+        return dict(zip(self.names, parts_of(theta, self.pieces), strict=True))
+
+
+def _require_alike(named: dict[str, nn.Parameter], ranks: Ranks) -> None:
+    """Raise an error unless all processes have the same parameters, and equal whole ones."""
+    for name, value in named.items():
+        if value.is_meta or not value.is_floating_point():
+            what = "on the meta device" if value.is_meta else f"of {value.dtype}"
+            raise ValueError(f"parameters must be real numbers, got {name} {what}")
+        if isinstance(value, DTensor) and value.device_mesh.size() != ranks.size:
+            raise ValueError(
+                f"parameters must be divided among all {ranks.size} processes of the group, got "
+                f"{name} on a mesh of {value.device_mesh.size()}"
+            )
+    ranks.agree_on(
+        {name: (list(value.shape), value.requires_grad) for name, value in named.items()}
+    )
+    ranks.agree_on(
+        {
+            f"the values of {name} (a whole parameter)": _digest(value.detach())
+            for name, value in named.items()
+            if not isinstance(value, DTensor)
+        }
+    )
+
+
+def _digest(values: Tensor) -> str:
+    numbers = values.cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(numbers.tobytes(), digest_size=8).hexdigest()
+
+
+def _whole(value: Tensor) -> Tensor:
+    found: Tensor = value.full_tensor() if isinstance(value, DTensor) else value
+    return found.detach()

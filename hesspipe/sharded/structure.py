@@ -1,0 +1,162 @@
+"""A copy of a model without its parameters, in which reading a parameter gathers it.
+
+Modules find their parameters in the dictionary `_parameters`. In the copy it is one that gathers
+where an entry is read, in `forward` or in any other method, by the module itself or by another one.
+A copy of a parameter that does not go through it (in a list, in a closure) is nan, so that nothing
+is computed with it unnoticed.
+
+Hooks of FSDP, which would gather a second time, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+
+from hesspipe.objective.copies import Copier
+
+Find = Callable[[str], Tensor]
+
+# Attributes that torch adds to the modules it shards, which hold its groups.
+_STATES = "__composable_api_state_key"
+
+
+def is_divided(model: nn.Module) -> bool:
+    """Whether processes hold parts of the parameters of a model."""
+    return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
+        isinstance(value, DTensor) for value in model.parameters()
+    )
+
+
+def refuse_other_kinds(model: nn.Module) -> None:
+    """Raise an error for models that are divided in ways that are not gathered here.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, module in model.named_modules():
+        where = name or "the model"
+        if isinstance(module, FullyShardedDataParallel):
+            raise ValueError(
+                f"model must be sharded by torch.distributed.fsdp.fully_shard, got {where} in "
+                "FullyShardedDataParallel, which joins parameters to flat ones; wrap it anew"
+            )
+        hooks = [hook for found in _hooks(module) for hook in found.values()]
+        if any(_origin(hook).startswith("torch.distributed.tensor") for hook in hooks):
+            raise ValueError(
+                f"model must compute with whole parameters, got tensor parallelism in {where}; "
+                "shard it by fully_shard only"
+            )
+    for name, buffer in model.named_buffers():
+        if isinstance(buffer, DTensor):
+            raise ValueError(f"buffers must be whole, got the DTensor {name}; use full_tensor()")
+
+
+def placeholder(value: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    """Make a parameter of nan with the shape of another one, and the memory of one number."""
+    nan = torch.full((), torch.nan, dtype=dtype, device=value.device)
+    return nn.Parameter(nan.expand(value.shape), requires_grad=False)
+
+
+def copied_structure(model: nn.Module, copier: Copier) -> nn.Module:
+    """Copy a model with a copier that has a placeholder for every parameter."""
+    _replace_sharded_modules(model, copier)
+    structure: nn.Module = copier.copy(model)
+    return structure
+
+
+def gather_where_read(structure: nn.Module, names: dict[int, str], find: Find) -> None:
+    """Let the modules of a copy find their parameters.
+
+    Parameters
+    ----------
+    structure : nn.Module
+        Changed in place.
+    names : dict of str
+        Of the parameters, by the `id` of their placeholders.
+    find : callable (name) -> Tensor
+    """
+    for module in structure.modules():
+        if any(id(value) in names for value in module._parameters.values()):
+            vars(module)["_parameters"] = _Parameters(module._parameters, names, find)
+        if isinstance(module, nn.RNNBase):
+            module.register_forward_pre_hook(_read_weights)
+            module.register_forward_hook(_forget_weights)
+
+
+class _Parameters(dict[str, Any]):
+    """Parameters of a module, each found anew whenever it is read."""
+
+    def __init__(self, entries: Mapping[str, Any], names: dict[int, str], find: Find) -> None:
+        super().__init__(entries)
+        self._names = {key: names.get(id(value)) for key, value in entries.items()}
+        self._find = find
+
+    def __getitem__(self, key: str) -> Any:
+        value, name = super().__getitem__(key), self._names.get(key)
+        return value if name is None else self._find(name)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401 (this is `get`)
+
+    def values(self) -> Any:
+        return ValuesView(self)
+
+    def items(self) -> Any:
+        return ItemsView(self)
+
+
+def _replace_sharded_modules(model: nn.Module, copier: Copier) -> None:
+    """Let FSDP's modules be copied as those that they were before."""
+    found = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    shells: list[nn.Module] = []
+    for module in found:
+        kind: Any = type(module).__mro__[type(module)._orig_cls_mro_index]
+        shells.append(kind.__new__(kind))
+        copier.replace(module, shells[-1])
+    for part in model.modules():
+        for hooks in _hooks(part):
+            if any(_is_of_fsdp(hook) for hook in hooks.values()):
+                kept = {key: hook for key, hook in hooks.items() if not _is_of_fsdp(hook)}
+                copier.replace(hooks, copier.copy(type(hooks)(kept)))
+    for module, shell in zip(found, shells, strict=True):
+        shell.__dict__ = {
+            name: copier.copy(value)
+            for name, value in vars(module).items()
+            if not name.startswith(_STATES)
+        }
+
+
+def _hooks(module: nn.Module) -> Iterator[dict[Any, Any]]:
+    """All that a module calls at its forward, backward, saving and loading."""
+    for name, value in vars(module).items():
+        if name.endswith("_hooks") and isinstance(value, dict):
+            yield value
+
+
+def _is_of_fsdp(hook: Any) -> bool:
+    return _origin(hook).startswith(("torch.distributed.fsdp", "torch.distributed._composable"))
+
+
+def _origin(hook: Any) -> str:
+    return str(getattr(getattr(hook, "hook", hook), "__module__", ""))
+
+
+def _read_weights(module: Any, _: Any) -> None:
+    """Recurrent layers hold a list of their parameters."""
+    module._flat_weights = list(_weights(module))
+
+
+def _forget_weights(module: Any, *_: Any) -> None:
+    module._flat_weights = []
+
+
+def _weights(module: Any) -> Iterator[Tensor | None]:
+    for name in module._flat_weights_names:
+        yield getattr(module, name) if name in module._parameters else None
