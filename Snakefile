@@ -16,6 +16,7 @@ from hesspipe.workflow.executors import Executor
 from hesspipe.workflow.failures import TELLABLE, explain, explain_kills
 from hesspipe.workflow.forecasts import Machine, excessive_needs
 from hesspipe.workflow.groups import unmatched_groups
+from hesspipe.workflow.planning import look_once
 from hesspipe.workflow.stages import STAGES, folders_on_disk
 from hesspipe.workflow.states import unfit_states
 
@@ -24,6 +25,7 @@ min_version("9.18")
 # The graph of thousands of jobs stays in memory: with Python's thresholds, collections that visit
 # all of it again and again are a fifth of a dry run.
 gc.set_threshold(100_000, 20, 100)
+look_once()
 
 
 # Snakemake's own reader takes the last of two equal keys, and 1:30:00 as 5400.

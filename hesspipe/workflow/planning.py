@@ -1,0 +1,57 @@
+"""Facts that Snakemake works out for every job though they are those of the rule: here once.
+
+Of a dry run of a thousand experiments, a third was spent on reading the same few scripts, and on
+the names of the parameters of the same few functions, again for each job. What is kept here cannot
+change while Snakemake plans: it runs its own copies of the scripts, which it makes at the first
+look. Both places are private to Snakemake: hence its pinned version, and tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+
+@cache
+def look_once() -> None:
+    """Let Snakemake, in this process, look once at each script and at each function."""
+    from snakemake import common, dag, rules
+
+    dag.ScriptProcessor.process_job = _once_for_each_script(dag.ScriptProcessor.process_job)
+    parameters = _once_for_each_function(common.get_function_params)
+    common.get_function_params = rules.get_function_params = parameters
+
+
+def _once_for_each_script(process: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Check that the script of a rule is there for its first job only."""
+    seen: set[tuple[str, str]] = set()
+
+    def process_job(processor: Any, job: Any) -> None:
+        script = str(job.rule.script)
+        place = (script, str(job.rule.basedir))
+        if place not in seen:
+            process(processor, job)
+            if job.is_script and "{" not in script:  # the same for all wildcards
+                seen.add(place)
+
+    return process_job
+
+
+def _once_for_each_function(
+    parameters: Callable[[Callable[..., Any]], Mapping[str, Any]],
+) -> Callable[[Callable[..., Any]], Mapping[str, Any]]:
+    """Inspect the signature of a function once, and that of a method once for all instances."""
+    known: dict[tuple[Any, bool], Mapping[str, Any]] = {}
+
+    def get_function_params(function: Callable[..., Any]) -> Mapping[str, Any]:
+        method = getattr(function, "__func__", None)
+        key = (method or function, method is not None)
+        try:
+            if key not in known:
+                known[key] = parameters(function)
+            return known[key]
+        except TypeError:  # it cannot be a key
+            return parameters(function)
+
+    return get_function_params

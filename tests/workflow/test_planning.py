@@ -1,0 +1,124 @@
+"""Looks that Snakemake takes once for each rule, not for each job."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from snakemake import api, common, dag, rules  # noqa: F401 (others import each other)
+from snakemake.resources import Resource
+
+from hesspipe.workflow.planning import look_once
+
+
+@pytest.fixture(autouse=True)
+def looked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look once in this test only."""
+    for owner, name in (
+        (dag.ScriptProcessor, "process_job"), (common, "get_function_params"),
+        (rules, "get_function_params"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    look_once.__wrapped__()
+
+
+class Callable:
+    """A callable object that cannot be a key."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, wildcards: Any, threads: int) -> None:
+        """Do nothing."""
+
+
+class Rules:
+    """Has methods of two kinds."""
+
+    def method(self, wildcards: Any, threads: int) -> None:
+        """Do nothing."""
+
+    @classmethod
+    def of_class(cls, wildcards: Any, attempt: int) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda wildcards: 1,
+        lambda wildcards, **rest: 1,
+        partial(lambda wildcards, threads, attempt: 1, attempt=2),
+        Rules().method,
+        Rules.method,
+        Rules.of_class,
+        Callable(),
+        Path,
+        Resource("mem_mb", lambda wildcards, threads: 1).evaluate,
+    ],
+)
+def test_parameters_of_functions_are_those_of_their_signature(function: Any) -> None:
+    expected = inspect.signature(function).parameters
+    for _ in range(2):
+        assert common.get_function_params(function) == expected
+
+
+def test_parameters_that_snakemake_was_told_are_used() -> None:
+    def function(*given: Any) -> None:
+        """Take anything."""
+
+    common.overwrite_function_params(function, ["wildcards"])
+    assert common.get_function_params(function) == ["wildcards"]
+
+
+class Cache:
+    """A cache of sources that counts its readings."""
+
+    def __init__(self, source: str | None) -> None:
+        self.source, self.num_read = source, 0
+
+    def open(self, source_file: Any) -> Any:
+        """Open the text."""
+        self.num_read += 1
+        assert self.source is not None
+        return open(self.source, encoding="utf-8")
+
+    def get_path(self, source_file: Any) -> str:
+        """Give its place."""
+        return str(self.source)
+
+    def exists(self, source_file: Any) -> bool:
+        """Whether it can be read."""
+        return self.source is not None
+
+
+def job_of(script: str, folder: Path) -> Any:
+    """A job with what is looked at."""
+    rule = SimpleNamespace(script=script, basedir=str(folder))
+    return SimpleNamespace(is_script=True, rule=rule, wildcards={}, params={})
+
+
+@pytest.mark.parametrize(("script", "num_read"), [("one.py", 1), ("{wildcards}one.py", 3)])
+def test_script_is_read_once_unless_it_depends_on_wildcards(
+    script: str, num_read: int, tmp_path: Path
+) -> None:
+    (tmp_path / "one.py").write_text("pass")
+    cache = Cache(str(tmp_path / "one.py"))
+    workflow = SimpleNamespace(sourcecache=cache)
+    processor = dag.ScriptProcessor(SimpleNamespace(workflow=workflow))
+    for _ in range(3):
+        processor.process_job(job_of(script, tmp_path))
+    assert cache.num_read == num_read
+
+
+def test_missing_script_is_refused_for_each_job(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("pass")
+    cache = Cache(str(tmp_path / "one.py"))
+    cache.exists = lambda source_file: False  # type: ignore[method-assign]
+    processor = dag.ScriptProcessor(SimpleNamespace(workflow=SimpleNamespace(sourcecache=cache)))
+    for _ in range(2):
+        with pytest.raises(Exception, match="not accessible"):
+            processor.process_job(job_of("one.py", tmp_path))
