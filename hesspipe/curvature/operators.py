@@ -33,6 +33,7 @@ from hesspipe.objective.distributed import part_of_whole
 from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.streaming import StreamedBatches
+from hesspipe.ranks.orders import Orders, Term
 from hesspipe.sharded.objective import ShardedObjective
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class CurvatureOperator(VectorProduct):
     progress : bool
         Show a progress bar over the batches of each product.
     process_group : ProcessGroup, optional
-        Of `torch.distributed`. The objective has the data of this process, and every process must
-        compute the same products in the same order, as all functions of this package do.
-        `torch.distributed.group.WORLD` is the group of all processes.
+        Of `torch.distributed`, for an objective that was built without one: it has the data of
+        this process. Every process must compute the same products in the same order, as all
+        functions of this package do. `torch.distributed.group.WORLD` has all processes.
 
     Attributes
     ----------
@@ -89,7 +90,7 @@ class CurvatureOperator(VectorProduct):
         if block_bytes < 0:
             raise ValueError(f"block_bytes must be at least 0, got {block_bytes}")
         if process_group is not None:
-            objective = part_of_whole(objective, process_group)
+            objective = _require_group(objective, process_group)
         self.objective = objective
         self.shape = (objective.num_parameters, objective.num_parameters)
         self.dtype = objective.dtype
@@ -97,14 +98,13 @@ class CurvatureOperator(VectorProduct):
         self.num_data = objective.num_data
         self._block_bytes = block_bytes
         self._progress = progress
-        self._process_group = process_group
         self._kept: dict[int, BatchProduct] = {}
         self._kept_bytes = 0
 
     @property
     def is_distributed(self) -> bool:
         """Whether other processes have other parts of the data."""
-        return self._process_group is not None
+        return self.objective.ranks is not None
 
     def restricted_to(self, names: Collection[str]) -> CurvatureOperator:
         """Make the operator of the diagonal block of some parameters, by their names."""
@@ -130,6 +130,11 @@ class CurvatureOperator(VectorProduct):
             dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
         )
 
+    def orders(self) -> Orders:
+        """Return what rank 0 may ask the other processes for."""
+        assert self.objective.ranks is not None
+        return Orders(self.objective.ranks, [self._term, self.objective.term], self.objective.theta)
+
     def _multiply(self, vectors: Tensor) -> Tensor:
         is_one = vectors.ndim == 1
         rows = vectors.unsqueeze(0) if is_one else vectors.T.contiguous()
@@ -140,18 +145,35 @@ class CurvatureOperator(VectorProduct):
             require_finite_matrix(self.objective, total, self.matrix)
         return total[0] if is_one else total.T
 
-    @differentiating()
     def _multiply_rows(self, rows: Tensor) -> Tensor:
-        """Products with the vectors (K, P), summed over batches, with weight decay."""
-        batches: Iterable[Batch] = self.objective.batches
-        if self._progress:
-            batches = tqdm(batches, desc=f"{self.matrix} x {len(rows)}", unit="batch")
-        products = (self._batch_rows(place, batch, rows) for place, batch in enumerate(batches))
-        total = functools.reduce(torch.add, products)
-        if self._process_group is not None:
-            torch.distributed.all_reduce(total, group=self._process_group)
+        """Products with the vectors (K, P), with weight decay."""
+        if self.objective.ranks is None:
+            total = self._rows_of_part(rows)
+        else:
+            what = f"a product of the {self.matrix} with {len(rows)} vectors"
+            total = self.objective.ranks.sum_of(self._term, rows, what)
         if self.objective.weight_decay:
             total = total + decay_diagonal(self.objective, self.matrix) * rows
+        return total
+
+    @property
+    def _term(self) -> Term:
+        return Term(self._rows_of_part)
+
+    @differentiating()
+    def _rows_of_part(self, rows: Tensor) -> Tensor:
+        """Products with the vectors (K, P), summed over the batches of this process."""
+        batches: Iterable[Batch] = self.objective.batches
+        ranks = self.objective.ranks
+        if self._progress and (ranks is None or ranks.is_first):
+            batches = tqdm(batches, desc=f"{self.matrix} x {len(rows)}", unit="batch")
+        products = (self._batch_rows(place, batch, rows) for place, batch in enumerate(batches))
+        first = next(products, None)
+        if first is None:  # no data in this process
+            return torch.zeros_like(rows)
+        total = functools.reduce(torch.add, products, first)
+        if ranks is not None and torch.isfinite(rows).all():  # names the rank
+            require_finite_matrix(self.objective, total, self.matrix)
         return total
 
     def _batch_rows(self, place: int, batch: Batch, rows: Tensor) -> Tensor:
@@ -250,14 +272,30 @@ def objective_of(argument: Any, matrix: Matrix | str | None) -> tuple[Objective,
                 f"matrix must be that of the operator, {str(argument.matrix)!r}, got "
                 f"{str(matrix)!r}; pass its objective for another matrix"
             )
-        if argument.is_distributed:
-            raise ValueError(
-                "the operator must have all the data in this process for a matrix, got a process "
-                "group; use hesspipe.eigenpairs or hesspipe.density"
-            )
+        _require_all_data(argument.objective)
         return argument.objective, argument.matrix
     _require_objective(argument)
+    _require_all_data(argument)
     return argument, Matrix.HESSIAN if matrix is None else Matrix(matrix)
+
+
+def _require_all_data(objective: Objective) -> None:
+    if objective.ranks is not None:
+        raise ValueError(
+            "the objective must have all the data in this process for a matrix, got a process "
+            "group; use hesspipe.eigenpairs or hesspipe.density"
+        )
+
+
+def _require_group(objective: Objective, process_group: ProcessGroup) -> Objective:
+    """Make the objective a part of that of a group, unless it was built so."""
+    if objective.ranks is None:
+        return part_of_whole(objective, process_group)
+    if objective.ranks.group != process_group:
+        raise ValueError(
+            "process_group must be that of the objective, or be left out, got another one"
+        )
+    return objective
 
 
 def _require_objective(argument: Any) -> None:

@@ -8,6 +8,7 @@ into a matrix, factors or an operator first.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,8 @@ from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.progress import bar_options
+from hesspipe.ranks.orders import lead
+from hesspipe.ranks.ranks import Ranks
 from hesspipe.seeding import probe_generator
 from hesspipe.sharded.objective import ShardedObjective
 
@@ -153,28 +156,30 @@ def _operator_spectrum(
             f"method must be 'auto' for an operator, whose matrix is formed by products, got "
             f"{method!r}"
         )
-    product = _product(operator, matrix)
-    size = product.dim
-    require(
-        2 * solver_bytes(size),
-        f"the matrix of {size:,} rows with the eigensolver",
-        "use hesspipe.eigenpairs or hesspipe.density, which form no matrix",
-    )
     block = find_block(operator) if isinstance(operator, DiagonalBlock) else None
     if block is not None:
         _require_double(block.objective)
     # Products of hesspipe are faster for several vectors at once.
     whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
     step = _UNITS_AT_ONCE if isinstance(whole, VectorProduct) else 1
-    found = matrix_spectrum(
-        _rows(product, step, progress),
-        matrix=product.name,
-        method="products",
-        matrix_error=0.0 if block is None else product_error(block.objective, block.matrix),
-        zero_tolerance=zero_tolerance,
-        certify=certify,
-    )
-    return _recorded(found, operator)
+
+    def compute(product: SymmetricProduct) -> Spectrum:
+        require(
+            2 * solver_bytes(product.dim),
+            f"the matrix of {product.dim:,} rows with the eigensolver",
+            "use hesspipe.eigenpairs or hesspipe.density, which form no matrix",
+        )
+        return matrix_spectrum(
+            _rows(product, step, progress),
+            matrix=product.name,
+            method="products",
+            matrix_error=0.0 if block is None else product_error(block.objective, block.matrix),
+            zero_tolerance=zero_tolerance,
+            certify=certify,
+        )
+
+    settings = {"zero_tolerance": zero_tolerance, "certify": certify}
+    return _computed(compute, operator, matrix, "spectrum", settings)
 
 
 def _rows(product: SymmetricProduct, step: int, progress: bool | None) -> Tensor:
@@ -197,6 +202,8 @@ def _recorded(found: _Found, operator: Any) -> _Found:
         return found
     objective = operator if isinstance(operator, Objective) else operator.objective
     about = {"num_data": objective.num_data, "weight_decay": objective.weight_decay}
+    if objective.ranks is not None:
+        about["processes"] = objective.ranks.size
     return replace(found, provenance={**found.provenance, **about})
 
 
@@ -268,20 +275,18 @@ def eigenpairs(
     >>> found.matrix, round(float(found.eigenvalues), 4)
     ('ggn', 11.6569)
     """
-    found = pairs.eigenpairs(
-        _product(operator, matrix),
-        num_smallest,
-        num_largest,
-        num_dominant=num_dominant,
-        tolerance=tolerance,
-        max_products=max_products,
-        basis_size=basis_size,
-        seed=seed,
-        state=state,
-        keep_state=keep_state,
-        progress=progress,
-    )
-    return _recorded(found, operator)
+    settings: dict[str, Any] = {
+        "num_smallest": num_smallest,
+        "num_largest": num_largest,
+        "num_dominant": num_dominant,
+        "tolerance": tolerance,
+        "max_products": max_products,
+        "basis_size": basis_size,
+        "seed": seed,
+    }
+    files: dict[str, Any] = {"state": state, "keep_state": keep_state, "progress": progress}
+    search = partial(pairs.eigenpairs, **settings, **files)
+    return _computed(search, operator, matrix, "eigenpairs", settings)
 
 
 @name_exhaustion("the density", "use fewer steps, smaller batches of data, or dtype=torch.float32")
@@ -322,14 +327,9 @@ def density(
     >>> density(objective, num_steps=2).nodes[0]  # with all P steps: the eigenvalues
     tensor([ 0.3431, 11.6569], dtype=torch.float64)
     """
-    found = densities.density(
-        _product(operator, matrix),
-        num_probes=num_probes,
-        num_steps=num_steps,
-        seed=seed,
-        progress=progress,
-    )
-    return _recorded(found, operator)
+    settings = {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}
+    estimate = partial(densities.density, **settings, progress=progress)
+    return _computed(estimate, operator, matrix, "density", settings)
 
 
 @name_exhaustion("the estimate of norms", "use smaller batches of data, or dtype=torch.float32")
@@ -368,9 +368,42 @@ def estimate_norms(
     >>> round(estimate_norms(objective).trace.value, 10)
     12.0
     """
-    product = _product(operator, matrix)
-    found = trace.estimate_norms(product, num_products=num_products, seed=seed, progress=progress)
+    settings = {"num_products": num_products, "seed": seed}
+    estimate = partial(trace.estimate_norms, **settings, progress=progress)
+    return _computed(estimate, operator, matrix, "estimate_norms", settings)
+
+
+def _computed(
+    compute: Callable[..., _Found],
+    operator: Any,
+    matrix: Matrix | str | None,
+    name: str,
+    settings: Mapping[str, Any],
+) -> _Found:
+    """Compute from products, in rank 0 where there are several processes."""
+    ranks = _ranks_of(operator)
+    if ranks is None:
+        return _recorded(compute(_product(operator, matrix)), operator)
+    with ranks.raise_together(name):
+        if isinstance(operator, Objective):
+            operator, matrix = _operator_of(operator, matrix), None
+        product = _product(operator, matrix)
+        ranks.agree_on({"matrix": product.name, "P": product.dim, **settings})
+        whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
+        found = lead(whole.orders(), name, partial(compute, product))
     return _recorded(found, operator)
+
+
+def _operator_of(objective: Objective, matrix: Matrix | str | None) -> CurvatureOperator:
+    return OPERATORS[Matrix.HESSIAN if matrix is None else Matrix(matrix)](objective)
+
+
+def _ranks_of(operator: Any) -> Ranks | None:
+    """Return the processes that have parts of an operator, if it is one of hesspipe."""
+    whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
+    if isinstance(whole, CurvatureOperator):
+        whole = whole.objective
+    return whole.ranks if isinstance(whole, Objective) else None
 
 
 def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
@@ -379,7 +412,7 @@ def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
         named = Matrix.HESSIAN if matrix is None else Matrix(matrix)
         return ShardedProducts(operator, named).as_symmetric_product()
     if isinstance(operator, Objective):
-        operator = OPERATORS[objective_of(operator, matrix)[1]](operator)
+        operator = _operator_of(operator, matrix)
     block = _require_name(operator, matrix)
     is_block = isinstance(operator, DiagonalBlock)
     whole = operator.whole if is_block else operator

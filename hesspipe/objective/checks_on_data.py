@@ -13,15 +13,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch
-from hesspipe.objective.dependence import Divide, one
+from hesspipe.objective.dependence import Dependence, Divide, one
 from hesspipe.objective.determinism import attempt, in_full_precision, refuse_differences
 from hesspipe.objective.differentiability import refuse_wrong_derivatives
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.loss_of_outputs import reason_without_ggn
 from hesspipe.objective.pieces import Division
-from hesspipe.objective.reductions import LossFunction, ReducedLoss
+from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss
 from hesspipe.objective.separability import find_dependence
 from hesspipe.objective.streaming import mapped, sizes_of
 from hesspipe.objective.weights import Layouts, evaluate, weigh
@@ -38,6 +39,8 @@ class ChecksOnData:
         Learns whether it draws random numbers.
     loss : ReducedLoss
     batches : sequence of Batch
+    is_part : bool
+        Whether other processes have other data.
 
     Attributes
     ----------
@@ -53,8 +56,15 @@ class ChecksOnData:
         Whether the loss of a batch is not that of its parts, whatever it is divided by.
     """
 
-    def __init__(self, flat: FlatModel, loss: ReducedLoss, batches: Sequence[Batch]) -> None:
-        self._flat = flat
+    def __init__(
+        self,
+        flat: FlatModel,
+        loss: ReducedLoss,
+        batches: Sequence[Batch],
+        *,
+        is_part: bool = False,
+    ) -> None:
+        self._flat, self._is_part = flat, is_part
         self.loss, self.batches, self.layouts = loss, batches, Layouts()
         self.coupling: str | None = None
         self.is_unlike_parts = False
@@ -70,12 +80,18 @@ class ChecksOnData:
             If the graph of a batch does not fit into memory.
         """
         flat, loss_fn = self._flat, self.loss.loss_fn
+        if not self.batches:  # other processes have data
+            return
         work = measured_work(flat, loss_fn, self.batches[0])
         require_graph(work, max(sizes_of(self.batches)), flat.theta)
         before = torch.get_rng_state()
         fresh = flat.fresh_copy()
-        divide = None if len(self.batches) == 1 else self.loss.known_denominator()
-        self.batches = weigh(flat, loss_fn, self.batches, divide, self.layouts)
+        divide = self._weighting()
+        self.batches = weigh(
+            flat, loss_fn, self.batches, divide, self.layouts, is_part=self._is_part
+        )
+        if not self.batches:
+            return
         self._find_uses_of_padding()
         theta = self._point_of_checks()
         self._find_dependence(fresh, theta)
@@ -110,6 +126,17 @@ class ChecksOnData:
                 refuse_differences(found, again, batch.number, flat.dtype)
         return near
 
+    def _weighting(self) -> Denominator | None:
+        """Return what weights the batches; None for a single one."""
+        if len(self.batches) > 1:
+            return self.loss.known_denominator()
+        if not self._is_part:
+            return None
+        try:  # a single batch may have no valid label
+            return self.loss.known_denominator()
+        except ValueError:
+            return None
+
     def _find_dependence(self, fresh: FlatModel, theta: Tensor) -> None:
         """Test whether samples are independent, and what the loss divides by."""
         if self._flat.function is not None:
@@ -117,9 +144,12 @@ class ChecksOnData:
             return
         first = self.batches[0]
         with explained(first, first.number, self._flat.dtype):
+            divide = self._divide()
             found = find_dependence(
-                self._flat, fresh, self.loss.loss_fn, self._divide(), theta, self.batches
+                self._flat, fresh, self.loss.loss_fn, divide, theta, self.batches
             )
+        if self._is_part:
+            _require_parts(found, divide)
         self.coupling = found.coupling
         self.layouts.reason_without_rows = (
             self.layouts.reason_without_rows or found.reason_without_rows
@@ -151,3 +181,17 @@ class ChecksOnData:
             reason = reason_without_ggn(flat, loss_fn, first, has_rows=has_rows)
         if reason is not None:
             self.layouts.reason_without_rows = self.layouts.reason_without_outputs = reason
+
+
+def _require_parts(found: Dependence, divide: Divide | None) -> None:
+    """Raise an error if losses of several processes cannot be added."""
+    if found.coupling is not None or found.divide is None:
+        raise NotASumOverSamplesError(
+            "loss_fn must be a sum over samples divided by the denominator, to be added over "
+            f"processes, got a dependence: {found.coupling or 'the loss is not that of its parts'}"
+        )
+    if divide is not None and found.divide is not divide:
+        raise NotASumOverSamplesError(
+            "denominator must be what loss_fn divides by, to be added over processes, got another "
+            f"one for a {'sum' if found.is_sum else 'mean over samples'}; correct denominator"
+        )

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch, read_batches
 from hesspipe.objective.checks_on_data import ChecksOnData
 from hesspipe.objective.determinism import preserved_random_state
 from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.distributed import (
+    Part,
+    factor_of,
+    require_additive,
+    require_same_model,
+    together,
+)
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel, FunctionOfTheta
 from hesspipe.objective.pytrees import Fields, join_outputs, join_whole
@@ -24,7 +30,12 @@ from hesspipe.objective.rounding import is_perturbing
 from hesspipe.objective.streaming import mapped, sizes_of, stream_batches
 from hesspipe.objective.whole_batches import BatchNumber, read_whole_batches
 from hesspipe.objective.whole_losses import WITHOUT_OUTPUTS, adopt_functions, denominator_of
+from hesspipe.ranks.orders import Term
+from hesspipe.ranks.ranks import Ranks
 from hesspipe.summaries import Verbatim, summary
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Batch", "Objective"]
 
@@ -71,6 +82,11 @@ class Objective:
         Read the data again at every pass, one batch in memory at a time, for data larger than
         memory: a DataLoader with shuffle=False, or another object that iterates anew each time. A
         digest of every batch is compared with that of the first pass.
+    process_group : ProcessGroup, optional
+        Of `torch.distributed`: every process builds the objective from its part of the data, which
+        may be empty, and the loss is that over all of them. Everything else is compared between
+        processes, and errors of one are raised in all. `hesspipe.eigenpairs`, `density` and
+        `estimate_norms` must then be called in all processes, and return the same in all.
 
     Attributes
     ----------
@@ -87,6 +103,8 @@ class Objective:
     batches : sequence of Batch
     num_parameters, num_data : int
         P, of the parameters that vary, and N.
+    ranks : hesspipe.ranks.ranks.Ranks or None
+        The processes that have parts of the data, if there are several.
     coupling : str or None
         None if the samples are independent: outputs for a sample do not depend on the other
         samples of its batch, and the loss of each batch is that of its parts. Otherwise what
@@ -101,6 +119,8 @@ class Objective:
         If the data do not fit into memory.
     ChangedDataError
         If streamed data are not what they were at the first pass.
+    RankError
+        If a process has failed, or differs from the others.
 
     Examples
     --------
@@ -111,6 +131,8 @@ class Objective:
     >>> Objective(model, nn.CrossEntropyLoss(), data, parameters=["b*"]).num_parameters
     2
     """
+
+    ranks: Ranks | None = None
 
     @differentiating()
     def __init__(
@@ -124,13 +146,21 @@ class Objective:
         weight_decay: float = 0.0,
         parameters: Sequence[str] | None = None,
         stream: bool = False,
+        process_group: ProcessGroup | None = None,
     ) -> None:
-        flat = self._begin(model, dtype, weight_decay, parameters)
-        whole, divide = flat.copied(loss_fn, denominator)
-        loss = ReducedLoss(whole, divide, is_sum=reduction(whole) == "sum")
-        with preserved_random_state(self.device):
-            read = stream_batches if stream else read_batches
-            self._finish(flat, loss, read(data, dtype, self.device))
+        with self._together(process_group) as ranks:
+            flat = self._begin(model, dtype, weight_decay, parameters)
+            self._require_same(flat, ranks, loss_fn=loss_fn, denominator=denominator)
+            whole, divide = flat.copied(loss_fn, denominator)
+            kind = reduction(whole)
+            loss = ReducedLoss(whole, divide, is_sum=kind == "sum")
+            with preserved_random_state(self.device):
+                read = stream_batches if stream else read_batches
+                may_be_empty = ranks is not None
+                self._finish(flat, loss, read(data, dtype, self.device, may_be_empty=may_be_empty))
+            self._is_reduction_known = kind is not None
+            if ranks is not None:
+                vars(self).update(vars(self.joined(ranks)))
 
     @classmethod
     @differentiating()
@@ -148,6 +178,7 @@ class Objective:
         weight_decay: float = 0.0,
         parameters: Sequence[str] | None = None,
         stream: bool = False,
+        process_group: ProcessGroup | None = None,
     ) -> Objective:
         """Make an objective from any loss over batches of any type.
 
@@ -177,7 +208,7 @@ class Objective:
             nodes, ... One of the two is needed for a mean over several batches.
         reduction : {"mean", "sum"}
             Whether losses of batches are averaged with these weights, or added.
-        dtype, weight_decay, parameters, stream
+        dtype, weight_decay, parameters, stream, process_group
             As for `Objective`.
 
         Returns
@@ -202,15 +233,36 @@ class Objective:
         """
         self = cls.__new__(cls)
         divide = denominator_of(num_samples, denominator, reduction)
-        flat = self._begin(model, dtype, weight_decay, parameters)
-        with preserved_random_state(self.device):
-            found = read_whole_batches(batches, flat.copier, num_samples, is_streamed=stream)
-            reduced = adopt_functions(flat, loss, outputs, divide, is_sum=reduction == "sum")
-            self._finish(flat, reduced, found)
-        self._reason_without_outputs = (
-            WITHOUT_OUTPUTS if outputs is None else self._reason_without_outputs
-        )
+        with self._together(process_group) as ranks:
+            flat = self._begin(model, dtype, weight_decay, parameters)
+            self._require_same(flat, ranks, loss=loss, outputs=outputs, num_samples=num_samples,
+                               denominator=denominator, reduction=reduction)  # fmt: skip
+            with preserved_random_state(self.device):
+                found = read_whole_batches(
+                    batches, flat.copier, num_samples, is_streamed=stream, may_be_empty=ranks is not None
+                )
+                reduced = adopt_functions(flat, loss, outputs, divide, is_sum=reduction == "sum")
+                self._finish(flat, reduced, found)
+            self._is_reduction_known = True
+            self._reason_without_outputs = (
+                WITHOUT_OUTPUTS if outputs is None else self._reason_without_outputs
+            )
+            if ranks is not None:
+                vars(self).update(vars(self.joined(ranks)))
         return self
+
+    @contextmanager
+    def _together(self, process_group: ProcessGroup | None) -> Iterator[Ranks | None]:
+        """Raise errors of the building in all processes."""
+        self.ranks = None if process_group is None else Ranks(process_group)
+        with together(self.ranks, "building the objective"):
+            yield self.ranks
+
+    def _require_same(self, flat: FlatModel, ranks: Ranks | None, **functions: Any) -> None:
+        """Compare everything but the data between processes."""
+        if ranks is not None:
+            settings = {"dtype": self.dtype, "weight_decay": self.weight_decay}
+            require_same_model(flat, settings | functions, ranks)
 
     def _begin(
         self,
@@ -229,7 +281,7 @@ class Objective:
     def _finish(self, flat: FlatModel, loss: ReducedLoss, batches: Sequence[Batch]) -> None:
         """Take over the batches, the loss and what the checks on them find."""
         self.num_data = sum(sizes_of(batches))
-        checks = ChecksOnData(flat, loss, batches)
+        checks = ChecksOnData(flat, loss, batches, is_part=self.ranks is not None)
         checks.run()
         self.batches, self._reduced = checks.batches, checks.loss
         self.loss_fn: LossFunction = checks.loss_of_rows()
@@ -386,13 +438,32 @@ class Objective:
         )
 
     def loss(self, theta: Tensor) -> Tensor:
-        """Evaluate L(theta) over all the data, including weight decay: a scalar."""
-        total = torch.stack(
-            [batch.share * self.batch_loss(theta, batch) for batch in self.batches]
-        ).sum()
+        """Evaluate L(theta) over all the data, including weight decay: a scalar.
+
+        With several processes, all of them must call it, and it has no gradient.
+        """
+        if self.ranks is None:
+            total = self.loss_of_part(theta)
+        elif torch.is_grad_enabled() and theta.requires_grad:
+            raise ValueError(
+                "theta must not require a gradient for a loss over several processes, got one that "
+                "does; evaluate the loss under torch.no_grad()"
+            )
+        else:
+            total = self.ranks.sum_of(self.term, theta, "a loss")
         if self.weight_decay:
             total = total + self.weight_decay / 2 * theta[self.is_varied].square().sum()
         return total
+
+    @property
+    def term(self) -> Term:
+        """What this process adds to the loss over all processes."""
+        return Term(self.loss_of_part, is_scalar=True)
+
+    def loss_of_part(self, theta: Tensor) -> Tensor:
+        """Evaluate what the data of this process add to L(theta), without weight decay."""
+        terms = [batch.share * self.batch_loss(theta, batch) for batch in self.batches]
+        return torch.stack(terms or [theta.new_zeros(())]).sum()
 
     def batch_loss(self, theta: Tensor, batch: Batch) -> Tensor:
         """Evaluate loss_fn on one batch, without its share and weight decay: a scalar."""
@@ -445,21 +516,48 @@ class Objective:
         part._adopt(self._flat.restricted_to(names))
         return part
 
-    def as_part(self, factor: float, num_data: int) -> Objective:
-        """Copy the objective as a part of one with more data.
+    def joined(self, ranks: Ranks) -> Objective:
+        """Copy the objective as a part of one whose other parts other processes have.
 
         Parameters
         ----------
-        factor : float
-            Multiplies the share of every batch.
-        num_data : int
-            N of the whole.
+        ranks : Ranks
+            All of them call this method.
+
+        Returns
+        -------
+        Objective
+            With `num_data` of the whole, and shares of its denominator.
+
+        Raises
+        ------
+        RankError
+            If the parts cannot be added.
         """
+        sizes = sizes_of(self.batches)
+        whole = Part(
+            self.num_data,
+            self._reduced.is_sum,
+            self._is_reduction_known or max(sizes, default=0) > 1,
+            self.coupling,
+            self._reason_without_rows,
+            self._reason_without_outputs,
+            [batch.value for batch in self.batches],
+        ).joined(ranks)
         part = copy.copy(self)
-        part.num_data = num_data
-        part.batches = mapped(
-            lambda batch: replace(batch, share=factor * batch.share), self.batches
-        )
+        part.ranks, part.num_data, part.coupling = ranks, whole.num_data, whole.coupling
+        part._reason_without_outputs = whole.reason_without_outputs
+        if not sizes:
+            part._reason_without_rows = whole.reason_without_rows
+        part._reduced = replace(self._reduced, is_sum=whole.is_sum)
+        with ranks.raise_together("the denominators of the parts"):
+            denominator = part.total_denominator()
+        factor = factor_of(denominator, ranks)
+
+        def weighted(batch: Batch) -> Batch:
+            return replace(batch, share=1.0 if whole.is_sum else factor * batch.share)
+
+        part.batches = mapped(weighted, self.batches)
         return part
 
     def total_denominator(self) -> float | None:
@@ -474,16 +572,16 @@ class Objective:
         divide = self._reduced.known_denominator()
         if divide is None:
             return None
-        if self._is_unlike_parts:
-            raise NotASumOverSamplesError(
-                "loss_fn must be a sum over samples divided by the denominator, to be added over "
-                "processes, got one that is not that of its parts"
-            )
+        require_additive(self, self._is_unlike_parts)
         total = 0.0
         for batch in self.batches:
             outputs = self._flat(self.theta, batch.inputs)
             total += float(divide(outputs, batch.targets))
         return total
+
+    def named_theta(self) -> dict[str, Tensor]:
+        """Split theta into the named parameters that vary."""
+        return self.unflatten(self.theta.detach())
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into the named parameters that vary."""

@@ -187,7 +187,9 @@ def _replaced(fact: Mapping[str, Any], batch: Batch) -> Batch:
     return replace(batch, **fact)
 
 
-def stream_batches(data: Any, dtype: torch.dtype, device: torch.device) -> StreamedBatches:
+def stream_batches(
+    data: Any, dtype: torch.dtype, device: torch.device, *, may_be_empty: bool = False
+) -> StreamedBatches:
     """Prepare to read data at every pass; see `hesspipe.objective.batches.read_batches`.
 
     Parameters
@@ -196,6 +198,8 @@ def stream_batches(data: Any, dtype: torch.dtype, device: torch.device) -> Strea
         Not an iterator.
     dtype : torch.dtype
     device : torch.device
+    may_be_empty : bool
+        Whether there may be no sample: other processes have some.
 
     Returns
     -------
@@ -212,7 +216,7 @@ def stream_batches(data: Any, dtype: torch.dtype, device: torch.device) -> Strea
         partial(iterate_batches, data),
         lambda pair, number, is_checked: copied(pair, number, dtype, device, is_checked=is_checked),
     )
-    if not found:
+    if not (found or may_be_empty):
         raise ValueError("data must hold at least one sample, got none")
     return found
 

@@ -100,6 +100,8 @@ def weigh(
     batches: Sequence[Batch],
     divide: Denominator | None,
     layouts: Layouts,
+    *,
+    is_part: bool = False,
 ) -> Sequence[Batch]:
     """Weight each batch by its share of the denominator; evaluate all batches twice.
 
@@ -112,6 +114,8 @@ def weigh(
         Denominator of the loss on a batch; None if every batch has the share 1.
     layouts : Layouts
         Filled with the layouts of the outputs.
+    is_part : bool
+        Whether other processes have other data, so that no batch here need have a share.
 
     Returns
     -------
@@ -149,7 +153,7 @@ def weigh(
         found.append(facts_of(outputs, loss, layout, model.dtype))
     refuse_changed_buffers(model.buffers, versions)
     total = 1.0 if divide is None else sum(weights)
-    if total <= 0:
+    if total <= 0 and not is_part:
         raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
     facts = [
         fact | {"share": weight / total} if weight > 0 else None

@@ -158,7 +158,12 @@ def _num_bytes(tensor: Any) -> int:
 
 
 def read_whole_batches(
-    batches: Any, copier: Copier, num_samples: BatchNumber | None, *, is_streamed: bool = False
+    batches: Any,
+    copier: Copier,
+    num_samples: BatchNumber | None,
+    *,
+    is_streamed: bool = False,
+    may_be_empty: bool = False,
 ) -> Sequence[Batch]:
     """Read all batches, once, and copy them, or prepare to read them at every pass.
 
@@ -172,6 +177,8 @@ def read_whole_batches(
         A function, or the name of an attribute or key.
     is_streamed : bool
         Whether each pass reads the batches again, and compares them with those of the first.
+    may_be_empty : bool
+        Whether there may be no sample: other processes have some.
 
     Returns
     -------
@@ -192,7 +199,7 @@ def read_whole_batches(
         found: Sequence[Batch] = StreamedBatches(iterate, convert)
     else:
         found = [convert(batch, number, True) for number, batch in enumerate(iterate())]
-    if not found:
+    if not (found or may_be_empty):
         raise ValueError(
             "batches must hold at least one batch, got none; an iterator can be read only once"
         )

@@ -15,7 +15,7 @@ import hashlib
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from hesspipe.errors import LostRankError, RankError
 from hesspipe.ranks.groups import has_cpu, is_alive, on_cpu, rank_in
 from hesspipe.ranks.interrupts import late_interrupts
+from hesspipe.ranks.orders import Orders, Term
 from hesspipe.ranks.reports import rank_error, report, told
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ _join = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _add_to_part = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 # Between two looks at whether the other processes live, in seconds.
 _PATIENCE = 1.0
+# Numbers that an exchange carries from rank 0.
+_LONGEST_ORDER = 6
 
 
 class Ranks:
@@ -56,6 +59,8 @@ class Ranks:
     group : ProcessGroup
     rank, size : int
         Of this process in the group, from 0, and the number of processes.
+    orders : Orders or None
+        Those of the computation that this process leads at present.
 
     Raises
     ------
@@ -80,6 +85,7 @@ class Ranks:
         self._control = group if self._has_cpu else on_cpu(group, self._global)
         process = psutil.Process()
         own = [socket.gethostname(), process.pid, process.create_time()]
+        self.orders: Orders | None = None
         self._processes: list[list[Any]] = [own] * self.size
         self._processes = self.gather(own, "the meeting of the processes")
 
@@ -115,6 +121,56 @@ class Ranks:
         ]
         if lines:
             raise told(rank_error("; ".join(lines), ["ValueError"]))
+
+    def sum_of(self, term: Term, argument: Tensor, what: str) -> Tensor:
+        """Compute a sum over the processes of a function of a tensor.
+
+        Parameters
+        ----------
+        term : Term
+            Computes the part of this process.
+        argument : Tensor
+            Of equal bits in all processes, which is tested. In a computation that rank 0 leads,
+            the others do not call this method; see `hesspipe.ranks.orders`.
+        what : str
+            Is computed, for messages.
+        """
+        if self.orders is not None:
+            return self.orders.call(term, argument)
+        with late_interrupts():
+            self._exchange(f"{what} of vectors with the checksum {checksum(argument):x}")
+        return self.add_up(term, argument, what)
+
+    def add_up(
+        self, term: Term, argument: Tensor, what: str, *, only_first: bool = False
+    ) -> Tensor:
+        """Compute the part of this process, and add up those of all, right after an exchange.
+
+        A process that fails says so in an additional entry of its part, so that no exchange is
+        needed before each sum.
+        """
+        error: BaseException | None = None
+        shape = argument.shape[:0] if term.is_scalar else argument.shape
+        try:
+            value = term.compute(argument)
+        except BaseException as caught:
+            error, value = caught, argument.new_zeros(shape)
+        failed = value.new_full((1,), float(error is not None))
+        total = torch.cat([value.reshape(-1), failed])
+        with late_interrupts():
+            self._add(total, what, only_first=only_first)
+        if error is not None:
+            with self.raise_together(what):
+                raise error
+        if total[-1] > 0 and (self.is_first or not only_first):
+            with self.raise_together(what):
+                pass
+        return total[:-1].view(shape)
+
+    def order(self, numbers: Sequence[int]) -> list[int]:
+        """Return up to six numbers, at least 0, that rank 0 has, in all processes."""
+        with late_interrupts():
+            return self._exchange("an order of rank 0", None, numbers if self.is_first else ())
 
     @contextlib.contextmanager
     def raise_together(self, what: str) -> Iterator[None]:
@@ -170,17 +226,28 @@ class Ranks:
         only_first : bool
             Whether only rank 0 gets the sum; the tensors of the others are then used up.
         """
-        with self._shared(tensor, f"{what}: a sum") as (buffer, group):
+        with late_interrupts():
+            self._exchange(f"{what}, a sum of {_layout(tensor)}")
+            self._add(tensor, what, only_first=only_first)
+
+    def broadcast(self, tensor: Tensor, what: str) -> None:
+        """Overwrite a tensor by that of rank 0; of one shape and dtype in all processes."""
+        with late_interrupts():
+            self._exchange(f"{what}, a broadcast of {_layout(tensor)}")
+            self.send(tensor, what)
+
+    def send(self, tensor: Tensor, what: str) -> None:
+        """Overwrite a tensor by that of rank 0, right after an exchange."""
+        with late_interrupts(), self._reachable(tensor) as (buffer, group):
+            self._wait(dist.broadcast(buffer, self._global[0], group=group, async_op=True), what)
+
+    def _add(self, tensor: Tensor, what: str, *, only_first: bool) -> None:
+        with self._reachable(tensor) as (buffer, group):
             if only_first:
                 work = dist.reduce(buffer, self._global[0], group=group, async_op=True)
             else:
                 work = dist.all_reduce(buffer, group=group, async_op=True)
             self._wait(work, what)
-
-    def broadcast(self, tensor: Tensor, what: str) -> None:
-        """Overwrite a tensor by that of rank 0; of one shape and dtype in all processes."""
-        with self._shared(tensor, f"{what}: a broadcast") as (buffer, group):
-            self._wait(dist.broadcast(buffer, self._global[0], group=group, async_op=True), what)
 
     def join(self, part: Tensor, what: str) -> Tensor:
         """Concatenate vectors (n,) of the processes in the order of ranks: (size * n,).
@@ -219,33 +286,44 @@ class Ranks:
     def _shared(self, tensor: Tensor, what: str) -> Iterator[tuple[Tensor, ProcessGroup]]:
         """Say what comes, and give a tensor on a device that the group reaches."""
         with late_interrupts():
-            self._exchange(f"{what} of {tensor.dtype} and shape {tuple(tensor.shape)}")
-            is_on_gpu = tensor.device.type == "cuda"
-            if is_on_gpu and not self._has_cpu:
-                buffer, group = tensor.contiguous(), self.group
-            else:
-                buffer, group = tensor.cpu().contiguous(), self._control
-            yield buffer, group
-            if buffer is not tensor:
-                tensor.copy_(buffer)
-            if is_on_gpu:
-                torch.cuda.synchronize(tensor.device)
+            self._exchange(f"{what} of {_layout(tensor)}")
+            with self._reachable(tensor) as reached:
+                yield reached
 
-    def _exchange(self, what: str, error: BaseException | None = None) -> None:
-        """Raise in all processes if one has failed, or does something else."""
+    @contextlib.contextmanager
+    def _reachable(self, tensor: Tensor) -> Iterator[tuple[Tensor, ProcessGroup]]:
+        """Give a tensor on a device that the group reaches, and copy it back."""
+        is_on_gpu = tensor.device.type == "cuda"
+        if is_on_gpu and not self._has_cpu:
+            buffer, group = tensor.contiguous(), self.group
+        else:
+            buffer, group = tensor.cpu().contiguous(), self._control
+        yield buffer, group
+        if buffer is not tensor:
+            tensor.copy_(buffer)
+        if is_on_gpu:
+            torch.cuda.synchronize(tensor.device)
+
+    def _exchange(
+        self, what: str, error: BaseException | None = None, order: Sequence[int] = ()
+    ) -> list[int]:
+        """Raise in all processes if one has failed, or does something else; return an order."""
         code = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=7).digest(), "big")
-        state = torch.tensor([error is not None, code, -code])
+        numbers = [*order, *[0] * (_LONGEST_ORDER - len(order))]
+        state = torch.tensor([error is not None, code, -code, *numbers])
         self._wait(
             dist.all_reduce(state, dist.ReduceOp.MAX, group=self._control, async_op=True), what
         )
-        has_failed, largest, minus_smallest = state.tolist()
+        has_failed, largest, minus_smallest, *found = state.tolist()
         if has_failed:
             reports = self._texts(json.dumps(report(error)))
             self._raise([json.loads(text) for text in reports], error)
         elif largest != -minus_smallest:
             names = self._texts(what)
             line = _difference("what the processes do", names)
-            raise told(RankError(f"{line}; call the same functions in the same order in all"))
+            advice = "call the same functions with the same arguments, in the same order, in all"
+            raise told(RankError(f"{line}; {advice}"))
+        return [int(number) for number in found]
 
     def _texts(self, text: str) -> list[str]:
         """Gather one text from each process."""
@@ -308,6 +386,17 @@ class Ranks:
             for rank, (host, number, begun) in enumerate(self._processes)
             if host == socket.gethostname() and not is_alive(number, begun)
         ]
+
+
+def _layout(tensor: Tensor) -> str:
+    return f"{tensor.dtype} and shape {tuple(tensor.shape)}"
+
+
+def checksum(tensor: Tensor) -> int:
+    """Add up the bits of a tensor of floating point."""
+    kind = torch.int64 if tensor.itemsize == 8 else torch.int32
+    bits = tensor.detach().contiguous().view(kind)
+    return int(bits.sum()) + 31 * int(bits.flatten()[::3].sum())
 
 
 def _printed(value: Any) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from problems import EPS, labels, network, normal
+from process_groups import run_in_ranks
 from torch import Tensor, nn
 
 import hesspipe
@@ -48,9 +46,7 @@ def results(operator: Any) -> dict[str, Tensor]:
     }
 
 
-def run_process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def run_process(rank: int) -> dict[str, Any]:
     saved: dict[str, Any] = {}
     for loss in LOSSES:
         for make in OPERATORS:
@@ -65,19 +61,12 @@ def run_process(rank: int, folder: str) -> None:
             hesspipe.HessianOperator(wrong, process_group=dist.group.WORLD)
         except ValueError as error:
             saved[name] = str(error)
-    torch.save(saved, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-@functools.cache
-def from_two_processes(folder: Path) -> list[dict[str, Any]]:
-    torch.multiprocessing.spawn(run_process, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return saved
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return from_two_processes(tmp_path_factory.mktemp("processes"))
+    return run_in_ranks(run_process, 2, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("make", OPERATORS)
