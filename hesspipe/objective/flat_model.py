@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from typing import Any
@@ -213,8 +213,17 @@ class FlatModel:
             return
         with torch.enable_grad(), lookups_apart(self.structure):
             used = used_parts(evaluate(self.theta.detach().requires_grad_()))
-        for place in used:
-            self._constant_rows.pop(self.names[place], None)
+        self.let_padding_vary(self.names[place] for place in used)
+
+    @property
+    def names_with_padding(self) -> list[str]:
+        """Names of the parameters with constant rows."""
+        return list(self._constant_rows)
+
+    def let_padding_vary(self, names: Iterable[str]) -> None:
+        """Let the constant rows of some parameters vary."""
+        for name in names:
+            self._constant_rows.pop(name, None)
         self.is_varied.copy_(self._mask_of_varied())
 
     @contextmanager

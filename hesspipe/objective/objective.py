@@ -544,6 +544,15 @@ class Objective:
             self._reason_without_outputs,
             [batch.value for batch in self.batches],
         ).joined(ranks)
+        constant = ranks.gather(self._flat.names_with_padding, "rows of padding")
+        self._flat.let_padding_vary(
+            {
+                name
+                for one in constant
+                for name in one
+                if not all(name in other for other in constant)
+            }
+        )
         part = copy.copy(self)
         part.ranks, part.num_data, part.coupling = ranks, whole.num_data, whole.coupling
         part._reason_without_outputs = whole.reason_without_outputs
