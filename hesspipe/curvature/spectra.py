@@ -385,10 +385,12 @@ def _computed(
     if ranks is None:
         return _recorded(compute(_product(operator, matrix)), operator)
     with ranks.raise_together(name):
-        if isinstance(operator, Objective):
+        if isinstance(operator, Objective) and not isinstance(operator, ShardedObjective):
             operator, matrix = _operator_of(operator, matrix), None
         product = _product(operator, matrix)
         ranks.agree_on({"matrix": product.name, "P": product.dim, **settings})
+        if isinstance(operator, ShardedObjective):  # no process has all entries of a vector
+            return _recorded(compute(product), operator)
         whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
         found = lead(whole.orders(), name, partial(compute, product))
     return _recorded(found, operator)

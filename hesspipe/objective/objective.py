@@ -239,7 +239,11 @@ class Objective:
                                denominator=denominator, reduction=reduction)  # fmt: skip
             with preserved_random_state(self.device):
                 found = read_whole_batches(
-                    batches, flat.copier, num_samples, is_streamed=stream, may_be_empty=ranks is not None
+                    batches,
+                    flat.copier,
+                    num_samples,
+                    is_streamed=stream,
+                    may_be_empty=ranks is not None,
                 )
                 reduced = adopt_functions(flat, loss, outputs, divide, is_sum=reduction == "sum")
                 self._finish(flat, reduced, found)

@@ -84,6 +84,8 @@ class ShardedObjective(Objective):
         As for `Objective`, as far as it is checked here (docs/sharded.md).
     """
 
+    ranks: Ranks
+
     @differentiating()
     def __init__(
         self,
