@@ -14,7 +14,7 @@ import torch.distributed as dist
 # Importing torch takes seconds: one process does it, and the others are forked from it.
 _CONTEXT: Any = multiprocessing.get_context("forkserver")
 _PRELOADED = ["torch.distributed", "hesspipe.curvature.spectra", "hesspipe.ranks.ranks", "problems"]
-_TIMEOUT = 60.0
+_TIMEOUT = 300.0
 
 
 def run_in_ranks(function: Callable[..., Any], size: int, folder: Path, *args: Any) -> list[Any]:

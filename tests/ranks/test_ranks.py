@@ -103,7 +103,7 @@ def test_killed_rank_is_named_within_seconds(dying: int, folder: Path) -> None:
             assert classes[0] == "LostRankError"
             assert f"rank {dying} of {SIZE} (process " in message
             assert "ended without a word" in message
-            assert one["seconds"] < 10
+            assert one["seconds"] < 30
 
 
 @pytest.mark.parametrize("group", [None, "WORLD"])
