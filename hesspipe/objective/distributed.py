@@ -11,6 +11,7 @@ Whatever decides the numbers is compared between processes before anything is co
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -121,9 +122,9 @@ def require_same_model(flat: FlatModel, settings: Mapping[str, Any], ranks: Rank
 def _require_same_settings(
     names: list[str], shapes: list[torch.Size], settings: Mapping[str, Any], ranks: Ranks
 ) -> None:
-    from hesspipe import __version__
-
-    described: dict[str, Any] = {"hesspipe's version": __version__, "torch": torch.__version__}
+    # Imported by name, the package would hide from the workflow what this module depends on.
+    version = sys.modules["hesspipe"].__version__
+    described: dict[str, Any] = {"hesspipe's version": version, "torch": torch.__version__}
     for name, value in settings.items():
         described |= dict(_described(name, value))
     for name, shape in zip(names, shapes, strict=True):
