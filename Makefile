@@ -7,7 +7,7 @@ PROCESSES ?= 2
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper report verify test test-faults mutants checks example docs adopt benchmarks gallery constraints clean
+.PHONY: paper report verify test test-faults test-cluster mutants checks example docs adopt benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -31,6 +31,12 @@ test: $(VENV)/.installed checks
 SEED ?= 0
 test-faults: $(VENV)/.installed
 	python tests/faults --seed $(SEED) --processes $(PROCESSES)
+
+# A Slurm of two virtual nodes, and what happens to jobs on it: 6 minutes. Needs slurmd and munged,
+# Debian's packages slurm-wlm and munge; skipped without.
+test-cluster: $(VENV)/.installed
+	python -m pip install --quiet --constraint envs/constraints.txt --editable '.[slurm]'
+	pytest -W error tests/cluster
 
 # Small changes of the code that a test should notice: a random sample of SAMPLE=400, or SAMPLE=all.
 # Some seconds each; results are kept in .mutants/ and used again.

@@ -17,6 +17,7 @@ _PATTERNS = [
     "scripts/*.py",
     "report/*.rst",
     "profiles/default/*.yaml",
+    "profiles/slurm/*.yaml",
     "envs/hesspipe.yaml",
     "examples/first_steps/*.*",
     "examples/first_steps/.gitignore",

@@ -10,7 +10,7 @@ rule extract_spectrum:
     benchmark:
         "logs/extract_spectrum/{experiment}_seed{seed}_step{step}_{matrix}.tsv"
     group:
-        "spectra"
+        grouped("spectra")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
@@ -94,7 +94,7 @@ rule measure_directions:
     benchmark:
         "logs/measure_directions/{experiment}_seed{seed}_step{step}.tsv"
     group:
-        "directions"
+        grouped("directions")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1

@@ -27,6 +27,7 @@ from hesspipe.workflow.failures import one_line_errors
 _CONFIG = "config.yaml"
 _EXAMPLE = "examples/first_steps"
 _NEEDED = ("snakemake", "pydantic", "yaml", "pandas", "pyarrow", "matplotlib", "jinja2")
+_PROFILES = ("--workflow-profile", "--profile")
 _OTHER_PLACES = ("-d", "--directory", "--configfile", "--configfiles", "--config", "-C")
 
 
@@ -75,15 +76,15 @@ def check() -> None:
     print(f"{_CONFIG} has no errors")
 
 
-def run(targets: Sequence[str], cores: str, options: Sequence[str]) -> NoReturn:
+def run(targets: Sequence[str], cores: str | None, options: Sequence[str]) -> NoReturn:
     """Run the workflow in the current folder, and exit as Snakemake does.
 
     Parameters
     ----------
     targets : sequence of str
         Files, or names of stages; all by default.
-    cores : str
-        A number, or "all".
+    cores : str or None
+        A number, or "all"; None for what a profile says, or all without one.
     options : sequence of str
         More options of Snakemake.
 
@@ -102,7 +103,9 @@ def run(targets: Sequence[str], cores: str, options: Sequence[str]) -> NoReturn:
     # A module of the project must not be taken for one of the same name that Snakemake imports.
     os.environ["PYTHONSAFEPATH"] = "1"
     snakefile = str(workflow_folder() / "Snakefile")
-    arguments = ["--snakefile", snakefile, "--cores", cores, *options]
+    if cores is None and not any(option.split("=")[0] in _PROFILES for option in options):
+        cores = "all"
+    arguments = ["--snakefile", snakefile, *(["--cores", cores] if cores else []), *options]
     arguments += ["--", *targets] if targets else []
     sys.argv = ["snakemake", *arguments]  # the workflow reads its targets there
     main(arguments)
@@ -163,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="hesspipe run [--cores N] [-n] [target ...] [-- options of Snakemake]",
     )
     one.add_argument("targets", nargs="*", metavar="target", help="a file or a stage; default: all")
-    one.add_argument("-c", "--cores", default="all", metavar="N", help="default: all")
+    one.add_argument("-c", "--cores", metavar="N", help="default: all")
     one.add_argument("-n", "--dry-run", action="store_true", help="only list the jobs")
     commands.add_parser("check", help="check config.yaml in the current folder")
     return parser

@@ -11,8 +11,36 @@ from hesspipe.errors import HesspipeError, explain_os_error
 
 # All others are defects, or errors in a user's code: their traceback helps.
 TELLABLE = (HesspipeError, OSError, MemoryError)
-# What bash and Python call the death of a job by signal 9.
-_KILLED = re.compile(r"Signals\.SIGKILL|(exit status|exit code|returned non-zero.*) 137\b")
+# How jobs end that could not say why, the most certain first. Slurm's own words are in the logs of
+# its jobs, which Snakemake shows (`show-failed-logs`), or are the state that `squeue` tells.
+_ENDS = (
+    (
+        r"[Ee]xceeded (job |step )?memory limit|oom.kill|OUT_OF_MEMORY",
+        "A batch job exceeded its memory and was killed. Each further attempt asks for more "
+        "(`retries` of the profile). To ask for more at once: --set-resources RULE:mem_mb=16000, "
+        "where RULE is the name after `rule` above",
+    ),
+    (
+        r"DUE TO TIME LIMIT|'TIMEOUT'",
+        "A batch job reached the end of its time and was killed. Each further attempt asks for "
+        "more (`retries` of the profile), and a training or a search goes on from its last state. "
+        "To ask for more at once: --set-resources RULE:runtime=1440 (minutes), where RULE is the "
+        "name after `rule` above",
+    ),
+    (
+        r"Logfile \S*slurm_logs\S* not found",
+        "The log of a batch job is not on this machine. This folder must be on a disk that the "
+        "login node and all nodes share; if it is, the disk is slow: raise `latency-wait`",
+    ),
+    (
+        # What bash and Python call the death of a job by signal 9.
+        r"Signals\.SIGKILL|(exit status|exit code|returned non-zero.*) 137\b",
+        "A job was killed by signal 9 and could not say why: by the system, if memory ran out (see "
+        "dmesg), by the batch system, at the end of its time, or by a user. Finished files are "
+        "kept, and a training or a search goes on from its last state. Run the same command "
+        "again, with fewer jobs at once (--cores 1) or more memory",
+    ),
+)
 
 
 def explain(error: BaseException) -> str:
@@ -45,12 +73,6 @@ def explain_kills(paths_to_logs: Iterable[str]) -> str | None:
     paths_to_logs : iterable of str
         Snakemake's own, of one run.
     """
-    texts = (Path(path).read_text(encoding="utf-8", errors="replace") for path in paths_to_logs)
-    if not any(map(_KILLED.search, texts)):
-        return None
-    return (
-        "A job was killed by signal 9 and could not say why: by the system, if memory ran out (see "
-        "dmesg), by the batch system, at the end of its time, or by a user. Finished files are "
-        "kept, and a training or a search goes on from its last state. Run the same command "
-        "again, with fewer jobs at once (--cores 1) or more memory"
-    )
+    texts = [Path(path).read_text(encoding="utf-8", errors="replace") for path in paths_to_logs]
+    found = (advice for sign, advice in _ENDS if any(re.search(sign, text) for text in texts))
+    return next(found, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,3 +148,68 @@ def test_explain_kills_finds_jobs_that_could_not_say_why(
     found = explain_kills([str(tmp_path / "a.log"), str(tmp_path / "b.log")])
     assert (found is not None) == is_kill
     assert found is None or "memory" in found
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("slurmstepd-n1: error: Exceeded job memory limit", ["exceeded its memory", "mem_mb"]),
+        ("error: Detected 1 oom_kill event in StepId=7.batch.", ["exceeded its memory", "mem_mb"]),
+        ("SLURM status is: 'OUT_OF_MEMORY'", ["exceeded its memory", "mem_mb"]),
+        ("*** JOB 9 ON n1 CANCELLED AT 2026-11-28T19:07:42 DUE TO TIME LIMIT ***", ["runtime"]),
+        ("SLURM status is: 'TIMEOUT'", ["end of its time", "runtime", "goes on from"]),
+        ("Logfile /a/.snakemake/slurm_logs/rule_train/1.log not found.", ["disk", "share"]),
+    ],
+)
+def test_explain_kills_says_what_a_batch_system_did(
+    tmp_path: Path, line: str, words: list[str]
+) -> None:
+    # The inner Snakemake tells of a signal at the same time, which says less.
+    text = f"died with <Signals.SIGKILL: 9>.\n{line}\n"
+    (tmp_path / "a.log").write_text(text)
+    found = explain_kills([str(tmp_path / "a.log")])
+    assert found is not None
+    assert all(word in found for word in words)
+    assert "signal 9" not in found
+
+
+def gpu_job(gpus: int | str, resources: dict[str, int]) -> SimpleNamespace:
+    return SimpleNamespace(config={"gpus": gpus}, resources=resources)
+
+
+def note_device(found: list[str | None]) -> None:
+    """Note the device of a job, and fail, so that it needs no outputs."""
+    found.append(os.environ.get("HESSPIPE_DEVICE"))
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("gpus", "resources", "device"),
+    [("auto", {}, None), ("auto", {"gpu": 1}, None), (0, {}, "cpu"), (1, {}, "cpu")],
+)
+def test_job_without_a_gpu_of_its_own_leaves_those_of_the_node_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int | str, resources: dict[str, int],
+    device: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HESSPIPE_DEVICE", "")
+    monkeypatch.delenv("HESSPIPE_DEVICE")
+    fake = SimpleNamespace(**vars(fake_job(tmp_path / "a.log")) | vars(gpu_job(gpus, resources)))
+    found: list[str | None] = []
+    with pytest.raises(SystemExit), job(fake):
+        note_device(found)
+    assert found == [device]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_job_that_waited_for_a_gpu_never_computes_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    monkeypatch.setenv("HESSPIPE_DEVICE", "")
+    monkeypatch.delenv("HESSPIPE_DEVICE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+    fake = SimpleNamespace(**vars(fake_job(tmp_path / "a.log")) | vars(gpu_job(1, {"gpu": 1})))
+    begun: list[str | None] = []
+    with pytest.raises(SystemExit), job(fake):
+        note_device(begun)
+    assert begun == (["cuda"] if is_there else [])
+    assert is_there or "gpus must be 0 for jobs without a GPU" in (tmp_path / "a.log").read_text()

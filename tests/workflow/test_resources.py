@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import REPOSITORY, small_config
+from small_project import REPOSITORY, Project, make_project, small_config
 from small_project import SMALL as SMALL_FOLDER
 
 from hesspipe.config.expansion import expand
@@ -100,3 +101,57 @@ def test_resources_are_no_reason_to_run_again() -> None:
         triggers = re.search(r"^rerun-triggers: \[(.*)\]", profile.read_text(), flags=re.MULTILINE)
         assert triggers is not None
         assert triggers[1] == "mtime, params, input, software-env"
+
+
+# Snakemake, which also prints the memory of all jobs of each selection of its scheduler.
+_SNAKEMAKE = """
+import sys
+from snakemake.cli import main
+from snakemake.scheduling.job_scheduler import JobScheduler
+
+plain_init = JobScheduler.__init__
+plain = JobScheduler.update_available_resources
+
+def select(self, *arguments):
+    # Dry runs start everything at once; this one selects jobs as a real run does.
+    plain_init(self, *arguments)
+    self.dryrun = False
+
+def print_selection(self, jobs):
+    plain(self, jobs)
+    print("SELECTED", *(job.resources.get("mem_mb", "none") for job in jobs if job.rule.script))
+    print("NAMES", *{name for job in jobs if job.rule.script for name in job.resources.keys()})
+
+JobScheduler.__init__ = select
+JobScheduler.update_available_resources = print_selection
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return make_project(tmp_path_factory.mktemp("resources") / "project")
+
+
+@pytest.mark.parametrize(("limit", "at_once"), [(16_000, 15), (1_500, 1)])
+def test_no_selection_of_a_dry_run_is_above_the_memory_there_is(
+    project: Project, limit: int, at_once: int
+) -> None:
+    options = ("--dry-run", "--cores", "64", "--resources", f"mem_mb={limit}")
+    output = project.run(sys.executable, "-c", _SNAKEMAKE, *options)
+    selections = [line.split()[1:] for line in re.findall("SELECTED.*", output)]
+    jobs = [int(job) for selection in selections for job in selection]
+    assert len(jobs) > 60
+    # A job that asks for more than there is gets what there is, and runs alone.
+    assert max(jobs) <= limit
+    assert max(sum(map(int, selection)) for selection in selections) <= limit
+    assert max(map(len, selections)) == at_once
+    names = {name for line in re.findall("NAMES(.*)", output) for name in line.split()}
+    assert {"mem_mb", "runtime"} <= names
+    assert "gpu" not in names
+
+
+def test_a_job_that_cannot_fit_into_the_memory_there_is_is_refused(project: Project) -> None:
+    output = project.snakemake("--dry-run", "--resources", "mem_mb=0", check=False)
+    assert "of memory, and 0.0 GiB are there" in output
+    assert output.endswith("exit 1")

@@ -1,0 +1,33 @@
+"""One cluster for all tests, which only `make test-cluster` runs: they take minutes."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from slurm_cluster import SlurmCluster, missing_daemons
+
+PLUGIN = "snakemake_executor_plugin_slurm"
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[SlurmCluster]:
+    """Two virtual nodes; a short path, as that of a socket has at most 107 letters."""
+    if not any("cluster" in argument for argument in request.config.args):
+        pytest.skip("run by make test-cluster")
+    if missing := missing_daemons():
+        pytest.skip(f"{', '.join(missing)} not installed: apt-get install slurm-wlm munge")
+    if importlib.util.find_spec(PLUGIN) is None:
+        pytest.skip(f"{PLUGIN} not installed: pip install 'hesspipe[slurm]'")
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm", dir="/tmp") as folder,
+        SlurmCluster.start(Path(folder) / "cluster") as found,
+    ):
+        yield found
