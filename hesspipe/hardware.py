@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
+MOUNTS = Path("/proc/self/mountinfo")
 # In messages of torch, whose CPU allocator has no exception of its own, and of the C++ library.
 _SIGNS_OF_EXHAUSTION = (
     "not enough memory",
@@ -69,11 +70,39 @@ def _group_limits() -> Iterator[tuple[int, int]]:
             roots = [CONTROL_GROUP / "memory"]
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
             reclaimable = "total_inactive_file"
+        places = [(root, Path()) for root in roots] + _mounts(version)
         # In a container, the paths may be the host's, and only the root be there.
-        for folder in (root / part for root in roots for part in (group, *group.parents)):
+        for folder in (
+            root / part
+            for root, above in places
+            for own in [group.relative_to(above) if group.is_relative_to(above) else group]
+            for part in (own, *own.parents)
+        ):
             limit, used = (_read_number(folder / name) for name in names)
             if limit is not None and used is not None:
                 yield limit, used - _statistic(folder / "memory.stat", reclaimable)
+
+
+def _mounts(version: int) -> list[tuple[Path, Path]]:
+    """Other places where the control groups of memory are mounted, and the group that lies there.
+
+    The lines of a process's mounts are described in proc_pid_mountinfo(5).
+    """
+    try:
+        lines = MOUNTS.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        mount, _, kind = (part.split(" ") for part in line.partition(" - "))
+        is_memory = (
+            kind[:1] == ["cgroup2"]
+            if version == 2
+            else kind[:1] == ["cgroup"] and "memory" in kind[-1].split(",")
+        )
+        if is_memory and len(mount) > 4:
+            found.append((Path(mount[4]), Path(mount[3].strip("/"))))
+    return [(root, group) for root, group in found if not root.is_relative_to("/sys/fs/cgroup")]
 
 
 def _own_groups() -> list[tuple[int, Path]]:

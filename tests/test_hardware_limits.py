@@ -69,6 +69,39 @@ def test_available_bytes_keeps_to_the_limits_of_the_process_groups(
     assert hardware.total_bytes() == total
 
 
+# The group that is mounted elsewhere, the process's groups, and what else the mount says.
+MOUNTED = {
+    "version 2": ("/", "0::/job", "cgroup2 cgroup2 rw", v2("job", "9000", 2000), 7000),
+    "a part of version 2": ("/jobs", "0::/jobs/7", "cgroup2 c rw", v2("7", "9000", 2000), 7000),
+    "version 1": ("/", "4:memory:/job", "cgroup cgroup rw,memory", v1("job", 8000, 3000), 5000),
+    "another of version 1": ("/", "4:memory:/job", "cgroup cgroup rw,cpu", v1("job", 8, 3), None),
+    "another disk": ("/", "0::/job", "ext4 /dev/sda rw", v2("job", "9000", 2000), None),
+}
+
+
+@pytest.mark.parametrize("name", MOUNTED)
+def test_available_bytes_finds_groups_where_they_are_mounted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, own, kind, files, available = MOUNTED[name]
+    for path, text in files.items():
+        place = tmp_path / "mounted" / path.removeprefix("memory/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    (tmp_path / "own").write_text(f"{own}\n")
+    (tmp_path / "mounts").write_text(
+        f"22 1 8:1 / / rw - ext4 /dev/sda rw\n"
+        f"30 22 0:26 {group} {tmp_path}/mounted rw,nosuid shared:4 - {kind}\n\n"
+    )
+    monkeypatch.setattr(hardware, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(hardware, "CONTROL_GROUP", tmp_path / "none")
+    monkeypatch.setattr(hardware, "MOUNTS", tmp_path / "mounts")
+    if available is None:
+        assert hardware.available_bytes() > 10**6
+    else:
+        assert hardware.available_bytes() == available
+
+
 @pytest.mark.parametrize("content", [None, "", "nonsense\n", "3:cpu:/a\n"])
 def test_available_bytes_needs_no_control_groups(
     content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
