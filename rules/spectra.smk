@@ -38,7 +38,7 @@ rule estimate_density:
         "logs/estimate_density/{experiment}_seed{seed}_step{step}_{matrix}_{group}.tsv"
     conda:
         "../envs/hesspipe.yaml"
-    threads: 1
+    threads: requests.threads(ResultKind.DENSITIES)
     resources:
         **requests.of(ResultKind.DENSITIES),
     params:
@@ -67,7 +67,7 @@ rule find_eigenpairs:
         "logs/find_eigenpairs/{experiment}_seed{seed}_step{step}_{matrix}.tsv"
     conda:
         "../envs/hesspipe.yaml"
-    threads: 1
+    threads: requests.threads(ResultKind.EIGENPAIRS)
     resources:
         **requests.of(ResultKind.EIGENPAIRS),
     params:

@@ -21,6 +21,7 @@ if __name__ == "__main__":
             patterns=config["patterns"],
             dtype=config["dtype"],
             batch_size=config["batch_size"],
+            processes=config.get("processes", 1),
             density=config["density"],
         )
         write_result(density, snakemake.output.density)

@@ -19,6 +19,7 @@ if __name__ == "__main__":
             matrix=snakemake.wildcards.matrix,
             dtype=config["dtype"],
             batch_size=config["batch_size"],
+            processes=config.get("processes", 1),
             eigenpairs=config["eigenpairs"],
             user_code=[*snakemake.input.user, snakemake.input.code],
         ) as eigenpairs:

@@ -13,6 +13,7 @@ from hesspipe.config.types import (
     MOST_LAYERS,
     MOST_PAIRS,
     MOST_PROBES,
+    MOST_PROCESSES,
     Activation,
     Arguments,
     Distinct,
@@ -157,6 +158,8 @@ class MatrixFree(Section):
     matrices: Matrices
     dtype: Dtype
     batch_size: NumSamples | None
+    # Each with a part of the training set, started by torchrun; see docs/several_processes.md.
+    processes: int = Field(default=1, ge=1, le=MOST_PROCESSES)
     groups: dict[Name, Annotated[list[Text], Field(min_length=1)]]
     group_matrices: Annotated[list[MatrixName], Distinct]
     density: DensitySettings

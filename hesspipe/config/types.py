@@ -29,6 +29,7 @@ MOST_LAYERS = 1000
 MOST_PROBES = 10_000  # the error falls as their root
 MOST_LANCZOS_STEPS = 100_000
 MOST_PAIRS = 100_000
+MOST_PROCESSES = 1_024
 MOST_COUNTED = 10**6  # of anything else
 MOST_POINTS = 100_000  # of a curve, an axis or a histogram
 MOST_PLANE_POINTS = 1000  # along each direction

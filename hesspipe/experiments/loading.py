@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from hesspipe.networks.build import build_loss, build_uninitialized
 from hesspipe.networks.checkpoints import Checkpoint, read_checkpoint
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.reductions import LossFunction
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ def load_objective(
     dtype: torch.dtype = torch.float64,
     batch_size: int | None = None,
     parameters: Sequence[str] | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> tuple[Objective, dict[str, Any]]:
     """Load the loss on the training set at a checkpoint, with the network in evaluation mode.
 
@@ -151,6 +155,8 @@ def load_objective(
         Samples in a batch; None is all of them in one. It limits memory and affects no number.
     parameters : sequence of str, optional
         Patterns of the names of parameters to vary; see `hesspipe.objective.objective.Objective`.
+    process_group : ProcessGroup, optional
+        Each of its processes takes a part of the training set.
 
     Returns
     -------
@@ -167,10 +173,18 @@ def load_objective(
     """
     solution = load_solution(path_to_dataset, path_to_checkpoint, model, dtype=dtype)
     inputs, targets = solution.data.train_inputs, solution.data.train_targets
-    size = batch_size or len(inputs)
+    if process_group is not None:
+        rank, size = process_group.rank(), process_group.size()
+        inputs, targets = (part.tensor_split(size)[rank] for part in (inputs, targets))
+    size = batch_size or max(1, len(inputs))
     batches = list(zip(inputs.split(size), targets.split(size), strict=True))
     objective = Objective(
-        solution.network, solution.loss_fn, batches, dtype=dtype, parameters=parameters
+        solution.network,
+        solution.loss_fn,
+        batches,
+        dtype=dtype,
+        parameters=parameters,
+        process_group=process_group,
     )
     return objective, {
         **solution.checkpoint.provenance,

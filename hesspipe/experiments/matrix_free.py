@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,11 +19,17 @@ from hesspipe.curvature.spectra import density as estimate
 from hesspipe.curvature.spectra import eigenpairs as find
 from hesspipe.errors import ForeignStateError
 from hesspipe.experiments.loading import load_objective
+from hesspipe.experiments.processes import run_in_processes
 from hesspipe.files import digest
+from hesspipe.hardware import pick_device
 from hesspipe.linalg.search_state import start_again
+from hesspipe.objective.objective import Objective
 from hesspipe.saving.forms import FORMS
 from hesspipe.tables.store import Result
 from hesspipe.unfinished import lock, remove_state
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def estimate_density(
@@ -37,6 +43,8 @@ def estimate_density(
     dtype: str,
     batch_size: int | None,
     density: Mapping[str, Any],
+    processes: int = 1,
+    process_group: ProcessGroup | None = None,
 ) -> Result:
     """Estimate the spectral density of H, G or R, or of their diagonal block of a group.
 
@@ -56,6 +64,10 @@ def estimate_density(
         See `hesspipe.experiments.loading.load_objective`; dtype by its name.
     density : mapping
         num_probes, num_steps and seed; see `hesspipe.linalg.density.density`.
+    processes : int
+        To start, each with a part of the training set.
+    process_group : ProcessGroup, optional
+        Of a process that was started so.
 
     Returns
     -------
@@ -69,6 +81,9 @@ def estimate_density(
         If a pattern matches no parameter.
     """
     matrix = Matrix(matrix)
+    if processes > 1:
+        settings = _plain(locals(), "processes", "process_group")
+        return run_in_processes("density", _digest_of(settings), settings, processes)
     objective, provenance = load_objective(
         path_to_dataset,
         path_to_checkpoint,
@@ -76,6 +91,7 @@ def estimate_density(
         dtype=getattr(torch, dtype),
         batch_size=batch_size,
         parameters=patterns,
+        process_group=process_group,
     )
     operator: Any = objective
     size = objective.num_parameters
@@ -84,7 +100,7 @@ def estimate_density(
         size = operator.shape[0]
     settings = {**density, "num_steps": min(density["num_steps"], size)}
     found = estimate(operator, matrix, progress=True, **settings)
-    provenance |= {
+    provenance |= _processes(objective) | {
         "matrix": matrix,
         "method": "stochastic Lanczos quadrature",
         "group": group,
@@ -109,6 +125,7 @@ def find_eigenpairs(
     batch_size: int | None,
     eigenpairs: Mapping[str, Any],
     user_code: Sequence[str | Path] = (),
+    processes: int = 1,
 ) -> Iterator[Result]:
     """Compute the extreme eigenvalues of H, G or R with the norms of their true residuals.
 
@@ -130,6 +147,8 @@ def find_eigenpairs(
     user_code : sequence of path
         Files of the user's functions, and of any other code that decides the numbers; a search is
         only resumed if they are the same.
+    processes : int
+        To start, each with a part of the training set.
 
     Yields
     ------
@@ -139,36 +158,105 @@ def find_eigenpairs(
         computed.
     """
     matrix = Matrix(matrix)
+    settings: dict[str, Any] = {
+        "path_to_dataset": path_to_dataset,
+        "path_to_checkpoint": path_to_checkpoint,
+        "model": model,
+        "matrix": matrix,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "eigenpairs": eigenpairs,
+    }
+    # A search that gave up goes on when it is allowed more products.
+    decisive = {key: value for key, value in eigenpairs.items() if key != "max_products"}
+    state = _path_to_state(
+        [matrix, model, dtype, pick_device().type, batch_size, decisive]
+        + [f"{processes} processes"] * (processes > 1),
+        [path_to_dataset, path_to_checkpoint, *user_code],
+    )
+    with lock(state):
+        settings["state"] = state
+        if processes > 1:
+            settings = _plain(settings)
+            yield run_in_processes("eigenpairs", state.stem, settings, processes)
+        else:
+            yield _found_eigenpairs(**settings)
+        remove_state(state)
+
+
+def _found_eigenpairs(
+    *,
+    path_to_dataset: str | Path,
+    path_to_checkpoint: str | Path,
+    model: Mapping[str, Any],
+    matrix: Matrix | str,
+    dtype: str,
+    batch_size: int | None,
+    eigenpairs: Mapping[str, Any],
+    state: str | Path,
+    process_group: ProcessGroup | None = None,
+) -> Result:
+    """Search for eigenpairs, or go on with a search, whose state this process may use."""
     objective, provenance = load_objective(
         path_to_dataset,
         path_to_checkpoint,
         model,
         dtype=getattr(torch, dtype),
         batch_size=batch_size,
+        process_group=process_group,
     )
-    # A search that gave up goes on when it is allowed more products.
-    decisive = {key: value for key, value in eigenpairs.items() if key != "max_products"}
-    state = _path_to_state(
-        [matrix, model, dtype, provenance["device"], batch_size, decisive],
-        [path_to_dataset, path_to_checkpoint, *user_code],
-    )
-    with lock(state):
-        options = {"progress": True, "state": state, "keep_state": True, **eigenpairs}
-        try:
-            found = find(objective, matrix, **options)
-        except ForeignStateError as error:
-            # Its name says that it is of this search: something has changed that is not in it.
-            start_again(state, error)
-            found = find(objective, matrix, **options)
-        provenance |= {
-            "matrix": matrix,
-            "method": "thick-restart Lanczos",
-            "num_products": found.num_products,
-            "eigenpairs": dict(eigenpairs),
-        }
-        values = replace(found, eigenvectors=found.eigenvectors[:, :0])
-        yield Result("eigenpairs", FORMS["eigenpairs"].to_table(values)[0], provenance)
-        remove_state(state)
+    options = {"progress": True, "state": state, "keep_state": True, **eigenpairs}
+    try:
+        found = find(objective, matrix, **options)
+    except ForeignStateError as error:
+        # Its name says that it is of this search: something has changed that is not in it.
+        if objective.ranks is None or objective.ranks.is_first:
+            start_again(Path(state), error)
+        found = find(objective, matrix, **options)
+    provenance |= _processes(objective) | {
+        "matrix": matrix,
+        "method": "thick-restart Lanczos",
+        "num_products": found.num_products,
+        "eigenpairs": dict(eigenpairs),
+    }
+    values = replace(found, eigenvectors=found.eigenvectors[:, :0])
+    return Result("eigenpairs", FORMS["eigenpairs"].to_table(values)[0], provenance)
+
+
+def compute(kind: str, process_group: ProcessGroup, **settings: Any) -> Result:
+    """Compute a result as one of several processes.
+
+    Parameters
+    ----------
+    kind : {"density", "eigenpairs"}
+    process_group : ProcessGroup
+    **settings
+        Of `estimate_density`, or of `find_eigenpairs` with the path of the state.
+    """
+    functions: dict[str, Callable[..., Result]] = {
+        "density": estimate_density,
+        "eigenpairs": _found_eigenpairs,
+    }
+    return functions[kind](process_group=process_group, **settings)
+
+
+def _processes(objective: Objective) -> dict[str, int]:
+    """What a result records of several processes: their sums are rounded differently."""
+    return {} if objective.ranks is None else {"processes": objective.ranks.size}
+
+
+def _plain(settings: Mapping[str, Any], *without: str) -> dict[str, Any]:
+    """Turn paths into text, for JSON."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in settings.items()
+        if name not in without
+    }
+
+
+def _digest_of(settings: Mapping[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _path_to_state(settings: Sequence[Any], files: Sequence[str | Path]) -> Path:

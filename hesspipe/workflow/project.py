@@ -191,10 +191,14 @@ class Project:
         return [place.replace("{step}", str(step)) for step in steps]
 
     def precision(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Give the dtype and the batch size of products with the matrices of an experiment."""
+        """Give the dtype, the batch size and the processes of products of an experiment.
+
+        One process, the default, is left out: results made before there were several stay valid.
+        """
         plan = self.config.experiments[wildcards.experiment].matrix_free
         assert plan is not None
-        return {"dtype": plan.dtype, "batch_size": plan.batch_size}
+        several = {"processes": plan.processes} if plan.processes > 1 else {}
+        return {"dtype": plan.dtype, "batch_size": plan.batch_size, **several}
 
     # Targets
 

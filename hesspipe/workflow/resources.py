@@ -51,6 +51,7 @@ _RATES = {
 _OTHER_RATE = 3e8
 _TIMES_SECONDS = 500  # of the steps of the smallest networks, whose forecast is of bare arithmetic
 _GPU_SPEED = 10
+_WITH_PROCESSES = (ResultKind.DENSITIES, ResultKind.EIGENPAIRS)
 ON_A_GPU = {
     ResultKind.CHECKPOINTS,
     ResultKind.SPECTRA,
@@ -107,7 +108,35 @@ class JobResources:
             return self.amount(kind, wildcards[0]).runtime * attempt
 
         gpu = {"gpu": self.gpus} if self.gpus and kind in ON_A_GPU else {}
-        return {"mem_mb": mem_mb, "runtime": runtime, **gpu}
+        return {"mem_mb": mem_mb, "runtime": runtime, **gpu, **self._tasks(kind)}
+
+    def num_processes(self, kind: ResultKind, owner: str) -> int:
+        """Give the number of processes of a job."""
+        plan = self.config.experiments[owner].matrix_free if kind in _WITH_PROCESSES else None
+        return 1 if plan is None else plan.processes
+
+    def threads(self, kind: ResultKind) -> Callable[[Wildcards], int]:
+        """Give the `threads:` of a rule: one for each process."""
+        return lambda wildcards: self.num_processes(kind, wildcards[0])
+
+    def _tasks(self, kind: ResultKind) -> dict[str, Any]:
+        """Give what Slurm's plugin asks for several processes with; None is left out."""
+        owners = self.config.experiments if kind in _WITH_PROCESSES else ()
+        if all(self.num_processes(kind, owner) == 1 for owner in owners):
+            return {}
+
+        def if_several(value: Any) -> Callable[[Wildcards], Any]:
+            def resource(wildcards: Wildcards) -> Any:
+                number = self.num_processes(kind, wildcards[0])
+                return None if number == 1 else value or number
+
+            return resource
+
+        return {
+            "tasks": if_several(None),
+            "cpus_per_task": if_several(1),
+            "mpi": if_several("srun"),
+        }
 
     @staticmethod
     def small() -> dict[str, int]:
@@ -139,6 +168,8 @@ class JobResources:
     def _amount(self, kind: ResultKind, owner: str) -> Amount:
         need = self._needs.get((kind, owner))
         memory_mb = _PROCESS_MB + _WORK_MB.get(kind, 0) + self._data_mb(kind, owner)
+        # Each process reads the data and multiplies; only the first one has a basis.
+        memory_mb *= self.num_processes(kind, owner)
         if need is None:
             is_of_network = kind in ON_A_GPU
             return Amount(
