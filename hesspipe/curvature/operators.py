@@ -150,7 +150,7 @@ class CurvatureOperator(VectorProduct):
         if self.objective.ranks is None:
             total = self._rows_of_part(rows)
         else:
-            what = f"a product of the {self.matrix} with {len(rows)} vectors"
+            what = f"a product of the {self.matrix} with vectors"
             total = self.objective.ranks.sum_of(self._term, rows, what)
         if self.objective.weight_decay:
             total = total + decay_diagonal(self.objective, self.matrix) * rows

@@ -19,7 +19,7 @@ from hesspipe.curvature.spectra import density as estimate
 from hesspipe.curvature.spectra import eigenpairs as find
 from hesspipe.errors import ForeignStateError
 from hesspipe.experiments.loading import load_objective
-from hesspipe.experiments.processes import run_in_processes
+from hesspipe.experiments.processes import folder_of, run_in_processes
 from hesspipe.files import digest
 from hesspipe.hardware import pick_device
 from hesspipe.linalg.search_state import start_again
@@ -174,7 +174,8 @@ def find_eigenpairs(
         + [f"{processes} processes"] * (processes > 1),
         [path_to_dataset, path_to_checkpoint, *user_code],
     )
-    with lock(state):
+    # Rank 0 of several processes holds the state itself.
+    with lock(state if processes == 1 else folder_of(state.stem)):
         settings["state"] = state
         if processes > 1:
             settings = _plain(settings)

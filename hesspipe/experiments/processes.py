@@ -61,7 +61,7 @@ def run_in_processes(
     LostRankError
         If a process has ended without a word, e.g. killed for memory.
     """
-    folder = _FOLDER / name
+    folder = folder_of(name)
     with lock(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -75,6 +75,11 @@ def run_in_processes(
         # Those of the packages are added when the result is written.
         about = {key: value for key, value in found.provenance.items() if key != "versions"}
         return replace(found, provenance=about)
+
+
+def folder_of(name: str) -> Path:
+    """Where the processes of a job find it, and leave what they found."""
+    return _FOLDER / name
 
 
 def _launcher(num_processes: int) -> list[str]:
@@ -103,8 +108,9 @@ def _run(command: list[str]) -> int:
     ) as process:
         assert process.stdout is not None
         try:
-            for line in io.TextIOWrapper(process.stdout, errors="replace", newline=""):
-                print(line, end="", file=sys.stderr)
+            with io.TextIOWrapper(process.stdout, errors="replace", newline="") as lines:
+                for line in lines:
+                    print(line, end="", file=sys.stderr)
         except BaseException:
             process.terminate()
             raise

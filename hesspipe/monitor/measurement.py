@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from hesspipe.monitor.records import Record
 from hesspipe.monitor.step_sizes import StepSizes, step_sizes
 from hesspipe.objective.determinism import preserved_random_state
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.streaming import digest
+from hesspipe.ranks.orders import lead
 from hesspipe.seeding import derive_seed, generator
 
 # At records that verify: probability that an eigenvalue beyond the ends is missed.
@@ -99,32 +102,52 @@ class Measurement:
         ValueError
             If the loss or a product is not finite.
         """
-        is_verified = self._is_verified(budget)
         objective = state.objective()
+        operator = HessianOperator(objective)
+        measure = partial(self._measured, operator, state, optimizer, number, before, budget)
         with preserved_random_state(objective.device), _full_precision():
-            with torch.no_grad():
-                loss = float(objective.loss(objective.theta))
-            if not math.isfinite(loss):
-                raise ValueError(f"the loss is {loss}")
-            sizes = StepSizes(None)
-            if optimizer is not None:
-                sizes = step_sizes(optimizer, state.parameters(), objective.theta)
-            product = _product(HessianOperator(objective))
-            wanted = (self.num_smallest, self.num_largest)
-            ends = self._track(product, "ends", wanted, is_verified, budget)
-            found = Record(loss, ends, sizes, ends.pairs.num_products)
-            if is_verified:
-                self.verification_products = ends.pairs.num_products
-            if optimizer is not None:
-                self._measure_preconditioned(found, product, is_verified, budget)
-            if self.critical and before is not None and sizes.step_size:
-                self._measure_critical(found, objective, before, sizes.step_size)
-            if self.trace_products:
-                seed = derive_seed(self.seed, f"trace at step {number}")
-                norms = estimate_norms(product, num_products=self.trace_products, seed=seed)
-                found.trace, found.trace_error = norms.trace.value, norms.trace.standard_error
-                found.num_products += self.trace_products
-            return found
+            if objective.ranks is None:
+                return measure()
+            with objective.ranks.raise_together("a record of the monitor"):
+                theta = digest(objective.theta).hex()
+                objective.ranks.agree_on({"the step": number, "the parameters": theta})
+                return lead(operator.orders(), "a record", lambda: _numbers_of(measure()))
+
+    def _measured(
+        self,
+        operator: HessianOperator,
+        state: ModelState,
+        optimizer: Optimizer | None,
+        number: int,
+        before: Tensor | None,
+        budget: Budget,
+    ) -> Record:
+        """Measure in this process."""
+        is_verified = self._is_verified(budget)
+        objective = operator.objective
+        with torch.no_grad():
+            loss = float(objective.loss(objective.theta))
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss is {loss}")
+        sizes = StepSizes(None)
+        if optimizer is not None:
+            sizes = step_sizes(optimizer, state.parameters(), objective.theta)
+        product = _product(operator)
+        wanted = (self.num_smallest, self.num_largest)
+        ends = self._track(product, "ends", wanted, is_verified, budget)
+        found = Record(loss, ends, sizes, ends.pairs.num_products)
+        if is_verified:
+            self.verification_products = ends.pairs.num_products
+        if optimizer is not None:
+            self._measure_preconditioned(found, product, is_verified, budget)
+        if self.critical and before is not None and sizes.step_size:
+            self._measure_critical(found, objective, before, sizes.step_size)
+        if self.trace_products:
+            seed = derive_seed(self.seed, f"trace at step {number}")
+            norms = estimate_norms(product, num_products=self.trace_products, seed=seed)
+            found.trace, found.trace_error = norms.trace.value, norms.trace.standard_error
+            found.num_products += self.trace_products
+        return found
 
     def _is_verified(self, budget: Budget) -> bool:
         """Tell whether this record verifies, and count it."""
@@ -213,6 +236,13 @@ def _full_precision() -> Iterator[None]:
         for device_type in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
             stack.enter_context(torch.autocast(device_type, enabled=False))
         yield
+
+
+def _numbers_of(found: Record) -> Record:
+    """Leave out the vectors, which only rank 0 needs."""
+    pairs = replace(found.ends.pairs, eigenvectors=found.ends.pairs.eigenvectors[:, :0])
+    ends = replace(found.ends, pairs=pairs, carried=found.ends.carried[:0])
+    return replace(found, ends=ends, sizes=replace(found.sizes, diagonal=None))
 
 
 def _product(operator: HessianOperator) -> SymmetricProduct:

@@ -25,6 +25,7 @@ from hesspipe.monitor.budget import Budget
 from hesspipe.monitor.measurement import Measurement
 from hesspipe.monitor.model_state import ModelState
 from hesspipe.monitor.records import Record, rows_of
+from hesspipe.objective.distributed import together
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.samples import first_samples
 
@@ -241,7 +242,7 @@ class Monitor:
     def _is_affordable(self, number: int) -> bool:
         """Tell whether the time that was saved suffices for a record, and warn once if not."""
         least = self._budget.seconds_of(self._measurement.least_products)
-        is_affordable = least <= self._budget.saved
+        is_affordable: bool = self._decided(least <= self._budget.saved)
         if not is_affordable:
             self._say(
                 f"the record at step {number} takes at least {least:.2g} s, and budget="
@@ -258,15 +259,21 @@ class Monitor:
             budget.begin()
             found = self._measurement.measure(self._state, self.optimizer, number, before, budget)
             budget.finish(found.num_products)
-            found.time_share = budget.time_share
+            found.time_share = self._decided(budget.time_share)
             if found.sizes.reason is not None:
                 self._say(f"the monitor leaves columns empty: {found.sizes.reason}")
         ends = (self._measurement.num_smallest, self._measurement.num_largest)
         self._rows = [row for row in self._rows if row["step"] < number]
         self._rows += rows_of(number, found, ends, self._objective.num_parameters)
         if self.path is not None:
-            with self._guarded(number, "was made, but not written"):
+            writing = together(self._objective.ranks, "writing the records")
+            with self._guarded(number, "was made, but not written"), writing:
                 self._write(self.path)
+
+    def _decided(self, value: Any) -> Any:
+        """Return what rank 0 has, where there are several processes."""
+        ranks = self._objective.ranks
+        return value if ranks is None else ranks.decide(value)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -390,7 +397,16 @@ class Monitor:
         }
 
     def _read_rows(self) -> list[dict[str, Any]]:
-        """Read the rows of a file that this monitor continues."""
+        """Read the rows of a file that this monitor continues, in rank 0."""
+        ranks = self._objective.ranks
+        if ranks is None:
+            return self._rows_of_file()
+        with ranks.raise_together("reading the records"):
+            rows = self._rows_of_file() if ranks.is_first else []
+        found: list[dict[str, Any]] = ranks.decide(rows)
+        return found
+
+    def _rows_of_file(self) -> list[dict[str, Any]]:
         if self.path is None or not Path(self.path).exists():
             return []
         from hesspipe.tables.store import read_result
@@ -408,7 +424,8 @@ class Monitor:
     def _write(self, path: str | Path) -> None:
         from hesspipe.tables.store import write_result
 
-        write_result(self.result, path)
+        if self._objective.ranks is None or self._objective.ranks.is_first:
+            write_result(self.result, path)
 
     def _guarded(self, number: int, what: str = "failed") -> Any:
         return nullcontext() if self.on_error == "raise" else _Warning(number, what)

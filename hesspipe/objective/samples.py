@@ -38,6 +38,11 @@ def first_samples(objective: Objective, number: int) -> Objective:
     ValueError
         If its batches cannot be divided, or there are fewer samples.
     """
+    if objective.ranks is not None:
+        raise ValueError(
+            f"samples must be None for an objective over several processes, got {number:,}; build "
+            "it from fewer samples in each"
+        )
     if number > objective.num_data:
         raise ValueError(f"samples must be at most N = {objective.num_data:,}, got {number:,}")
     if number == objective.num_data:

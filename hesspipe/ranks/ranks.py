@@ -138,7 +138,7 @@ class Ranks:
         if self.orders is not None:
             return self.orders.call(term, argument)
         with late_interrupts():
-            self._exchange(f"{what} of vectors with the checksum {checksum(argument):x}")
+            self._exchange(f"{what} ({_layout(argument)}, checksum {checksum(argument):x})")
         return self.add_up(term, argument, what)
 
     def add_up(
@@ -156,7 +156,7 @@ class Ranks:
         except BaseException as caught:
             error, value = caught, argument.new_zeros(shape)
         failed = value.new_full((1,), float(error is not None))
-        total = torch.cat([value.reshape(-1), failed])
+        total = torch.cat([value.detach().reshape(-1), failed])
         with late_interrupts():
             self._add(total, what, only_first=only_first)
         if error is not None:
