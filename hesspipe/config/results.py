@@ -8,8 +8,10 @@ Snakemake's rules take their inputs and outputs from the same keys: no path is s
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 from hesspipe.curvature.matrix import Matrix
@@ -98,7 +100,7 @@ class ResultKey:
     def __post_init__(self) -> None:
         """Refuse a key with a part too many or too few for its kind."""
         given = {name for name in ("seed", "step", "matrix", "group") if self._has(name)}
-        needed = set(_placeholders(self.kind)) - set(_OWNERS)
+        needed = _parts(self.kind)
         if given != needed:
             raise ValueError(
                 f"the parts of a key of {self.kind} must be {sorted(needed)}, got {sorted(given)}"
@@ -126,22 +128,45 @@ class ResultKey:
             kind = ResultKind(folder)
             match = re.fullmatch(_expression(kind), path)
             if match:
-                found = match.groupdict()
-                (owner,) = [found[name] for name in _OWNERS if name in found]
-                key = cls(
-                    kind,
-                    owner,
-                    seed=int(found["seed"]) if "seed" in found else None,
-                    step=int(found["step"]) if "step" in found else None,
-                    matrix=Matrix(found["matrix"]) if "matrix" in found else None,
-                    group=found.get("group"),
-                )
-                if key.path == path:
-                    return key
-        raise ValueError(f"path must be that of a result, below {ROOT}/<kind>/, got {path!r}")
+                return cls.from_wildcards(kind, match.groupdict(), path)
+        raise _no_result(path)
+
+    @classmethod
+    def from_wildcards(cls, kind: ResultKind, found: Mapping[str, str], path: str) -> ResultKey:
+        """Find the key of a path whose parts are known.
+
+        Parameters
+        ----------
+        kind : ResultKind
+        found : mapping of str to str
+            The wildcards of the kind, and maybe others.
+        path : str
+
+        Raises
+        ------
+        ValueError
+            If the path has another form than that of the key: seed07 for 7.
+        """
+        (owner,) = [found[name] for name in _OWNERS if name in found]
+        parts = _parts(kind)
+        key = cls(
+            kind,
+            owner,
+            seed=int(found["seed"]) if "seed" in parts else None,
+            step=int(found["step"]) if "step" in parts else None,
+            matrix=Matrix(found["matrix"]) if "matrix" in parts else None,
+            group=found["group"] if "group" in parts else None,
+        )
+        if key.path != path:
+            raise _no_result(path)
+        return key
 
     def _has(self, name: str) -> bool:
         return getattr(self, name) is not None
+
+
+def _no_result(path: str) -> ValueError:
+    return ValueError(f"path must be that of a result, below {ROOT}/<kind>/, got {path!r}")
 
 
 def pattern(kind: ResultKind, group: str = "{group}") -> str:
@@ -167,11 +192,13 @@ def pattern(kind: ResultKind, group: str = "{group}") -> str:
     return path
 
 
-def _placeholders(kind: ResultKind) -> list[str]:
-    """Names of the wildcards of a kind, in the order of its path."""
-    return re.findall(r"\{(\w+)\}", _PATTERNS[kind])
+@cache
+def _parts(kind: ResultKind) -> frozenset[str]:
+    """Names of the wildcards of a kind, but for that of its owner."""
+    return frozenset(re.findall(r"\{(\w+)\}", _PATTERNS[kind])) - set(_OWNERS)
 
 
+@cache
 def _expression(kind: ResultKind) -> str:
     """Regular expression of the paths of a kind, with its wildcards as named groups."""
     parts = re.split(r"\{(\w+)\}", f"{ROOT}/{kind.value}/{_PATTERNS[kind]}")

@@ -91,9 +91,15 @@ def run(targets: Sequence[str], cores: str | None, options: Sequence[str]) -> No
     Raises
     ------
     ConfigError
-        If Snakemake is not installed, there is no configuration here, or a target is none.
+        If Snakemake is not installed, there is no configuration here, a target is none, or a
+        configuration that `options` name cannot be read.
     """
+    from hesspipe.config.yaml_files import read_yaml
+
     _require_workflow()
+    # Before Snakemake's own reader, which fills memory with aliases and runs code in templates.
+    for path in _configfiles(options):
+        read_yaml(path)
     if not any(option.split("=")[0] in _OTHER_PLACES for option in options):
         _require_config()
         if targets:
@@ -117,6 +123,20 @@ def _require_workflow() -> None:
         raise ConfigError(
             f"the workflow needs {', '.join(missing)}; run: pip install 'hesspipe[workflow]'"
         )
+
+
+def _configfiles(options: Iterable[str]) -> list[str]:
+    """List the files that follow --configfile, which Snakemake reads before the Snakefile."""
+    found: list[str] = []
+    is_file = False
+    for option in options:
+        name, sign, value = option.partition("=")
+        if option.startswith("-"):
+            is_file = len(name) > len("--config") and "--configfiles".startswith(name)
+            found += [value] * bool(is_file and sign)
+        elif is_file:
+            found.append(option)
+    return found
 
 
 def _require_config() -> None:

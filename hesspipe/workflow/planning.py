@@ -8,6 +8,8 @@ look. Both places are private to Snakemake: hence its pinned version, and tests.
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -21,6 +23,7 @@ def look_once() -> None:
     dag.ScriptProcessor.process_job = _once_for_each_script(dag.ScriptProcessor.process_job)
     parameters = _once_for_each_function(common.get_function_params)
     common.get_function_params = rules.get_function_params = parameters
+    dag.DAG.check_directory_outputs = _check_no_output_is_in_another
 
 
 def _once_for_each_script(process: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
@@ -55,3 +58,15 @@ def _once_for_each_function(
             return parameters(function)
 
     return get_function_params
+
+
+def _check_no_output_is_in_another(graph: Any) -> None:
+    """Do what the method of this name does, with texts in the place of Path objects."""
+    from snakemake.exceptions import ChildIOException
+
+    outputs = [(os.path.abspath(path), job) for job in graph.jobs for path in job.output]
+    # Each folder directly before what is in it: in the order of their parts.
+    outputs.sort(key=lambda output: output[0].split(os.sep))
+    for parent, child in itertools.pairwise(outputs):
+        if child[0].startswith(parent[0] + os.sep) and parent[1] != child[1]:
+            raise ChildIOException(parent=parent, child=child)

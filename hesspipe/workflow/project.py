@@ -56,7 +56,11 @@ class Project:
         """
 
         def read(wildcards: Wildcards) -> dict[str, str | list[str]]:
-            key = ResultKey.from_path(pattern(kind, group).format(**dict(wildcards.items())))
+            found = dict(wildcards.items())
+            path = pattern(kind, group).format(**found)
+            if group != "{group}":
+                found["group"] = group.format(**found)
+            key = ResultKey.from_wildcards(kind, found, path)
             named = inputs_of(key, self.config)
             return {
                 name: keys.path if isinstance(keys, ResultKey) else paths(keys)

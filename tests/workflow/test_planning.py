@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +12,12 @@ from typing import Any
 
 import pytest
 from snakemake import api, common, dag, rules  # noqa: F401 (others import each other)
+from snakemake.exceptions import ChildIOException
 from snakemake.resources import Resource
 
 from hesspipe.workflow.planning import look_once
+
+CHECK_OF_SNAKEMAKE = dag.DAG.check_directory_outputs
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +25,7 @@ def looked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look once in this test only."""
     for owner, name in (
         (dag.ScriptProcessor, "process_job"), (common, "get_function_params"),
-        (rules, "get_function_params"),
+        (rules, "get_function_params"), (dag.DAG, "check_directory_outputs"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, getattr(owner, name))
     look_once.__wrapped__()
@@ -122,3 +127,35 @@ def test_missing_script_is_refused_for_each_job(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(Exception, match="not accessible"):
             processor.process_job(job_of("one.py", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "is_refused"),
+    [
+        ([["a/b"], ["a/b/c"]], True),
+        ([["a/b", "a/b.c"], ["a/b/c"]], True),
+        ([["a/b-c", "a/b.c"], ["a/b/c"], ["./a/b"]], True),
+        ([["a/b", "a/b/c"]], False),
+        ([["a/b"], ["a/bc"], ["a/b.c"]], False),
+        ([["a/x"], ["b/x"], ["a/y/z"]], False),
+    ],
+)
+def test_output_within_another_job_s_is_refused_as_by_snakemake(
+    outputs: list[list[str]], is_refused: bool
+) -> None:
+    jobs = [SimpleJob(paths) for paths in outputs]
+    graph: Any = SimpleNamespace(jobs=jobs)
+    for check in (dag.DAG.check_directory_outputs, CHECK_OF_SNAKEMAKE):
+        with pytest.raises(ChildIOException) if is_refused else nullcontext():
+            check(graph)
+
+
+@dataclass(frozen=True, order=True)
+class SimpleJob:
+    """A job with outputs."""
+
+    output: list[str]
+
+    def __hash__(self) -> int:
+        """Be a member of a set."""
+        return id(self)
