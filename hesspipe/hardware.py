@@ -44,11 +44,13 @@ def available_bytes(device: torch.device | None = None) -> int:
     ``ulimit -v`` the process; the figure for the whole machine shows neither. Files that a group
     has read count as free, because the system drops them first.
     """
-    if device is not None and device.type == "cuda":
+    if device is not None and device.type != "cpu":
         import torch
 
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
+        there = torch.get_device_module(device)
+        if hasattr(there, "mem_get_info"):  # some GPUs share the memory of the machine
+            kept = there.memory_reserved(device) - there.memory_allocated(device)
+            return int(there.mem_get_info(device)[0]) + kept
     rooms = [limit - used for limit, used in (*_group_limits(), *_process_limits())]
     return max(0, min([int(psutil.virtual_memory().available), *rooms]))
 
@@ -158,18 +160,19 @@ def require(num_bytes: int, what: str, advice: str, *, device: torch.device | No
     advice : str
         What to do instead.
     device : torch.device, optional
-        A GPU, if the memory is its.
+        Whose memory it is; by default the CPU's.
 
     Raises
     ------
     TooLargeError
         If less is available.
     """
-    is_gpu = device is not None and device.type == "cuda"
-    available = available_bytes(device) if is_gpu else available_bytes()
+    is_elsewhere = device is not None and device.type != "cpu"
+    available = available_bytes(device) if is_elsewhere else available_bytes()
     if num_bytes > available:
+        whose = f" on {device}" if is_elsewhere else ""
         raise TooLargeError(
-            f"{what} needs {num_bytes / 2**30:,.1f} GiB of memory, and "
+            f"{what} needs {num_bytes / 2**30:,.1f} GiB of memory{whose}, and "
             f"{available / 2**30:,.1f} GiB are available; {advice}"
         )
 
@@ -242,18 +245,53 @@ def pick_device() -> torch.device:
             f"HESSPIPE_DEVICE must name a usable device such as 'cpu' or 'cuda:0', got {name!r} "
             f"({error})"
         ) from None
+    if device.type == "cuda":
+        # Otherwise cuBLAS may sum in another order in each run; read when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return device
 
 
 @contextlib.contextmanager
 def exact_kernels() -> Iterator[None]:
-    """Make convolutions on a GPU reproducible, and in float32 compute them in full precision.
+    """Make convolutions on a GPU reproducible, and compute in float32 in full precision.
 
-    By default cuDNN may sum in a different order in each run, and rounds factors to 10 bits.
+    By default cuDNN may sum in a different order in each run, and rounds factors to 10 bits
+    (TF32). Matrix products do so, on CPUs too, where the caller has set a lower precision for them.
     """
     import torch
 
+    before = torch.get_float32_matmul_precision()
     with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        enabled=torch.backends.cudnn.enabled,
+        benchmark=False,
+        deterministic=True,
+        allow_tf32=False,
     ):
+        if before == "highest":
+            yield
+            return
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def reproducible_sums(device: torch.device) -> Iterator[None]:
+    """On a GPU, prefer operations that add in the same order in each run, and warn of others.
+
+    On CPUs the order is fixed by the number of threads.
+    """
+    if device.type == "cpu":
         yield
+        return
+    import torch
+
+    before = torch.get_deterministic_debug_mode()
+    if before == 0:  # a stricter setting of the caller's stays
+        torch.set_deterministic_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)

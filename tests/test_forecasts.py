@@ -60,7 +60,7 @@ def test_basis_capacity_is_that_of_the_search(monkeypatch):
     from hesspipe.linalg import krylov
 
     asked = []
-    monkeypatch.setattr(krylov, "require", lambda num_bytes, *_: asked.append(num_bytes))
+    monkeypatch.setattr(krylov, "require", lambda num_bytes, *_, **__: asked.append(num_bytes))
     diagonal = torch.diag(torch.arange(200.0, dtype=torch.float64))
     eigenpairs(diagonal, num_smallest=1, num_largest=2)
     assert asked == [(basis_capacity(3) + 1) * 200 * 8]

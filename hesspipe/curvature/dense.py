@@ -243,6 +243,7 @@ def _forecast(objective: Objective, matrix: Matrix, extra_bytes: int) -> None:
         f"the {matrix} of P = {size:,} parameters ({num_bytes / 2**30:,.1f} GiB) with work space",
         "use hesspipe.eigenpairs or hesspipe.density, which form no matrix, or a machine with more "
         "memory",
+        device=objective.theta.device,
     )
 
 

@@ -17,7 +17,12 @@ from hesspipe.curvature.layers import Layer, find_layers
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.sampled import find_directions, has_few_outputs, sampled_spectrum
 from hesspipe.errors import TooLargeError
-from hesspipe.linalg.spectrum import Spectrum, matrix_spectrum, solver_bytes
+from hesspipe.linalg.spectrum import (
+    Spectrum,
+    is_solved_in_place,
+    matrix_spectrum,
+    solver_bytes,
+)
 from hesspipe.objective.objective import Objective
 
 SpectrumMethod = Literal["auto", "factored", "jacobians", "layers", "convolutions", "columns"]
@@ -52,7 +57,7 @@ def objective_spectrum(
             matrix,
             "auto" if method == "factored" else method,
             layers=layers,
-            extra_bytes=solver_bytes(objective.num_parameters),
+            extra_bytes=_solver_bytes(objective),
             progress=progress,
         )
     except TooLargeError:
@@ -62,6 +67,12 @@ def objective_spectrum(
     return matrix_spectrum(
         exact.values, matrix=matrix, method=exact.method, matrix_error=exact.error, **options
     )
+
+
+def _solver_bytes(objective: Objective) -> int:
+    """What the eigensolver takes where the matrix is."""
+    size = objective.num_parameters
+    return solver_bytes(size) if is_solved_in_place(objective.device, size) else 0
 
 
 def _ways_without_matrix(

@@ -101,6 +101,7 @@ def factored_spectrum(
         (2 * largest**2 + factors.coupling.numel() + size * len(factors.positions)) * 8,
         f"the spectrum of the {matrix} from {size:,} columns",
         "use fewer samples or a machine with more memory",
+        device=objective.theta.device,
     )
     # Nothing is constant where there are factors, so weight decay moves every eigenvalue alike.
     decay = objective.weight_decay if matrix.has_decay else 0.0

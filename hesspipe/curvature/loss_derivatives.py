@@ -77,6 +77,7 @@ def output_curvatures(objective: Objective, batch: Batch) -> Tensor:
         num_samples * num_outputs**2 * outputs.element_size(),
         f"the curvature of the loss in {num_outputs:,} outputs of {num_samples:,} samples",
         "use hesspipe.GGNOperator or smaller batches",
+        device=outputs.device,
     )
     if slopes.requires_grad:
         _check_separable(outputs, slopes)

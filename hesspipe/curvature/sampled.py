@@ -183,8 +183,10 @@ def gram_of_jacobians(
         (2 * size + min(_SMALLEST_BLOCK, objective.num_parameters)) * size * itemsize,
         f"the spectrum of G from {size:,} columns, one for each sample and output",
         "use fewer samples, or hesspipe.eigenpairs and hesspipe.density, which form no matrix",
+        device=objective.device,
     )
-    budget = min(_BLOCK_BYTES, (available_bytes() - 2 * size**2 * itemsize) // _SHARE)
+    free = available_bytes(objective.device) - 2 * size**2 * itemsize
+    budget = min(_BLOCK_BYTES, free // _SHARE)
     weights = find_weights(objective, directions.values.shape[2], budget) if by_weights else []
     groups = list(_groups(weights, budget))
     total = objective.theta.new_zeros(size, size)

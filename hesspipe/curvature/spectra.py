@@ -36,6 +36,7 @@ from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.spectrum import (
     ZERO_TOLERANCE,
     Spectrum,
+    is_solved_in_place,
     matrix_spectrum,
     solver_bytes,
 )
@@ -165,9 +166,10 @@ def _operator_spectrum(
 
     def compute(product: SymmetricProduct) -> Spectrum:
         require(
-            2 * solver_bytes(product.dim),
+            (1 + is_solved_in_place(product.device, product.dim)) * solver_bytes(product.dim),
             f"the matrix of {product.dim:,} rows with the eigensolver",
             "use hesspipe.eigenpairs or hesspipe.density, which form no matrix",
+            device=product.device,
         )
         return matrix_spectrum(
             _rows(product, step, progress),

@@ -54,6 +54,7 @@ def measure_directions(
         basis_bytes(num_classes**2, size, objective.theta.element_size()),
         f"the class-mean gradients of {num_classes:,} classes and P = {size:,} parameters",
         "use a smaller network",
+        device=objective.device,
     )
     num_pairs = num_classes + num_beyond
     pairs = eigenpairs(objective, Matrix.HESSIAN, num_largest=num_pairs, tolerance=tolerance)
@@ -61,7 +62,7 @@ def measure_directions(
     columns, ranks = {}, {}
     for name, group in direction_groups(class_mean_gradients(objective)).items():
         overlaps, ranks[name] = squared_overlaps(vectors, group)
-        columns[name] = overlaps.numpy()
+        columns[name] = overlaps.cpu().numpy()
     table = pd.DataFrame(
         {
             "order": range(1, num_pairs + 1),

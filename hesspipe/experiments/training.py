@@ -95,6 +95,7 @@ class TrainingRun:
                 "user_code": {str(path): digest(path) for path in self.user_code},
                 "num_threads": torch.get_num_threads(),
                 "torch": torch.__version__,
+                **_kind_of_device(self.data.train_inputs.device),
             }
         )
 
@@ -155,12 +156,13 @@ class TrainingRun:
         """Refuse a network of the paper's kinds that cannot be trained here, before it is built."""
         inputs, num_classes = self.data.train_inputs, self.data.num_classes
         size = network_size(self.model, inputs.shape[1:], num_classes or 1)
-        if size is not None and inputs.device.type == "cpu":
+        if size is not None:
             batch_size = self.training.get("batch_size") or len(inputs)
             require(
                 training_bytes(size, batch_size, inputs.element_size()),
                 f"training P = {size.num_parameters:,} parameters in batches of {batch_size:,}",
                 "use a smaller network or smaller batches",
+                device=inputs.device,
             )
 
     def _start(self) -> nn.Module:
@@ -209,6 +211,13 @@ def import_state(
     load_state(network, path_to_state)
     provenance = _provenance(experiment, seed, data, model, training, "float64")
     return Checkpoint.of(network, 0, provenance)
+
+
+def _kind_of_device(device: torch.device) -> dict[str, str]:
+    """Name the kind of a GPU: another one rounds in another way."""
+    if device.type == "cpu":
+        return {}
+    return {"device_name": torch.get_device_module(device).get_device_name(device)}
 
 
 def _provenance(

@@ -121,12 +121,12 @@ def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int)
     num_steps = require_integer("num_steps", num_steps)
     if not 1 <= num_steps <= product.dim:
         raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
-    if product.device.type == "cpu":
-        require(
-            (num_steps + 2) * product.space.length * torch.finfo(product.dtype).bits // 8,
-            f"a Lanczos basis of {num_steps} vectors of length P = {product.space.length:,}",
-            "use fewer steps, or float32",
-        )
+    require(
+        (num_steps + 2) * product.space.length * torch.finfo(product.dtype).bits // 8,
+        f"a Lanczos basis of {num_steps} vectors of length P = {product.space.length:,}",
+        "use fewer steps, or float32",
+        device=product.device,
+    )
     return num_probes, num_steps
 
 

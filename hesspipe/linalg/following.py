@@ -323,12 +323,12 @@ def carried_of(size: int, num_smallest: int, num_largest: int) -> NDArray[np.int
 
 def require_room(product: SymmetricProduct, capacity: int) -> None:
     """Refuse a basis, with its products, that does not fit into memory."""
-    if product.device.type == "cpu":
-        require(
-            (2 * capacity + 1) * product.dim * product.dtype.itemsize,
-            f"a basis of {capacity} vectors of length P = {product.dim:,}, and its products,",
-            "pass a smaller max_products",
-        )
+    require(
+        (2 * capacity + 1) * product.dim * product.dtype.itemsize,
+        f"a basis of {capacity} vectors of length P = {product.dim:,}, and its products,",
+        "pass a smaller max_products",
+        device=product.device,
+    )
 
 
 def require_ordinary(norm: float, product: SymmetricProduct) -> None:

@@ -106,12 +106,12 @@ class KrylovBasis:
         element_bytes = torch.finfo(product.dtype).bits // 8
         self.space = product.space
         num_bytes = (capacity + 1) * self.space.length * element_bytes
-        if product.device.type == "cpu":
-            require(
-                num_bytes,
-                f"a basis of {capacity + 1} vectors of length P = {self.space.length:,}",
-                "compute fewer eigenpairs, or pass a smaller basis_size",
-            )
+        require(
+            num_bytes,
+            f"a basis of {capacity + 1} vectors of length P = {self.space.length:,}",
+            "compute fewer eigenpairs, or pass a smaller basis_size",
+            device=product.device,
+        )
         self.product, self.capacity, self.seed = product, capacity, seed
         self.scaling = scaling or Scaling()
         self.vectors = torch.zeros(

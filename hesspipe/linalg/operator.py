@@ -213,7 +213,8 @@ def _foreign_product(operator: Any) -> SymmetricProduct:
         raise ValueError(f"operator must be real and of floating point, got dtype {dtype}")
     if dtype not in (torch.float64, torch.float32):
         raise ValueError(f"operator must be of float64 or float32, got dtype {dtype}; convert it")
-    device = torch.device(getattr(operator, "device", None) or "cpu")
+    # NumPy's arrays have a `device`, too, and those of libraries like it one of another type.
+    device = torch.device(getattr(operator, "device", None) or "cpu" if is_of_torch else "cpu")
     if device.type == "meta":
         raise ValueError("operator must hold numbers, got a tensor on the meta device")
     multiply = _torch_multiply if is_of_torch else _numpy_multiply

@@ -35,6 +35,8 @@ ZERO_TOLERANCE = 1.0
 # to 1.1, 4.2, 4.3, 6.0, 6.1 and 8.9 eps * max|eigenvalue| for P = 2, 3, 4, 5, 7 and 25.
 _SMALLEST_FACTOR = 10
 _BLOCK_ROWS = 1024
+# cuSOLVER counts the entries of its work space in 32 bits, and fails with more than 23,170 rows.
+MOST_ROWS_ON_A_GPU = 23_000
 # P up to which the counts are confirmed unless asked not to: half a second on one core.
 _CERTIFIED_SIZE = 3000
 
@@ -135,7 +137,8 @@ def matrix_spectrum(
     """Compute the spectrum of a symmetric matrix, of which the lower triangle is read.
 
     Rows that are exactly zero (parameters that the outputs do not depend on) are removed
-    first: their eigenvalues are exact zeros, and the rest of the matrix is smaller.
+    first: their eigenvalues are exact zeros, and the rest of the matrix is smaller. A matrix on a
+    GPU with more rows than its eigensolvers take is solved on the CPU.
 
     Parameters
     ----------
@@ -183,8 +186,15 @@ def matrix_spectrum(
     known = known if others is None else torch.cat([known, others])
     if not is_nonzero.all():
         values = values[is_nonzero][:, is_nonzero]
+    if not is_solved_in_place(values.device, len(values)):
+        require(values.nbytes, f"a copy of the {matrix} on the CPU", "free some memory")
+        values = values.cpu()
+        known = known.cpu()
     require(
-        solver_bytes(len(values)), f"the eigensolver for P = {len(values):,}", "free some memory"
+        solver_bytes(len(values)),
+        f"the eigensolver for P = {len(values):,}",
+        "free some memory",
+        device=values.device,
     )
     solved = torch.linalg.eigvalsh(values)
     _check_sums(solved, values.trace(), matrix, scale, norm)
@@ -244,6 +254,11 @@ def solver_error(eigenvalues: Tensor) -> float:
         return 0.0
     size = max(len(eigenvalues), _SMALLEST_FACTOR)
     return torch.finfo(torch.float64).eps * size * float(eigenvalues.abs().max())
+
+
+def is_solved_in_place(device: torch.device, size: int) -> bool:
+    """Return whether a matrix on this device is not copied to the CPU for the eigensolver."""
+    return device.type == "cpu" or size <= MOST_ROWS_ON_A_GPU
 
 
 def solver_bytes(size: int) -> int:

@@ -253,12 +253,12 @@ def _independent(
 
 
 def _require_memory(product: SymmetricProduct, num_vectors: int) -> None:
-    if product.device.type == "cpu":
-        require(
-            num_vectors * product.space.length * torch.finfo(product.dtype).bits // 8,
-            f"{num_vectors} vectors of length P = {product.space.length:,}",
-            "pass a smaller num_products",
-        )
+    require(
+        num_vectors * product.space.length * torch.finfo(product.dtype).bits // 8,
+        f"{num_vectors} vectors of length P = {product.space.length:,}",
+        "pass a smaller num_products",
+        device=product.device,
+    )
 
 
 def _large_directions(product: SymmetricProduct, num_directions: int, seed: int) -> Tensor:

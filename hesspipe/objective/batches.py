@@ -110,11 +110,12 @@ def read_batches(
     for number, pair in enumerate(iterate_batches(data)):
         size = _num_bytes(pair, dtype)
         num_unchecked += size
-        if device.type == "cpu" and num_unchecked >= _BYTES_BETWEEN_FORECASTS:
+        if num_unchecked >= _BYTES_BETWEEN_FORECASTS:
             require(
                 num_unchecked,
                 f"batch {number} of the data, after {num_bytes / 2**30:,.1f} GiB were read,",
                 "use fewer samples, dtype=torch.float32 or a machine with more memory",
+                device=device,
             )
             num_unchecked = 0
         num_bytes += size

@@ -210,11 +210,10 @@ class _RandomnessTracer(TorchFunctionMode):
     name: str | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        before = _random_states(args)
+        before = _random_states()
         result = func(*args, **(kwargs or {}))
         if self.name is None and any(
-            not torch.equal(one, other)
-            for one, other in zip(before, _random_states(args), strict=True)
+            not torch.equal(one, other) for one, other in zip(before, _random_states(), strict=True)
         ):
             self.name = _name_of(func)
         return result
@@ -225,9 +224,9 @@ def _named(evaluation: Any) -> list[tuple[str, Tensor]]:
     return [("the loss", loss), *named_tensors(outputs, "outputs")]
 
 
-def _random_states(args: Any) -> list[Tensor]:
+def _random_states() -> list[Tensor]:
     states = [torch.get_rng_state()]
-    if any(isinstance(arg, Tensor) and arg.is_cuda for arg in args):
+    if torch.cuda.is_initialized():
         states.append(torch.cuda.get_rng_state())
     return states
 

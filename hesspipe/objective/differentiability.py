@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hesspipe.errors import NotTwiceDifferentiableError
-from hesspipe.hardware import is_exhaustion
+from hesspipe.hardware import exact_kernels, is_exhaustion
 from hesspipe.objective.finite_differences import (
     Finding,
     find_wrong_first_derivative,
@@ -53,6 +53,7 @@ def differentiating() -> Iterator[None]:
             for device_type in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
             stack.enter_context(twice_differentiable_kernels(torch.device("cpu")))
+            stack.enter_context(exact_kernels())
             yield
     except RuntimeError as error:
         if (explained := _without_second_derivative(error)) is None:

@@ -228,11 +228,12 @@ def _as_batch(
     number: int,
     is_checked: bool,
 ) -> Batch:
-    if is_checked and copier.device.type == "cpu":
+    if is_checked:
         require(
             batch.num_bytes,
             f"a batch like batch {number} of the data",
             "use fewer samples, dtype=torch.float32 or a machine with more memory",
+            device=copier.device,
         )
     if num_samples is not None:
         batch.num_samples = _num_samples(num_samples, batch, number)

@@ -114,7 +114,7 @@ def test_forecast_of_a_matrix_is_between_its_size_and_three_times_that(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
-    monkeypatch.setattr(dense, "require", lambda number, *_: asked.append(number))
+    monkeypatch.setattr(dense, "require", lambda number, *_, **__: asked.append(number))
     found = Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), (INPUTS, TARGETS), dtype=dtype)
     values = dense.exact_matrix(found, Matrix.HESSIAN).values
     size = values.numel() * values.element_size()
@@ -128,7 +128,7 @@ def test_forecast_counts_the_rows_of_what_varies_only(monkeypatch: pytest.Monkey
     model = network([4, 5, 3])
     next(model.parameters()).requires_grad_(False)
     found = Objective(model, nn.CrossEntropyLoss(), (INPUTS, TARGETS))
-    monkeypatch.setattr(dense, "require", lambda number, *_: asked.append(number))
+    monkeypatch.setattr(dense, "require", lambda number, *_, **__: asked.append(number))
     values = dense.hessian_matrix(found)
     assert values.shape == (23, 23)
     assert 23**2 * 8 < max(asked) <= 3 * 23**2 * 8
@@ -136,7 +136,7 @@ def test_forecast_counts_the_rows_of_what_varies_only(monkeypatch: pytest.Monkey
 
 def test_forecast_of_factors_counts_two_square_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    monkeypatch.setattr(factored, "require", lambda number, *_: asked.append(number))
+    monkeypatch.setattr(factored, "require", lambda number, *_, **__: asked.append(number))
     found = Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), (INPUTS, TARGETS))
     spectrum = hesspipe.spectrum(found, method="factored")
     assert spectrum.method == "factored"

@@ -332,7 +332,7 @@ def test_forecasts_of_the_data_add_up_to_what_was_read(
     between: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(batches, "require", lambda number, *_: asked.append(number))
+    monkeypatch.setattr(batches, "require", lambda number, *_, **__: asked.append(number))
     monkeypatch.setattr(batches, "_BYTES_BETWEEN_FORECASTS", between)
     data = [(torch.zeros(n, 2), torch.zeros(n, dtype=torch.long)) for n in (1, 4, 2, 8, 1)]
     batches.read_batches(data, torch.float64, CPU)
@@ -353,7 +353,7 @@ def objective(reduction: str = "mean") -> Objective:
 
 def test_data_of_tens_of_megabytes_are_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(batches, "require", lambda number, *_: asked.append(number))
+    monkeypatch.setattr(batches, "require", lambda number, *_, **__: asked.append(number))
     data = (torch.zeros(9, 2**20), torch.zeros(9, dtype=torch.long))
     batches.read_batches(data, torch.float64, CPU)
     assert asked == [9 * 2**23 + 9 * 8]
