@@ -1,6 +1,7 @@
 """Unfinished work on the disk: which process has it, what a killed one left, and how it ends.
 
-The state of a computation is a file or a folder. It is read and written under a lock, which the
+The state of a computation is a file or a folder below `.hesspipe`, or below $HESSPIPE_STATE where
+the working folder does not outlive a job. It is read and written under a lock, which the
 kernel releases when the process ends, however it ends. A state is removed by renaming it first, so
 that a kill never leaves a part of it under its name.
 """
@@ -25,6 +26,11 @@ from hesspipe.errors import InUseError, UnwritableFileError
 # Seconds for another process to end, e.g. one that is being terminated.
 _PATIENCE = 5.0
 _SHOWN_LENGTH = 200  # of a command, in characters
+
+
+def state_root() -> Path:
+    """Name the folder of all states: $HESSPIPE_STATE if it is set, else `.hesspipe`."""
+    return Path(os.environ.get("HESSPIPE_STATE") or ".hesspipe")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from hesspipe.linalg.search_state import start_again
 from hesspipe.objective.objective import Objective
 from hesspipe.saving.forms import FORMS
 from hesspipe.tables.store import Result
-from hesspipe.unfinished import lock, remove_state
+from hesspipe.unfinished import lock, remove_state, state_root
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -129,9 +129,9 @@ def find_eigenpairs(
 ) -> Iterator[Result]:
     """Compute the extreme eigenvalues of H, G or R with the norms of their true residuals.
 
-    An unfinished search is kept below .hesspipe, and the next call with the same arguments
-    resumes it. It is removed after the block in which the result is stored, so that a full disk
-    or a kill there does not lose it.
+    An unfinished search is kept below `hesspipe.unfinished.state_root`, and the next call with the
+    same arguments resumes it. It is removed after the block in which the result is stored, so that
+    a full disk or a kill there does not lose it.
 
     Parameters
     ----------
@@ -265,4 +265,4 @@ def _path_to_state(settings: Sequence[Any], files: Sequence[str | Path]) -> Path
     rounding = [torch.__version__, torch.get_num_threads()]
     text = json.dumps([*settings, *rounding, [digest(path) for path in files]], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Path(".hesspipe", "eigenpairs", f"{name}.safetensors")
+    return Path(state_root(), "eigenpairs", f"{name}.safetensors")

@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from hesspipe.data.dataset import Dataset
 from hesspipe.errors import DivergedError
-from hesspipe.hardware import exact_kernels, name_exhaustion
+from hesspipe.hardware import exact_kernels, name_exhaustion, reproducible_sums
 from hesspipe.networks.checkpoints import Checkpoint
 from hesspipe.networks.evaluation import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.networks.training_state import Row, TrainingState
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
-from hesspipe.unfinished import lock
+from hesspipe.unfinished import lock, state_root
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def train(
     folder, provenance = Path(path_to_state), provenance or {}
     parameters: list[Tensor] = list(model.parameters())
     every = schedule.checkpoint_every
-    with lock(folder):
+    with lock(folder), reproducible_sums(data.train_inputs.device):
         state = TrainingState(folder, _digest(model, data, schedule, seed, provenance))
         start = state.resume(model)
         batches = _batches(data, schedule, seed, start)
@@ -172,7 +172,7 @@ def state_folder(specification: Mapping[str, Any]) -> Path:
         JSON-like: everything that affects the numbers.
     """
     text = json.dumps(specification, sort_keys=True)
-    return Path(".hesspipe", "training", hashlib.sha256(text.encode()).hexdigest()[:16])
+    return Path(state_root(), "training", hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def _digest(
