@@ -7,7 +7,7 @@ PROCESSES ?= 2
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper report verify test test-faults test-cluster mutants checks example docs adopt benchmarks gallery constraints clean
+.PHONY: paper report verify gpu test test-faults test-cluster mutants checks example docs adopt benchmarks gallery constraints clean
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -43,6 +43,12 @@ test-cluster: $(VENV)/.installed
 SAMPLE ?= 400
 mutants: $(VENV)/.installed
 	OMP_NUM_THREADS=1 python benchmarks/mutants --sample $(SAMPLE) --processes $(PROCESSES)
+
+# Checks, times and two figures on a GPU, in at most 8 minutes; results in OUT. Nothing is installed:
+# PYTHON is an interpreter with a torch for the GPU. See docs/gpu.md.
+OUT ?= gpu_results
+gpu:
+	$(PYTHON) benchmarks/gpu --out $(OUT) $(if $(DATASET),--dataset $(DATASET))
 
 checks: $(VENV)/.installed
 	ruff check .
