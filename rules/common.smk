@@ -1,14 +1,27 @@
 """Shared by all rules: paths of results, and the project, which determines their inputs."""
 
+from snakemake.io import sourcecache_entry
+
 from hesspipe.config.results import CONSTRAINTS, ResultKind, pattern
 from hesspipe.hardware import has_gpu
 from hesspipe.workflow.adopt import settle
 from hesspipe.workflow.failures import TELLABLE, explain
 from hesspipe.workflow.project import Project, dump
+from hesspipe.workflow.remote_code import variables_for_jobs
 from hesspipe.workflow.resources import JobResources
 from hesspipe.workflow.stages import clean_folders
 
-project = Project(settings, workflow.basedir)
+
+def source_of_workflow(path):
+    return sourcecache_entry(path, path)
+
+
+# Where results are kept in a storage, code is where the job is. Snakemake has a mark for files of the
+# workflow; its `local` would let every such job run on this machine.
+is_stored = workflow.storage_settings.default_storage_provider is not None
+project = Project(settings, workflow.basedir, source_of_workflow if is_stored else str)
+if is_stored and workflow.is_main_process:
+    workflow.register_envvars(*variables_for_jobs())
 
 # Of a job that can use one. Here jobs run in parallel on CPUs; where there is a GPU, the default
 # profile lets one of them use it at a time.

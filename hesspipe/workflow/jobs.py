@@ -15,6 +15,7 @@ from hesspipe.errors import ConfigError, TooLargeError, UnwritableFileError
 from hesspipe.hardware import name_exhaustion
 from hesspipe.workflow.failures import TELLABLE, explain
 from hesspipe.workflow.origins import check_inputs, record_job
+from hesspipe.workflow.remote_code import require_announced_code
 
 _MORE_MEMORY = (
     "finished files are kept. Run fewer jobs at once (snakemake --cores 1), use a smaller network "
@@ -45,6 +46,7 @@ def job(snakemake: Any) -> Iterator[None]:
     line = None
     with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
+            require_announced_code()
             _choose_device(snakemake)
             check_inputs(map(str, snakemake.input))
             with name_exhaustion(f"{snakemake.rule} of {snakemake.output[0]}", _MORE_MEMORY):

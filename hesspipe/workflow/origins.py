@@ -86,6 +86,8 @@ def fingerprint(
 def record_job(job: Any) -> None:
     """Write the origin of every output of a job that has just succeeded.
 
+    Results that are kept in a storage have none: neither DVC nor a copy puts files there.
+
     Parameters
     ----------
     job : Snakemake
@@ -97,7 +99,7 @@ def record_job(job: Any) -> None:
         dict(job.params.items()),
         {str(path): content_of(str(path)) for path in job.input},
     )
-    for path in map(str, job.output):
+    for path in filter(is_output, map(str, job.output)):
         Origin(job.rule, digest(path), found).write(path)
 
 

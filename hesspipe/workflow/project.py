@@ -38,10 +38,14 @@ class Project:
     config : Config
     root : str
         The folder of the Snakefile, with scripts/.
+    as_source : callable (path) -> path
+        Marks a file that is not kept in Snakemake's storage, where results are kept in one: every
+        job has the code anyway.
     """
 
     config: Config
     root: str
+    as_source: Callable[[str], str] = str
 
     # What jobs read
 
@@ -89,7 +93,7 @@ class Project:
     def published(self, wildcards: Wildcards) -> list[str]:
         """List the file of published numbers that a table shows, if it shows any."""
         table = self.config.tables[wildcards.table]
-        return [table.published] if hasattr(table, "published") else []
+        return [self.as_source(table.published)] if hasattr(table, "published") else []
 
     def saved_state(self, wildcards: Wildcards) -> str:
         """Give the file of the saved state that an experiment starts and ends with."""
@@ -101,14 +105,14 @@ class Project:
 
     def code(self, script: str) -> InputFunction:
         """Give the file with the digests of a script and of every library module that it runs."""
-        return lambda wildcards: code_file(script, self.root)
+        return lambda wildcards: self.as_source(code_file(script, self.root))
 
     def code_of_kind(self, script: str, section: str) -> InputFunction:
         """Give the same for a figure or table, whose kind names the module that makes it."""
 
         def code(wildcards: Wildcards) -> str:
             module = f"hesspipe.{section}.{self._entry(section, wildcards).kind}"
-            return code_file(script, self.root, module)
+            return self.as_source(code_file(script, self.root, module))
 
         return code
 
@@ -124,7 +128,7 @@ class Project:
         if isinstance(data, (CIFAR10Images, MNISTDigits)) and data.source == "own_files":
             files = cifar10_files if isinstance(data, CIFAR10Images) else mnist_files
             return [str(path) for path in files.existing_files(data.folder or "")]
-        return user_code([data.function]) if isinstance(data, UserData) else []
+        return self._code_of([data.function]) if isinstance(data, UserData) else []
 
     def user_network(self, wildcards: Wildcards) -> list[str]:
         """List the files behind the user functions of an experiment."""
@@ -133,7 +137,10 @@ class Project:
     def user_network_of(self, experiment: str) -> list[str]:
         """List the same for an experiment by name."""
         model = self.config.experiments[experiment].model
-        return user_code(model.functions) if isinstance(model, UserModel) else []
+        return self._code_of(model.functions) if isinstance(model, UserModel) else []
+
+    def _code_of(self, functions: Iterable[str]) -> list[str]:
+        return [self.as_source(path) for path in user_code(functions)]
 
     def user_files(self) -> set[str]:
         """Collect every file of the user that the configuration names, directly or not.

@@ -39,7 +39,9 @@ def test_forecast_of_memory_counts_the_vectors_that_are_held(
 ) -> None:
     for dtype, size in ((torch.float64, 8), (torch.float32, 4)):
         asked: list[int] = []
-        monkeypatch.setattr(trace, "require", lambda number, *_, asked=asked, **__: asked.append(number))
+        monkeypatch.setattr(
+            trace, "require", lambda number, *_, asked=asked, **__: asked.append(number)
+        )
         estimate_norms(MATRIX.to(dtype), num_products=num_products)
         assert asked == [4 * (num_products // 2) * 100 * size]
         estimate_norms(MATRIX.to(dtype), num_products=num_products + 60)

@@ -1,0 +1,72 @@
+"""The files that container images are built from agree with each other and with the package."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from fnmatch import fnmatch
+
+import pytest
+from small_project import REPOSITORY
+
+_BASE = "python:3.11-slim-bookworm"
+
+
+def read(name: str) -> str:
+    return (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+def pins(name: str) -> dict[str, str]:
+    """Versions by package, with the names as pip compares them."""
+    found = re.findall(r"^([\w.-]+)==(\S+)$", read(name), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
+
+
+@pytest.mark.parametrize(
+    "line", ["apt-get install --yes --no-install-recommends git rsync", "sh envs/install.sh", _BASE]
+)
+def test_both_images_are_made_in_the_same_way(line: str) -> None:
+    for name in ("Dockerfile", "apptainer.def"):
+        assert line in read(name), name
+
+
+def test_both_images_have_the_same_environment() -> None:
+    for setting in ("PIP_NO_INDEX=1", "PIP_NO_DEPS=1", "PIP_FIND_LINKS=/opt/hesspipe/wheels"):
+        assert setting in read("Dockerfile"), setting
+        assert setting in read("apptainer.def"), setting
+
+
+def test_pins_of_kubernetes_are_those_of_the_extra() -> None:
+    extras = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
+    found = pins("envs/kubernetes.txt")
+    for requirement in extras["kubernetes"]:
+        package, version = requirement.split("==")
+        assert found[package] == version
+    assert not set(found) & set(pins("envs/constraints.txt"))
+
+
+def test_the_context_of_the_image_has_all_files_of_the_workflow() -> None:
+    lines = read(".dockerignore").splitlines()
+    kept = [line.removeprefix("!") for line in lines if line.startswith("!")]
+    patterns = re.findall(r'^    "([^"]+)",$', read("setup.py"), re.MULTILINE)
+    assert len(patterns) > 5
+    needed = [path for pattern in patterns for path in REPOSITORY.glob(pattern)]
+    needed += [REPOSITORY / name for name in ("pyproject.toml", "README.md", "envs/install.sh")]
+    for path in (path.relative_to(REPOSITORY) for path in needed):
+        parents = [path.as_posix(), *(parent.as_posix() for parent in path.parents)]
+        assert any(fnmatch(name, entry) for name in parents for entry in kept), path
+
+
+def test_the_profile_is_one_that_snakemake_reads() -> None:
+    """Keys are names of options; those of the plugins are checked where the plugins are."""
+    import yaml
+    from snakemake.cli import get_argument_parser
+
+    profile = yaml.safe_load(read("profiles/kubernetes/profile.yaml"))
+    options = {
+        option.removeprefix("--")
+        for action in get_argument_parser()._actions
+        for option in action.option_strings
+    }
+    unknown = [key for key in profile if key not in options and not key.startswith("kubernetes-")]
+    assert not unknown
