@@ -33,7 +33,7 @@ from hesspipe.objective.finite_differences import (
     find_wrong_second_derivative,
 )
 from hesspipe.objective.finiteness import require_finite_matrix
-from hesspipe.objective.flat_model import _signature_of
+from hesspipe.objective.flat_model import signature_of
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pieces import Outcome, Piece, outcome, row_norms
@@ -485,7 +485,7 @@ def test_forward_without_a_signature_takes_anything() -> None:
     class InC(nn.Module):
         forward = dict.update  # type: ignore[assignment]
 
-    signature = _signature_of(InC())
+    signature = signature_of(InC())
     assert signature.bind(1, 2, key=3).kwargs == {"key": 3}
 
 
