@@ -50,7 +50,7 @@ def available_bytes(device: torch.device | None = None) -> int:
         there = torch.get_device_module(device)
         if hasattr(there, "mem_get_info"):  # some GPUs share the memory of the machine
             kept = there.memory_reserved(device) - there.memory_allocated(device)
-            return int(there.mem_get_info(device)[0]) + kept
+            return int(there.mem_get_info(device)[0] + kept)
     rooms = [limit - used for limit, used in (*_group_limits(), *_process_limits())]
     return max(0, min([int(psutil.virtual_memory().available), *rooms]))
 
