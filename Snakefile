@@ -62,10 +62,9 @@ if workflow.is_main_process:
     executor = Executor.of(sys.argv[1:], workflow.global_resources["_nodes"].value)
     if mistakes := [*executor.mistakes(settings.gpus)]:
         raise WorkflowError("\n".join(mistakes))
-    is_cluster = executor.is_remote
 else:
     settings = Config.model_validate(expand(config, Path()).raw)
-    is_cluster = True
+    executor = Executor("of a job")
 
 
 include: "rules/common.smk"

@@ -29,11 +29,6 @@ GPUS = int(has_gpu()) if settings.gpus == "auto" else settings.gpus
 requests = JobResources(settings, GPUS)
 
 
-def grouped(name):
-    """Name the group of a rule where jobs may be batch jobs: here, groups mean nothing."""
-    return name if is_cluster else None
-
-
 # Seconds each, on the machine where Snakemake runs: as batch jobs they would mostly wait. Datasets
 # are among them because downloads need a network, which compute nodes often lack.
 localrules:

@@ -12,7 +12,7 @@ rule evaluate_line:
     wildcard_constraints:
         line="line(_to_seed[0-9]+(_aligned)?)?",
     group:
-        grouped("landscape")
+        executor.group("landscape")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
@@ -66,7 +66,7 @@ rule evaluate_plane:
     wildcard_constraints:
         other="[0-9]+",
     group:
-        grouped("landscape")
+        executor.group("landscape")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1

@@ -12,7 +12,7 @@ rule compare_with_laws:
     benchmark:
         "logs/compare_with_laws/{source}.tsv"
     group:
-        grouped("random_matrices")
+        executor.group("random_matrices")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
@@ -39,7 +39,7 @@ rule sample_spikes:
     benchmark:
         "logs/sample_spikes/{source}.tsv"
     group:
-        grouped("random_matrices")
+        executor.group("random_matrices")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
@@ -62,7 +62,7 @@ rule sample_spiked_spectra:
     benchmark:
         "logs/sample_spiked_spectra/{source}.tsv"
     group:
-        grouped("random_matrices")
+        executor.group("random_matrices")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1

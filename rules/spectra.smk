@@ -10,7 +10,7 @@ rule extract_spectrum:
     benchmark:
         "logs/extract_spectrum/{experiment}_seed{seed}_step{step}_{matrix}.tsv"
     group:
-        grouped("spectra")
+        executor.group("spectra")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
@@ -94,7 +94,7 @@ rule measure_directions:
     benchmark:
         "logs/measure_directions/{experiment}_seed{seed}_step{step}.tsv"
     group:
-        grouped("directions")
+        executor.group("directions")
     conda:
         "../envs/hesspipe.yaml"
     threads: 1

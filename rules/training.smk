@@ -39,7 +39,7 @@ for schedule, names in project.schedules.items():
         wildcard_constraints:
             experiment=project.only(names),
         group:
-            grouped("training")
+            executor.group("training")
         conda:
             "../envs/hesspipe.yaml"
         threads: 1

@@ -132,7 +132,9 @@ def on_cluster(cluster: SlurmCluster, tmp_path: Path) -> Iterator[OnCluster]:
     yield OnCluster(_project(tmp_path / "project"), cluster)
     cluster.call("scancel", "--user", str(os.getuid()))
     for node in NODES:
-        if not cluster.states().get(node, "down").startswith(("idle", "mixed", "alloc")):
+        if cluster.states().get(node, "down").startswith("drain"):
+            cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
+        elif cluster.states().get(node, "down").startswith("down"):
             cluster.start_node(node)
 
 
