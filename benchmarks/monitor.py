@@ -23,22 +23,22 @@ import hesspipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "transformer"))
 
-# Passages in a step of the training, and of the monitor; smallest, largest; critical sharpness.
+# Passages in a step of the training, and of the monitor; smallest, largest; budget.
 SETTINGS = [
-    (16, 1, 0, 1, False),
-    (16, 1, 1, 1, True),
-    (64, 1, 1, 1, True),
-    (64, 4, 0, 1, True),
+    (16, 1, 0, 1, None),
+    (16, 1, 1, 1, None),
+    (16, 1, 1, 1, 0.05),
+    (64, 4, 0, 1, None),
 ]
-COMPARED_EVERY = 4  # records: `eigenpairs` takes up to a minute each
+COMPARED_EVERY = 5  # records: `eigenpairs` takes up to a minute each
 
 
-def run(setting: tuple[int, int, int, int, bool], num_steps: int) -> None:
+def run(setting: tuple[int, int, int, int, float | None], num_steps: int) -> None:
     """Train once with a monitor, and print one row."""
     from network import Transformer
     from text import passages
 
-    batch_size, num_watched, num_smallest, num_largest, has_critical = setting
+    batch_size, num_watched, num_smallest, num_largest, budget = setting
     torch.manual_seed(0)
     model = Transformer(length=32, width=160, num_heads=4, num_blocks=4)
     inputs, targets, *_ = passages(num_train=64, num_test=1, length=32, seed=0)
@@ -47,8 +47,8 @@ def run(setting: tuple[int, int, int, int, bool], num_steps: int) -> None:
     objective = hesspipe.Objective(model, loss_fn, data, dtype=torch.float32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     numbers = {"num_smallest": num_smallest, "num_largest": num_largest}
-    monitor = hesspipe.Monitor(objective, model, optimizer, critical=has_critical, **numbers)
-    monitor.record(0)
+    monitor = hesspipe.Monitor(objective, model, optimizer, budget=budget, **numbers)
+    monitor.record(0)  # not part of the share: it starts from nothing
     seconds_training = seconds_monitor = 0.0
     products, errors = [], {"smallest": [], "largest": []}
     orders = itertools.chain.from_iterable(
@@ -66,7 +66,7 @@ def run(setting: tuple[int, int, int, int, bool], num_steps: int) -> None:
         seconds_monitor += time.process_time() - middle
         if step % monitor.every == 0:
             rows = monitor.table.query("step == @step")
-            products.append(int(rows["num_products"].iloc[0]))
+            products += [int(number) for number in rows["num_products"][:1]]
             if step // monitor.every % COMPARED_EVERY == 0:
                 compare(objective, model, rows, errors)
     shares = f"{100 * seconds_monitor / seconds_training:.1f} %"
@@ -74,7 +74,7 @@ def run(setting: tuple[int, int, int, int, bool], num_steps: int) -> None:
     converged = monitor.table.query("step > 0").groupby("end")["is_converged"].mean()
     print(
         f"| {batch_size} | {num_watched} | {num_smallest} + {num_largest}"
-        f"{' and critical' * has_critical} | {shares} "
+        f"{f', budget {budget}' if budget else ''} | {shares} "
         f"| {statistics.mean(products):.1f} | {worst[1]} | {worst[0]} "
         f"| {100 * converged['largest']:.0f} % | "
         + (f"{100 * converged['smallest']:.0f} % |" if num_smallest else "- |"),

@@ -33,16 +33,19 @@ Satopaa, Albrecht, Irwin, Raghavan (2011), Finding a "kneedle" in a haystack, IC
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hesspipe.imports import require_packages
+from hesspipe.plots.plotted import Plotted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from hesspipe.linalg.spectrum import Spectrum
 
 OutlierRule = Literal["gap", "ratio", "elbow"]
 
@@ -53,8 +56,10 @@ _ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
-class OutlierCount:
+class OutlierCount(Plotted):
     """The number of outliers by a rule, and its cutoff.
+
+    `plot` draws the largest eigenvalues, those above the cutoff in another color, and the cutoff.
 
     Attributes
     ----------
@@ -65,6 +70,10 @@ class OutlierCount:
     rule : str
     largest : array, shape (n,)
         The eigenvalues that were considered, descending: at most num_candidates.
+    matrix : str
+        That of the spectrum: "hessian", "ggn" or "residual", or "operator" if it is not known.
+    provenance : mapping
+        What decided the numbers, as far as it is known, and the labels that it was saved with.
     """
 
     num_outliers: int
@@ -73,34 +82,26 @@ class OutlierCount:
     largest: NDArray[np.float64] = field(
         default_factory=lambda: np.zeros(0), repr=False, compare=False
     )
+    matrix: str = field(default="operator", repr=False, compare=False)
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the largest eigenvalues, those above the cutoff in another color, and the cutoff.
-
-        Parameters
-        ----------
-        ax : Axes of matplotlib, optional
-            By default those of a new figure.
-
-        Returns
-        -------
-        Axes
-            Logarithmic if all eigenvalues are positive.
-        """
-        require_packages("matplotlib", purpose="plot")
+    def _draw(self, ax: Axes | None) -> Axes:
         from hesspipe.plots.spectra import plot_outliers
 
         return plot_outliers(ax, self.largest, self.cutoff, self.num_outliers, self.rule)
 
 
 def count_outliers(
-    eigenvalues: ArrayLike, rule: OutlierRule = "gap", *, num_candidates: int = NUM_CANDIDATES
+    eigenvalues: ArrayLike | Spectrum,
+    rule: OutlierRule = "gap",
+    *,
+    num_candidates: int = NUM_CANDIDATES,
 ) -> OutlierCount:
     """Count the eigenvalues that stand apart above the bulk.
 
     Parameters
     ----------
-    eigenvalues : array_like, shape (P,)
+    eigenvalues : Spectrum, or array_like, shape (P,)
         Finite, ascending: a whole spectrum.
     rule : {"gap", "ratio", "elbow"}
         Defined in the docstring of this module. The outliers of a network's Hessian spread over
@@ -130,14 +131,15 @@ def count_outliers(
         raise TypeError(f"num_candidates must be a whole number, got {num_candidates}")
     if num_candidates < 2:
         raise ValueError(f"num_candidates must be at least 2, got {num_candidates}")
-    values = _checked(eigenvalues)
+    matrix = str(getattr(eigenvalues, "matrix", "operator"))
+    values = _checked(getattr(eigenvalues, "eigenvalues", eigenvalues))
     descending = _candidates(values, num_candidates)
     if len(descending) < 2 or descending[0] - descending[-1] <= _ROUNDING * descending[0]:
         cutoff = float(values[-1]) if len(values) else 0.0
     else:
         cutoff = _RULES[rule](descending)
     largest = values[::-1][:num_candidates].copy()
-    return OutlierCount(int((values > cutoff).sum()), cutoff, rule, largest)
+    return OutlierCount(int((values > cutoff).sum()), cutoff, rule, largest, matrix)
 
 
 def _checked(eigenvalues: ArrayLike) -> NDArray[np.float64]:

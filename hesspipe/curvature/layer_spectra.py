@@ -17,13 +17,13 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import CurvatureOperator, objective_of
 from hesspipe.curvature.spectra import density, eigenpairs, spectrum
 from hesspipe.errors import HesspipeError, nearest_names
-from hesspipe.imports import require_packages
 from hesspipe.linalg.density import NUM_PROBES, NUM_STEPS
 from hesspipe.linalg.eigenpairs import MAX_PRODUCTS, TOLERANCE
 from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.spectrum import Spectrum
 from hesspipe.objective.objective import Objective
+from hesspipe.plots.plotted import Plotted
 from hesspipe.progress import bar_options
 
 if TYPE_CHECKING:
@@ -41,8 +41,12 @@ _ROOT = "(model)"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LayerSpectra(Mapping[str, LayerSpectrum]):
+class LayerSpectra(Plotted, Mapping[str, LayerSpectrum]):
     """Results by the names of layers, in the order of the network.
+
+    `plot` draws the eigenvalues of each layer in a column, in one color for each sign, on an axis
+    that is logarithmic on both sides of a linear piece, in which some sign is not known. Of a
+    density its nodes are drawn, hollow.
 
     A mapping: `spectra["fc"]` is the `Spectrum`, `Density` or `Eigenpairs` of that layer's block.
 
@@ -91,22 +95,7 @@ class LayerSpectra(Mapping[str, LayerSpectrum]):
         ]
         return "\n".join([f"LayerSpectra of the {self.matrix}", *lines])
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the eigenvalues of each layer in a column, in one color for each sign.
-
-        Of a density its nodes are drawn, hollow; of the ends of a spectrum their eigenvalues.
-
-        Parameters
-        ----------
-        ax : Axes of matplotlib, optional
-            By default those of a new figure.
-
-        Returns
-        -------
-        Axes
-            Logarithmic on both sides of a linear piece, in which some sign is not known.
-        """
-        require_packages("matplotlib", purpose="plot")
+    def _draw(self, ax: Axes | None) -> Axes:
         from hesspipe.plots.spectra import plot_groups
 
         groups = {group: _drawn(found) for group, found in self.results.items()}

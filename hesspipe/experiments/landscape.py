@@ -45,7 +45,7 @@ def evaluate_line(
     """
     solution = load_solution(path_to_dataset, path_to_second, model)
     (first,), second = solution.read_others([path_to_first]), solution.checkpoint
-    table = paths.evaluate_line(
+    line = paths.evaluate_line(
         solution.network,
         solution.recorded_data,
         _point(first, solution),
@@ -55,7 +55,7 @@ def evaluate_line(
         progress=True,
     )
     ends = {"first": first.origin, "second": second.origin}
-    return Result("line", table, {**second.provenance, **ends})
+    return Result("line", line.table, {**second.provenance, **ends})
 
 
 def align_units(
@@ -152,7 +152,7 @@ def evaluate_plane(
     )
     ends = {"first": large.origin, "second": small.origin, "third": other.origin}
     provenance = {**small.provenance, **ends}
-    return Result("plane", grid, provenance), Result("plane_points", points, provenance)
+    return Result("plane", grid.table, provenance), Result("plane_points", points, provenance)
 
 
 def _require_memory(theta: Tensor, number: int) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hesspipe.plots.plotted import Plotted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 @dataclass(frozen=True)
-class Barrier:
+class Barrier(Plotted):
     """The rise of a loss on a line between its two end points.
+
+    `plot` draws the losses, the straight line between those at its ends, and the largest rise.
 
     Attributes
     ----------
@@ -22,11 +29,24 @@ class Barrier:
         Coefficient in [0, 1] of that rise; 0 if there is none.
     rise : float
         Largest rise above the higher end point; at least 0, at most `height`.
+    coefficients, losses : array, shape (n,)
+        From 0 to 1, ascending.
     """
 
     height: float
     place: float
     rise: float
+    coefficients: NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros(0), repr=False, compare=False
+    )
+    losses: NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros(0), repr=False, compare=False
+    )
+
+    def _draw(self, ax: Axes | None) -> Axes:
+        from hesspipe.plots.landscape import plot_barrier
+
+        return plot_barrier(ax, self.coefficients, self.losses, self.height, self.place)
 
 
 def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barrier:
@@ -77,6 +97,8 @@ def find_barrier(coefficients: Sequence[float], losses: Sequence[float]) -> Barr
         height=float(rises[top]),
         place=float(places[top]),
         rise=float(max(values.max() - max(left, right), 0.0)),
+        coefficients=places,
+        losses=values,
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hesspipe.data.dataset import Dataset
+from hesspipe.landscape.losses import LineLosses, PlaneLosses
 from hesspipe.networks.evaluation import loss_and_accuracy
 from hesspipe.objective.flattening import unflatten
 from hesspipe.objective.reductions import LossFunction
@@ -79,7 +80,7 @@ def evaluate_line(
     *,
     loss_fn: LossFunction,
     progress: bool | None = None,
-) -> pd.DataFrame:
+) -> LineLosses:
     """Evaluate a network on the straight line through two points.
 
     Points are computed in float64 and then rounded to the model's dtype, so that coefficients 0
@@ -101,10 +102,10 @@ def evaluate_line(
 
     Returns
     -------
-    DataFrame
-        coefficient, train_loss, train_accuracy, test_loss, test_accuracy; losses in the unit of
-        the loss (nats). Entries that are undefined (without held-out data or class labels) are
-        None.
+    LineLosses
+        With a table of coefficient, train_loss, train_accuracy, test_loss, test_accuracy; losses in
+        the unit of the loss (nats). Entries that are undefined (without held-out data or class
+        labels) are None.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def evaluate_line(
         _check_finite(train[0] + (test[0] or 0.0), f"coefficient {coefficient}")
         rows.append((coefficient, *train, *test))
     columns = ["coefficient", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
-    return pd.DataFrame(rows, columns=columns)
+    return LineLosses(pd.DataFrame(rows, columns=columns))
 
 
 def plane_through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
@@ -194,7 +195,7 @@ def evaluate_plane(
     *,
     loss_fn: LossFunction,
     progress: bool | None = None,
-) -> pd.DataFrame:
+) -> PlaneLosses:
     """Evaluate a network's training loss at points of a plane.
 
     Parameters
@@ -209,8 +210,9 @@ def evaluate_plane(
 
     Returns
     -------
-    DataFrame
-        first, second (the coordinates, in units of the parameters), train_loss (nats).
+    PlaneLosses
+        With a table of first, second (the coordinates, in units of the parameters), train_loss
+        (nats).
 
     Raises
     ------
@@ -223,7 +225,7 @@ def evaluate_plane(
         loss, _ = loss_and_accuracy(network, data.train_inputs, data.train_targets, loss_fn)
         _check_finite(loss, f"the point ({first:.4g}, {second:.4g})")
         rows.append((first, second, loss))
-    return pd.DataFrame(rows, columns=["first", "second", "train_loss"])
+    return PlaneLosses(pd.DataFrame(rows, columns=["first", "second", "train_loss"]))
 
 
 def _checked(point: Tensor, name: str, length: int | None = None) -> Tensor:

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -41,6 +42,10 @@ from numpy.typing import NDArray
 from scipy.special import betainc, betaincc, betainccinv, gammaincc
 
 from hesspipe.linalg.radau import Rules
+from hesspipe.plots.plotted import Plotted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -50,8 +55,10 @@ _CONVERGED = 1e-3
 
 
 @dataclass(frozen=True)
-class Count:
+class Count(Plotted):
     """A number of eigenvalues, as an interval.
+
+    `plot` draws it in its interval.
 
     Attributes
     ----------
@@ -67,6 +74,13 @@ class Count:
     high: int
     estimate: float
     confidence: float
+
+    def _draw(self, ax: Axes | None) -> Axes:
+        from hesspipe.plots.estimates import plot_estimates
+
+        what = f"holds it with {100 * self.confidence:g} %"
+        bounds = [(float(self.low), float(self.high))]
+        return plot_estimates(ax, ["count"], [self.estimate], bounds, what, "eigenvalues")
 
 
 @dataclass(frozen=True)

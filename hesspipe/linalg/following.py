@@ -13,6 +13,9 @@ that copies of an eigenvalue have no distance of zero. The value therefore has t
 its vector, and a search to 1e-3 is short. Distances are those to other Ritz values: this is an
 estimate, while the residual norm is that of products that were made.
 
+A Ritz pair next to the wanted ones whose value and residual norm reach beyond them may be one of
+them: a few products are spent on its residual, too, where two eigenvalues come near each other.
+
 What the vectors of before do not contain remains hidden: `hesspipe.linalg.tracking` starts from a
 random part as well, and bounds the probability that something was missed.
 
@@ -50,6 +53,8 @@ _LOST = 2.0
 _NEXT_PART = 0.3
 # A residual that Gram-Schmidt shrinks by more is rounding, and leads nowhere.
 _ROUNDING_LEFT = 0.1
+# Products of a search that make sure of the pairs next to the wanted ones.
+_MOST_DOUBTS = 3
 
 Floats = NDArray[np.float64]
 
@@ -152,19 +157,19 @@ def follow_eigenpairs(
     space = _Space.begin(product, capacity)
     for vector in carried:
         space.extend(vector)
-    is_lost, is_first = False, True
-    while True:
+    found = space.pairs(num_smallest, num_largest)
+    is_lost = bool((found.norms > _LOST * np.abs(space.ritz()[0]).max()).all())
+    num_doubts = 0
+    while not (is_lost or space.is_full):
+        needed = found.worst(tolerance)
+        if needed is None and num_doubts < _MOST_DOUBTS:
+            needed = found.doubtful()
+            num_doubts += 1
+        if needed is None or not may_go_on():
+            break
+        if not space.extend(needed, least=space.rounding()):
+            break
         found = space.pairs(num_smallest, num_largest)
-        allowed = STRICTER * tolerance * np.abs(found.values)
-        ratios = np.where(found.errors <= allowed, 0.0, found.errors / np.maximum(allowed, 1e-300))
-        if is_first:
-            is_lost = bool((found.norms > _LOST * np.abs(space.ritz()[0]).max()).all())
-            is_first = False
-        worst = int(ratios.argmax())
-        if is_lost or not ratios.any() or space.is_full or not may_go_on():
-            break
-        if not space.extend(found.residuals[worst], least=space.rounding()):
-            break
     return space.tracking(found, num_smallest, num_largest, tolerance, is_lost)
 
 
@@ -177,6 +182,19 @@ class _Found:
     residuals: Tensor
     norms: Floats
     errors: Floats
+    next: list[tuple[float, float, Tensor]]  # by how much they lie beyond, norm, residual
+
+    def worst(self, tolerance: float) -> Tensor | None:
+        """Return the residual of the wanted pair that is farthest from its goal, if one is."""
+        allowed = STRICTER * tolerance * np.abs(self.values)
+        if (self.errors <= allowed).all():
+            return None
+        return self.residuals[int((self.errors / np.maximum(allowed, 1e-300)).argmax())]
+
+    def doubtful(self) -> Tensor | None:
+        """Return the residual of a pair next to the wanted ones that may belong to them."""
+        beyond = [(excess + norm, residual) for excess, norm, residual in self.next]
+        return next((residual for most, residual in beyond if most > 0), None)
 
 
 @dataclass
@@ -237,16 +255,24 @@ class _Space:
         """Compute the wanted Ritz pairs, with the residuals of the products."""
         values, coefficients = self.ritz()
         chosen = ends_of(self.size, num_smallest, num_largest)
-        weights = torch.from_numpy(coefficients[:, chosen].T.copy()).to(self.basis)  # (k, m)
+        every = carried_of(self.size, num_smallest, num_largest)
+        weights = torch.from_numpy(coefficients[:, every].T.copy()).to(self.basis)  # (k, m)
         vectors = weights @ self.basis[: self.size]  # (k, P)
-        scaled = torch.from_numpy(values[chosen]).to(self.basis)[:, None] * vectors
+        scaled = torch.from_numpy(values[every]).to(self.basis)[:, None] * vectors
         residuals = torch.addmm(scaled, weights, self.images[: self.size], beta=-1)
         norms = residuals.norm(dim=1).double().cpu().numpy()
+        is_wanted = np.isin(every, chosen)
+        following = []
+        for place in np.flatnonzero(~is_wanted):
+            value, is_low = values[every[place]], every[place] <= num_smallest and num_smallest > 0
+            excess = values[num_smallest - 1] - value if is_low else value - values[-num_largest]
+            following.append((float(excess), float(norms[place]), residuals[place]))
+        vectors, residuals, norms = vectors[is_wanted], residuals[is_wanted], norms[is_wanted]
         if self.size == self.product.dim:
             errors = np.minimum(norms, self.rounding())
         else:
             errors = errors_of_ends(values, norms, num_smallest, num_largest)
-        return _Found(values[chosen], vectors, residuals, norms, errors)
+        return _Found(values[chosen], vectors, residuals, norms, errors, following)
 
     def tracking(
         self, found: _Found, num_smallest: int, num_largest: int, tolerance: float, is_lost: bool

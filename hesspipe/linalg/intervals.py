@@ -5,12 +5,13 @@ Numbers of eigenvalues are intervals, too: `hesspipe.linalg.counts.Count`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from hesspipe.imports import require_packages
+from hesspipe.plots.plotted import Plotted
 from hesspipe.summaries import ends, summary
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class Distribution(Plotted):
     """Shares of the eigenvalues up to some points, as intervals.
+
+    `plot` draws the shares in the band of their intervals.
 
     Attributes
     ----------
@@ -46,19 +49,7 @@ class Distribution:
             confidence=self.confidence,
         )
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the shares in the band of their intervals.
-
-        Parameters
-        ----------
-        ax : Axes of matplotlib, optional
-            By default those of a new figure.
-
-        Returns
-        -------
-        Axes
-        """
-        require_packages("matplotlib", purpose="plot")
+    def _draw(self, ax: Axes | None) -> Axes:
         from hesspipe.plots.densities import plot_distribution
 
         band = self.low.numpy(), self.high.numpy()
@@ -68,8 +59,10 @@ class Distribution:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Plotted):
     """A smoothed density on a grid, as intervals.
+
+    `plot` draws it in the band of its intervals, on a logarithmic axis.
 
     Attributes
     ----------
@@ -85,6 +78,10 @@ class Curve:
     width : float
         Standard deviation of the Gaussian.
     matrix : str
+    dim : int, optional
+        P.
+    provenance : mapping
+        What decided the numbers, as far as it is known, and the labels that it was saved with.
     """
 
     low: Tensor
@@ -95,6 +92,8 @@ class Curve:
     grid: Tensor
     width: float
     matrix: str
+    dim: int | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return summary(
@@ -109,19 +108,7 @@ class Curve:
             confidence=self.confidence,
         )
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the smoothed density in the band of its intervals, on a logarithmic axis.
-
-        Parameters
-        ----------
-        ax : Axes of matplotlib, optional
-            By default those of a new figure.
-
-        Returns
-        -------
-        Axes
-        """
-        require_packages("matplotlib", purpose="plot")
+    def _draw(self, ax: Axes | None) -> Axes:
         from hesspipe.plots.densities import plot_density
 
         band = self.low.numpy(), self.high.numpy()
@@ -130,8 +117,10 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Moment(Plotted):
     """The trace of a power of the matrix, as an interval.
+
+    `plot` draws it in its interval.
 
     Attributes
     ----------
@@ -150,3 +139,20 @@ class Moment:
     estimate: float
     standard_error: float
     confidence: float
+
+    def __repr__(self) -> str:
+        return summary(
+            "Moment",
+            low=self.low,
+            high=self.high,
+            estimate=self.estimate,
+            standard_error=self.standard_error,
+            confidence=self.confidence,
+        )
+
+    def _draw(self, ax: Axes | None) -> Axes:
+        from hesspipe.plots.estimates import plot_estimates
+
+        what = f"holds it with {100 * self.confidence:g} %"
+        bounds = [(self.low, self.high)]
+        return plot_estimates(ax, ["moment"], [self.estimate], bounds, what, "trace of the power")

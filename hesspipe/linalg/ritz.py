@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hesspipe.imports import require_packages
 from hesspipe.linalg.operator import SymmetricProduct
+from hesspipe.plots.plotted import Plotted
 from hesspipe.summaries import ends, layout, summary
 
 if TYPE_CHECKING:
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Eigenpairs:
+class Eigenpairs(Plotted):
     """Extreme eigenvalues and eigenvectors of a symmetric matrix.
+
+    `plot` draws the eigenvalues of both ends in their order, with residual norms as error bars, on
+    a logarithmic axis; if there are negative ones, on both sides of zero.
 
     Attributes
     ----------
@@ -61,20 +64,7 @@ class Eigenpairs:
             num_products=self.num_products,
         )
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the eigenvalues of both ends in their order, with residual norms as error bars.
-
-        Parameters
-        ----------
-        ax : Axes of matplotlib, optional
-            By default those of a new figure.
-
-        Returns
-        -------
-        Axes
-            Logarithmic; if there are negative eigenvalues, on both sides of zero.
-        """
-        require_packages("matplotlib", purpose="plot")
+    def _draw(self, ax: Axes | None) -> Axes:
         from hesspipe.plots.spectra import plot_ends
 
         values, norms = self.eigenvalues.numpy(), self.residual_norms.numpy()

@@ -183,8 +183,9 @@ class Density:
         low, high = means.gaussian_means(self.sample, points.numpy(), width, risk)
         least, most = torch.from_numpy(low * peak), torch.from_numpy(high * peak)
         return Curve(
-            least, most, mean, error, confidence, grid=points, width=width, matrix=self.matrix
-        )
+            least, most, mean, error, confidence, grid=points, width=width, matrix=self.matrix,
+            dim=self.dim,
+        )  # fmt: skip
 
     def count(
         self,

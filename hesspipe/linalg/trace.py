@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,9 +32,13 @@ from hesspipe.hardware import require
 from hesspipe.linalg.arguments import require_integer
 from hesspipe.linalg.operator import SymmetricProduct, random_unit, scaled, symmetric_product
 from hesspipe.linalg.xtrace import estimate, sketch
+from hesspipe.plots.plotted import Plotted
 from hesspipe.progress import bar_options
 from hesspipe.seeding import generator
 from hesspipe.summaries import Verbatim, summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Default: thirty directions are more than the outliers of a ten-class network, and an average of
 # thirty has a standard error of a fifth of the spread.
@@ -44,8 +48,10 @@ _HUTCH_FROM = 60
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Plotted):
     """An unbiased random estimate.
+
+    `plot` draws it with three standard errors.
 
     Attributes
     ----------
@@ -63,14 +69,19 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.6g} +- {self.standard_error:.2g}"
 
+    def _draw(self, ax: Axes | None) -> Axes:
+        return _draw_estimates(ax, {"estimate": self}, "value")
+
     def times(self, factor: float) -> Estimate:
         """Multiply the estimated quantity by a positive number."""
         return Estimate(self.value * factor, self.standard_error * factor)
 
 
 @dataclass(frozen=True)
-class NormEstimates:
+class NormEstimates(Plotted):
     """Estimates of the trace and the Frobenius norm.
+
+    `plot` draws both with three standard errors.
 
     Attributes
     ----------
@@ -108,6 +119,12 @@ class NormEstimates:
             num_products=self.num_products,
         )
 
+    def _draw(self, ax: Axes | None) -> Axes:
+        estimates = {"trace": self.trace, "Frobenius norm": self.frobenius_norm}
+        axes = _draw_estimates(ax, estimates, "units of the loss")
+        axes.set_title(f"{self.matrix}: {self.num_products:,} products", loc="left")
+        return axes
+
     @property
     def squared_frobenius_norm(self) -> Estimate:
         """Sum of the squares of the eigenvalues.
@@ -136,6 +153,17 @@ class NormEstimates:
         value, error = self.squares.value, self.squares.standard_error
         norm = math.sqrt(value)
         return Estimate(norm, norm - math.sqrt(max(value - error, 0.0))).times(self.unit)
+
+
+def _draw_estimates(ax: Axes | None, estimates: Mapping[str, Estimate], unit: str) -> Axes:
+    from hesspipe.plots.estimates import plot_estimates
+
+    values = [each.value for each in estimates.values()]
+    bounds = [
+        (each.value - 3 * each.standard_error, each.value + 3 * each.standard_error)
+        for each in estimates.values()
+    ]
+    return plot_estimates(ax, list(estimates), values, bounds, "three standard errors", unit)
 
 
 def estimate_norms(

@@ -31,16 +31,17 @@ from hesspipe.objective.samples import first_samples
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from hesspipe.tables.store import Result
 
-# Defaults. 1e-3 is a third of a pixel in a figure of 10 cm. On the transformer of examples/, 3 to 9
-# products give the largest eigenvalue so, and 10 to 30 the most negative (benchmarks/monitor.md).
+# Defaults. 1e-3 is a third of a pixel in a figure of 10 cm. On the transformer of examples/, 3 to
+# 13 products give the largest eigenvalue so, and 8 to 18 verify it (benchmarks/monitor.md).
 EVERY = 50
 TOLERANCE = 1e-3
 MAX_PRODUCTS = 40
-VERIFY_EVERY = 20
+VERIFY_EVERY = 10
 _NUMBER_NEEDED = (
     "number must be given, because the monitor continues {}; pass the number of updates that the "
     "model has had"
@@ -296,6 +297,21 @@ class Monitor:
         from hesspipe.tables.store import Result
 
         return Result("monitor", self.table, self._provenance())
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the eigenvalues against the steps, and the stability limit of the optimizer.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        Axes
+        """
+        axes: Axes = self.result.plot(ax)
+        return axes
 
     def figure(self) -> Figure:
         """Draw the eigenvalues against the steps: `hesspipe.figures.over_training`."""

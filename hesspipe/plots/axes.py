@@ -13,6 +13,14 @@ from hesspipe.plots import style
 
 Arguments = ParamSpec("Arguments")
 
+# matplotlib leaves room of a twentieth of the decades on both sides, and float64 ends at 1e308.
+_LEAST, _MOST = 1e-250, 1e250
+
+
+def fits_logarithmic(low: float, high: float) -> bool:
+    """Tell whether a logarithmic axis can show positive numbers from low to high."""
+    return _LEAST < low <= high < _MOST
+
 
 def on_axes(
     draw: Callable[Concatenate[Axes, Arguments], None],

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from hesspipe.plots import style
-from hesspipe.plots.axes import on_axes
+from hesspipe.plots.axes import fits_logarithmic, on_axes
 
 Floats = NDArray[np.float64]
 
@@ -39,9 +39,9 @@ def plot_density(
     draw_density(axes, values, density, band, color)
     axes.lines[-1].set_label(style.MATRIX_LABELS.get(matrix, matrix or "estimate"))
     axes.collections[-1].set_label(f"holds it with {100 * confidence:g} % at each point")
-    axes.set_yscale("log", nonpositive="clip")
     highest = float(max(density.max(), band[1].max()))
-    if highest > 0:
+    if fits_logarithmic(highest, highest):
+        axes.set_yscale("log", nonpositive="clip")
         axes.set_ylim(highest / _SHOWN_RANGE, 2 * highest)
     axes.set_xlabel(_EIGENVALUE)
     axes.set_ylabel(r"density $\phi$ (1 / units of the loss)")

@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodF
 from numpy.typing import NDArray
 
 from hesspipe.plots import style
-from hesspipe.plots.axes import on_axes
+from hesspipe.plots.axes import fits_logarithmic, on_axes
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -65,7 +65,7 @@ def plot_in_order(
     if math.isfinite(error_bound) and error_bound > 0:
         below, above = eigenvalues - error_bound, eigenvalues + error_bound
         axes.fill_between(ranks, below, above, color="black", alpha=0.2, linewidth=0)
-    _scale_both_sides(axes, "y", eigenvalues, _linear_part(eigenvalues, tolerance))
+    scale_both_sides(axes, "y", eigenvalues, linear_part(eigenvalues, tolerance))
     axes.set_xlabel("rank of the eigenvalue")
     axes.set_ylabel(_EIGENVALUE)
     axes.set_title(f"{_label(matrix)}: {len(eigenvalues):,} eigenvalues", loc="left")
@@ -88,13 +88,13 @@ def plot_histogram(
         Half the width of the bin of zeros.
     matrix : str
     """
-    threshold = _linear_part(eigenvalues, tolerance)
+    threshold = linear_part(eigenvalues, tolerance)
     edges = _edges(eigenvalues, threshold)
     counts = np.histogram(eigenvalues, edges)[0]
     color = style.MATRIX_COLORS.get(matrix, style.OTHER_COLOR)
     axes.stairs(counts, edges, fill=True, color=color, baseline=0.5)
     axes.axvspan(-tolerance, tolerance, color=style.NEUTRAL_COLOR, alpha=0.5, zorder=0, linewidth=0)
-    _scale_both_sides(axes, "x", eigenvalues, threshold)
+    scale_both_sides(axes, "x", eigenvalues, threshold)
     axes.set_yscale("log", nonpositive="clip")
     axes.set_ylim(bottom=0.5)
     axes.set_xlabel(_EIGENVALUE)
@@ -130,12 +130,16 @@ def plot_ends(
         line.set(fillstyle=filling, label=f"{len(values):,} {name}")
         axes.errorbar(orders, values, yerr=errors, fmt="none", ecolor=line.get_color())
     noise = float(residual_norms.max()) if len(residual_norms) else 0.0
-    if len(eigenvalues) and eigenvalues.min() > noise:
+    if (
+        len(eigenvalues)
+        and eigenvalues.min() > noise
+        and fits_logarithmic(float(eigenvalues.min()), float(eigenvalues.max()))
+    ):
         axes.set_yscale("log")
     else:
         # Nothing is known below a residual norm, and nothing is to be seen below all magnitudes.
-        threshold = max(noise, _linear_part(eigenvalues, 0.0))
-        _scale_both_sides(axes, "y", eigenvalues, threshold)
+        threshold = max(noise, linear_part(eigenvalues, 0.0))
+        scale_both_sides(axes, "y", eigenvalues, threshold)
         axes.axhline(0.0, color=style.NEUTRAL_COLOR, linewidth=0.6, zorder=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("order from the end of the spectrum")
@@ -149,7 +153,7 @@ def plot_ends(
 def plot_outliers(axes: Axes, largest: Floats, cutoff: float, num_outliers: int, rule: str) -> None:
     """Plot the largest eigenvalues (n,), descending, and the cutoff of a rule for outliers."""
     draw_outliers(axes, np.arange(1, len(largest) + 1), largest, cutoff)
-    if len(largest) and largest[-1] > 0 and cutoff > 0:
+    if len(largest) and fits_logarithmic(min(largest[-1], cutoff), max(largest[0], cutoff)):
         axes.set_yscale("log", nonpositive="clip")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("order of the largest eigenvalues")
@@ -186,7 +190,7 @@ def plot_groups(axes: Axes, groups: Mapping[str, tuple[Floats, float, str]], mat
             )  # fmt: skip
     values = np.concatenate([np.zeros(0), *(each[0] for each in groups.values())])
     noise = max((each[1] for each in groups.values()), default=0.0)
-    _scale_both_sides(axes, "y", values, _linear_part(values, noise))
+    scale_both_sides(axes, "y", values, linear_part(values, noise))
     axes.axhspan(-noise, noise, color=style.NEUTRAL_COLOR, alpha=0.5, zorder=0, linewidth=0)
     axes.set_xticks(range(len(groups)), list(groups), rotation=45, ha="right")
     axes.set_xlim(-0.5, max(len(groups), 1) - 0.5)
@@ -247,7 +251,7 @@ def _label(matrix: str) -> str:
     return style.MATRIX_LABELS.get(matrix, matrix)
 
 
-def _linear_part(eigenvalues: Floats, tolerance: float) -> float:
+def linear_part(eigenvalues: Floats, tolerance: float) -> float:
     """Choose where the linear piece of an axis ends: at the tolerance, or below all magnitudes."""
     if 0 < tolerance < math.inf:
         return tolerance
@@ -255,11 +259,13 @@ def _linear_part(eigenvalues: Floats, tolerance: float) -> float:
     return float(magnitudes.min()) / 2 if len(magnitudes) else 1.0
 
 
-def _scale_both_sides(
+def scale_both_sides(
     axes: Axes, direction: Literal["x", "y"], eigenvalues: Floats, threshold: float
 ) -> None:
     """Scale an axis logarithmically on both sides of a linear piece, unless that shows no more."""
     sides = [float((sign * eigenvalues).max(initial=0.0)) for sign in (-1.0, 1.0)]
+    if not fits_logarithmic(threshold, max(threshold, *sides)):
+        return
     decades = [math.log10(max(side / threshold, 1.0)) for side in sides]
     if sum(decades) < _FEWEST_DECADES:
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.style as mpl_style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from hesspipe.files import write_bytes
@@ -89,6 +90,11 @@ def loss_scale(axes: Axes, table: pd.DataFrame) -> None:
     losses = table[["train_loss", "test_loss"]].to_numpy(dtype=float)
     if (losses[~np.isnan(losses)] > 0).all():
         axes.set_yscale("log", nonpositive="clip")
+
+
+def color_norm(low: float, high: float, *, is_log: bool) -> Normalize:
+    """Map numbers from low to high to colors."""
+    return LogNorm(low, high) if is_log else Normalize(low, high)
 
 
 def network_line(number: int) -> dict[str, Any]:

@@ -14,12 +14,27 @@ from typing import TYPE_CHECKING, Any
 from hesspipe.errors import DamagedFileError
 from hesspipe.imports import require_packages
 from hesspipe.saving.forms import FORMS as FORMS_OF_ONE
+from hesspipe.saving.interval_forms import CURVE, DISTRIBUTION, NUMBER, OUTLIERS
+from hesspipe.saving.landscape_forms import BARRIER, LINE, PLANE
 from hesspipe.saving.layer_forms import LAYERS
+from hesspipe.saving.records import plot_records
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from hesspipe.tables.store import Result
 
-FORMS = {**FORMS_OF_ONE, "layer_spectra": LAYERS}
+FORMS = {
+    **FORMS_OF_ONE,
+    "layer_spectra": LAYERS,
+    "curves": CURVE,
+    "distribution": DISTRIBUTION,
+    "number": NUMBER,
+    "outliers": OUTLIERS,
+    "line": LINE,
+    "plane": PLANE,
+    "barrier": BARRIER,
+}
 
 # What the pipeline's readers take from the provenance, of a result that no experiment made.
 _LABELS = {"experiment": "unnamed", "seed": 0, "step": 0, "group": "network", "num_classes": None}
@@ -46,7 +61,7 @@ def save(
 
     Parameters
     ----------
-    result : Spectrum, Density, Eigenpairs, NormEstimates, LayerSpectra or Result
+    result : any result of the library, or Result
         Or an object whose attribute `result` is one, as that of `hesspipe.Monitor`. Eigenvectors
         are saved, too.
     path : str or Path
@@ -92,7 +107,9 @@ def save(
     table = as_result(result)
     from hesspipe.tables.store import write_result
 
-    write_result(replace(table, provenance={**table.provenance, **given}), path)
+    columns = {key: value for key, value in given.items() if key in table.table.columns}
+    labeled = table.table.assign(**columns) if columns and table is not result else table.table
+    write_result(replace(table, table=labeled, provenance={**table.provenance, **given}), path)
 
 
 def load(path: str | Path) -> Any:
@@ -104,11 +121,12 @@ def load(path: str | Path) -> Any:
 
     Returns
     -------
-    Spectrum, Density, Eigenpairs, NormEstimates, LayerSpectra or Result
+    result of the library, or Result
         On the CPU, equal to the last bit. Its `provenance` has the labels and the versions, too.
         Of the pipeline's results, eigenpairs have no eigenvectors, shape (P, 0), and densities no
-        scalar products between probes, so that no count is exact. Tables of other kinds are a
-        `hesspipe.tables.store.Result`.
+        scalar products between probes, so that no count is exact. Tables of other kinds, and those
+        that hold several curves or counts, are a `hesspipe.tables.store.Result`, as is that of a
+        monitor.
 
     Raises
     ------
@@ -154,8 +172,29 @@ def as_result(result: Any) -> Result:
         if isinstance(found, form.type):
             table, provenance = form.to_table(found)
             return Result(kind, table, {**_LABELS, **provenance})
-    names = ", ".join(form.type.__name__ for form in FORMS.values())
+    names = ", ".join(name for form in FORMS.values() for name in form.names)
     raise TypeError(f"result must be one of {names}, or a Result, got {type(result).__name__}")
+
+
+def plot_result(result: Result, ax: Axes | None) -> Axes:
+    """Draw a table as the result that it holds; see `Result.plot`.
+
+    Raises
+    ------
+    TypeError
+        If only a figure of the pipeline shows it.
+    """
+    if result.kind == "monitor":
+        return plot_records(result, ax)
+    form = FORMS.get(result.kind)
+    found = None if form is None else form.from_result(result)
+    if found is None or found is result:
+        raise TypeError(
+            f"a table of kind {result.kind!r} has no plot of its own; use the modules of "
+            "hesspipe.figures, which take several tables"
+        )
+    axes: Axes = found.plot(ax)
+    return axes
 
 
 def _require_suffix(path: str | Path) -> None:

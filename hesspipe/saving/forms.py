@@ -32,14 +32,20 @@ class Form:
 
     Attributes
     ----------
-    type : type
+    type : type, or tuple of types
     to_table : callable (result) -> DataFrame, provenance
     from_result : callable (Result) -> result
     """
 
-    type: type
+    type: type | tuple[type, ...]
     to_table: Callable[[Any], tuple[pd.DataFrame, dict[str, Any]]]
     from_result: Callable[[Result], Any]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes."""
+        types = self.type if isinstance(self.type, tuple) else (self.type,)
+        return [each.__name__ for each in types]
 
 
 def _spectrum_table(found: Spectrum) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -55,9 +61,9 @@ def _spectrum_table(found: Spectrum) -> tuple[pd.DataFrame, dict[str, Any]]:
 def _spectrum(result: Result) -> Spectrum:
     about = result.provenance
     names = _names_of_plain_fields(Spectrum)
-    eigenvalues = _tensor(result.table.sort_values("rank", kind="stable")["eigenvalue"])
+    eigenvalues = tensor(result.table.sort_values("rank", kind="stable")["eigenvalue"])
     own = {name: about[name] for name in names}
-    return Spectrum(eigenvalues, **own, provenance=_rest(about, names))
+    return Spectrum(eigenvalues, **own, provenance=rest(about, names))
 
 
 def _density_table(found: Density) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -94,7 +100,7 @@ def density_of(result: Result) -> Density:
     num_probes = table["probe"].nunique()
     ordered = table.sort_values(["probe", "node"], kind="stable")
     nodes, weights, couplings = (
-        _tensor(ordered[name]).reshape(num_probes, -1) for name in ("node", "weight", "coupling")
+        tensor(ordered[name]).reshape(num_probes, -1) for name in ("node", "weight", "coupling")
     )
     overlaps = torch.zeros_like(nodes[1:])
     if "overlaps" in about:
@@ -112,7 +118,7 @@ def density_of(result: Result) -> Density:
         num_products=about.get("num_products", len(table)),
         eps=about["eps"],
         asymmetry=about["asymmetry"],
-        provenance=_rest(about, names),
+        provenance=rest(about, names),
     )
 
 
@@ -155,14 +161,14 @@ def _eigenpairs(result: Result) -> Eigenpairs:
     num_smallest = int((table["end"] == "smallest").sum())
     names = ("num_parameters", "matrix", "num_products", "eigenvector_dtype")
     return Eigenpairs(
-        eigenvalues=_tensor(table["eigenvalue"]),
+        eigenvalues=tensor(table["eigenvalue"]),
         eigenvectors=vectors,
-        residual_norms=_tensor(table["residual_norm"]),
+        residual_norms=tensor(table["residual_norm"]),
         num_products=about["num_products"],
         matrix=about["matrix"],
         num_smallest=num_smallest,
         num_largest=len(table) - num_smallest,
-        provenance=_rest(about, names),
+        provenance=rest(about, names),
     )
 
 
@@ -204,15 +210,17 @@ def _norms(result: Result) -> NormEstimates:
         num_products=about["num_products"],
         matrix=about["matrix"],
         dim=about["num_parameters"],
-        provenance=_rest(about, ("unit", "num_products", "matrix", "num_parameters")),
+        provenance=rest(about, ("unit", "num_products", "matrix", "num_parameters")),
     )
 
 
-def _rest(provenance: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def rest(provenance: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return a provenance without what has become part of a result."""
     return {key: value for key, value in provenance.items() if key not in names}
 
 
-def _tensor(column: pd.Series) -> Tensor:
+def tensor(column: pd.Series) -> Tensor:
+    """Copy a column of numbers (n,) in float64."""
     return torch.from_numpy(column.to_numpy(dtype="float64", copy=True))
 
 

@@ -118,6 +118,28 @@ NETWORK_SCHEMAS: dict[str, pa.Schema] = {
             column("cutoff", pa.float64(), CURVATURE),
         ]
     ),
+    "distribution": pa.schema(
+        [
+            column("point", pa.float64(), "of the loss, per squared unit of the parameters"),
+            column("low", pa.float64(), "share of the eigenvalues, 0 to 1"),
+            column("high", pa.float64(), "share of the eigenvalues, 0 to 1"),
+            column("estimate", pa.float64(), "share of the eigenvalues, 0 to 1"),
+        ]
+    ),
+    "number": pa.schema(
+        [
+            column("value", pa.float64(), "of the quantity that the provenance names"),
+            column("low", pa.float64(), "lower end of its interval", nullable=True),
+            column("high", pa.float64(), "upper end", nullable=True),
+            column("standard_error", pa.float64(), "as the value", nullable=True),
+        ]
+    ),
+    "barrier": pa.schema(
+        [
+            column("coefficient", pa.float64(), "0 = first point, 1 = second point"),
+            column("loss", pa.float64(), "unit of the loss"),
+        ]
+    ),
     "decomposition": pa.schema(
         [
             column("step", pa.int64(), "updates"),

@@ -61,6 +61,26 @@ class Result:
             **about,
         )
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the table as the result of the library that it holds, or the records of a monitor.
+
+        Parameters
+        ----------
+        ax : Axes of matplotlib, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Raises
+        ------
+        TypeError
+            If only a figure of the pipeline, of several tables, shows it.
+        """
+        # By name, as the library is loaded only where it is needed.
+        return importlib.import_module("hesspipe.saving.files").plot_result(self, ax)
+
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide the numbers, for the provenance."""
