@@ -67,7 +67,9 @@ def first_samples(objective: Objective, number: int) -> Objective:
 
 def _require_divisible(objective: Objective) -> None:
     reason = None
-    if not objective.is_separable:
+    if objective.ranks is not None:
+        reason = "data over several processes"
+    elif not objective.is_separable:
         reason = objective.coupling or "outputs that are not one row per sample"
     elif isinstance(objective.batches, StreamedBatches):
         reason = "streamed data"
