@@ -307,6 +307,18 @@ def nearest_names(name: str, known: Sequence[str]) -> str:
     return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3])
 
 
+def workflow_command() -> str:
+    """Give the command that runs the workflow here: there is no Snakefile where it is installed.
+
+    Examples
+    --------
+    >>> workflow_command()
+    'snakemake --cores all'
+    """
+    is_installed = Path("config.yaml").is_file() and not Path("Snakefile").is_file()
+    return "hesspipe run" if is_installed else "snakemake --cores all"
+
+
 def build_command(path: str | Path) -> str:
     """Give the command that builds a result if it does not exist.
 
@@ -318,7 +330,7 @@ def build_command(path: str | Path) -> str:
     # Snakemake knows results by their paths in the project.
     absolute = Path(os.path.abspath(path))
     inside = absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path
-    return f"snakemake --cores all {shlex.quote(str(inside))}"
+    return f"{workflow_command()} {shlex.quote(str(inside))}"
 
 
 def explain_os_error(error: OSError) -> str:
@@ -350,7 +362,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "Choose a shorter name, or a folder with a shorter path",
     errno.EMFILE: "Raise the limit on open files (see ulimit -n)",
     errno.ENFILE: "Close other programs: the system has too many open files",
-    errno.ENOMEM: "Free memory, or run fewer jobs at once (snakemake --cores 1)",
+    errno.ENOMEM: "Free memory, or run fewer jobs at once (--cores 1)",
     errno.EIO: "Check its disk, which reports a fault (see dmesg)",
     errno.ESTALE: "Mount its network disk again",
 }

@@ -104,12 +104,22 @@ def check_name(name: str, root: str | Path = ".") -> str | None:
             )
         return None
     try:
-        names = _top_level_names(Path(root, path).read_text(encoding="utf-8"))
+        source = Path(root, path).read_text(encoding="utf-8")
+        names, missing = _top_level_names(source), _missing_package(source, root)
     except SyntaxError as error:
-        return f"must name a module that can be read, got {name!r} ({path}, line {error.lineno})"
+        return (
+            f"must name a module that can be read, got {name!r} ({path}, line {error.lineno}): "
+            f"{error.msg}"
+        )
     except (OSError, ValueError, RecursionError, MemoryError) as error:  # of a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"must name a module that can be read, got {name!r} ({path}: {reason})"
+    if missing is not None:
+        line, package = missing
+        return (
+            f"must name a module that can be imported, got {name!r}: {path}, line {line}, imports "
+            f"{package}, which is not installed"
+        )
     if function in names or "*" in names:
         return None
     known = ", ".join(sorted(names)) or "nothing"
@@ -173,6 +183,19 @@ def call_function(name: str, arguments: Mapping[str, Any], root: str | Path = ".
         If the function is not found, or does not accept these arguments.
     """
     function = load_function(name, root)
+    require_arguments(name, function, arguments)
+    return function(**arguments)
+
+
+def require_arguments(
+    name: str, function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> None:
+    """Raise an error unless a function takes these arguments, as far as Python knows.
+
+    Raises
+    ------
+    ValueError
+    """
     try:
         inspect.signature(function).bind(**arguments)
     except TypeError as error:
@@ -182,7 +205,6 @@ def call_function(name: str, arguments: Mapping[str, Any], root: str | Path = ".
         ) from None
     except ValueError:
         pass  # a function written in C without a signature, which raises its own error
-    return function(**arguments)
 
 
 def call_seeded(name: str, arguments: Mapping[str, Any], seed: int, purpose: str) -> Any:
@@ -201,6 +223,21 @@ def call_seeded(name: str, arguments: Mapping[str, Any], seed: int, purpose: str
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, purpose))
         return call_function(name, arguments)
+
+
+def _missing_package(source: str, root: str | Path) -> tuple[int, str] | None:
+    """Find a package that a module imports whatever happens, and that is not installed."""
+    for node in ast.parse(source).body:
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules = [node.module]
+        for package in (module.split(".")[0] for module in modules):
+            is_here = source_file(package, root) or Path(root, package).is_dir()
+            if not (is_here or _is_installed(package)):
+                return node.lineno, package
+    return None
 
 
 def _top_level_names(source: str) -> set[str]:

@@ -37,7 +37,7 @@ from hesspipe.workflow.origins import (
     unsettled_outputs,
 )
 from hesspipe.workflow.set_aside import alone, remove_empty_folders, set_aside
-from hesspipe.workflow.sources import unwatched_files, write_sources
+from hesspipe.workflow.sources import is_versioned, unwatched_files, write_sources
 from hesspipe.workflow.stages import make_folders, outputs_on_disk
 
 # Set in the process that judges the files, whose reading of the Snakefile must not start another.
@@ -72,7 +72,7 @@ def settle(
     """
     if SETTLING in os.environ or _is_running():
         return
-    if Path("dvc.yaml").is_file():
+    if is_versioned():
         _check_watched(user_files)
         make_folders()
         write_sources()

@@ -4,6 +4,7 @@
     cd FOLDER
     hesspipe run
 
+`hesspipe check` reads the configuration only, and `hesspipe verify` every result that is stored.
 The project is the current folder. The Snakefile, its rules and its scripts are those of the
 installed package, or of the clone that it is installed from.
 """
@@ -19,10 +20,14 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hesspipe.errors import ConfigError
+from hesspipe.files import require_writable
 from hesspipe.workflow.failures import one_line_errors
+
+if TYPE_CHECKING:
+    from hesspipe.config.schema import Config
 
 _CONFIG = "config.yaml"
 _EXAMPLE = "examples/first_steps"
@@ -59,21 +64,34 @@ def new(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         shutil.copyfile(source / name, folder / name)  # without the mode of a read-only package
-    print(f"{folder}: {', '.join(names)}\nNext: cd {shlex.quote(str(folder))} && hesspipe run")
+    place = f"./{folder}" if str(folder).startswith("-") else str(folder)
+    is_here = folder.resolve() == Path.cwd()
+    change = "" if is_here else f"cd {shlex.quote(place)} && "
+    print(f"{folder}: {', '.join(names)}\nNext: {change}hesspipe run")
 
 
 def check() -> None:
-    """Check the configuration in the current folder, without starting a job."""
-    from hesspipe.config.loading import load_config
+    """Check the configuration in the current folder, and the functions that it names.
+
+    No job is started; modules of the user are imported, and networks built without memory.
+    """
     from hesspipe.workflow.groups import unmatched_groups
     from hesspipe.workflow.states import unfit_states
+    from hesspipe.workflow.user_functions import unusable_functions
 
-    _require_workflow()
-    _require_config()
-    config = load_config(_CONFIG)
-    if mistakes := [*unmatched_groups(config), *unfit_states(config)]:
+    config = _config()
+    mistakes = [*unusable_functions(config)]
+    if mistakes := mistakes or [*unmatched_groups(config), *unfit_states(config)]:
         raise ConfigError("\n".join(f"{_CONFIG}: {line}" for line in mistakes))
     print(f"{_CONFIG} has no errors")
+
+
+def verify() -> NoReturn:
+    """Check every stored result in the current folder, and exit with 1 if one is not intact."""
+    _config()
+    from hesspipe.workflow.verify import verify
+
+    raise SystemExit(not verify(str(workflow_folder() / "Snakefile"), []))
 
 
 def run(targets: Sequence[str], cores: str | None, options: Sequence[str]) -> NoReturn:
@@ -91,19 +109,24 @@ def run(targets: Sequence[str], cores: str | None, options: Sequence[str]) -> No
     Raises
     ------
     ConfigError
-        If Snakemake is not installed, there is no configuration here, a target is none, or a
-        configuration that `options` name cannot be read.
+        If Snakemake is not installed, there is no valid configuration here, a target or a number of
+        cores is none, or a configuration that `options` name cannot be read.
+    UnwritableFileError
+        If the folder cannot be written.
     """
+    _require_workflow()
     from hesspipe.config.yaml_files import read_yaml
 
-    _require_workflow()
+    if cores not in (None, "all") and not (cores.isdecimal() and int(cores) > 0):
+        raise ConfigError(f"--cores must be a positive number or all, got {cores!r}")
     # Before Snakemake's own reader, which fills memory with aliases and runs code in templates.
     for path in _configfiles(options):
         read_yaml(path)
     if not any(option.split("=")[0] in _OTHER_PLACES for option in options):
-        _require_config()
-        if targets:
-            _require_targets(targets)
+        config = _config()
+        targets = [_inside(target) for target in targets]
+        _require_targets(targets, config)
+        require_writable([Path.cwd(), *filter(Path.is_dir, Path(".snakemake").rglob("*"))])
     from snakemake.cli import main
 
     # A module of the project must not be taken for one of the same name that Snakemake imports.
@@ -139,10 +162,14 @@ def _configfiles(options: Iterable[str]) -> list[str]:
     return found
 
 
-def _require_config() -> None:
+def _config() -> Config:
+    """Read the configuration in the current folder."""
+    _require_workflow()
+    from hesspipe.config.loading import load_config
+
     here = Path.cwd()
     if Path(_CONFIG).is_file():
-        return
+        return load_config(_CONFIG)
     above = next((folder for folder in here.parents if (folder / _CONFIG).is_file()), None)
     advice = (
         "make a project with: hesspipe new FOLDER"
@@ -152,16 +179,23 @@ def _require_config() -> None:
     raise ConfigError(f"{_CONFIG} must be in the current folder, {here}, which has none; {advice}")
 
 
-def _require_targets(targets: Iterable[str]) -> None:
+def _inside(target: str) -> str:
+    """Write a path as the configuration does: relative to the current folder."""
+    path = Path(target)
+    if path.is_absolute() and path.resolve().is_relative_to(Path.cwd()):
+        path = path.resolve().relative_to(Path.cwd())
+    return os.path.normpath(path)
+
+
+def _require_targets(targets: Iterable[str], config: Config) -> None:
     """Refuse what no job makes, with the nearest names."""
-    from hesspipe.config.loading import load_config
     from hesspipe.workflow.project import Project
     from hesspipe.workflow.stages import STAGES
 
-    files = Project(load_config(_CONFIG), str(workflow_folder())).products()
+    files = Project(config, str(workflow_folder())).products() if targets else set()
     known = {*files, *STAGES, "all", "offline"}
     for target in targets:
-        if os.path.normpath(target) not in known:
+        if target not in known:
             nearest = difflib.get_close_matches(target, sorted(known), 3, 0.4)
             listed = ", ".join(nearest) or ", ".join(STAGES)
             raise ConfigError(
@@ -188,7 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("targets", nargs="*", metavar="target", help="a file or a stage; default: all")
     one.add_argument("-c", "--cores", metavar="N", help="default: all")
     one.add_argument("-n", "--dry-run", action="store_true", help="only list the jobs")
-    commands.add_parser("check", help="check config.yaml in the current folder")
+    commands.add_parser("check", help="check config.yaml and the functions that it names")
+    commands.add_parser("verify", help="check every stored result against damage")
     return parser
 
 
@@ -199,12 +234,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "--" in given and given[0] == "run":
         place = given.index("--")
         given, options = given[:place], given[place + 1 :]
-    parsed = _parser().parse_args(given)
+    parser = _parser()
+    parsed, unknown = parser.parse_known_args(given)
+    if unknown:
+        advice = "; options of Snakemake go after --" if parsed.command == "run" else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
     with one_line_errors():
         if parsed.command == "new":
             new(parsed.folder)
         elif parsed.command == "check":
             check()
+        elif parsed.command == "verify":
+            verify()
         else:
             dry_run = ["--dry-run"] if parsed.dry_run else []
             run(parsed.targets, parsed.cores, [*dry_run, *options])

@@ -18,7 +18,7 @@ from hesspipe.workflow.origins import check_inputs, record_job
 from hesspipe.workflow.remote_code import require_announced_code
 
 _MORE_MEMORY = (
-    "finished files are kept. Run fewer jobs at once (snakemake --cores 1), use a smaller network "
+    "finished files are kept. Run fewer jobs at once (--cores 1), use a smaller network "
     "or fewer samples, or a machine with more memory"
 )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from hesspipe.errors import ConfigError
 from hesspipe.files import digest, write_text
 from hesspipe.workflow.code_files import code_digest
 from hesspipe.workflow.failures import one_line_errors
@@ -34,6 +35,25 @@ def watched_paths() -> list[str]:
     """List the files and folders that the stage `sources` of dvc.yaml depends on."""
     stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
     return list(stages["sources"]["deps"])
+
+
+def is_versioned() -> bool:
+    """Whether DVC versions this project: its dvc.yaml may be the user's, for something else.
+
+    Raises
+    ------
+    ConfigError
+        If dvc.yaml is not YAML.
+    """
+    path = Path("dvc.yaml")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"dvc.yaml must be YAML, got {reason}; correct it") from None
+    stages = found.get("stages") if isinstance(found, dict) else None
+    stage = stages.get("sources") if isinstance(stages, dict) else None
+    return isinstance(stage, dict) and "hesspipe.workflow.sources" in str(stage.get("cmd"))
 
 
 def source_digests() -> dict[str, str]:

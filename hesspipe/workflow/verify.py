@@ -1,6 +1,7 @@
 """Check every stored result, whatever the times of the files say.
 
-    make verify
+    make verify         (in a clone)
+    hesspipe verify     (in a project of `hesspipe new`)
 
 A result is *damaged* if it is not what its job wrote: its content differs from its origin (see
 `hesspipe.workflow.origins`) or from its own seal (see `hesspipe.seals`). It is *foreign* if the
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hesspipe.errors import workflow_command
 from hesspipe.files import digest
 from hesspipe.seals import seal_fault
 from hesspipe.workflow import sources
@@ -135,7 +137,7 @@ def _wrong_records(stored: Sequence[Stored]) -> Iterator[str]:
     for one in stored:
         if one.origin is not None and not one.damage and tracked_origin(one.path) != one.origin:
             yield str(tracked_path(one.path))
-    expected = sources.sources_texts() if Path("dvc.yaml").is_file() else {}
+    expected = sources.sources_texts() if sources.is_versioned() else {}
     for path, text in expected.items():
         if Path(path).is_file() and Path(path).read_bytes() != text.encode():
             yield path
@@ -153,9 +155,11 @@ def report(title: str, faults: dict[str, str], command: str) -> None:
 def rebuild_command(paths: Sequence[str]) -> str:
     """Give the command that builds files again: Snakemake takes those that exist for sound."""
     if len(paths) > _NUM_IN_A_COMMAND:
-        return "Delete these files and run: snakemake --cores all"
+        return f"Delete these files and run: {workflow_command()}"
     listed = shlex.join(paths)
-    return f"Run: rm -f -- {listed} && snakemake --cores all -- {listed}"
+    command = workflow_command()
+    before_targets = " --" if command.startswith("snakemake") else ""
+    return f"Run: rm -f -- {listed} && {command}{before_targets} {listed}"
 
 
 def verify(snakefile: str, configfiles: Sequence[Path]) -> bool:
@@ -176,8 +180,9 @@ def verify(snakefile: str, configfiles: Sequence[Path]) -> bool:
     report("Damaged", damaged, rebuild_command([*damaged]))
     report("Not of the present configuration and code", others, rebuild_command([*others]))
     report("Left over", left_over, f"Run: rm -f -- {shlex.join(left_over)}")
-    report("Records", records, "Run: make adopt")
-    uncommitted = [path for path in unlike_lock() if path not in damaged]
+    report("Records", records, f"Run: {workflow_command()} -n")
+    recorded = unlike_lock() if sources.is_versioned() else []
+    uncommitted = [path for path in recorded if path not in damaged]
     if uncommitted:
         print(
             f"\n{len(uncommitted)} files are not those of dvc.lock, such as {uncommitted[0]}; "

@@ -81,6 +81,12 @@ def test_new_project_runs_from_the_wheel(installed: Path, tmp_path: Path) -> Non
     (code_file,) = (project / ".hesspipe/code/make_dataset").iterdir()
     assert "hesspipe/data/user.py" in code_file.read_text()
     assert str(REPOSITORY) not in output
+    with (project / "results/datasets/digits.safetensors").open("ab") as file:
+        file.write(b"x")
+    code, output = hesspipe(installed, project, "verify")
+    assert code == 1, output
+    command = "rm -f -- results/datasets/digits.safetensors && hesspipe run results/datasets"
+    assert command in output
 
 
 @pytest.mark.parametrize(
