@@ -1,3 +1,4 @@
+# make quick   Figures 1 and 2, and the spectrum of an own network: two minutes on 2 cores
 # make paper   every figure and table, from scratch, offline once the packages are installed
 # make test    every check and test, in PROCESSES=2 processes
 SHELL := bash
@@ -7,7 +8,17 @@ PROCESSES ?= 2
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: paper report verify gpu test test-faults test-cluster mutants checks example docs adopt benchmarks gallery constraints clean
+.PHONY: quick paper report verify gpu test test-faults test-cluster mutants checks example docs adopt benchmarks gallery constraints clean
+
+# The networks of both figures at full scale: 6 trainings of 5,000 steps, and 12 spectra of 4,022 to
+# 5,510 eigenvalues; then a network of your own. What is there already is not computed again.
+quick: $(VENV)/.installed
+	@echo "Figures 1 and 2 of the paper: 6 networks are trained, and all eigenvalues computed."
+	snakemake --cores $(CORES) --quiet host reason rules -- figures/fig1.pdf figures/fig2.pdf
+	@echo "A network of your own: examples/own_network.py"
+	python examples/own_network.py
+	@echo "Look at figures/fig1.png, figures/fig2.png and own_spectrum.png."
+	@echo "Next: examples/own_network.ipynb, docs/your_network.md for your model, and make paper."
 
 paper: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -22,7 +33,7 @@ verify: $(VENV)/.installed
 
 # One thread each: another number of threads has other last bits, and more threads than cores wait.
 # A file's tests stay in one process, where its fixtures are made once.
-test: $(VENV)/.installed checks
+test: $(VENV)/.installed-zoo checks
 	OMP_NUM_THREADS=1 pytest -W error --numprocesses $(PROCESSES) --dist loadfile \
 	  --no-loadscope-reorder
 
@@ -41,7 +52,7 @@ test-cluster: $(VENV)/.installed
 # Small changes of the code that a test should notice: a random sample of SAMPLE=400, or SAMPLE=all.
 # Some seconds each; results are kept in .mutants/ and used again.
 SAMPLE ?= 400
-mutants: $(VENV)/.installed
+mutants: $(VENV)/.installed-zoo
 	OMP_NUM_THREADS=1 python benchmarks/mutants --sample $(SAMPLE) --processes $(PROCESSES)
 
 # Checks, times and two figures on a GPU, in at most 8 minutes; results in OUT. Nothing is installed:
@@ -50,7 +61,7 @@ OUT ?= gpu_results
 gpu:
 	$(PYTHON) benchmarks/gpu --out $(OUT) $(if $(DATASET),--dataset $(DATASET))
 
-checks: $(VENV)/.installed
+checks: $(VENV)/.installed-zoo
 	ruff check .
 	ruff format --check .
 	mypy --strict hesspipe scripts
@@ -95,7 +106,7 @@ gallery:
 	$(VENV)/bin/python -m hesspipe.workflow.pages README.md docs/*.md
 
 # After a change of pyproject.toml that needs new versions.
-constraints: $(VENV)/.installed
+constraints: $(VENV)/.installed-zoo
 	{ sed -n '/^#/p' envs/constraints.txt; \
 	  pip freeze --exclude-editable | sed 's/+cpu$$//'; } > envs/constraints.tmp
 	mv envs/constraints.tmp envs/constraints.txt
@@ -103,8 +114,14 @@ constraints: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt \
+	  --editable '.[workflow,dev,docs]'
+	touch $@
+
+# The networks of other packages, with which the tests compare; no figure needs them.
+$(VENV)/.installed-zoo: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt \
 	  --editable '.[workflow,dev,docs,zoo]'
 	touch $@
 
 clean:
-	rm -rf .hesspipe .snakemake logs results figures tables metrics claims claims.json report.html docs/_build
+	rm -rf .hesspipe .snakemake logs results figures tables metrics claims claims.json report.html docs/_build own_spectrum.png
