@@ -52,8 +52,11 @@ class Executor:
             return cls()
         from snakemake.cli import parse_args
 
-        with contextlib.redirect_stderr(io.StringIO()):  # names the profile, as it has done before
-            _, options = parse_args(list(arguments))
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # it has named the profile before
+                _, options = parse_args(list(arguments))
+        except SystemExit:  # not Snakemake's command line: a program has called its API
+            return cls()
         return cls(
             options.executor or "local",
             bool(options.dryrun or options.touch),

@@ -18,14 +18,19 @@ PLUGIN = "snakemake_executor_plugin_slurm"
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[SlurmCluster]:
-    """Two virtual nodes; a short path, as that of a socket has at most 107 letters."""
+def installed(request: pytest.FixtureRequest) -> None:
+    """Skip what needs Slurm where it is not installed, or was not asked for."""
     if not any("cluster" in argument for argument in request.config.args):
         pytest.skip("run by make test-cluster")
     if missing := missing_daemons():
         pytest.skip(f"{', '.join(missing)} not installed: apt-get install slurm-wlm munge")
     if importlib.util.find_spec(PLUGIN) is None:
         pytest.skip(f"{PLUGIN} not installed: pip install 'hesspipe[slurm]'")
+
+
+@pytest.fixture(scope="session")
+def cluster(installed: None) -> Iterator[SlurmCluster]:
+    """Two virtual nodes; a short path, as that of a socket has at most 107 letters."""
     with (
         tempfile.TemporaryDirectory(prefix="slurm", dir="/tmp") as folder,
         SlurmCluster.start(Path(folder) / "cluster") as found,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -20,8 +19,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from cluster_page import commands_of_page
 from slurm_cluster import NODES, SlurmCluster
-from small_project import REPOSITORY, Project, make_project, small_config
+from small_project import Project, make_project, small_config
 
 TRAINING = "results/checkpoints/one/seed0/step40000.safetensors"
 RULE = "train_40000_every_40000"
@@ -136,13 +136,6 @@ def on_cluster(cluster: SlurmCluster, tmp_path: Path) -> Iterator[OnCluster]:
             cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
         elif cluster.states().get(node, "down").startswith("down"):
             cluster.start_node(node)
-
-
-def commands_of_page() -> list[str]:
-    """The commands that docs/cluster.md says a run consists of."""
-    page = (REPOSITORY / "docs/cluster.md").read_text()
-    block = page.split("<!-- run by tests/cluster -->")[1].split("```")[1]
-    return [line for line in block.splitlines()[1:] if line.strip()]
 
 
 def test_commands_of_the_page_build_what_a_local_run_builds(
@@ -276,7 +269,7 @@ def test_a_machine_without_slurm_is_told_where_to_go(on_cluster: OnCluster, tmp_
     assert "login node" in done.stdout + done.stderr
 
 
-def test_nothing_is_left_of_a_cluster_whose_test_was_killed(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_cluster_whose_test_was_killed(installed: None) -> None:
     code = f"""
 import sys, tempfile, time
 from pathlib import Path
@@ -299,14 +292,3 @@ with SlurmCluster.start(Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))/ "clu
     _, alive = psutil.wait_procs(ours, timeout=60)
     assert alive == []
     subprocess.run(["rm", "-r", str(Path(folder).parent)], check=True)
-
-
-def test_page_is_of_the_options_that_the_profile_has() -> None:
-    profile = yaml.safe_load((REPOSITORY / "profiles/slurm/profile.yaml").read_text())
-    page = (REPOSITORY / "docs/cluster.md").read_text()
-    for name in ("retries", "jobs", "group-components", "latency-wait"):
-        assert name in profile
-        assert f"`{name}`" in page
-    assert shlex.split(commands_of_page()[-1])[:3] == [
-        "snakemake", "--workflow-profile", "profiles/slurm",
-    ]  # fmt: skip

@@ -43,6 +43,7 @@ def answer(
         (["--cores", "2", "--jobs", "3"], 3, "local", False, False),
         (["--cores", "2", "--jobs", "3", "-n"], 3, "local", False, True),
         (["--jobs", "3", "--executor", "dryrun"], 3, "dryrun", False, False),
+        (["--not-of-snakemake"], 3, "local", False, False),
     ],
 )
 def test_executor_is_that_of_the_command_line(
