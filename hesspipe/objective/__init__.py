@@ -12,7 +12,7 @@ The objective
     whole_batches      Batches of any type, neither sliced nor joined: `WholeBatch`
     whole_losses       `loss(model, batch)`, or outputs and a loss of them: `adopt_functions`
     training_steps     Losses taken from a training step: `NoBackward`, `without_steps`
-    weights            Shares, losses and layouts of the batches: `weigh`, `Layouts`
+    weights            Shares, losses and layouts of the batches: `Weighing`, `Layouts`
     data_forms         The forms of data, each read in one way: `iterate_batches`
     pytrees            Inputs and outputs of several tensors: `Fields`, `join_outputs`
     reductions         Denominators of mean losses over several batches: `known_denominator`
@@ -22,7 +22,9 @@ Checks of the model and the loss
     checks_on_data     All of them on all the data, in order: `ChecksOnData`
     explanations       Errors of torch in one clear line: `explained`
     determinism        Deterministic, finite, in full precision
-    separability       Samples independent in the model and the loss: `find_dependence`
+    nearby             All but second derivatives of the model, batch by batch: `NearbyChecks`
+    screening          Most of these, by one comparison: `Screen`
+    separability       Samples independent in the model: `ModelCheck`
     loss_parts         What the loss divides by, whole and in parts: `LossCheck`
     dependence         How samples depend on each other: `Dependence`
     target_shapes      Targets that are not broadcast over samples

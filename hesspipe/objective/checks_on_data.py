@@ -6,28 +6,32 @@ derivatives are looked for afterwards, at a point near it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from tqdm import tqdm
 
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import Dependence, Divide, one
-from hesspipe.objective.determinism import attempt, in_full_precision, refuse_differences
+from hesspipe.objective.determinism import attempt
 from hesspipe.objective.differentiability import refuse_wrong_derivatives
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
-from hesspipe.objective.loss_of_outputs import reason_without_ggn
+from hesspipe.objective.loss_graphs import GraphSurvey
+from hesspipe.objective.loss_of_outputs import LossOfOutputs
+from hesspipe.objective.nearby import NearbyChecks
 from hesspipe.objective.pieces import Division
 from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss
-from hesspipe.objective.separability import find_dependence
 from hesspipe.objective.streaming import mapped, sizes_of
-from hesspipe.objective.weights import Layouts, evaluate, weigh
+from hesspipe.objective.weights import Layouts, Weighing, evaluate
 from hesspipe.objective.whole_losses import COUPLING
-from hesspipe.objective.work import Work, measured_work, require_graph
+from hesspipe.objective.work import measured_work, require_graph
+from hesspipe.progress import bar_options
 
 
 class ChecksOnData:
@@ -69,8 +73,13 @@ class ChecksOnData:
         self.coupling: str | None = None
         self.is_unlike_parts = False
 
-    def run(self) -> None:
+    def run(self, progress: bool | None = None) -> None:
         """Weight the batches, and check the model and the loss on them.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            Show progress bars; by default if standard error is a terminal.
 
         Raises
         ------
@@ -79,52 +88,85 @@ class ChecksOnData:
         TooLargeError
             If the graph of a batch does not fit into memory.
         """
-        flat, loss_fn = self._flat, self.loss.loss_fn
+        flat = self._flat
         if not self.batches:  # other processes have data
             return
-        work = measured_work(flat, loss_fn, self.batches[0])
+        work = measured_work(flat, self.loss.loss_fn, self.batches[0])
         require_graph(work, max(sizes_of(self.batches)), flat.theta)
         before = torch.get_rng_state()
-        fresh = flat.fresh_copy()
-        divide = self._weighting()
-        self.batches = weigh(
-            flat, loss_fn, self.batches, divide, self.layouts, is_part=self._is_part
-        )
+        survey = GraphSurvey(flat)
+        nearby, loss_of_outputs = self._look_at_batches(survey, progress)
         if not self.batches:
             return
-        self._find_uses_of_padding()
-        theta = self._point_of_checks()
-        self._find_dependence(fresh, theta)
-        self._check_derivatives(theta, work)
+        self._adopt(nearby.found, nearby.divide)
+        has_rows = self.layouts.reason_without_rows is None
+        data = Division(
+            flat, self.loss.loss_fn, self.batches, has_rows, self.coupling is None and has_rows
+        )
+        first, still_open, is_near = self.batches[0], nearby.open, nearby.is_near
+        del nearby  # and its vectors
+        point = flat.another_point() if is_near else flat.theta
+        with explained(first, first.number, flat.dtype), flat.padding_held_at(point):
+            del point
+            refuse_wrong_derivatives(
+                data, flat, work, survey, still_open, is_near=is_near, progress=progress
+            )
+        if loss_of_outputs is not None:
+            reason = loss_of_outputs.reason_without_ggn(has_rows=has_rows)
+            if reason is not None:
+                self.layouts.reason_without_rows = self.layouts.reason_without_outputs = reason
         flat.draws_numbers = not torch.equal(before, torch.get_rng_state())
 
     def loss_of_rows(self) -> LossFunction:
         """Return the loss as a function of one vector of outputs per sample."""
         return self.layouts.loss_of_rows(self.loss.loss_fn)
 
-    def _find_uses_of_padding(self) -> None:
-        """Find embeddings whose weight is used for more than to look up its rows."""
+    def _find_uses_of_padding(self) -> bool:
+        """Find embeddings whose weight is used for more than to look up its rows; returns True."""
         flat, loss_fn = self._flat, self.loss.loss_fn
         for batch in self.batches:
             with explained(batch, batch.number, flat.dtype):
                 # B023: the function is called at once.
                 flat.note_uses_of_padding(lambda theta: evaluate(flat, loss_fn, theta, batch)[1])  # noqa: B023
+        return True
 
-    def _point_of_checks(self) -> Tensor:
-        """Choose a point near theta, where initial weights of zero hide nothing.
+    def _look_at_batches(
+        self, survey: GraphSurvey, progress: bool | None
+    ) -> tuple[NearbyChecks, LossOfOutputs | None]:
+        """Evaluate every batch, at theta and near it, and weight it.
 
-        It is theta itself where the model or the loss is not defined nearby.
+        Where the model or the loss is not defined near theta, it is checked at theta itself.
         """
-        flat = self._flat
-        near = flat.another_point()
-        for batch in self.batches:
-            again = partial(evaluate, flat, self.loss.loss_fn, near, batch)
-            found = in_full_precision(partial(attempt, again), flat.dtype)
-            if found is None or not torch.isfinite(found[1]):
-                return flat.theta
-            with explained(batch, batch.number, flat.dtype):
-                refuse_differences(found, again, batch.number, flat.dtype)
-        return near
+        flat, loss_fn = self._flat, self.loss.loss_fn
+        pristine = flat.fresh_copy()
+        is_padding_known = attempt(self._find_uses_of_padding)
+        weighing = Weighing(flat, loss_fn, self._weighting())
+        make = partial(NearbyChecks, flat, loss=loss_fn, divide=self._divide())
+        nearby = make(fresh=pristine.fresh_copy(), near=flat.another_point(), survey=survey)
+        nearby.begin(self.batches)
+        with ExitStack() as stack:
+            is_quiet = False
+            for batch in self._bar("outputs and first derivatives", progress):
+                outputs = weighing.look(batch)
+                if not is_quiet:
+                    stack.enter_context(_without_warnings())
+                    is_quiet = True
+                if outputs is not None and nearby.is_defined:
+                    nearby.look(batch, outputs)
+            self.batches = weighing.weighted(self.batches, is_part=self._is_part)
+            if not is_padding_known:
+                self._find_uses_of_padding()
+            if not nearby.is_defined:
+                nearby = make(fresh=pristine, near=flat.theta, survey=None)
+                nearby.begin(self.batches)
+                for batch in self._bar("at the parameters", progress):
+                    nearby.look(batch, None)
+            if self.batches:
+                first = self.batches[0]
+                with explained(first, first.number, flat.dtype):
+                    nearby.conclude(len(self.batches))
+        self.layouts = weighing.layouts
+        return nearby, weighing.loss_of_outputs
 
     def _weighting(self) -> Denominator | None:
         """Return what weights the batches; None for a single one."""
@@ -137,17 +179,22 @@ class ChecksOnData:
         except ValueError:
             return None
 
-    def _find_dependence(self, fresh: FlatModel, theta: Tensor) -> None:
-        """Test whether samples are independent, and what the loss divides by."""
+    def _bar(self, what: str, progress: bool | None) -> Iterable[Batch]:
+        """Iterate over the batches."""
+        bar: Iterable[Batch] = tqdm(
+            self.batches,
+            desc=f"checks of the objective, {what}",
+            total=len(self.batches),
+            unit="batch",
+            **bar_options(progress),
+        )
+        return bar
+
+    def _adopt(self, found: Dependence, divide: Divide | None) -> None:
+        """Take over whether samples are independent, and what the loss divides by."""
         if self._flat.function is not None:
             self.coupling = self.layouts.reason_without_rows = COUPLING
             return
-        first = self.batches[0]
-        with explained(first, first.number, self._flat.dtype):
-            divide = self._divide()
-            found = find_dependence(
-                self._flat, fresh, self.loss.loss_fn, divide, theta, self.batches
-            )
         if self._is_part:
             _require_parts(found, divide)
         self.coupling = found.coupling
@@ -170,17 +217,13 @@ class ChecksOnData:
             return one
         return lambda outputs, targets, _: float(divide(outputs, targets))
 
-    def _check_derivatives(self, theta: Tensor, work: Work) -> None:
-        """Test all derivatives near theta, and second ones at theta itself."""
-        flat, loss_fn, first = self._flat, self.loss.loss_fn, self.batches[0]
-        has_rows = self.layouts.reason_without_rows is None
-        is_separable = self.coupling is None and has_rows
-        data = Division(flat, loss_fn, self.batches, has_rows, is_separable)
-        with explained(first, first.number, flat.dtype), flat.padding_held_at(theta):
-            refuse_wrong_derivatives(data, flat, theta, work.num_checked, work.num_batches)
-            reason = reason_without_ggn(flat, loss_fn, first, has_rows=has_rows)
-        if reason is not None:
-            self.layouts.reason_without_rows = self.layouts.reason_without_outputs = reason
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hide warnings of shapes, which were given where the caller's own call was."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _require_parts(found: Dependence, divide: Divide | None) -> None:

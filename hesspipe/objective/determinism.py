@@ -88,8 +88,8 @@ def refuse_random_modules(model: nn.Module) -> None:
 
 def refuse_differences(
     first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype
-) -> None:
-    """Raise an error if two evaluations differ by more than rounding.
+) -> Any:
+    """Raise an error if two evaluations differ by more than rounding; returns the second one.
 
     Parameters
     ----------
@@ -105,9 +105,10 @@ def refuse_differences(
     ------
     ValueError
     """
-    name = differing(first, evaluate(), dtype)
+    second = evaluate()
+    name = differing(first, second, dtype)
     if name is None:
-        return
+        return second
     tracer = _RandomnessTracer()
     with tracer:
         evaluate()

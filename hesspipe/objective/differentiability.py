@@ -11,10 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.hardware import exact_kernels, is_exhaustion
@@ -26,12 +29,15 @@ from hesspipe.objective.finite_differences import (
 )
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.kernels import twice_differentiable_kernels
-from hesspipe.objective.loss_graphs import GraphSurvey, pull_back
+from hesspipe.objective.loss_graphs import GraphSurvey, products_of
+from hesspipe.objective.nearby import Open
 from hesspipe.objective.pieces import Division, Piece, random_numbers
 from hesspipe.objective.places import OperationFinder
 from hesspipe.objective.special_points import find_special_point
 from hesspipe.objective.substitutes import ExactDerivatives
 from hesspipe.objective.symmetry import refuse_asymmetry
+from hesspipe.objective.work import Work
+from hesspipe.progress import bar_options
 from hesspipe.seeding import generator, probe
 
 
@@ -82,22 +88,36 @@ def _without_second_derivative(
 
 
 def refuse_wrong_derivatives(
-    data: Division, model: FlatModel, near: Tensor, num_samples: int, num_batches: int
+    data: Division,
+    model: FlatModel,
+    work: Work,
+    survey: GraphSurvey,
+    still_open: Open,
+    *,
+    is_near: bool,
+    progress: bool | None,
 ) -> None:
     """Compare first and second derivatives with finite differences.
 
     This is done at a point near theta: exactly at theta, initial weights of zero may hide what is
     wrong. Second derivatives that are wrong at theta only are found there. First derivatives of
-    the outputs, and both of the loss in the outputs, are compared for every sample; second ones of
-    the model, which cost tens of passes, for a random subset.
+    the outputs, and both of the loss in the outputs, are compared for every sample of the batches
+    that are still open; second ones of the model, which cost tens of passes, for a random subset.
 
     Parameters
     ----------
     data : Division
     model : FlatModel
-    near : Tensor, shape (P,)
-    num_samples, num_batches : int
-        Size of the subset, and most batches that it is drawn from.
+    work : Work
+        Decides the size of the subset.
+    survey : GraphSurvey
+        Of the losses seen before.
+    still_open : Open
+        Batches for which what is tested for all samples is not known to be right.
+    is_near : bool
+        Whether the model and the loss are defined at the point near theta; otherwise it is theta.
+    progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Raises
     ------
@@ -106,30 +126,20 @@ def refuse_wrong_derivatives(
     ValueError
         If the loss does not depend on theta, or depends on parameters other than through theta.
     """
-    survey = GraphSurvey(model)
+    bar = tqdm(
+        total=3,
+        desc="checks of the objective, second derivatives",
+        unit="check",
+        **bar_options(progress),
+    )
     try:
-        pieces, is_all = data.subset(num_samples, num_batches)
-        vectors = _unit_vectors(near, model)
-        products, center = survey.products(pieces, near, vectors)
-        if not survey.depends:
-            survey.require_dependence(data.all_pieces(), near)
-        is_exact = near.dtype == torch.float64 or bool(survey.names)
-        _refuse_wrong_slopes(data, model, near, survey, with_slopes=is_exact)
-        refuse_asymmetry(pieces, near, products, vectors, survey.cause())
-        vectors, products = vectors[:1], products[:1]
-        if is_exact:
-            scale = float(near.norm()) or 1.0
-            functions = [piece.value for piece in pieces]
-            place = "all the data" if is_all else f"{num_samples} random samples"
-            found = find_wrong_second_derivative(
-                functions, near, scale * vectors[0], scale * products[0], place, center
-            )
-            _refuse(found, survey.cause())
-            del products, center
-            few = data.few_samples(num_samples, num_batches)
-            _refuse_wrong_curvature(few, near, scale * vectors[0], survey.cause())
-        del near, vectors
-        _refuse_special_point(data, model, pieces, survey, is_all=is_all)
+        with bar:
+            near = model.another_point() if is_near else model.theta
+            subset = Subset.of(data, work)
+            _refuse_wrong_nearby(data, model, near, subset, survey, still_open, bar.update)
+            del near
+            _refuse_special_point(data, model, subset, survey, still_open)
+            bar.update()
     except RuntimeError as error:
         if is_exhaustion(error):
             raise
@@ -143,6 +153,66 @@ def refuse_wrong_derivatives(
         ) from error
 
 
+@dataclass(frozen=True)
+class Subset:
+    """The random samples for which second derivatives of the model are compared.
+
+    Attributes
+    ----------
+    pieces, few : list of Piece
+        Of the loss, and of the outputs alone.
+    is_all : bool
+        Whether they are all the data.
+    place : str
+        Names them in messages.
+    """
+
+    pieces: list[Piece]
+    few: list[Piece]
+    is_all: bool
+    place: str
+
+    @classmethod
+    def of(cls, data: Division, work: Work) -> Subset:
+        """Draw as many samples as the work for each allows."""
+        count, num_batches = work.num_checked(data.num_samples), work.num_batches(data.num_samples)
+        pieces, is_all = data.subset(count, num_batches)
+        place = "all the data" if is_all else f"{count} random samples"
+        return cls(pieces, data.few_samples(count, num_batches), is_all, place)
+
+
+def _refuse_wrong_nearby(
+    data: Division,
+    model: FlatModel,
+    near: Tensor,
+    subset: Subset,
+    survey: GraphSurvey,
+    still_open: Open,
+    advance: Callable[[], Any],
+) -> None:
+    """Compare first and second derivatives near theta."""
+    pieces = subset.pieces
+    direction, other = _unit_vectors(near, model)
+    product, center, asymmetry = survey.product(pieces, near, direction, other)
+    if not survey.depends:
+        survey.require_dependence(data.all_pieces(), near)
+    is_exact = near.dtype == torch.float64 or bool(survey.names)
+    _refuse_wrong_slopes(data, model, near, survey, still_open, with_slopes=is_exact)
+    refuse_asymmetry(pieces, near, product, asymmetry, (direction, other), survey.cause())
+    del other
+    advance()
+    if is_exact:
+        scale = float(near.norm()) or 1.0
+        functions = [piece.value for piece in pieces]
+        found = find_wrong_second_derivative(
+            functions, near, direction.mul_(scale), product.mul_(scale), subset.place, center
+        )
+        _refuse(found, survey.cause())
+        del product, center
+        _refuse_wrong_curvature(subset.few, near, direction, survey.cause())
+    advance()
+
+
 def _unit_vectors(near: Tensor, model: FlatModel) -> list[Tensor]:
     """Draw two random directions (P,) of length 1."""
     numbers = random_numbers(near, generator(0, "differences"), 2)
@@ -151,11 +221,19 @@ def _unit_vectors(near: Tensor, model: FlatModel) -> list[Tensor]:
 
 
 def _refuse_wrong_slopes(
-    data: Division, model: FlatModel, near: Tensor, survey: GraphSurvey, *, with_slopes: bool
+    data: Division,
+    model: FlatModel,
+    near: Tensor,
+    survey: GraphSurvey,
+    still_open: Open,
+    *,
+    with_slopes: bool,
 ) -> None:
-    """Compare the first derivatives of every sample; with slopes, second ones in the outputs."""
+    """Compare first derivatives for each sample; with slopes, second ones in the outputs."""
+    if not still_open.slopes:
+        return
     first = first_direction(near, model.is_varied)
-    for piece in data.all_pieces():
+    for piece in data.all_pieces(still_open.slopes):
         found = find_wrong_first_derivative(
             piece,
             near,
@@ -168,14 +246,17 @@ def _refuse_wrong_slopes(
 
 
 def _refuse_special_point(
-    data: Division, model: FlatModel, pieces: list[Piece], survey: GraphSurvey, *, is_all: bool
+    data: Division,
+    model: FlatModel,
+    subset: Subset,
+    survey: GraphSurvey,
+    still_open: Open,
 ) -> None:
     """Compare second derivatives at theta with those nearby; products for the subset only."""
-    _refuse(find_special_point(pieces, model.theta, model.is_varied), survey.cause())
-    if not is_all:
-        found = find_special_point(
-            data.all_pieces(), model.theta, model.is_varied, with_products=False
-        )
+    _refuse(find_special_point(subset.pieces, model.theta, model.is_varied), survey.cause())
+    if still_open.special and not subset.is_all:
+        rest = data.all_pieces(still_open.special)
+        found = find_special_point(rest, model.theta, model.is_varied, with_products=False)
         _refuse(found, survey.cause())
 
 
@@ -192,17 +273,9 @@ def _refuse_wrong_curvature(
     """Compare the second derivative of the outputs of some samples, with random weights."""
     pieces = [pieces] if isinstance(pieces, Piece) else pieces
     scalars = [partial(_weighted, piece) for piece in pieces]
-    product = torch.zeros_like(theta)
-    for scalar in scalars:
-        point = theta.detach().requires_grad_()
-        value = scalar(point)
-        if not value.requires_grad:
-            continue
-        (gradient,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
-        if gradient.requires_grad:
-            product += pull_back(gradient, point, direction)
+    (product,), center = products_of(scalars, theta, [direction])
     place = f"outputs of {', '.join(piece.name(0) for piece in pieces[:1])}"
-    _refuse(find_wrong_second_derivative(scalars, theta, direction, product, place), cause)
+    _refuse(find_wrong_second_derivative(scalars, theta, direction, product, place, center), cause)
 
 
 def _weighted(piece: Piece, theta: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from hesspipe.seeding import generator
 
 # Steps relative to the parameters: the first is used for all, all to confirm. Rounding errors of
 # differences are eps / step, and the number of kinks that are crossed is proportional to the step.
-_STEPS = {torch.float64: (1e-7, 1e-6, 1e-8, 1e-9), torch.float32: (2e-3, 1e-2, 5e-4, 1e-4)}
+STEPS = {torch.float64: (1e-7, 1e-6, 1e-8, 1e-9), torch.float32: (2e-3, 1e-2, 5e-4, 1e-4)}
 # Relative deviation from differences that is an error.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 3.5e-3}
 # Rounding errors of the numbers that are subtracted, in eps.
@@ -95,7 +95,7 @@ def find_wrong_first_derivative(
     Finding or None
         Of the row with the largest error.
     """
-    steps = _STEPS[theta.dtype]
+    steps = STEPS[theta.dtype]
     first = first_direction(theta, is_varied) if direction is None else direction
     for kind, found in _outcomes(piece, theta, first, steps[0], with_slopes, survey).items():
         confirmed = found.is_wrong
@@ -157,7 +157,7 @@ def find_wrong_second_derivative(
     Finding or None
         An error is seen with two steps in succession.
     """
-    steps = sorted(_STEPS[theta.dtype])
+    steps = sorted(STEPS[theta.dtype])
     middle = (gradient(scalars, theta) if center is None else center).unsqueeze(0)
     outcomes: dict[float, Outcome] = {}
 
@@ -168,13 +168,14 @@ def find_wrong_second_derivative(
     def found(step: float) -> Outcome:
         if step not in outcomes:
             ahead = side(step)
-            if _is_right(product, middle, ahead, step):
+            defect = (ahead - middle).div_(step).sub_(product)
+            if is_right_ahead(defect, product.unsqueeze(0), middle, step).all():
                 outcomes[step] = _nothing(1, False)["loss"]
             else:
                 outcomes[step] = compare(product.unsqueeze(0), side(-step), middle, ahead, step)
         return outcomes[step]
 
-    for step in (_STEPS[theta.dtype][0], steps[1], steps[0]):  # ever smaller
+    for step in (STEPS[theta.dtype][0], steps[1], steps[0]):  # ever smaller
         if not found(step).is_unclear.any():
             break
     if not any(one.is_wrong.any() for one in outcomes.values()):
@@ -183,33 +184,33 @@ def find_wrong_second_derivative(
         one = found(step)
         if not one.persists(found(other)).any():
             continue
-        noise = _noise(lambda: gradient(scalars, theta).unsqueeze(0)) / _STEPS[theta.dtype][0]
+        noise = _noise(lambda: gradient(scalars, theta).unsqueeze(0)) / STEPS[theta.dtype][0]
         if row_norms(one.defect) > noise:
             return Finding("gradient", place, float(row_norms(one.defect)), float(one.size))
     return None
 
 
-def _is_right(product: Tensor, center: Tensor, ahead: Tensor, step: float) -> bool:
-    """Whether a difference from one side alone shows that a derivative is not wrong.
+def is_right_ahead(defect: Tensor, derivative: Tensor, center: Tensor, step: float) -> Tensor:
+    """Whether a difference from one side alone shows that a derivative is not wrong, (n,).
 
     What is wrong differs from the difference of both sides by more than is allowed, and the two
     sides by less than half of that: then it differs from each side by more than 3/4 of it.
     """
-    rounding = _ROUNDINGS * torch.finfo(center.dtype).eps * float(row_norms(center)) / step
-    allowed = _TOLERANCE[center.dtype] * float(row_norms(product.unsqueeze(0))) + rounding
-    defect = (ahead - center).div_(step).sub_(product)
-    return float(row_norms(defect)) <= 0.75 * allowed
+    rounding = _ROUNDINGS * torch.finfo(center.dtype).eps * row_norms(center) / step
+    allowed = _TOLERANCE[center.dtype] * row_norms(derivative) + rounding
+    return row_norms(defect) <= 0.75 * allowed
 
 
 def gradient(scalars: Sequence[Callable[[Tensor], Tensor]], theta: Tensor) -> Tensor:
     """Differentiate a sum of functions (P,), one after the other."""
-    total = torch.zeros_like(theta)
+    total: Tensor | None = None
     for scalar in scalars:
         point = theta.detach().requires_grad_()
         value = scalar(point)
         if value.requires_grad:
-            total += torch.autograd.grad(value, point, materialize_grads=True)[0]
-    return total
+            (part,) = torch.autograd.grad(value, point, materialize_grads=True)
+            total = part if total is None else total.add_(part)
+    return torch.zeros_like(theta) if total is None else total
 
 
 def _noise(evaluate: Callable[[], Tensor]) -> Tensor:
@@ -237,7 +238,7 @@ def _persists(piece: Piece, theta: Tensor, direction: Tensor, kind: str) -> Tens
     """Whether rows are wrong by the same with two steps in succession, (n,)."""
     found = [
         _outcomes(piece, theta, direction, step, kind == "slopes")[kind]
-        for step in sorted(_STEPS[theta.dtype])
+        for step in sorted(STEPS[theta.dtype])
     ]
     pairs = [one.persists(other) for one, other in pairwise(found)]
     return torch.stack(pairs).any(0)
@@ -257,17 +258,19 @@ def _outcomes(
     if survey is not None:
         survey(loss_of(rows))
     center = rows.detach()
-    moved = _moved(piece, theta, direction, step)
+    moved = sides(piece, theta, direction, step)
     if moved is None or moved[0].shape != rows.shape:
         return _nothing(len(rows), with_slopes)
-    found = compare(_directional(rows, point, direction), moved[0], center, moved[1], step)
+    found = compare(
+        directional_derivative(rows, point, direction), moved[0], center, moved[1], step
+    )
     if found.is_wrong.any() and not _is_transpose(rows, point, direction, found.defect):
         found = _nothing(len(rows), False)["outputs"]  # the second derivative is wrong
-    outcomes = attempt(lambda: _outcomes_of_loss(loss_of, center, moved, step, with_slopes))
+    outcomes = attempt(lambda: outcomes_of_loss(loss_of, center, moved, step, with_slopes))
     return {**_nothing(len(rows), with_slopes), "outputs": found, **(outcomes or {})}
 
 
-def _outcomes_of_loss(
+def outcomes_of_loss(
     loss_of: Callable[[Tensor], Tensor],
     center: Tensor,
     moved: tuple[Tensor, Tensor],
@@ -318,7 +321,7 @@ def _value_and_slopes(
     return value.detach(), slopes.detach(), curved
 
 
-def _moved(
+def sides(
     piece: Piece, theta: Tensor, direction: Tensor, step: float
 ) -> tuple[Tensor, Tensor] | None:
     """Return the outputs on both sides of a point."""
@@ -330,7 +333,7 @@ def _moved(
     return None if behind is None or ahead is None else (behind, ahead)
 
 
-def _directional(rows: Tensor, point: Tensor, direction: Tensor) -> Tensor:
+def directional_derivative(rows: Tensor, point: Tensor, direction: Tensor) -> Tensor:
     """Differentiate rows along a direction: J^T u is linear in u, and its derivative by u is J."""
     if not rows.requires_grad:
         return torch.zeros_like(rows)
@@ -347,9 +350,9 @@ def _directional(rows: Tensor, point: Tensor, direction: Tensor) -> Tensor:
 
 
 def _is_transpose(rows: Tensor, point: Tensor, direction: Tensor, defect: Tensor) -> bool:
-    """Whether plain gradients of the rows lack the defect too, and not only `_directional`."""
+    """Whether plain gradients of the rows lack the defect too, and not only their derivative."""
     defect = defect.nan_to_num()
-    along = _directional(rows, point, direction)
+    along = directional_derivative(rows, point, direction)
     (combined,) = torch.autograd.grad(
         rows, point, defect, retain_graph=True, materialize_grads=True
     )
@@ -360,7 +363,7 @@ def _is_transpose(rows: Tensor, point: Tensor, direction: Tensor, defect: Tensor
 def _row_of_loss(piece: Piece, theta: Tensor, direction: Tensor, step: float) -> int:
     """Find the sample for which the loss has a wrong slope, by moving half of the samples."""
     rows, loss_of = piece.evaluate(theta)
-    moved = _moved(piece, theta, direction, step)
+    moved = sides(piece, theta, direction, step)
     if moved is None:
         return 0
     center, candidates = rows.detach(), torch.arange(len(rows))
@@ -369,7 +372,7 @@ def _row_of_loss(piece: Piece, theta: Tensor, direction: Tensor, step: float) ->
         is_moved = torch.zeros(len(rows), 1, dtype=torch.bool, device=rows.device)
         is_moved[index] = True
         behind, ahead = (torch.where(is_moved, side, center) for side in moved)
-        found = attempt(lambda: _outcomes_of_loss(loss_of, center, (behind, ahead), step, False))
+        found = attempt(lambda: outcomes_of_loss(loss_of, center, (behind, ahead), step, False))
         return float(found["loss"].defect.abs()) if found else 0.0
 
     while len(candidates) > 1:

@@ -29,6 +29,7 @@ from hesspipe.objective.padding import (
     lookups_apart,
     used_parts,
 )
+from hesspipe.objective.pieces import random_directions
 from hesspipe.objective.pytrees import Fields, call_arguments, cast, map_tensors
 from hesspipe.objective.rounding import model_evaluation
 from hesspipe.objective.training_steps import NoBackward
@@ -36,7 +37,7 @@ from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.seeding import generator
 
 # Relative size of a step away from theta: small, so that the loss is still defined.
-_RELATIVE_STEP = 1e-3
+RELATIVE_STEP = 1e-3
 
 
 class FlatModel:
@@ -190,12 +191,9 @@ class FlatModel:
 
         There, initial weights of zero hide nothing, and no unit lies exactly on a kink.
         """
-        noise = torch.randn(
-            len(self.theta), generator=generator(0, "another point"), dtype=torch.float64
-        ).to(self.theta)
-        size = self.theta.abs()
-        size += float(size.mean()) or 1.0
-        return noise.mul_(size).mul_(self.is_varied).mul_(_RELATIVE_STEP).add_(self.theta)
+        draw = generator(0, "another point")
+        (change,) = random_directions(self.theta, self.is_varied, draw, 1)
+        return change.mul_(RELATIVE_STEP).add_(self.theta)
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into the named parameters that vary."""
@@ -236,8 +234,13 @@ class FlatModel:
         def rows(model: nn.Module, _: None) -> list[Tensor]:
             return [one.weight[one.padding_idx].detach().clone() for one in lookups(model)]
 
+        if not lookups(self.structure):
+            del theta  # which may be the only reference
+            yield
+            return
         state = {f"model.{name}": part for name, part in self._state(theta.detach()).items()}
         found = torch.func.functional_call(_Evaluation(self.structure), state, (rows, None))
+        del theta, state
         with held_rows(self.structure, found):
             yield
 

@@ -6,7 +6,7 @@ what may be the cause of a wrong derivative. Leaves other than theta are paramet
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -63,26 +63,34 @@ class GraphSurvey:
             "detach its outputs or be evaluated under torch.no_grad()"
         )
 
-    def products(
-        self, pieces: list[Piece], theta: Tensor, vectors: list[Tensor]
-    ) -> tuple[list[Tensor], Tensor]:
-        """Multiply the Hessian with vectors, piece by piece; returns the gradient too."""
-        totals = [torch.zeros_like(theta) for _ in vectors]
-        slope = torch.zeros_like(theta)
+    def product(
+        self, pieces: list[Piece], theta: Tensor, vector: Tensor, other: Tensor
+    ) -> tuple[Tensor, Tensor, float]:
+        """Multiply the Hessian with a vector, piece by piece.
+
+        Parameters
+        ----------
+        pieces : list of Piece
+        theta, vector, other : Tensor, shape (P,)
+
+        Returns
+        -------
+        product, gradient : Tensor, shape (P,)
+        asymmetry : float
+            <other, H vector> - <vector, H other>. The second product is not kept.
+        """
+        product, slope = _Total(theta), _Total(theta)
+        asymmetry = 0.0
         for piece in pieces:
             point = theta.detach().requires_grad_()
-            value = piece.value(point)
-            self.look(value)
-            if value.grad_fn is None:
-                continue
-            (gradient,) = torch.autograd.grad(
-                value, point, create_graph=True, materialize_grads=True
-            )
-            slope += gradient.detach()
+            gradient = _slope(piece.value, point, self.look)
+            slope.add(gradient.detach())
             if gradient.requires_grad:
-                for total, vector in zip(totals, vectors, strict=True):
-                    total += pull_back(gradient, point, vector)
-        return totals, slope
+                asymmetry -= float(pull_back(gradient, point, other) @ vector)
+                part = pull_back(gradient, point, vector)
+                asymmetry += float(part @ other)
+                product.add(part)
+        return product.value(), slope.value(), asymmetry
 
     def cause(self) -> str:
         """Name what may be wrong, for messages."""
@@ -92,6 +100,60 @@ class GraphSurvey:
         if wrong:
             return f" with {', '.join(wrong)}, whose second derivative is wrong in torch"
         return ""
+
+
+def products_of(
+    scalars: Sequence[Callable[[Tensor], Tensor]],
+    theta: Tensor,
+    vectors: list[Tensor],
+) -> tuple[list[Tensor], Tensor]:
+    """Multiply second derivatives of a sum of functions with vectors; returns the gradient too.
+
+    Parameters
+    ----------
+    scalars : sequence of callable (theta) -> scalar Tensor
+    theta : Tensor, shape (P,)
+    vectors : list of Tensor, shape (P,)
+    """
+    totals, slope = [_Total(theta) for _ in vectors], _Total(theta)
+    for scalar in scalars:
+        point = theta.detach().requires_grad_()
+        gradient = _slope(scalar, point)
+        slope.add(gradient.detach())
+        if gradient.requires_grad:
+            for total, vector in zip(totals, vectors, strict=True):
+                total.add(pull_back(gradient, point, vector))
+    return [total.value() for total in totals], slope.value()
+
+
+class _Total:
+    """A sum of vectors (P,), of which the first is not copied."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._sum: Tensor | None = None
+
+    def add(self, part: Tensor) -> None:
+        """Add a vector, which is nobody else's from now on."""
+        self._sum = part if self._sum is None else self._sum.add_(part)
+
+    def value(self) -> Tensor:
+        """Return the sum; zeros if nothing was added."""
+        return torch.zeros_like(self._like) if self._sum is None else self._sum
+
+
+def _slope(
+    scalar: Callable[[Tensor], Tensor],
+    point: Tensor,
+    look: Callable[[Tensor], None] = lambda value: None,
+) -> Tensor:
+    """Differentiate a function once, with a graph; without one where it does not depend."""
+    value = scalar(point)
+    look(value)
+    if not value.requires_grad:
+        return torch.zeros_like(point)
+    (gradient,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
+    return gradient
 
 
 def pull_back(gradient: Tensor, point: Tensor, vector: Tensor) -> Tensor:

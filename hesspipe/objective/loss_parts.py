@@ -7,7 +7,6 @@ no slope changes with the outputs for other samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -39,12 +38,16 @@ class LossCheck:
         self,
         loss: LossFunction,
         divide: Divide | None,
-        splits: Iterable[list[Split]],
         found: Dependence,
         dtype: torch.dtype,
     ) -> None:
-        self.loss, self.given, self.splits, self.found = loss, divide, splits, found
+        self.loss, self.given, self.found = loss, divide, found
         self.dtype = dtype
+        self._hypotheses = [
+            divide for divide in (self.given, one_per_sample, one) if divide is not None
+        ]
+        # Of the terms of a batch, by their `id`.
+        self._values: dict[int, float] = {}
         # Of the batches: kinds by hypothesis, and what is given relative to the samples.
         self._kinds: list[list[str]] = []
         self._ratios: list[float] = []
@@ -52,14 +55,9 @@ class LossCheck:
         # The first batch whose loss is not as given, or the first one, with its number.
         self._suspect: tuple[int, list[Split]] = (0, [])
 
-    def run(self) -> None:
-        """Try what is given, then a mean over samples and a sum; the splits are read once."""
-        hypotheses = [divide for divide in (self.given, one_per_sample, one) if divide is not None]
-        for number, splits in enumerate(self.splits):
-            self._num_batches += 1
-            if splits:
-                self._look_at(number, splits, hypotheses)
-        for place, divide in enumerate(hypotheses):
+    def conclude(self) -> None:
+        """Choose what fits all batches: what is given, then a mean over samples and a sum."""
+        for place, divide in enumerate(self._hypotheses):
             kinds = {of_batch[place] for of_batch in self._kinds}
             if "" in kinds or kinds >= {"mean", "sum"}:
                 continue
@@ -69,10 +67,21 @@ class LossCheck:
             return
         self._couple()
 
-    def _look_at(self, number: int, splits: list[Split], hypotheses: list[Divide]) -> None:
-        """Note what the loss of a batch divides by."""
+    def look_at(self, number: int, splits: list[Split]) -> None:
+        """Note what the loss of a batch divides by; nothing if it need not be tested.
+
+        Parameters
+        ----------
+        number : int
+            Of the batch.
+        splits : list of Split
+        """
+        self._num_batches += 1
+        if not splits:
+            return
         whole = splits[0].whole
-        kinds = [self._kind(splits, divide) for divide in hypotheses]
+        self._values.clear()
+        kinds = [self._kind(splits, divide) for divide in self._hypotheses]
         if _lacks_rows(whole) or not any(kinds):
             refuse_mixing_broadcast(self.loss, whole.outputs, whole.targets)
         if all(of_batch[0] for of_batch in self._kinds) and (not self._kinds or not kinds[0]):
@@ -113,7 +122,9 @@ class LossCheck:
         size = float(divide(term.outputs, term.targets, term.num_samples))
         if size == 0:  # no valid label: the loss would be 0 / 0
             return 0.0, 0.0
-        return size, size * float(self.loss(term.outputs, term.targets).detach())
+        if id(term) not in self._values:
+            self._values[id(term)] = float(self.loss(term.outputs, term.targets).detach())
+        return size, size * self._values[id(term)]
 
     def _is_proportional(self, divide: Divide) -> bool:
         """Whether what is given weights the batches in the same way."""

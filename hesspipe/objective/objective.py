@@ -87,6 +87,9 @@ class Objective:
         may be empty, and the loss is that over all of them. Everything else is compared between
         processes, and errors of one are raised in all. `hesspipe.eigenpairs`, `density` and
         `estimate_norms` must then be called in all processes, and return the same in all.
+    progress : bool, optional
+        Show a bar while the model and the loss are checked, some 3 products with the Hessian; by
+        default if standard error is a terminal.
 
     Attributes
     ----------
@@ -147,6 +150,7 @@ class Objective:
         parameters: Sequence[str] | None = None,
         stream: bool = False,
         process_group: ProcessGroup | None = None,
+        progress: bool | None = None,
     ) -> None:
         with self._together(process_group) as ranks:
             flat = self._begin(model, dtype, weight_decay, parameters)
@@ -157,7 +161,8 @@ class Objective:
             with preserved_random_state(self.device):
                 read = stream_batches if stream else read_batches
                 may_be_empty = ranks is not None
-                self._finish(flat, loss, read(data, dtype, self.device, may_be_empty=may_be_empty))
+                batches = read(data, dtype, self.device, may_be_empty=may_be_empty)
+                self._finish(flat, loss, batches, progress)
             self._is_reduction_known = kind is not None
             if ranks is not None:
                 vars(self).update(vars(self.joined(ranks)))
@@ -179,6 +184,7 @@ class Objective:
         parameters: Sequence[str] | None = None,
         stream: bool = False,
         process_group: ProcessGroup | None = None,
+        progress: bool | None = None,
     ) -> Objective:
         """Make an objective from any loss over batches of any type.
 
@@ -208,7 +214,7 @@ class Objective:
             nodes, ... One of the two is needed for a mean over several batches.
         reduction : {"mean", "sum"}
             Whether losses of batches are averaged with these weights, or added.
-        dtype, weight_decay, parameters, stream, process_group
+        dtype, weight_decay, parameters, stream, process_group, progress
             As for `Objective`.
 
         Returns
@@ -246,7 +252,7 @@ class Objective:
                     may_be_empty=ranks is not None,
                 )
                 reduced = adopt_functions(flat, loss, outputs, divide, is_sum=reduction == "sum")
-                self._finish(flat, reduced, found)
+                self._finish(flat, reduced, found, progress)
             self._is_reduction_known = True
             self._reason_without_outputs = (
                 WITHOUT_OUTPUTS if outputs is None else self._reason_without_outputs
@@ -282,11 +288,17 @@ class Objective:
         self.dtype, self.weight_decay = dtype, weight_decay
         return flat
 
-    def _finish(self, flat: FlatModel, loss: ReducedLoss, batches: Sequence[Batch]) -> None:
+    def _finish(
+        self,
+        flat: FlatModel,
+        loss: ReducedLoss,
+        batches: Sequence[Batch],
+        progress: bool | None = None,
+    ) -> None:
         """Take over the batches, the loss and what the checks on them find."""
         self.num_data = sum(sizes_of(batches))
         checks = ChecksOnData(flat, loss, batches, is_part=self.ranks is not None)
-        checks.run()
+        checks.run(progress)
         self.batches, self._reduced = checks.batches, checks.loss
         self.loss_fn: LossFunction = checks.loss_of_rows()
         self.coupling, self._is_unlike_parts = checks.coupling, checks.is_unlike_parts

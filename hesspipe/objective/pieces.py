@@ -6,7 +6,7 @@ memory than the computations that follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,11 +20,11 @@ from hesspipe.objective.streaming import sizes_of
 from hesspipe.seeding import generator
 
 # Samples that the checks of derivatives evaluate at once, where samples are independent.
-_SAMPLES_AT_ONCE = 1024
+SAMPLES_AT_ONCE = 1024
 # Most samples for which second derivatives of the outputs are compared apart.
 _NUM_SAMPLES = 32
 # Random numbers of a direction before they recur: a prime, which no layer's shape divides.
-_NUM_NUMBERS = 1_000_003
+_NUM_NUMBERS = 100_003
 # Rows of outputs (n, C), and the loss as a function of them.
 Evaluation: TypeAlias = tuple[Tensor, Callable[[Tensor], Tensor]]
 
@@ -61,7 +61,10 @@ class Piece:
 
         Outputs that are no tensors are left out: the only row is then the loss.
         """
-        outputs = self.model(theta, self.inputs)
+        return self.rows_of(self.model(theta, self.inputs))
+
+    def rows_of(self, outputs: Any) -> Evaluation:
+        """Return given outputs as rows (n, C), and the loss as a function of such rows."""
         if self.has_rows:
             rows, layout = join_outputs(outputs, len(self.inputs))
             return rows, lambda at: self.loss(layout.split(at))
@@ -106,14 +109,21 @@ class Division:
     has_rows: bool
     is_separable: bool
 
-    def all_pieces(self) -> Iterator[Piece]:
-        """Iterate over pieces of all the data, none of them large."""
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of all batches."""
+        return sum(sizes_of(self.batches))
+
+    def all_pieces(self, numbers: Container[int] | None = None) -> Iterator[Piece]:
+        """Iterate over pieces of all the data, or of batches with some numbers; none is large."""
         for batch in self.batches:
+            if numbers is not None and batch.number not in numbers:
+                continue
             if not self.is_separable:
                 yield self._piece(batch, None)
                 continue
-            for start in range(0, batch.num_samples, _SAMPLES_AT_ONCE):
-                stop = min(start + _SAMPLES_AT_ONCE, batch.num_samples)
+            for start in range(0, batch.num_samples, SAMPLES_AT_ONCE):
+                stop = min(start + SAMPLES_AT_ONCE, batch.num_samples)
                 yield self._piece(batch, torch.arange(start, stop))
 
     def subset(self, count: int, num_batches: int) -> tuple[list[Piece], bool]:
@@ -238,12 +248,14 @@ def random_directions(
     for numbers in random_numbers(theta, draw, count):
         size = theta.abs()
         size += float(size.mean()) or 1.0
-        yield numbers.mul_(size).mul_(is_varied)
+        numbers.mul_(size).mul_(is_varied)
+        del size  # or it would exist until the next direction is drawn
+        yield numbers
 
 
 def random_numbers(theta: Tensor, draw: torch.Generator, count: int) -> Iterator[Tensor]:
     """Draw standard normal vectors (P,), in which numbers recur if they are very long."""
     period = min(len(theta), _NUM_NUMBERS)
-    for row in torch.randn(count, period, generator=draw, dtype=torch.float64):
-        numbers = row.to(theta, copy=True)
-        yield numbers.repeat(-(-len(theta) // period))[: len(theta)] if period else numbers
+    for _ in range(count):
+        few = torch.randn(period, generator=draw, dtype=torch.float64).to(theta)
+        yield few.repeat(-(-len(theta) // period))[: len(theta)] if period else few

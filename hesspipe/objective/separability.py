@@ -11,9 +11,8 @@ that has seen no other data; the loss on rows of the outputs.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import (
     Dependence,
-    Divide,
     Split,
     Term,
     has_rows,
@@ -30,108 +28,92 @@ from hesspipe.objective.dependence import (
     take,
     values_of,
 )
-from hesspipe.objective.explanations import explained
+from hesspipe.objective.determinism import attempt
 from hesspipe.objective.flat_model import FlatModel
-from hesspipe.objective.loss_parts import LossCheck
+from hesspipe.objective.pieces import SAMPLES_AT_ONCE
 from hesspipe.objective.pytrees import Fields, map_tensors, named_tensors
-from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
 from hesspipe.tolerances import rounding
 
+# Samples of a part -> places among them of those that are to be compared.
+Look: TypeAlias = Callable[[Tensor], Tensor]
 # Errors of a computation in terms of its change when its parameters are rounded.
 _ROUNDINGS = 100
 
 
-def find_dependence(
-    model: FlatModel,
-    fresh: FlatModel,
-    loss: LossFunction,
-    divide: Divide | None,
-    theta: Tensor,
-    batches: Sequence[Batch],
-) -> Dependence:
-    """Test the model and the loss on every batch, the last one first.
-
-    The copy that sees the last batch first shows a model that keeps what it saw first.
-
-    Parameters
-    ----------
-    model : FlatModel
-    fresh : FlatModel
-        A copy that has not been evaluated.
-    loss : callable (outputs, targets) -> scalar Tensor
-    divide : callable or None
-        What the loss is said to divide by; None if unknown.
-    theta : Tensor, shape (P,)
-    batches : sequence of Batch
-
-    Returns
-    -------
-    Dependence
+def require_independence(found: Dependence, num_batches: int) -> None:
+    """Raise an error if samples depend on each other and there are several batches.
 
     Raises
     ------
     NotASumOverSamplesError
-        If samples depend on each other and there are several batches, or targets are broadcast
-        over samples.
     """
-    found = Dependence()
-    with warnings.catch_warnings():  # of shapes, given where the caller's own call was
-        warnings.simplefilter("ignore")
-        splits = _all_splits(_ModelCheck(model, fresh, theta, found), batches)
-        LossCheck(loss, divide, splits, found, model.dtype).run()
-    if found.coupling is not None and len(batches) > 1:
+    if found.coupling is not None and num_batches > 1:
         raise NotASumOverSamplesError(
             "model and loss_fn must treat samples independently over several batches, got a "
             f"dependence: {found.coupling}; pass all the data as one batch, use running statistics "
             "in normalizations, or, if the loss is meant as the mean of those of whole batches, "
             "Objective.from_batches"
         )
-    return found
 
 
-def _all_splits(check: _ModelCheck, batches: Sequence[Batch]) -> Iterator[list[Split]]:
-    """Compare on all batches, one at a time; yields nothing for a loss that need not be tested."""
-    if len(batches) == 1:
-        yield check.splits(batches[0], None)
-        return
-    last = batches[-1]
-    splits, before = check.splits(last, batches[0]), last
-    for place, batch in enumerate(batches):
-        if place + 1 < len(batches):
-            found = check.splits(batch, before)
-            yield [] if check.found.coupling else found
-            before = batch
-    yield [] if check.found.coupling else splits
+class ModelCheck:
+    """Compares outputs for a part of a batch with those for the whole.
 
-
-class _ModelCheck:
-    """Compares outputs for a part of a batch with those for the whole."""
+    Parameters
+    ----------
+    model : FlatModel
+    fresh : FlatModel
+        A copy with a structure of its own, that has been evaluated by nobody else. It evaluates
+        the parts.
+    theta : Tensor, shape (P,)
+    found : Dependence
+        Filled.
+    """
 
     def __init__(
         self, model: FlatModel, fresh: FlatModel, theta: Tensor, found: Dependence
     ) -> None:
         self.model, self.fresh, self.theta, self.found = model, fresh, theta, found
+        self._before: Batch | None = None
 
-    def splits(self, batch: Batch, other: Batch | None) -> list[Split]:
+    def begin(self, batches: Sequence[Batch]) -> None:
+        """Evaluate a part of the last of several batches.
+
+        The copy that sees the last batch first shows a model that keeps what it saw first.
+        """
+        if len(batches) > 1:
+            last = batches[-1]
+            self._before = last
+            first = parts_of(last)[0]
+            attempt(lambda: self.fresh(self.theta, part_of(last.inputs, first)))
+
+    def splits(self, batch: Batch, whole: Term, look: Look | None) -> list[Split]:
         """Compare on one batch; returns the parts to test the loss on, which may be none.
 
         A batch of one sample is compared with the same sample beside one of another batch.
+
+        Parameters
+        ----------
+        batch : Batch
+        whole : Term
+            Outputs for the batch.
+        look : callable (index) -> Tensor of int, optional
+            Compares some samples in another way; returns the places of those that remain.
         """
-        size, number = batch.num_samples, batch.number
-        with explained(batch, number, self.model.dtype):
-            whole = Term(self.model(self.theta, batch.inputs), batch.targets, size)
-        if size == 1:
-            return [] if other is None else self._joined(whole, batch, other)
-        order = torch.randperm(size, generator=generator(number, "parts of a batch"))
-        indices = list(order.split((size + 1) // 2))
-        parts = [self._part(whole, index, batch) for index in indices]
-        if size > 2:
+        before, self._before = self._before, batch
+        if whole.num_samples == 1:
+            return [] if before is None else self._joined(whole, batch, before)
+        indices = parts_of(batch)
+        order = torch.cat(indices)
+        remaining = [index if look is None else index[look(index)] for index in indices]
+        parts = [self._part(whole, index, batch) for index in remaining if len(index)]
+        if whole.num_samples > 2:
             self._part(whole, order[-1:], batch)
         if has_rows(whole):
             return list(_splits_of_rows(whole, indices, order))
         known = [part for part in parts if part is not None]
-        return [Split(whole, known)] if len(known) == len(parts) else []
+        return [Split(whole, known)] if len(known) == len(indices) else []
 
     def _part(self, whole: Term, index: Tensor, batch: Batch) -> Term | None:
         """Evaluate the model on some samples, and compare with the whole."""
@@ -201,6 +183,14 @@ class _ModelCheck:
             return []
         self._compare(joined, whole.outputs, first, batch)
         return [Split(joined, [whole, second])]
+
+
+def parts_of(batch: Batch) -> list[Tensor]:
+    """Draw the samples of each part: halves, or more where a batch is large."""
+    size = batch.num_samples
+    order = torch.randperm(size, generator=generator(batch.number, "parts of a batch"))
+    num_parts = max(2, -(-size // SAMPLES_AT_ONCE))
+    return list(order.split(-(-size // num_parts)))
 
 
 def _splits_of_rows(whole: Term, indices: list[Tensor], order: Tensor) -> Iterator[Split]:

@@ -8,7 +8,7 @@ other. At a kink those on the two sides differ, and torch returns one of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -81,6 +81,33 @@ def find_special_point(
             place = "all the data" if number == _ALL else suspects[number].name(row)
             return Finding(kind, place, float(errors[row]), float(found.size[row]))
     return None
+
+
+def is_regular_loss(
+    loss_of: Callable[[Tensor], Tensor], here: Tensor, near: Tensor, distance: float
+) -> bool:
+    """Whether second derivatives of the loss in the outputs are those very near, on one side.
+
+    Where they are not, `find_special_point` tells whether the point is special.
+
+    Parameters
+    ----------
+    loss_of : callable (rows) -> scalar Tensor
+    here, near : Tensor, shape (n, C)
+        Outputs at the parameters, and a distance from there.
+    distance : float
+        Relative to the parameters.
+    """
+    there = here + _DISTANCES[here.dtype][0] / distance * (near - here)
+    expected = _of_loss(loss_of, here)
+    found = attempt(lambda: _of_loss(loss_of, there))
+    return found is not None and not any(map(_differ, expected, found))
+
+
+def _of_loss(loss_of: Callable[[Tensor], Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute slopes and curvatures of the loss (n, C)."""
+    leaf = rows.detach().requires_grad_()
+    return _second(loss_of(leaf), leaf, probe(rows))
 
 
 def _suspects(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hesspipe.errors import NotTwiceDifferentiableError
-from hesspipe.objective.loss_graphs import GraphSurvey, pull_back
+from hesspipe.objective.loss_graphs import products_of, pull_back
 from hesspipe.objective.pieces import Piece, row_norms
 from hesspipe.objective.rounding import measured_rounding
 
@@ -19,19 +19,26 @@ _ASYMMETRY, _ASYMMETRY_ROUNDINGS = 1e-4, 1e4
 
 
 def refuse_asymmetry(
-    pieces: list[Piece], near: Tensor, products: list[Tensor], vectors: list[Tensor], cause: str
+    pieces: list[Piece],
+    near: Tensor,
+    product: Tensor,
+    asymmetry: float,
+    vectors: tuple[Tensor, Tensor],
+    cause: str,
 ) -> None:
-    """Compare <other, H one> with <one, H other>, and measure rounding where they differ.
+    """Judge <other, H one> - <one, H other>, with more products and measured rounding if need be.
 
     Parameters
     ----------
     pieces : list of Piece
         Of the data.
     near : Tensor, shape (P,)
-        Where the products were computed.
-    products : list of Tensor, shape (P,)
-        H one and H other.
-    vectors : list of Tensor, shape (P,)
+        Where the product was computed.
+    product : Tensor, shape (P,)
+        H one.
+    asymmetry : float
+        The difference.
+    vectors : Tensor, shape (P,)
         one and other, of length 1.
     cause : str
         What may be wrong, for the message.
@@ -41,13 +48,13 @@ def refuse_asymmetry(
     NotTwiceDifferentiableError
     """
     one, other = vectors
-    size = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p) for p in products]))
-    asymmetry = (products[0] @ other - products[1] @ one).abs()
-    if asymmetry <= _ASYMMETRY * size / math.sqrt(len(one)):
+    size = float(torch.linalg.vector_norm(product))
+    if abs(asymmetry) <= _ASYMMETRY * size / math.sqrt(len(one)):
         return
-    (both,), _ = GraphSurvey(None).products(pieces, near, [one + other])
+    values = [piece.value for piece in pieces]
+    products, _ = products_of(values, near, [one, other, one + other])
     noise = partial(_rounding_of_product, pieces, near, one)
-    _check_symmetry(torch.stack([*products, both]), one, other, cause, noise)
+    _check_symmetry(torch.stack(products), one, other, cause, noise)
 
 
 def _check_symmetry(

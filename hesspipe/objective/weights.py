@@ -18,6 +18,7 @@ from hesspipe.objective.determinism import (
 )
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.loss_of_outputs import LossOfOutputs
 from hesspipe.objective.pytrees import (
     Layout,
     WholeLayout,
@@ -94,72 +95,95 @@ def evaluate(
     return outputs, loss_fn(outputs, batch.targets)
 
 
-def weigh(
-    model: FlatModel,
-    loss_fn: LossFunction,
-    batches: Sequence[Batch],
-    divide: Denominator | None,
-    layouts: Layouts,
-    *,
-    is_part: bool = False,
-) -> Sequence[Batch]:
-    """Weight each batch by its share of the denominator; evaluate all batches twice.
+class Weighing:
+    """Weights batches by their shares of the denominator; evaluates each of them twice.
 
     Parameters
     ----------
     model : FlatModel
     loss_fn : callable (outputs, targets) -> scalar Tensor
-    batches : sequence of Batch
     divide : callable (outputs, targets) -> float, optional
         Denominator of the loss on a batch; None if every batch has the share 1.
+
+    Attributes
+    ----------
     layouts : Layouts
-        Filled with the layouts of the outputs.
-    is_part : bool
-        Whether other processes have other data, so that no batch here need have a share.
-
-    Returns
-    -------
-    sequence of Batch
-        Those with a positive denominator, with their loss.
-
-    Raises
-    ------
-    ValueError
-        If two evaluations differ, values are not finite or lose precision, or a denominator is
-        negative or zero for all of them.
+        Of the outputs.
+    loss_of_outputs : LossOfOutputs or None
+        What the first batch shows of the loss as a function of the outputs.
     """
-    versions = {name: buffer._version for name, buffer in model.buffers.items()}
-    weights: list[float] = []
-    found: list[dict[str, Any]] = []
-    for batch in batches:
-        number = batch.number
+
+    def __init__(self, model: FlatModel, loss_fn: LossFunction, divide: Denominator | None) -> None:
+        self._model, self._loss_fn, self._divide = model, loss_fn, divide
+        self.layouts = Layouts()
+        self.loss_of_outputs: LossOfOutputs | None = None
+        self._versions = {name: buffer._version for name, buffer in model.buffers.items()}
+        self._weights: list[float] = []
+        self._facts: list[dict[str, Any]] = []
+
+    def look(self, batch: Batch) -> Any:
+        """Evaluate a batch; returns its outputs, or None if it has no part in the loss.
+
+        Raises
+        ------
+        ValueError
+            If two evaluations differ, values are not finite or lose precision, or the denominator
+            is negative.
+        """
+        model, number = self._model, batch.number
         with explained(batch, number, model.dtype):
             outputs = model(model.theta, batch.inputs)
-            weights.append(1.0 if divide is None else float(divide(outputs, batch.targets)))
-        if not weights[-1] >= 0:
-            raise ValueError(f"denominator must be positive, got {weights[-1]} in batch {number}")
-        if weights[-1] == 0:  # no valid label: the loss would be 0 / 0
-            found.append({})
-            continue
+            weight = 1.0 if self._divide is None else float(self._divide(outputs, batch.targets))
+        if not weight >= 0:
+            raise ValueError(f"denominator must be positive, got {weight} in batch {number}")
+        self._weights.append(weight)
+        if weight == 0:  # no valid label: the loss would be 0 / 0
+            self._facts.append({})
+            return None
         with explained(batch, number, model.dtype):
-            loss = loss_fn(outputs, batch.targets)
+            loss = self._loss_fn(outputs, batch.targets)
             require_finite_evaluation(outputs, loss, model.buffers, number)
-            again = partial(evaluate, model, loss_fn, model.theta, batch)
-            refuse_differences((outputs, loss), again, number, model.dtype)
-        layout = layouts.record(outputs, batch.num_samples)
+            self._evaluate_again(batch, (outputs, loss))
+        layout = self.layouts.record(outputs, batch.num_samples)
         if layout is not None and layout.withheld:
-            of_tensors = partial(loss_fn, layout.split(join_whole(outputs)[0]), batch.targets)
-            layout = layout if layouts.suffice(layout, of_tensors, loss) else None
-        found.append(facts_of(outputs, loss, layout, model.dtype))
-    refuse_changed_buffers(model.buffers, versions)
-    total = 1.0 if divide is None else sum(weights)
-    if total <= 0 and not is_part:
-        raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
-    facts = [
-        fact | {"share": weight / total} if weight > 0 else None
-        for fact, weight in zip(found, weights, strict=True)
-    ]
-    return described(batches, facts)
+            split = layout.split(join_whole(outputs)[0])
+            of_tensors = partial(self._loss_fn, split, batch.targets)
+            layout = layout if self.layouts.suffice(layout, of_tensors, loss) else None
+        self._facts.append(facts_of(outputs, loss, layout, model.dtype))
+        return outputs
+
+    def _evaluate_again(self, batch: Batch, first: tuple[Any, Tensor]) -> None:
+        """Refuse differences; the first batch shows what the loss is a function of, too."""
+        is_first = self.loss_of_outputs is None
+        point = self._model.theta.detach().requires_grad_(is_first)
+        again = partial(evaluate, self._model, self._loss_fn, point, batch)
+        outputs, _ = refuse_differences(first, again, batch.number, self._model.dtype)
+        if is_first:
+            self.loss_of_outputs = LossOfOutputs.of(self._loss_fn, batch, outputs, point)
+
+    def weighted(self, batches: Sequence[Batch], *, is_part: bool = False) -> Sequence[Batch]:
+        """Return those of the batches, all of which were seen, that have a part in the loss.
+
+        Parameters
+        ----------
+        batches : sequence of Batch
+        is_part : bool
+            Whether other processes have other data, so that no batch here need have a share.
+
+        Raises
+        ------
+        ValueError
+            If none has, or an evaluation has changed the model.
+        """
+        refuse_changed_buffers(self._model.buffers, self._versions)
+        total = 1.0 if self._divide is None else sum(self._weights)
+        if total <= 0 and not is_part:
+            raise ValueError(f"the loss's denominator must be positive, got {total} over all data")
+        facts = [
+            fact | {"share": weight / total} if weight > 0 else None
+            for fact, weight in zip(self._facts, self._weights, strict=True)
+        ]
+        return described(batches, facts)
 
 
 def facts_of(

@@ -25,15 +25,18 @@ from hesspipe.objective.reductions import LossFunction
 from hesspipe.objective.whole_batches import WholeBatch
 
 # Operations of one evaluation of the samples that expensive checks look at, some 50 evaluations
-# each: about a second on one core. All samples of small networks take less.
+# each: at most about a second on one core. All samples of small networks take less than the tenth,
+# and of others these checks take a share of the time of one product.
 _OPERATIONS = 1e8
+_OPERATIONS_FOR_ALL = 1e7
+_SHARE = 1 / 16
 # However large the network is.
 _LEAST_CHECKED = 4
 _NUM_MEASURED = 2
 # Of length P, for a product: theta, its gradient, the vector, the product and its parts.
 _VECTORS = 5
 # Of a batch, per parameter, whatever the number of samples.
-_OPERATIONS_OF_VECTORS = 8
+_OPERATIONS_OF_VECTORS = 32
 _WITH_WEIGHT = ("linear", "conv")
 _PRODUCTS = ("matmul", "mm", "scaled_dot_product_attention")
 
@@ -56,15 +59,20 @@ class Work:
     num_parameters: int
     graph_bytes: float = 0.0
 
-    @property
-    def num_checked(self) -> int:
-        """Number of samples that expensive checks look at."""
-        return max(_LEAST_CHECKED, math.floor(_OPERATIONS / max(1.0, self.operations)))
+    def num_checked(self, num_samples: int) -> int:
+        """Number of samples, of all the data, that expensive checks look at."""
+        allowed = self._allowed(num_samples) / max(1.0, self.operations)
+        return max(_LEAST_CHECKED, math.floor(allowed))
 
-    @property
-    def num_batches(self) -> int:
+    def num_batches(self, num_samples: int) -> int:
         """Most batches that they are drawn from: each of them takes several vectors of length P."""
-        return max(1, math.floor(_OPERATIONS / _OPERATIONS_OF_VECTORS / self.num_parameters))
+        allowed = self._allowed(num_samples) / self.num_parameters
+        return max(1, math.floor(allowed / _OPERATIONS_OF_VECTORS))
+
+    def _allowed(self, num_samples: int) -> float:
+        """Operations of one evaluation of the samples that are looked at."""
+        share = _SHARE * num_samples * self.operations
+        return min(_OPERATIONS, max(_OPERATIONS_FOR_ALL, share))
 
 
 def require_graph(work: Work, num_samples: int, theta: Tensor) -> None:

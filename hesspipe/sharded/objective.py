@@ -138,7 +138,13 @@ class ShardedObjective(Objective):
         self.gathering = flat.gathering
         return flat
 
-    def _finish(self, flat: FlatModel, loss: ReducedLoss, batches: Sequence[Batch]) -> None:
+    def _finish(
+        self,
+        flat: FlatModel,
+        loss: ReducedLoss,
+        batches: Sequence[Batch],
+        progress: bool | None = None,
+    ) -> None:
         assert isinstance(flat, ShardedModel)
         self.ranks.agree(
             loss_fn=_described(loss.loss_fn), reduction="sum" if loss.is_sum else "other"

@@ -51,7 +51,10 @@ def sum_of_rows(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def check(loss: Any, splits: list[list[Split]], given: Any = None) -> tuple[LossCheck, Dependence]:
     found = Dependence()
-    return LossCheck(loss, given, splits, found, torch.float64), found
+    run = LossCheck(loss, given, found, torch.float64)
+    for number, of_batch in enumerate(splits):
+        run.look_at(number, of_batch)
+    return run, found
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_loss_check_finds_what_the_loss_divides_by(
     loss: Any, divide: Any, is_sum: bool, num_batches: int
 ) -> None:
     run, found = check(loss, [splits_of([2, 3], seed=n) for n in range(num_batches)])
-    run.run()
+    run.conclude()
     assert (found.divide, found.is_sum, found.coupling) == (divide, is_sum, None)
 
 
@@ -78,7 +81,7 @@ def test_loss_check_skips_parts_on_which_the_loss_is_not_defined() -> None:
         return mean_of_rows(outputs, targets)
 
     run, found = check(picky, [[*first, *second]])
-    run.run()
+    run.conclude()
     assert (found.divide, found.coupling) == (one_per_sample, None)
     run, found = check(picky, [[*second, *first]])
     assert run._kind([*second, *first], one_per_sample) == ""
@@ -103,14 +106,14 @@ def test_denominator_of_another_kind_matters_over_several_batches_only() -> None
         return float(num_samples) ** 2
 
     run, found = check(mean_of_rows, [splits_of([2, 3])], given)
-    run.run()
+    run.conclude()
     assert (found.divide, found.coupling) == (one_per_sample, None)
     run, _ = check(mean_of_rows, [splits_of([2, 3]), splits_of([3, 3], seed=5)], given)
     with pytest.raises(NotASumOverSamplesError, match=r"denominator must be what .*len\(targets\)"):
-        run.run()
+        run.conclude()
     run, _ = check(sum_of_rows, [splits_of([2, 3]), splits_of([3, 3], seed=5)], given)
     with pytest.raises(NotASumOverSamplesError, match=r"for a sum; .*outputs, targets: 1\.0"):
-        run.run()
+        run.conclude()
 
 
 @pytest.mark.parametrize("factor", [1.0, 7.0])
@@ -119,7 +122,7 @@ def test_denominator_may_be_a_multiple_of_the_number_of_samples(factor: float) -
         return factor * num_samples
 
     run, found = check(mean_of_rows, [splits_of([2, 3]), splits_of([1, 3], seed=5)], given)
-    run.run()
+    run.conclude()
     assert found.coupling is None
     assert found.divide in (given, one_per_sample)
 
@@ -133,7 +136,7 @@ def test_batch_without_valid_labels_has_no_weight() -> None:
 
     run, _ = check(undefined, [])
     assert run._weigh(splits_of([2, 2])[0].whole, nothing) == (0.0, 0.0)
-    found = LossCheck(mean_of_rows, None, [], Dependence(), torch.float64)
+    found = LossCheck(mean_of_rows, None, Dependence(), torch.float64)
     term = splits_of([2, 2])[0].whole
     size, product = found._weigh(term, one_per_sample)
     assert (size, product) == (4.0, 4.0 * float(mean_of_rows(term.outputs, term.targets)))

@@ -1,0 +1,171 @@
+"""The checks of each batch near the parameters, where initial weights of zero hide nothing.
+
+Most of them are one comparison, `hesspipe.objective.screening`. What it leaves open is tested in
+separate evaluations, which tell what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.dependence import Dependence, Divide, Term, has_rows
+from hesspipe.objective.determinism import attempt, in_full_precision, refuse_differences
+from hesspipe.objective.explanations import explained
+from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.loss_graphs import GraphSurvey
+from hesspipe.objective.loss_parts import LossCheck
+from hesspipe.objective.reductions import LossFunction
+from hesspipe.objective.screening import Screen, Screened
+from hesspipe.objective.separability import ModelCheck, require_independence
+from hesspipe.objective.weights import evaluate
+
+
+@dataclass
+class Open:
+    """Numbers of the batches that need further tests.
+
+    Attributes
+    ----------
+    slopes : set of int
+        Of their first derivatives.
+    special : set of int
+        Of the loss at the parameters.
+    """
+
+    slopes: set[int] = field(default_factory=set)
+    special: set[int] = field(default_factory=set)
+
+
+class NearbyChecks:
+    """Checks of the model and the loss on one batch after the other.
+
+    Parameters
+    ----------
+    model : FlatModel
+    fresh : FlatModel
+        A copy that has not been evaluated.
+    loss : callable (outputs, targets) -> scalar Tensor
+    divide : callable or None
+        What the loss is said to divide by; None if unknown.
+    near : Tensor, shape (P,)
+    survey : GraphSurvey, optional
+        Sees the losses. Without it nothing is screened: all is left open.
+
+    Attributes
+    ----------
+    is_defined : bool
+        Whether the model and the loss are defined at this point, for all batches so far.
+    is_near : bool
+        Whether the point is not that of the parameters.
+    divide : callable or None
+    found : Dependence
+    open : Open
+    """
+
+    def __init__(
+        self,
+        model: FlatModel,
+        *,
+        fresh: FlatModel,
+        loss: LossFunction,
+        divide: Divide | None,
+        near: Tensor,
+        survey: GraphSurvey | None,
+    ) -> None:
+        self._model, self._fresh, self._loss, self._near = model, fresh, loss, near
+        self.is_near = survey is not None
+        self.divide = divide
+        self._screen = None if survey is None else Screen(loss, near, model.is_varied, survey)
+        self._point = near if self._screen is None else self._screen.ahead
+        self.is_defined, self.found, self.open = True, Dependence(), Open()
+        self._samples = ModelCheck(model, fresh, self._point, self.found)
+        self._parts = LossCheck(loss, divide, self.found, model.dtype)
+
+    def begin(self, batches: Sequence[Batch]) -> None:
+        """Prepare for batches that are to be looked at in this order."""
+        if self._model.function is None:
+            self._samples.begin(batches)
+
+    def look(self, batch: Batch, at_theta: Any) -> None:
+        """Evaluate a batch, and check all that can be.
+
+        Parameters
+        ----------
+        batch : Batch
+        at_theta : nested tensors
+            Its outputs at the parameters.
+
+        Raises
+        ------
+        ValueError
+            If the model or the loss is not deterministic, or loses precision.
+        """
+        with self._model.padding_held_at(self._near), self._fresh.padding_held_at(self._near):
+            self._look(batch, at_theta)
+
+    def _look(self, batch: Batch, at_theta: Any) -> None:
+        again = partial(evaluate, self._model, self._loss, self._point, batch)
+        evaluation = in_full_precision(partial(attempt, again), self._model.dtype)
+        if evaluation is None or not torch.isfinite(evaluation[1]):
+            self.is_defined = False
+            return
+        with explained(batch, batch.number, self._model.dtype):
+            outputs = evaluation[0]
+            self._refuse_differences(
+                batch, evaluation, lambda: (outputs, self._loss(outputs, batch.targets))
+            )
+            before = self.found.coupling
+            is_confirmed = self._compare(batch, at_theta, outputs)
+            if not is_confirmed or self.found.coupling != before:
+                self._refuse_differences(batch, evaluation, again)
+
+    def conclude(self, num_batches: int) -> None:
+        """Find what the loss divides by, after the last batch.
+
+        Raises
+        ------
+        NotASumOverSamplesError
+            If samples depend on each other and there are several batches.
+        """
+        if self._model.function is None:
+            self._parts.conclude()
+            require_independence(self.found, num_batches)
+
+    def _refuse_differences(self, batch: Batch, first: Any, second: Any) -> None:
+        refuse_differences(first, second, batch.number, self._model.dtype)
+
+    def _compare(self, batch: Batch, at_theta: Any, outputs: Any) -> bool:
+        """Compare samples; returns whether all outputs were computed twice, and were the same."""
+        whole = Term(outputs, batch.targets, batch.num_samples)
+        is_divided = self._model.function is None and whole.num_samples > 1 and has_rows(whole)
+        screen = partial(self._screened, batch, whole, at_theta)
+        is_confirmed = is_divided
+        if not is_divided:
+            is_shared = self._model.function is not None or whole.num_samples > 1
+            is_confirmed = not len(screen(self._model if is_shared else self._fresh, None))
+        if self._model.function is None:
+            look = partial(screen, self._fresh) if is_divided else None
+            splits = self._samples.splits(batch, whole, look)
+            self._parts.look_at(batch.number, [] if self.found.coupling else splits)
+        return is_confirmed
+
+    def _screened(
+        self, batch: Batch, whole: Term, at_theta: Any, model: FlatModel, index: Tensor | None
+    ) -> Tensor:
+        """Return the places of samples that are to be compared, and note what else is open."""
+        count = 1 if index is None else len(index)
+        found = Screened.nothing(count)
+        if self._screen is not None:
+            found = self._screen.look(model, batch, index, whole, at_theta)
+        if not found.has_right_slopes:
+            self.open.slopes.add(batch.number)
+        if not found.is_regular:
+            self.open.special.add(batch.number)
+        return found.unconfirmed

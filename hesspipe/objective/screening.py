@@ -1,0 +1,210 @@
+"""First derivatives, determinism and independence of samples, from one comparison of outputs.
+
+A batch is evaluated as a whole at a point f(theta + h u), and in parts at f(theta), with the
+derivative f' u, by a copy of the model with a state and random numbers of its own. Where
+
+    f(theta + h u) - f(theta) = h f' u
+
+to rounding, sample by sample, the derivative is right, the outputs for a sample do not depend on
+the other samples of its batch, and nothing is random: each of these would need an evaluation of its
+own. What does not agree proves nothing, e.g. at a kink, and is evaluated again for these samples
+only, or left to the tests that tell the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesspipe.hardware import is_exhaustion
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.dependence import Term, part_of, take
+from hesspipe.objective.determinism import attempt
+from hesspipe.objective.finite_differences import (
+    STEPS,
+    compare,
+    directional_derivative,
+    first_direction,
+    is_right_ahead,
+    outcomes_of_loss,
+    sides,
+)
+from hesspipe.objective.flat_model import RELATIVE_STEP, FlatModel
+from hesspipe.objective.loss_graphs import GraphSurvey
+from hesspipe.objective.pieces import Piece
+from hesspipe.objective.pytrees import named_tensors
+from hesspipe.objective.reductions import LossFunction
+from hesspipe.objective.special_points import is_regular_loss
+from hesspipe.tolerances import rounding
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What is known of some samples.
+
+    Attributes
+    ----------
+    unconfirmed : Tensor of int, shape (k,)
+        Places among these samples of those whose outputs are not known to be the same apart from
+        the other samples, or at another evaluation.
+    has_right_slopes : bool
+        Whether first derivatives, and second ones of the loss in the outputs, are right.
+    is_regular : bool
+        Whether second derivatives of the loss at the parameters are those nearby.
+    """
+
+    unconfirmed: Tensor
+    has_right_slopes: bool
+    is_regular: bool
+
+    @classmethod
+    def nothing(cls, count: int) -> Screened:
+        """Nothing is known of so many samples."""
+        return cls(torch.arange(count), has_right_slopes=False, is_regular=False)
+
+
+class Screen:
+    """Compares parts of batches near the parameters with whole batches a little further.
+
+    Parameters
+    ----------
+    loss : callable (outputs, targets) -> scalar Tensor
+    near : Tensor, shape (P,)
+        A point near the parameters.
+    is_varied : Tensor of bool, shape (P,)
+    survey : GraphSurvey
+        Sees the losses, with their graphs.
+
+    Attributes
+    ----------
+    ahead : Tensor, shape (P,)
+        Where whole batches are evaluated.
+    """
+
+    def __init__(
+        self, loss: LossFunction, near: Tensor, is_varied: Tensor, survey: GraphSurvey
+    ) -> None:
+        self._loss, self._survey, self._near = loss, survey, near
+        self._direction = first_direction(near, is_varied)
+        self._step = STEPS[near.dtype][0]
+        self.ahead = torch.add(near, self._direction, alpha=self._step)
+
+    def look(
+        self,
+        model: FlatModel,
+        batch: Batch,
+        index: Tensor | None,
+        whole: Term,
+        at_theta: Any,
+    ) -> Screened:
+        """Compare some samples of a batch, or all of it as one piece.
+
+        Parameters
+        ----------
+        model : FlatModel
+            Evaluates the samples: a copy of the one that evaluates whole batches, where that can be
+            told apart.
+        batch : Batch
+        index : Tensor of int, shape (n,), optional
+            The samples. By default outputs need not have a row per sample, and count as one.
+        whole : Term
+            Outputs for the batch at `ahead`.
+        at_theta : nested tensors
+            Outputs for the batch at the parameters.
+        """
+        try:
+            piece, chosen = self._piece(model, batch, index)
+            return self._look(piece, chosen(whole.outputs), chosen(at_theta))
+        except Exception as error:
+            if is_exhaustion(error):
+                raise
+        # Whatever the model or the loss raises on a part is explained by the tests that follow.
+        return Screened.nothing(1 if index is None else len(index))
+
+    def _look(self, piece: Piece, expected: Any, at_theta: Any) -> Screened:
+        point = self._near.detach().requires_grad_()
+        outputs = piece.model(point, piece.inputs)
+        if _shapes(outputs) != _shapes(expected):
+            raise ValueError("outputs for parts of a batch must have the shapes of those for it")
+        rows, loss_of = piece.rows_of(outputs)
+        self._survey.look(loss_of(rows))
+        ahead, here = (piece.rows_of(values)[0].detach() for values in (expected, at_theta))
+        along = directional_derivative(rows, point, self._direction)
+        center = rows.detach()
+        del outputs, rows, point  # and the graph
+        unconfirmed, is_right = self._compared(piece, center, ahead, along)
+        return Screened(
+            unconfirmed,
+            is_right and self._has_right_loss(piece, loss_of, center, ahead),
+            is_regular_loss(loss_of, here, center, RELATIVE_STEP),
+        )
+
+    def _piece(
+        self, model: FlatModel, batch: Batch, index: Tensor | None
+    ) -> tuple[Piece, Callable[[Any], Any]]:
+        """Cut a piece, and return it with a function that cuts outputs."""
+        size = batch.num_samples
+        if index is None:
+            loss = partial(_swapped, self._loss, batch.targets)
+            return Piece(model, loss, batch.inputs, False, batch.number), lambda values: values
+        loss = partial(_swapped, self._loss, take(batch.targets, index, size))
+        inputs = part_of(batch.inputs, index)
+        chosen = partial(take, index=index, num_samples=size)
+        return Piece(model, loss, inputs, True, batch.number), chosen
+
+    def _compared(
+        self, piece: Piece, center: Tensor, ahead: Tensor, along: Tensor
+    ) -> tuple[Tensor, bool]:
+        """Compare the outputs; those that differ are evaluated again, on both sides."""
+        step = self._step
+        same = rounding(float(ahead.abs().max()) if ahead.numel() else 0.0, ahead.dtype)
+        defect = (ahead - center).div_(step).sub_(along)
+        is_same = is_right_ahead(defect, along, center, step) & _is_within(defect, same / step)
+        again = (~is_same).nonzero().flatten()
+        if not len(again):
+            return again, True
+        del defect
+        if piece.has_rows:
+            piece = Piece(piece.model, piece.loss, part_of(piece.inputs, again), True, piece.batch)
+        moved = sides(piece, self._near, self._direction, step)
+        if moved is None or moved[0].shape != center[again].shape:
+            return again, False
+        behind, other = moved
+        is_same = _is_within(other - ahead[again], same)
+        found = compare(along[again], behind, center[again], other, step)
+        return again[~is_same], not bool(found.is_wrong.any())
+
+    def _has_right_loss(
+        self, piece: Piece, loss_of: Callable[[Tensor], Tensor], center: Tensor, ahead: Tensor
+    ) -> bool:
+        """Compare the loss and its slopes along the change of the outputs, and against it.
+
+        Where the loss is not defined there, the model is evaluated on the other side.
+        """
+        with_slopes = center.dtype == torch.float64 or bool(self._survey.names)
+        compared = partial(outcomes_of_loss, loss_of, center, with_slopes=with_slopes)
+        found = attempt(lambda: compared((2 * center - ahead, ahead), step=self._step))
+        if found is None or not all(one.defect.isfinite().all() for one in found.values()):
+            moved = sides(piece, self._near, self._direction, self._step)
+            found = moved and attempt(lambda: compared(moved, step=self._step))
+        return not any(one.is_wrong.any() for one in (found or {}).values())
+
+
+def _swapped(loss: LossFunction, targets: Any, outputs: Any) -> Tensor:
+    return loss(outputs, targets)
+
+
+def _shapes(outputs: Any) -> list[tuple[str, torch.Size]]:
+    return [(name, tensor.shape) for name, tensor in named_tensors(outputs, "outputs")]
+
+
+def _is_within(rows: Tensor, bound: float) -> Tensor:
+    """Whether all numbers of a row are at most as large (n,); not where they are not finite."""
+    if not rows.shape[1]:
+        return torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    return rows.abs().amax(1) <= bound
