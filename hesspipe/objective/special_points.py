@@ -26,6 +26,8 @@ _DISTANCES = {torch.float64: (1e-8, 1e-10, 1e-12), torch.float32: (1e-3, 1e-4, 1
 # Relative difference that counts; what is continuous differs by a distance squared.
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}
 _NUM_DIRECTIONS = 2
+# The distance at which all are compared first: what is smooth hardly changes over the smallest.
+_FIRST = -1
 # What is compared, and the number of the piece; all of them together have this number.
 Key: TypeAlias = tuple[str, int]
 _ALL = -1
@@ -57,7 +59,7 @@ def find_special_point(
     distances = _DISTANCES[theta.dtype]
     more = random_directions(theta, is_varied, draw, _NUM_DIRECTIONS)
     way = next(more)
-    suspects = _suspects(pieces, theta, way, distances[0], with_products)
+    suspects = _suspects(pieces, theta, way, distances[_FIRST], with_products)
     if not suspects:
         return None
     ways = [way, *more]
@@ -98,7 +100,7 @@ def is_regular_loss(
     distance : float
         Relative to the parameters.
     """
-    there = here + _DISTANCES[here.dtype][0] / distance * (near - here)
+    there = here + _DISTANCES[here.dtype][_FIRST] / distance * (near - here)
     expected = _of_loss(loss_of, here)
     found = attempt(lambda: _of_loss(loss_of, there))
     return found is not None and not any(map(_differ, expected, found))
