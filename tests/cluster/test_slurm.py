@@ -245,9 +245,9 @@ def test_a_job_that_never_has_enough_memory_says_what_to_do(on_cluster: OnCluste
 
 
 def test_a_misspelled_partition_is_named_before_any_job(on_cluster: OnCluster) -> None:
-    output = on_cluster.snakemake("--default-resources", "slurm_partition=debgu", "--", TRAINING)
+    output = on_cluster.snakemake("--default-resources", "slurm_partition=debuq", "--", TRAINING)
     assert (
-        "slurm_partition must be one of debug, urgent, got 'debgu' (did you mean debug?)" in output
+        "slurm_partition must be one of debug, urgent, got 'debuq' (did you mean debug?)" in output
     )
     assert "submitted" not in output
     assert not output.endswith("exit 0")

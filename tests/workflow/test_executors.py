@@ -112,8 +112,8 @@ def test_mistakes_name_what_a_machine_without_slurm_lacks(
         ("long,debug", []),
         (None, []),
         (
-            "debgu",
-            ["slurm_partition must be one of debug, long, got 'debgu' (did you mean debug?)"],
+            "debuq",
+            ["slurm_partition must be one of debug, long, got 'debuq' (did you mean debug?)"],
         ),
         ("debug,x", ["slurm_partition must be one of debug, long, got 'x'; see sinfo"]),
     ],
@@ -131,7 +131,7 @@ def test_mistakes_leave_a_cluster_that_does_not_answer_to_its_own_commands(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer(monkeypatch, sinfo="no answer")
-    assert [*Executor("slurm", partition="debgu").mistakes(0)] == []
+    assert [*Executor("slurm", partition="debuq").mistakes(0)] == []
 
 
 def test_machines_elsewhere_have_what_is_stated_and_nothing_of_this_one(
