@@ -131,7 +131,7 @@ def tracked_origin(path: str) -> Origin | None:
     """Read the versioned record of an output, if it exists."""
     try:
         return Origin(**json.loads(tracked_path(path).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
 
 
@@ -205,7 +205,7 @@ def _read_local(path: str) -> tuple[list[int], Origin] | None:
     try:
         local = json.loads(_local_path(path).read_text(encoding="utf-8"))
         return local["file"], Origin(**local["origin"])
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -155,3 +155,16 @@ def test_check_inputs_refuses_two_results_that_have_changed_places() -> None:
     for path in paths:
         with pytest.raises(DamagedFileError, match=path):
             origins.check_inputs([path])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{", "[" * 100_000, '{"rule": 1}', "\udcff", "1" * 5000]
+)
+@pytest.mark.parametrize("which", ["tracked", "local"])
+def test_damaged_record_counts_as_none(recorded: Origin, which: str, text: str) -> None:
+    path = origins.tracked_path(PATH) if which == "tracked" else origins._local_path(PATH)
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert (tracked_origin(PATH) if which == "tracked" else local_origin(PATH)) is None
+    # A whole one of the two kinds is enough, or the file is judged.
+    assert (PATH in origins.unsettled_outputs()) == (which == "local")
+    assert content_of(PATH) == recorded.content
