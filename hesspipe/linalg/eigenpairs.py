@@ -20,12 +20,13 @@ from hesspipe.forecasts import basis_capacity
 from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import Scaling, SymmetricProduct, scaled, symmetric_product
+from hesspipe.linalg.rank_state import RankState, path_of_rank
 from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
 from hesspipe.linalg.ritz import times
 from hesspipe.linalg.search_state import SearchState
 from hesspipe.linalg.thick_restart import PairSearch
 from hesspipe.progress import bar_options
-from hesspipe.unfinished import lock, remove_state
+from hesspipe.unfinished import lock
 
 # Defaults. Ten pairs are the outliers of a ten-class problem, and one more. Residual norms of 1e-8
 # are relative to the largest eigenvalue: as eigenvalues err by their squares, values are then exact
@@ -130,13 +131,18 @@ def eigenpairs(
     if num_dominant:
         settings = {"num_dominant": num_dominant}
     settings["tolerance"] = tolerance
-    with contextlib.nullcontext() if state is None else lock(state):
+    ranks = product.space.ranks
+    with contextlib.nullcontext() if state is None else lock(path_of_rank(state, ranks)):
         if state is not None:
-            search.state = SearchState(state, basis, settings)
+            search.state = (
+                SearchState(state, basis, settings)
+                if ranks is None
+                else RankState(state, basis, settings, ranks)
+            )
             search.state.load()
         found = _run(search, scaling, progress)
-        if state is not None and not keep_state:
-            remove_state(Path(state))
+        if search.state is not None and not keep_state:
+            search.state.remove()
     settings |= {"max_products": max_products, "seed": seed}
     return replace(found, provenance=product.origin | {"eigenpairs": settings})
 

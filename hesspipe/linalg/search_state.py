@@ -19,7 +19,7 @@ from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import random_unit
 from hesspipe.seeding import generator
 from hesspipe.tolerances import agrees, rounding
-from hesspipe.unfinished import put_aside, remove_leftovers_of
+from hesspipe.unfinished import put_aside, remove_leftovers_of, remove_state
 
 _LOG = logging.getLogger(__name__)
 # Numbers of a basis, and the least that they can be.
@@ -30,7 +30,7 @@ _TENSORS = ("vectors", "projected", "watched", "hidden", "components", "beta_sca
 _NUM_TOLERANCES = 10.0
 
 
-class _UnusableError(Exception):
+class UnusableError(Exception):
     """A file is no state of a search, or one that no search can have left."""
 
 
@@ -73,9 +73,18 @@ class SearchState:
 
     def save(self) -> None:
         """Write the basis, atomically."""
+        tensors, about = self.contents()
+        write_tensors(tensors, self.path, about)
+
+    def contents(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return what is saved: tensors, and numbers as text."""
         tensors, numbers = self.basis.state()
         about = {"key": self.key, "exponent": str(self.basis.scaling.exponent), **numbers}
-        write_tensors(tensors | {"image": self.image}, self.path, about)
+        return tensors | {"image": self.image}, about
+
+    def remove(self) -> None:
+        """Remove the file."""
+        remove_state(self.path)
 
     def load(self) -> None:
         """Replace the basis by the saved one, if the file exists.
@@ -93,17 +102,17 @@ class SearchState:
             return
         try:
             if not self.path.is_file():
-                raise _UnusableError("it is no file")
+                raise UnusableError("it is no file")
             tensors, metadata = read_tensors(self.path)
-            self._restore(tensors, metadata)
+            self.restore(tensors, metadata)
         except DamagedFileError:
             start_again(self.path, "it is damaged, or of another version")
-        except _UnusableError as error:
+        except UnusableError as error:
             start_again(self.path, error)
 
-    def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """Replace the basis when everything has been checked."""
-        exponent, numbers = self._parsed(tensors, metadata)
+        exponent, numbers = self.parsed(tensors, metadata)
         scaling = self.basis.scaling
         # Rounding may put two images on either side of a power of two.
         doublings = (exponent or 0) - (scaling.exponent or 0)
@@ -115,7 +124,7 @@ class SearchState:
         scaling.exponent, self.image = exponent, saved
         self.basis.load(tensors, metadata)
 
-    def _parsed(
+    def parsed(
         self, tensors: dict[str, Tensor], metadata: dict[str, str]
     ) -> tuple[int | None, dict[str, int]]:
         """Check that all is there, in shapes that fit; return the exponent and the numbers."""
@@ -128,13 +137,13 @@ class SearchState:
         except ForeignStateError:
             raise
         except KeyError as error:
-            raise _UnusableError(f"it lacks {error}") from None
+            raise UnusableError(f"it lacks {error}") from None
         except ValueError as error:
-            raise _UnusableError(error) from None
+            raise UnusableError(error) from None
         size, length, capacity = numbers["size"], self.basis.space.length, self.basis.capacity
         is_in_range = all(numbers[name] >= least for name, least in _LEAST.items())
         if not (is_in_range and numbers["num_locked"] <= size <= capacity):
-            raise _UnusableError(f"its numbers cannot be {numbers}")
+            raise UnusableError(f"its numbers cannot be {numbers}")
         num_watched = shapes["watched"][0] if shapes["watched"] else 0
         expected = {
             "vectors": (size + 1, length), "projected": (size, size), "watched": (num_watched,),
@@ -142,7 +151,7 @@ class SearchState:
             "image": (length,),
         }  # fmt: skip
         if shapes != expected:
-            raise _UnusableError(f"its tensors have shapes {shapes}, not {expected}")
+            raise UnusableError(f"its tensors have shapes {shapes}, not {expected}")
         return exponent, numbers
 
     def _check_basis(self, tensors: dict[str, Tensor], size: int, unit: float) -> None:
@@ -155,7 +164,7 @@ class SearchState:
         space = self.basis.space
         gram = space.inner(vectors, vectors.T)  # (size + 1, size + 1)
         if not agrees(gram, torch.eye(size + 1).to(vectors), size + 1.0):
-            raise _UnusableError("its basis is not orthonormal")
+            raise UnusableError("its basis is not orthonormal")
         projected = tensors["projected"].to(vectors)
         random = torch.randn(size, generator=generator(0, "basis check"), dtype=torch.float64)
         weights = (random / random.norm()).to(vectors)  # (size,)
@@ -165,7 +174,7 @@ class SearchState:
         scale = float(tensors["beta_scale"][1])
         allowed = _NUM_TOLERANCES * self.tolerance * scale + rounding(scale, vectors.dtype)
         if not float(space.norm(rest)) <= allowed * math.sqrt(size):
-            raise _UnusableError("its basis is not one of this operator")
+            raise UnusableError("its basis is not one of this operator")
 
     def _is_close(self, image: Tensor) -> bool:
         # Another number of threads may add samples in another order.

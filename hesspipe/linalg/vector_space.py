@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from hesspipe.ranks.ranks import Ranks
+
 # Entries that are drawn at once, a multiple of the 16 that torch computes together.
 _BLOCK, _GROUP = 2**16, 16
 
@@ -35,7 +37,11 @@ class VectorSpace:
     ----------
     length : int
         Entries in this process.
+    ranks : Ranks, optional
+        The processes that hold vectors together.
     """
+
+    ranks: Ranks | None = None
 
     def __init__(self, dim: int) -> None:
         self.dim = self.length = dim

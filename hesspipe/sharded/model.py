@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
@@ -28,6 +27,7 @@ from hesspipe.sharded.space import ShardedSpace
 from hesspipe.sharded.structure import (
     copied_structure,
     gather_where_read,
+    is_dtensor,
     placeholder,
     refuse_other_kinds,
 )
@@ -188,10 +188,11 @@ def _require_alike(named: dict[str, nn.Parameter], ranks: Ranks) -> None:
         if value.is_meta or not value.is_floating_point():
             what = "on the meta device" if value.is_meta else f"of {value.dtype}"
             raise ValueError(f"parameters must be real numbers, got {name} {what}")
-        if isinstance(value, DTensor) and value.device_mesh.size() != ranks.size:
+        mesh: Any = getattr(value, "device_mesh", None)
+        if is_dtensor(value) and mesh.size() != ranks.size:
             raise ValueError(
                 f"parameters must be divided among all {ranks.size} processes of the group, got "
-                f"{name} on a mesh of {value.device_mesh.size()}"
+                f"{name} on a mesh of {mesh.size()}"
             )
     ranks.agree_on(
         {name: (list(value.shape), value.requires_grad) for name, value in named.items()}
@@ -200,7 +201,7 @@ def _require_alike(named: dict[str, nn.Parameter], ranks: Ranks) -> None:
         {
             f"the values of {name} (a whole parameter)": _digest(value.detach())
             for name, value in named.items()
-            if not isinstance(value, DTensor)
+            if not is_dtensor(value)
         }
     )
 
@@ -210,6 +211,6 @@ def _digest(values: Tensor) -> str:
     return hashlib.blake2b(numbers.tobytes(), digest_size=8).hexdigest()
 
 
-def _whole(value: Tensor) -> Tensor:
-    found: Tensor = value.full_tensor() if isinstance(value, DTensor) else value
+def _whole(value: Any) -> Tensor:
+    found: Tensor = value.full_tensor() if is_dtensor(value) else value
     return found.detach()

@@ -28,6 +28,8 @@ class ShardedSpace(VectorSpace):
     ranks : Ranks
     """
 
+    ranks: Ranks
+
     def __init__(self, pieces: Sequence[Piece], ranks: Ranks) -> None:
         super().__init__(sum(piece.shape.numel() for piece in pieces))
         self.pieces, self.ranks = pieces, ranks

@@ -5,7 +5,8 @@ where an entry is read, in `forward` or in any other method, by the module itsel
 A copy of a parameter that does not go through it (in a list, in a closure) is nan, so that nothing
 is computed with it unnoticed.
 
-Hooks of FSDP, which would gather a second time, are left out.
+Hooks of FSDP, which would gather a second time, are left out. FSDP and DTensor are recognized
+without being imported, which takes seconds: a model that has them has imported them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.distributed.tensor import DTensor
 
 from hesspipe.objective.copies import Copier
 
@@ -26,11 +25,14 @@ Find = Callable[[str], Tensor]
 _STATES = "__composable_api_state_key"
 
 
-def is_divided(model: nn.Module) -> bool:
-    """Whether processes hold parts of the parameters of a model."""
-    return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
-        isinstance(value, DTensor) for value in model.parameters()
-    )
+def is_dtensor(value: Any) -> bool:
+    """Whether processes hold parts of a tensor."""
+    return hasattr(value, "full_tensor")
+
+
+def _is_fsdp(module: nn.Module) -> bool:
+    """Whether `fully_shard` was applied to a module."""
+    return hasattr(type(module), "_orig_cls_mro_index")
 
 
 def refuse_other_kinds(model: nn.Module) -> None:
@@ -42,7 +44,7 @@ def refuse_other_kinds(model: nn.Module) -> None:
     """
     for name, module in model.named_modules():
         where = name or "the model"
-        if isinstance(module, FullyShardedDataParallel):
+        if type(module).__name__ == "FullyShardedDataParallel":
             raise ValueError(
                 f"model must be sharded by torch.distributed.fsdp.fully_shard, got {where} in "
                 "FullyShardedDataParallel, which joins parameters to flat ones; wrap it anew"
@@ -54,7 +56,7 @@ def refuse_other_kinds(model: nn.Module) -> None:
                 "shard it by fully_shard only"
             )
     for name, buffer in model.named_buffers():
-        if isinstance(buffer, DTensor):
+        if is_dtensor(buffer):
             raise ValueError(f"buffers must be whole, got the DTensor {name}; use full_tensor()")
 
 
@@ -114,10 +116,11 @@ class _Parameters(dict[str, Any]):
 
 def _replace_sharded_modules(model: nn.Module, copier: Copier) -> None:
     """Let FSDP's modules be copied as those that they were before."""
-    found = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    found = [module for module in model.modules() if _is_fsdp(module)]
     shells: list[nn.Module] = []
     for module in found:
-        kind: Any = type(module).__mro__[type(module)._orig_cls_mro_index]
+        kinds: Any = type(module)
+        kind = kinds.__mro__[kinds._orig_cls_mro_index]
         shells.append(kind.__new__(kind))
         copier.replace(module, shells[-1])
     for part in model.modules():
