@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hesspipe.errors import UnreadableFileError
 from hesspipe.temporary_files import remove_leftovers
+from hesspipe.unfinished import state_root
 from hesspipe.workflow.closure import code_closure
 
 # Folders of the origins of results, and of what is made from results. Products depend on the
@@ -127,7 +128,8 @@ def clean_folders() -> None:
     UnreadableFileError
         Of the outputs of jobs, only files have a dot in their names.
     """
-    remove_leftovers([*folders_on_disk(), _ORIGINS, _ORIGINS_OF_PRODUCTS, ".hesspipe"])
+    own = {".hesspipe", str(state_root())}
+    remove_leftovers([*folders_on_disk(), _ORIGINS, _ORIGINS_OF_PRODUCTS, *own])
     for root in folders_on_disk():
         for folder, names, _ in os.walk(root):
             for path in (Path(folder, name) for name in names if "." in name[1:]):

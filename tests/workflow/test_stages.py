@@ -13,6 +13,7 @@ from small_project import REPOSITORY
 from hesspipe.config.loading import load_config
 from hesspipe.config.producers import inputs_of
 from hesspipe.config.results import ResultKey, ResultKind
+from hesspipe.workflow import stages
 from hesspipe.workflow.project import Project
 from hesspipe.workflow.sources import path_of
 from hesspipe.workflow.stages import STAGES, code_of, origins_of, stage_of
@@ -122,3 +123,17 @@ def test_code_of_a_stage_has_the_scripts_of_the_rules_that_write_its_files(
                 assert f"scripts/{script}.py" in code_of(stage), (script, stage)
             found.add(script)
     assert found == {path.stem for path in Path("scripts").glob("*.py")}
+
+
+def test_leftovers_of_killed_jobs_are_removed_wherever_states_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HESSPIPE_STATE", str(tmp_path / "scratch"))
+    for folder in ("scratch/training/one", ".hesspipe/origins", "results/spectra/one"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / ".a.json.0.tmp.json").write_text("half of")
+        (tmp_path / folder / "b.json").write_text("whole")
+    stages.clean_folders()
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == ["b.json"] * 3
