@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ _DRIVER = REPOSITORY / "benchmarks/gpu"
 
 def _run(path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[dict]]:  # type: ignore[type-arg]
     """Run a program of benchmarks/gpu, and read all rows that it has written."""
-    environment = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "PATH": "/usr/bin:/bin"}
+    folders = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    environment = os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(path), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     out = Path(arguments[arguments.index("--out") + 1])

@@ -96,8 +96,9 @@ class Kubernetes:
         return self.shared / "results" / path
 
     def logs(self) -> str:
-        """Collect what the pods have printed."""
-        return "\n".join(path.read_text() for path in self.cluster.folder.glob("*/log"))
+        """Collect what the pods have printed, and the logs of jobs in the storage."""
+        paths = [*self.cluster.folder.glob("*/log"), *self.shared.glob("results/logs/**/*.log")]
+        return "\n".join(path.read_text() for path in paths)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -136,14 +137,14 @@ def evict_once(kubernetes: Kubernetes) -> None:
 
 def test_an_evicted_training_is_resumed_with_equal_bits(kubernetes: Kubernetes) -> None:
     """The checkpoint is that of a local run, and the second pod goes on with the state."""
-    kubernetes.configure(num_steps=4000)
+    kubernetes.configure(num_steps=1500)
     evict_once(kubernetes)
-    spectrum = "results/spectra/small/seed0/step4000_hessian.parquet"
+    spectrum = "results/spectra/small/seed0/step1500_hessian.parquet"
     ended = kubernetes.snakemake(spectrum)
     assert ended.returncode == 0, ended.stdout + ended.stderr + kubernetes.logs()
     assert len(kubernetes.cluster.evicted) == 1
     assert kubernetes.result(spectrum).is_file()
-    checkpoint = "results/checkpoints/small/seed0/step4000.safetensors"
+    checkpoint = "results/checkpoints/small/seed0/step1500.safetensors"
     local = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1", checkpoint],
         cwd=kubernetes.project,
