@@ -33,6 +33,8 @@ SEARCH: dict[str, Any] = {"num_smallest": 2, "num_largest": 2, "basis_size": 12}
 
 
 class Recurrent(nn.Module):
+    """A recurrent layer, which holds its parameters in a list, too."""
+
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(3, 2, batch_first=True)
@@ -68,7 +70,7 @@ def convolutional() -> nn.Module:
 
 def frozen() -> nn.Module:
     model = network([4, 5, 3], "tanh")
-    model[0].weight.requires_grad_(False)
+    model[1].weight.requires_grad_(False)
     return model
 
 
@@ -120,7 +122,8 @@ def products(objective: Any, matrices: Sequence[str]) -> dict[str, Tensor]:
     for name in matrices:
         multiply = ShardedProducts(objective, Matrix(name)).multiply
         found[name] = objective.gather(multiply(own))
-        assert torch.equal(found[name], objective.gather(multiply(own)))  # from kept graphs
+    if "residual" not in matrices:  # the last one again, from kept graphs
+        assert torch.equal(found[matrices[-1]], objective.gather(multiply(own)))
     return found
 
 
@@ -136,7 +139,8 @@ def every_loss(rank: int, size: int) -> dict[str, Any]:
             denominator=None if isinstance(loss, nn.Module) else lambda o, t: float(len(t)),
             weight_decay=0.1,
         )
-        found[name] = products(objective, ["hessian", "ggn", "residual"])
+        matrices = ["hessian", "ggn", "residual"] if size == 2 else ["hessian"]
+        found[name] = products(objective, matrices)
         found[name]["loss"] = objective.loss(objective.theta)
     return found
 
@@ -209,16 +213,22 @@ def methods(rank: int, size: int) -> dict[str, Any]:
 
 
 class Noisy(nn.Linear):
+    """Another function at every call."""
+
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs) + torch.rand(1)
 
 
 class Centered(nn.Linear):
+    """A function that couples samples."""
+
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs - inputs.mean(0))
 
 
 class Changed(nn.Linear):
+    """A function that fails on the data of one rank."""
+
     def forward(self, inputs: Tensor) -> Tensor:
         if len(inputs) == 4:
             raise KeyError("four")
@@ -239,7 +249,7 @@ def refusals(rank: int, size: int) -> dict[str, Any]:
     bad = inputs[part].clone()
     bad[0] = torch.nan if rank == 1 else bad[0]
     moved = network([4, 3], "tanh")
-    moved[0].bias.data += rank
+    moved[1].bias.data += rank
     objective = build(linear())
     regularized = linear()
     cases: dict[str, Callable[[], Any]] = {
@@ -258,7 +268,7 @@ def refusals(rank: int, size: int) -> dict[str, Any]:
         ),
         "outside": lambda: build(
             regularized,
-            lambda o, t: o.square().mean() + regularized[0].weight.square().sum(),
+            lambda o, t: o.square().mean() + regularized[1].weight.square().sum(),
             denominator=lambda o, t: len(t),
         ),
         "seed": lambda: hesspipe.density(objective, num_steps=2, seed=rank),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
 
-from hesspipe.objective.batches import Batch, read_batches
-from hesspipe.objective.determinism import preserved_random_state
-from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.batches import Batch
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.loss_of_outputs import reason_without_ggn
 from hesspipe.objective.objective import Objective
-from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss, reduction
+from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss
+from hesspipe.objective.streaming import StreamedBatches
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.sharded.model import ShardedModel
 from hesspipe.sharded.shares import DataOnRanks, require_meaning, weigh_together
@@ -85,8 +85,9 @@ class ShardedObjective(Objective):
     """
 
     ranks: Ranks
+    # Of `from_batches`, which has no argument for it.
+    _on_ranks: DataOnRanks = "parts"
 
-    @differentiating()
     def __init__(
         self,
         model: nn.Module,
@@ -100,17 +101,23 @@ class ShardedObjective(Objective):
         parameters: Sequence[str] | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:
+        self._on_ranks = data_on_ranks
+        super().__init__(
+            model,
+            loss_fn,
+            data,
+            denominator=denominator,
+            dtype=dtype,
+            weight_decay=weight_decay,
+            parameters=parameters,
+            process_group=process_group,
+        )
+
+    @contextmanager
+    def _together(self, process_group: ProcessGroup | None) -> Iterator[Ranks | None]:
         self.ranks = _ranks_of(process_group)
-        self._on_ranks: DataOnRanks = data_on_ranks
         with self.ranks.raise_together("building the objective"):
-            if data_on_ranks not in get_args(DataOnRanks):
-                raise ValueError(f"data_on_ranks must be 'parts' or 'same', got {data_on_ranks!r}")
-            flat = self._begin(model, dtype, weight_decay, parameters)
-            whole, divide = flat.copied(loss_fn, denominator)
-            loss = ReducedLoss(whole, divide, is_sum=reduction(whole) == "sum")
-            with preserved_random_state(self.device):
-                batches = read_batches(data, dtype, self.device, may_be_empty=True)
-                self._finish(flat, loss, batches)
+            yield self.ranks
 
     def _begin(
         self,
@@ -119,6 +126,8 @@ class ShardedObjective(Objective):
         weight_decay: float,
         parameters: Sequence[str] | None,
     ) -> FlatModel:
+        if self._on_ranks not in get_args(DataOnRanks):
+            raise ValueError(f"data_on_ranks must be 'parts' or 'same', got {self._on_ranks!r}")
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
         self.ranks.agree(
@@ -138,6 +147,14 @@ class ShardedObjective(Objective):
         self.gathering = flat.gathering
         return flat
 
+    def _require_same(self, flat: FlatModel, ranks: Ranks | None, **functions: Any) -> None:
+        # By their names: what they hold may be parts of the model, which differ.
+        self.ranks.agree_on({name: _described(value) for name, value in functions.items()})
+
+    def joined(self, ranks: Ranks) -> Objective:
+        """Return the objective, whose processes are joined from the beginning."""
+        return self
+
     def _finish(
         self,
         flat: FlatModel,
@@ -146,9 +163,9 @@ class ShardedObjective(Objective):
         progress: bool | None = None,
     ) -> None:
         assert isinstance(flat, ShardedModel)
-        self.ranks.agree(
-            loss_fn=_described(loss.loss_fn), reduction="sum" if loss.is_sum else "other"
-        )
+        if isinstance(batches, StreamedBatches):
+            raise ValueError("stream must be False for a ShardedObjective, got True")
+        self.ranks.agree(reduction="sum" if loss.is_sum else "mean")
         require_meaning(batches, self._on_ranks, self.ranks)
         shares = weigh_together(flat, loss, batches, self._on_ranks)
         self.batches, self.num_data, self.coupling = (
@@ -223,5 +240,7 @@ def _ranks_of(process_group: ProcessGroup | None) -> Ranks:
 def _described(function: Any) -> str:
     """Print a loss, without the addresses of functions."""
     if isinstance(function, nn.Module):
+        return type(function).__name__
+    if function is None or isinstance(function, str):
         return str(function)
     return str(getattr(function, "__qualname__", type(function).__name__))

@@ -22,7 +22,7 @@ from hesspipe.objective.determinism import (
     require_finite_evaluation,
 )
 from hesspipe.objective.explanations import explained
-from hesspipe.objective.pytrees import map_tensors, named_tensors
+from hesspipe.objective.pytrees import Fields, map_tensors, named_tensors
 from hesspipe.objective.reductions import Denominator, ReducedLoss
 from hesspipe.objective.streaming import digest
 from hesspipe.objective.weights import Layouts, evaluate, facts_of
@@ -274,10 +274,13 @@ def _digest(batches: Sequence[Batch]) -> str | None:
     """Digest the values of a process's data; None without data."""
     if not batches:
         return None
-    values = [
-        batch.inputs
-        if isinstance(batch.inputs, WholeBatch)
-        else (getattr(batch.inputs, "values", batch.inputs), batch.targets)
-        for batch in batches
-    ]
+    values = [_values(batch) for batch in batches]
     return digest(values).hex()
+
+
+def _values(batch: Batch) -> Any:
+    """What a batch holds, as something that can be digested."""
+    if isinstance(batch.inputs, WholeBatch):
+        return batch.inputs
+    inputs = batch.inputs.values if isinstance(batch.inputs, Fields) else batch.inputs
+    return inputs, batch.targets

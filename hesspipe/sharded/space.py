@@ -95,13 +95,15 @@ class ShardedSpace(VectorSpace):
 
     def gather(self, vectors: Tensor) -> Tensor:
         """All entries (P, ...) of vectors (length, ...), in every process."""
-        whole = vectors.new_empty(self.dim, *vectors.shape[1:])
-        for piece in self.pieces:
-            count = piece.shape.numel()
-            own = piece.padded(vectors[piece.own]).reshape(-1)
-            joined = self.ranks.join(own, f"entries of {piece.name}")
-            whole[piece.offset :][:count] = joined.view(-1, *vectors.shape[1:])[:count]
-        return whole
+        own = torch.cat([piece.padded(vectors[piece.own]) for piece in self.pieces])
+        joined = self.ranks.join(own.reshape(-1), "all entries of vectors")
+        parts = joined.view(self.ranks.size, *own.shape).split(
+            [piece.per_rank for piece in self.pieces], dim=1
+        )
+        return torch.cat([
+            part.flatten(0, 1)[: piece.shape.numel()]
+            for piece, part in zip(self.pieces, parts, strict=True)
+        ])  # fmt: skip
 
     def _of_all(self, own: Tensor) -> Tensor:
         """Numbers of all processes, stacked: (size, ...)."""
