@@ -89,9 +89,9 @@ def model_of(name: str) -> nn.Module:
 
 
 def sharded(model: nn.Module, size: int) -> nn.Module:
-    """Apply fully_shard to the children, and to the whole."""
+    """Apply fully_shard to the children, and to the whole; it unties weights of two children."""
     mesh = init_device_mesh("cpu", (size,))
-    for child in list(model.children()):
+    for child in [] if isinstance(model, Tied) else list(model.children()):
         if any(True for _ in child.parameters()) and not isinstance(child, nn.LSTM):
             fully_shard(child, mesh=mesh)
     fully_shard(model, mesh=mesh)

@@ -35,14 +35,16 @@ def size(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-def _assert_products(found: list[dict[str, Tensor]], expected: dict[str, Tensor]) -> None:
+def _assert_products(
+    found: list[dict[str, Tensor]], expected: dict[str, Tensor], tolerance: float = 20 * EPS
+) -> None:
     for rank, one in enumerate(found):
         for matrix in one.keys() & expected.keys():
             vector = normal(len(expected[matrix]), seed=3)
             product = expected[matrix] @ vector
             scale = float(expected["hessian"].norm() * vector.norm())
             worst = float((one[matrix] - product).norm()) / scale
-            assert worst <= 20 * EPS, f"{matrix} v differs by {worst:.1e} in rank {rank}"
+            assert worst <= tolerance, f"{matrix} v differs by {worst:.1e} in rank {rank}"
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -56,9 +58,10 @@ def test_products_of_every_loss_are_those_of_plain_double_backward(
     decay = 0.1 * torch.eye(len(expected["ggn"]), dtype=torch.float64)
     expected |= {matrix: expected[matrix] + decay for matrix in ("hessian", "ggn")}
     found = [one["losses"][name] for one in _everything(folder, number)]
-    _assert_products(found, expected)
-    value = loss(model(cases.INPUTS), targets)
-    value = value + 0.05 * sum(p.square().sum() for p in model.parameters())
+    # torch adds 1e-12 to denominators of derivatives of the binary cross-entropy.
+    _assert_products(found, expected, 1e-11 if name == "BCELoss" else 20 * EPS)
+    value = loss(model(cases.INPUTS), targets).detach()
+    value = value + 0.05 * sum(float(p.detach().square().sum()) for p in model.parameters())
     assert all(abs(float(one["loss"] - value)) <= 50 * EPS * abs(float(value)) for one in found)
 
 
