@@ -305,6 +305,10 @@ def search(rank: int, size: int, state: str, ends_at: int | None) -> Any:
     return found.eigenvalues, found.num_products, before(), files
 
 
+def ended_search(rank: int, size: int, state: str, ends_at: int) -> Any:
+    return raised(lambda: search(rank, size, state, ends_at))
+
+
 def count_products(objective: Any) -> Callable[[], int]:
     made: list[int] = []
     multiply = ShardedProducts.multiply

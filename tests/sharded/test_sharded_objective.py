@@ -189,18 +189,22 @@ def test_samples_that_depend_on_each_other_are_named(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("ends_at", [1, 2, 3])
-def test_killed_search_is_resumed_with_equal_results(ends_at: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends_at", [1, 3])
+def test_killed_search_is_resumed_with_equal_results(
+    ends_at: int, folder: Path, tmp_path: Path
+) -> None:
     state = str(tmp_path / "search.safetensors")
-    whole = run_in_ranks(
-        cases.search, 2, tmp_path / "whole", 2, str(tmp_path / "o.safetensors"), None
-    )
-    ended = run_in_ranks(cases.search, 2, tmp_path / "ended", 2, state, ends_at)[1]
-    assert ended is None
-    for one, other in zip(
-        run_in_ranks(cases.search, 2, tmp_path / "again", 2, state, None), whole, strict=True
-    ):
-        assert torch.equal(one[0], other[0])
-        assert one[1] == other[1]
-        assert (one[2] < other[2]) == (ends_at > 1)
-        assert one[3] == other[3] == []
+    whole = [one["methods"] for one in _everything(folder, 2)]
+    ended = run_in_ranks(cases.ended_search, 2, tmp_path / "ended", 2, state, ends_at)
+    assert ended[1] is None
+    assert "LostRankError" in ended[0][0]
+    if ends_at == 3:
+        (refused,) = run_in_ranks(cases.search_or_refuse, 1, tmp_path / "one", 1, state)
+        assert "ForeignStateError" in refused[0]
+        assert "of one in 2; start 2 of them" in refused[1]
+    found = run_in_ranks(cases.search, 2, tmp_path / "again", 2, state, None)
+    for (values, num_products, num_made, files), other in zip(found, whole, strict=True):
+        assert torch.equal(values, other["eigenvalues"])
+        assert num_products == other["num_products"] + 1  # that by which states are compared
+        assert (num_made < num_products) == (ends_at > 1)
+        assert files == []
