@@ -38,6 +38,14 @@ _SET_CHILD_SUBREAPER = 36  # of prctl
 _PATIENCE = 120.0  # seconds that the daemons have to start
 
 
+def _node_of(process: psutil.Process) -> str | None:
+    """The virtual node that a process of a job runs on."""
+    try:
+        return process.environ().get("SLURMD_NODENAME")
+    except psutil.Error:
+        return None
+
+
 def missing_daemons() -> list[str]:
     """Name the programs that are not installed: Debian's packages slurm-wlm and munge."""
     return [name for name in DAEMONS if _program(name) is None]
@@ -107,16 +115,19 @@ class SlurmCluster:
 
     def kill_node(self, name: str) -> None:
         """End the daemon of a node and everything that runs on it, as a loss of power does."""
-        for process in psutil.Process(self.keeper.pid).children(recursive=True):
+        ours = psutil.Process(self.keeper.pid).children(recursive=True)
+        jobs = [process for process in ours if _node_of(process) == name]
+        # The daemons first: one that outlives its job tells the controller how the job ended.
+        daemons = {
+            parent.pid: parent
+            for process in jobs
+            for parent in process.parents()
+            if parent.name() == "slurmstepd"
+        }
+        slurmd = [one for one in ours if one.name() == "slurmd" and name in one.cmdline()]
+        for process in [*slurmd, *daemons.values(), *jobs]:
             with contextlib.suppress(psutil.Error):
-                is_daemon = "slurmd" in process.name() and name in process.cmdline()
-                if is_daemon or process.environ().get("SLURMD_NODENAME") == name:
-                    process.kill()
-        # A step's daemon has the environment of the node's daemon, which names no node.
-        for process in psutil.Process(self.keeper.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if process.name() == "slurmstepd" and f"/{name}" in " ".join(process.cmdline()):
-                    process.kill()
+                process.kill()
 
     def start_node(self, name: str) -> None:
         """Start the daemon of a node again and wait until it is idle."""
