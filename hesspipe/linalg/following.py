@@ -43,6 +43,7 @@ from hesspipe.linalg.lanczos import breakdown
 from hesspipe.linalg.operator import SymmetricProduct, symmetric_product
 from hesspipe.linalg.orthogonalization import orthogonalize
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.vector_space import inner, norm
 
 # Error estimates must be below this multiple of the tolerance: distances are those of Ritz values.
 STRICTER = 0.3
@@ -221,17 +222,17 @@ class _Space:
     def extend(self, vector: Tensor, least: float = 0.0) -> bool:
         """Multiply what is new of a vector; False if it is shorter than the least, or rounding."""
         size = self.size
-        length = float(vector.norm())
+        length = float(norm(vector))
         if self.is_full or not length > least:
             return False
-        rest, _, norm = orthogonalize(vector / length, self.basis[:size], least_passes=1)
-        if norm < _ROUNDING_LEFT:
+        rest, _, left = orthogonalize(vector / length, self.basis[:size], least_passes=1)
+        if left < _ROUNDING_LEFT:
             return False
-        self.basis[size] = rest / norm
+        self.basis[size] = rest / left
         image = self.product.multiply(self.basis[size])  # (P,)
-        require_ordinary(float(image.norm()), self.product)
+        require_ordinary(float(norm(image)), self.product)
         self.images[size] = image
-        column = (self.basis[: size + 1] @ image).double().cpu().numpy()
+        column = inner(self.basis[: size + 1], image).double().cpu().numpy()
         self.projected[: size + 1, size] = self.projected[size, : size + 1] = column
         self.size += 1
         return True
@@ -260,7 +261,7 @@ class _Space:
         vectors = weights @ self.basis[: self.size]  # (k, P)
         scaled = torch.from_numpy(values[every]).to(self.basis)[:, None] * vectors
         residuals = torch.addmm(scaled, weights, self.images[: self.size], beta=-1)
-        norms = residuals.norm(dim=1).double().cpu().numpy()
+        norms = norm(residuals.mT, 0).double().cpu().numpy()
         is_wanted = np.isin(every, chosen)
         following = []
         for place in np.flatnonzero(~is_wanted):

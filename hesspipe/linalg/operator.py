@@ -267,12 +267,13 @@ def _check_symmetric(product: SymmetricProduct, scaling: Scaling, size_of_terms:
     generator = probe_generator()
     left, right = (random_unit(product, generator) for _ in range(2))
     from_left, from_right = product.multiply(left), product.multiply(right)
-    difference = float((left @ from_right - right @ from_left).abs())
-    scale = float(from_left.norm() + from_right.norm())
+    space = product.space
+    difference = float((space.inner(left, from_right) - space.inner(right, from_left)).abs())
+    scale = float(space.norm(from_left) + space.norm(from_right))
     eps = torch.finfo(product.dtype).eps
     allowed = max(rounding(scale, product.dtype), _OF_TERMS * eps * size_of_terms / scaling.unit)
     if not difference <= allowed:
-        error = float((product.multiply(left + right) - from_left - from_right).norm())
+        error = float(space.norm(product.multiply(left + right) - from_left - from_right))
         believed = min(_MOST_CANCELED * rounding(scale, product.dtype), eps**0.5 * scale)
         allowed = max(allowed, min(_OF_ERROR * error / product.dim**0.5, believed))
     if not difference <= allowed:

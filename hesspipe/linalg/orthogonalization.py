@@ -53,7 +53,9 @@ def orthogonalize(
     total = basis.new_zeros(len(basis))
     before, passes = float(space.norm(vector)), 0
     while True:
-        projection = space.inner(basis, vector)  # (k,)
+        # What a rough projection leaves is for the next one.
+        is_rough = passes + 1 < least_passes
+        projection = space.inner(basis, vector, is_rough=is_rough)  # (k,)
         vector = vector - basis.T @ projection
         total += projection
         passes += 1

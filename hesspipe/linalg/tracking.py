@@ -46,6 +46,7 @@ from hesspipe.linalg.lanczos import breakdown
 from hesspipe.linalg.operator import SymmetricProduct, random_unit, symmetric_product
 from hesspipe.linalg.orthogonalization import orthogonalize
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.vector_space import norm
 from hesspipe.seeding import generator
 
 # Size of the random part of the start vector, relative to each of the last eigenvectors. A larger
@@ -160,8 +161,8 @@ class _Run:
         vector, part = random, 1.0
         if start is not None:
             vector = start + _RANDOM_PART * random
-            norm = float(vector.norm())
-            vector, part = vector / norm, _RANDOM_PART / norm
+            length = float(norm(vector))
+            vector, part = vector / length, _RANDOM_PART / length
         basis[0] = vector
         return cls(product, capacity, basis, [], np.zeros((capacity, capacity)), part)
 
@@ -174,15 +175,15 @@ class _Run:
         """Multiply the next vector, and orthogonalize the product."""
         size = self.size
         image = self.product.multiply(self.basis[size])  # (P,)
-        norm = float(image.norm())
-        require_ordinary(norm, self.product)
+        scale = float(norm(image))
+        require_ordinary(scale, self.product)
         self.images.append(image)
         vector, coefficients, self.beta = orthogonalize(image, self.basis[: size + 1])
         column = coefficients.double().cpu().numpy()
         self.projected[: size + 1, size] = self.projected[size, : size + 1] = column
         self.size += 1
-        norm = max(norm, float(np.abs(self.projected).max()))
-        if self.size == self.product.dim or self.beta <= breakdown(norm, self.product):
+        scale = max(scale, float(np.abs(self.projected).max()))
+        if self.size == self.product.dim or self.beta <= breakdown(scale, self.product):
             self.beta = 0.0
         else:
             self.basis[self.size] = vector / self.beta
@@ -206,7 +207,7 @@ class _Run:
         return Eigenpairs(
             eigenvalues=found,
             eigenvectors=vectors,
-            residual_norms=residuals.norm(dim=0).double().cpu(),
+            residual_norms=norm(residuals, 0).double().cpu(),
             num_products=self.size,
             matrix=self.product.name,
             num_smallest=num_smallest,

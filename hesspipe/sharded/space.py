@@ -13,7 +13,13 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from hesspipe.linalg.vector_space import VectorSpace, normal_blocks, sign_blocks
+from hesspipe.linalg.vector_space import (
+    VectorSpace,
+    norm,
+    normal_blocks,
+    orthonormal,
+    sign_blocks,
+)
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.sharded.layout import Piece
 
@@ -37,13 +43,13 @@ class ShardedSpace(VectorSpace):
 
     def norm(self, vectors: Tensor, dim: int | None = None) -> Tensor:
         """Norm over all processes, from their norms: squares may be out of range in float32."""
-        own = torch.linalg.vector_norm(vectors, dim=dim).double()
-        norm: Tensor = torch.linalg.vector_norm(self._of_all(own), dim=0).to(vectors.dtype)
-        return norm
+        own = self._of_all(norm(vectors, dim).double())
+        total: Tensor = torch.linalg.vector_norm(own, dim=0).to(vectors.dtype)
+        return total
 
-    def inner(self, rows: Tensor, vectors: Tensor) -> Tensor:
+    def inner(self, rows: Tensor, vectors: Tensor, *, is_rough: bool = False) -> Tensor:
         """Inner products, as a sum over processes."""
-        return self.sum(rows @ vectors)
+        return self.sum(super().inner(rows, vectors, is_rough=is_rough))
 
     def sum(self, part: Tensor) -> Tensor:
         """Add numbers of all processes."""
@@ -62,14 +68,13 @@ class ShardedSpace(VectorSpace):
     def orthonormal(self, columns: Tensor) -> Tensor:
         """Orthonormal columns, from QR of the parts and of their stacked factors."""
         count = columns.shape[1]
-        basis, factor = torch.linalg.qr(columns)  # (length, m), (m, count)
+        basis, factor = orthonormal(columns)  # (length, m), (m, count)
         padded = factor.new_zeros(count, count)
         padded[: len(factor)] = factor
         stacked = self._of_all(padded).flatten(0, 1)  # (size * count, count)
         (turn,) = self.agreed(torch.linalg.qr(stacked).Q)
         own = turn[self.ranks.rank * count :][: len(factor)]  # (m, count)
-        orthonormal: Tensor = basis @ own
-        return orthonormal
+        return basis @ own
 
     def agreed(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Values of rank 0."""
