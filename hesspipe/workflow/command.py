@@ -239,13 +239,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         advice = "; options of Snakemake go after --" if parsed.command == "run" else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
-    with one_line_errors():
-        if parsed.command == "new":
-            new(parsed.folder)
-        elif parsed.command == "check":
-            check()
-        elif parsed.command == "verify":
-            verify()
-        else:
-            dry_run = ["--dry-run"] if parsed.dry_run else []
-            run(parsed.targets, parsed.cores, [*dry_run, *options])
+    try:
+        with one_line_errors():
+            _carry_out(parsed, options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _carry_out(parsed: argparse.Namespace, options: Sequence[str]) -> None:
+    if parsed.command == "new":
+        new(parsed.folder)
+    elif parsed.command == "check":
+        check()
+    elif parsed.command == "verify":
+        verify()
+    else:
+        dry_run = ["--dry-run"] if parsed.dry_run else []
+        run(parsed.targets, parsed.cores, [*dry_run, *options])

@@ -211,3 +211,14 @@ def test_new_says_which_command_comes_next(
     monkeypatch.chdir(tmp_path)
     command.main(["new", "--", folder])
     assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_command_that_is_interrupted_says_so_in_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "require_writable", interrupt)
+    line = refused(capsys, "run")
+    assert line == "interrupted; the same command goes on from what is finished"
