@@ -131,8 +131,9 @@ def count_outliers(
         raise TypeError(f"num_candidates must be a whole number, got {num_candidates}")
     if num_candidates < 2:
         raise ValueError(f"num_candidates must be at least 2, got {num_candidates}")
-    matrix = str(getattr(eigenvalues, "matrix", "operator"))
-    values = _checked(getattr(eigenvalues, "eigenvalues", eigenvalues))
+    given: Any = eigenvalues
+    matrix = str(getattr(given, "matrix", "operator"))
+    values = _checked(getattr(given, "eigenvalues", given))
     descending = _candidates(values, num_candidates)
     if len(descending) < 2 or descending[0] - descending[-1] <= _ROUNDING * descending[0]:
         cutoff = float(values[-1]) if len(values) else 0.0

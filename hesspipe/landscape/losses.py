@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-
 from hesspipe.landscape.barriers import Barrier, find_barrier
 from hesspipe.plots.plotted import Plotted
 from hesspipe.summaries import ends, summary
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 

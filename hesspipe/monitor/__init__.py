@@ -6,6 +6,8 @@ measurement        What is measured at a record
 step_sizes         What an optimizer can take: stability limits and preconditioners
 critical           The smallest step along an update that does not decrease the loss
 model_state        The model in training, as the objective sees it
+state              What a checkpoint keeps of a monitor
+guards             What a monitor refuses, and errors of records as warnings
 records            What was measured at one step, as rows
 callbacks          For the Trainers of Lightning and of transformers
 """

@@ -22,9 +22,11 @@ from torch.optim import Optimizer
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.linalg.arguments import require_integer
 from hesspipe.monitor.budget import Budget
+from hesspipe.monitor.guards import RecordWarning, require_kinds
 from hesspipe.monitor.measurement import Measurement
 from hesspipe.monitor.model_state import ModelState
 from hesspipe.monitor.records import Record, rows_of
+from hesspipe.monitor.state import restore, state_of
 from hesspipe.objective.distributed import together
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.samples import first_samples
@@ -164,7 +166,7 @@ class Monitor:
         seed: int = 0,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        _require_kinds(objective, on_error)
+        require_kinds(objective, on_error)
         self.every = require_integer("every", every, 1)
         self.optimizer, self.path, self.on_error = optimizer, path, on_error
         self.experiment, self.seed = experiment, seed
@@ -355,16 +357,8 @@ class Monitor:
         dict
             Of tensors, numbers and texts: `torch.load` reads it with ``weights_only=True``.
         """
-        measurement = self._measurement
-        return {
-            "last": self._last,
-            "rows": [dict(row) for row in self._rows],
-            "carried": {name: vectors.clone() for name, vectors in measurement.carried.items()},
-            "num_since_verified": measurement.num_since_verified,
-            "verification_products": measurement.verification_products,
-            "critical_step": measurement.critical_step,
-            "seconds": [self._budget.training, self._budget.records],
-        }
+        counted = {"last": self._last, "rows": [dict(row) for row in self._rows]}
+        return counted | state_of(self._measurement, self._budget)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`, of a monitor of the same ends and the same objective.
@@ -374,13 +368,7 @@ class Monitor:
         ValueError
             If it is not one of such a monitor.
         """
-        vectors = _carried(state, self._objective)
-        measurement = self._measurement
-        measurement.carried = vectors
-        measurement.num_since_verified = state["num_since_verified"]
-        measurement.verification_products = state["verification_products"]
-        measurement.critical_step = state["critical_step"]
-        self._budget.training, self._budget.records = state["seconds"]
+        restore(state, self._objective, self._measurement, self._budget)
         self._rows, self._last = [dict(row) for row in state["rows"]], state["last"]
         self._before = None
         if self._measurement.critical and self.every == 1:
@@ -444,7 +432,7 @@ class Monitor:
             write_result(self.result, path)
 
     def _guarded(self, number: int, what: str = "failed") -> Any:
-        return nullcontext() if self.on_error == "raise" else _Warning(number, what)
+        return nullcontext() if self.on_error == "raise" else RecordWarning(number, what)
 
     def _say(self, reason: str) -> None:
         """Warn of something, once for each reason whatever its numbers are."""
@@ -452,46 +440,3 @@ class Monitor:
         if kind not in self._reasons:
             self._reasons.add(kind)
             warnings.warn(reason, RuntimeWarning, stacklevel=4)
-
-
-class _Warning:
-    """Turns an error into a warning that names the record."""
-
-    def __init__(self, number: int, what: str) -> None:
-        self.number, self.what = number, what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        text = " ".join(str(error).split()) or type(error).__name__
-        message = f"the record of the monitor at step {self.number} {self.what}: {text}"
-        warnings.warn(message, RuntimeWarning, stacklevel=4)
-        return True
-
-
-def _carried(state: Mapping[str, Any], objective: Objective) -> dict[str, Tensor]:
-    """Take the vectors of a state over to an objective."""
-    if not isinstance(state, Mapping) or "carried" not in state:
-        raise ValueError("state must be what Monitor.state_dict() returned, got something else")
-    found = {}
-    for name, vectors in state["carried"].items():
-        if vectors.shape[1] != objective.num_parameters:
-            raise ValueError(
-                f"state must be of a monitor of {objective.num_parameters:,} parameters, got one "
-                f"of {vectors.shape[1]:,}"
-            )
-        found[name] = vectors.to(objective.device, objective.dtype, copy=True)
-    return found
-
-
-def _require_kinds(objective: object, on_error: str) -> None:
-    if not isinstance(objective, Objective):
-        raise TypeError(
-            f"objective must be an Objective, got {type(objective).__name__}; build one with "
-            "hesspipe.Objective(model, loss_fn, data), and pass the model as well"
-        )
-    if on_error not in ("warn", "raise"):
-        raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")

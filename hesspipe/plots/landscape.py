@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -76,6 +78,7 @@ def plot_plane(axes: Axes, first: Floats, second: Floats, losses: Floats) -> Non
     is_wide &= fits_logarithmic(size, size)  # contours of others overflow
     is_log = _is_logarithmic(low, high)
     norm = style.color_norm(low, high, is_log=is_log)
+    drawn: Any
     if is_wide:
         levels = (
             np.geomspace(low, high, _NUM_LEVELS) if is_log else np.linspace(low, high, _NUM_LEVELS)

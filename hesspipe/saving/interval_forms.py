@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +110,7 @@ def _outliers(result: Result) -> OutlierCount | Result:
     """The pipeline's counts are of several spectra, without their eigenvalues."""
     if "largest" not in result.provenance:
         return result
-    row: Mapping[str, Any] = result.table.iloc[0].to_dict()
+    row = {str(key): value for key, value in result.table.iloc[0].items()}
     largest = np.array(result.provenance["largest"], dtype=np.float64)
     return OutlierCount(
         int(row["num_outliers"]), float(row["cutoff"]), row["rule"], largest, row["matrix"],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _line_table(found: LineLosses) -> tuple[pd.DataFrame, dict[str, Any]]:
     accuracies = {"train_accuracy": "float64", "test_loss": "float64", "test_accuracy": "float64"}
-    ends = {"first": {}, "second": {}}  # not checkpoints of the pipeline
+    ends: dict[str, Any] = {"first": {}, "second": {}}  # not checkpoints of the pipeline
     return found.table.astype(accuracies), {**ends, **found.provenance}
 
 

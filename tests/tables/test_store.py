@@ -23,6 +23,7 @@ ABOUT = RUN | {
     "ranks": {"own": 3}, "first": {}, "second": {}, "upper_edge": 2.0,
     "squared_lengths": [3.0, 2.5], "eps": 2.0**-52, "asymmetry": 0.0,
     "unit": 1.0, "num_products": 90, "names": {}, "sizes": {}, "groups": {}, "failures": {},
+    "height": 1.0, "place": 0.5, "rise": 1.0, "quantity": "Count", "confidence": 0.9,
 }  # fmt: skip
 SPECTRUM = pd.DataFrame({"rank": [0, 1, 2], "eigenvalue": [-1e-3, 1 / 3, 2.0]})
 OUTLIERS = pd.DataFrame(
