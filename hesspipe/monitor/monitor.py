@@ -176,8 +176,7 @@ class Monitor:
         )  # fmt: skip
         self._measurement.require_size(objective.num_parameters)
         self._budget = Budget(budget)
-        if samples is not None:
-            objective = first_samples(objective, require_integer("samples", samples, 1))
+        objective = first_samples(objective, samples)
         self._objective, self._state = objective, ModelState(objective, model)
         self._rows: list[dict[str, Any]] = self._read_rows()
         self._last = None if self._rows else 0

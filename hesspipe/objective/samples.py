@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hesspipe.linalg.arguments import require_integer
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import part_of, take
 from hesspipe.objective.determinism import preserved_random_state
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
 
 
 @differentiating()
-def first_samples(objective: Objective, number: int) -> Objective:
+def first_samples(objective: Objective, number: int | None) -> Objective:
     """Make the objective of the first samples, with the checks of a new one.
 
     Parameters
     ----------
     objective : Objective
         Its samples must be independent, and held in memory.
-    number : int
-        At least 1.
+    number : int, optional
+        At least 1; by default all of them.
 
     Returns
     -------
@@ -43,6 +44,9 @@ def first_samples(objective: Objective, number: int) -> Objective:
             f"samples must be None for an objective over several processes, got {number:,}; build "
             "it from fewer samples in each"
         )
+    if number is None:
+        return objective
+    number = require_integer("samples", number, 1)
     if number > objective.num_data:
         raise ValueError(f"samples must be at most N = {objective.num_data:,}, got {number:,}")
     if number == objective.num_data:
