@@ -359,15 +359,6 @@ def test_data_of_tens_of_megabytes_are_forecast(monkeypatch: pytest.MonkeyPatch)
     assert asked == [9 * 2**23 + 9 * 8]
 
 
-def test_part_of_a_whole_has_its_share_of_the_loss() -> None:
-    whole, factor = objective(), 3.0
-    part = whole.as_part(factor, 30)
-    assert part.num_data == 30
-    assert [batch.share for batch in part.batches] == [factor * b.share for b in whole.batches]
-    assert float(part.loss(part.theta)) == pytest.approx(factor * float(whole.loss(whole.theta)))
-    assert whole.num_data == 10
-
-
 def test_denominator_over_processes_needs_a_sum_over_samples() -> None:
     def coupled(outputs: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(outputs - outputs.mean(0), targets)
