@@ -186,19 +186,10 @@ def matrix_spectrum(
     known = known if others is None else torch.cat([known, others])
     if not is_nonzero.all():
         values = values[is_nonzero][:, is_nonzero]
-    if not is_solved_in_place(values.device, len(values)):
-        require(values.nbytes, f"a copy of the {matrix} on the CPU", "free some memory")
-        values = values.cpu()
-        known = known.cpu()
-    require(
-        solver_bytes(len(values)),
-        f"the eigensolver for P = {len(values):,}",
-        "free some memory",
-        device=values.device,
-    )
+    values = _where_solved(values, matrix)
     solved = torch.linalg.eigvalsh(values)
     _check_sums(solved, values.trace(), matrix, scale, norm)
-    eigenvalues = torch.cat([solved, known]).sort().values.cpu()
+    eigenvalues = torch.cat([solved, known.to(solved)]).sort().values.cpu()
     found = with_inertia(eigenvalues, matrix, method, matrix_error, zero_tolerance)
     if not (len(values) <= _CERTIFIED_SIZE if certify is None else certify):
         return found
@@ -254,6 +245,20 @@ def solver_error(eigenvalues: Tensor) -> float:
         return 0.0
     size = max(len(eigenvalues), _SMALLEST_FACTOR)
     return torch.finfo(torch.float64).eps * size * float(eigenvalues.abs().max())
+
+
+def _where_solved(values: Tensor, matrix: str) -> Tensor:
+    """Put a matrix where its eigenvalues are computed, with room for the eigensolver."""
+    if not is_solved_in_place(values.device, len(values)):
+        require(values.nbytes, f"a copy of the {matrix} on the CPU", "free some memory")
+        values = values.cpu()
+    require(
+        solver_bytes(len(values)),
+        f"the eigensolver for P = {len(values):,}",
+        "free some memory",
+        device=values.device,
+    )
+    return values
 
 
 def is_solved_in_place(device: torch.device, size: int) -> bool:
