@@ -26,8 +26,8 @@ TITLE = f"""# Sharded objectives
 `python benchmarks/sharded.py`, float32, {NUM_SAMPLES} samples, square layers of {WIDTH} units with
 `fully_shard` on each, {NUM_STEPS} Lanczos steps of one probe for H. Peak resident memory of the
 largest process less that after the imports, in bytes a parameter of the whole model; one vector of
-length P in one process takes 4.0. The model itself (its own shards, 4 / processes) is part of it. With
-`MALLOC_MMAP_THRESHOLD_=1000000`, so that glibc returns what is freed.
+length P in one process takes 4.0. The model itself (its own shards, 4 / processes) is part of it.
+With `MALLOC_MMAP_THRESHOLD_=1000000`, so that glibc returns what is freed.
 
 | P | processes | built | after {NUM_STEPS} steps | a step more, in theory | s a step |
 |---:|---:|---:|---:|---:|---:|
