@@ -5,6 +5,7 @@ the inputs, parameters and targets of the rules        `workflow.project`
 the code that a script runs, an input of its rule      `workflow.code_files`
 the modules that a script imports, directly or not     `workflow.closure`
 groups that match no parameter, found in a dry run     `workflow.groups`
+functions of the user that fail, found by a check      `workflow.user_functions`
 jobs that are too large for this machine               `workflow.forecasts`
 logs and records of a job                              `workflow.jobs`
 the origin of each output                              `workflow.origins`
