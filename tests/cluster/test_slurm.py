@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -130,6 +131,11 @@ def _project(folder: Path) -> Project:
 def on_cluster(cluster: SlurmCluster, tmp_path: Path) -> Iterator[OnCluster]:
     """A project that has nothing, on a cluster that does nothing."""
     yield OnCluster(_project(tmp_path / "project"), cluster)
+    # A test that fails leaves its Snakemake running.
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(tmp_path / "project"):
+                process.kill()
     cluster.call("scancel", "--user", str(os.getuid()))
     for node in NODES:
         if cluster.states().get(node, "down").startswith("drain"):
@@ -151,7 +157,12 @@ def test_commands_of_the_page_build_what_a_local_run_builds(
         printed += done.stdout + done.stderr
     # One batch job for the training and one for both spectra; the rest is local.
     assert printed.count("has been submitted with SLURM jobid") == 2
-    made = [path for path in local.folder.glob("[rf]*s/**/*") if path.is_file()]
+    made = [
+        path
+        for folder in ("results", "figures")
+        for path in (local.folder / folder).rglob("*")
+        if path.is_file()
+    ]
     assert len(made) > 10
     for path in made:
         name = str(path.relative_to(local.folder))
