@@ -119,21 +119,22 @@ def folders_on_disk() -> list[str]:
 
 
 def clean_folders() -> None:
-    """Remove the temporary files of killed jobs, and refuse a folder with the name of a file.
-
-    Snakemake would take such a folder for a finished result.
+    """Remove the temporary files of killed jobs, and refuse what Snakemake would take for a result.
 
     Raises
     ------
     UnreadableFileError
-        Of the outputs of jobs, only files have a dot in their names.
+        For a folder with the name of a file, that is with a dot in it, or a link to nowhere.
     """
     own = {".hesspipe", str(state_root())}
     remove_leftovers([*folders_on_disk(), _ORIGINS, _ORIGINS_OF_PRODUCTS, *own])
     for root in folders_on_disk():
-        for folder, names, _ in os.walk(root):
+        for folder, names, files in os.walk(root):
             for path in (Path(folder, name) for name in names if "." in name[1:]):
                 raise UnreadableFileError(path, IsADirectoryError(errno.EISDIR, "Is a folder"))
+            for path in (Path(folder, name) for name in files):
+                if path.is_symlink() and not path.exists():
+                    raise UnreadableFileError(path, FileNotFoundError(errno.ENOENT, "Dead link"))
 
 
 def outputs_on_disk() -> Iterator[str]:

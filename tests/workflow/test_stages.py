@@ -13,6 +13,7 @@ from small_project import REPOSITORY
 from hesspipe.config.loading import load_config
 from hesspipe.config.producers import inputs_of
 from hesspipe.config.results import ResultKey, ResultKind
+from hesspipe.errors import UnreadableFileError
 from hesspipe.workflow import stages
 from hesspipe.workflow.project import Project
 from hesspipe.workflow.sources import path_of
@@ -137,3 +138,16 @@ def test_leftovers_of_killed_jobs_are_removed_wherever_states_are(
     stages.clean_folders()
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert left == ["b.json"] * 3
+
+
+def test_link_to_nowhere_in_the_place_of_a_result_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "whole.pdf").write_text("whole")
+    (tmp_path / "figures/whole.pdf").symlink_to(tmp_path / "whole.pdf")
+    stages.clean_folders()
+    (tmp_path / "figures/dead.pdf").symlink_to("nowhere.pdf")
+    with pytest.raises(UnreadableFileError, match=r"figures/dead\.pdf could not be read .*link"):
+        stages.clean_folders()
