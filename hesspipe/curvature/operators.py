@@ -29,7 +29,7 @@ from hesspipe.curvature.products import BatchProduct
 from hesspipe.curvature.vectors import VectorProduct
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.differentiability import differentiating
-from hesspipe.objective.distributed import part_of_whole
+from hesspipe.objective.distributed import part_of_whole, term_of
 from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.streaming import StreamedBatches
@@ -133,7 +133,9 @@ class CurvatureOperator(VectorProduct):
     def orders(self) -> Orders:
         """Return what rank 0 may ask the other processes for."""
         assert self.objective.ranks is not None
-        return Orders(self.objective.ranks, [self._term, self.objective.term], self.objective.theta)
+        return Orders(
+            self.objective.ranks, [self._term, term_of(self.objective)], self.objective.theta
+        )
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         is_one = vectors.ndim == 1

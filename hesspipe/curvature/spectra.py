@@ -388,7 +388,7 @@ def _computed(
         return _recorded(compute(_product(operator, matrix)), operator)
     with ranks.raise_together(name):
         if isinstance(operator, Objective) and not isinstance(operator, ShardedObjective):
-            operator, matrix = _operator_of(operator, matrix), None
+            operator, matrix = OPERATORS[Matrix(matrix or Matrix.HESSIAN)](operator), None
         product = _product(operator, matrix)
         ranks.agree_on({"matrix": product.name, "P": product.dim, **settings})
         if isinstance(operator, ShardedObjective):  # no process has all entries of a vector
@@ -396,10 +396,6 @@ def _computed(
         whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
         found = lead(whole.orders(), name, partial(compute, product))
     return _recorded(found, operator)
-
-
-def _operator_of(objective: Objective, matrix: Matrix | str | None) -> CurvatureOperator:
-    return OPERATORS[Matrix.HESSIAN if matrix is None else Matrix(matrix)](objective)
 
 
 def _ranks_of(operator: Any) -> Ranks | None:
@@ -416,7 +412,7 @@ def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
         named = Matrix.HESSIAN if matrix is None else Matrix(matrix)
         return ShardedProducts(operator, named).as_symmetric_product()
     if isinstance(operator, Objective):
-        operator = _operator_of(operator, matrix)
+        operator = OPERATORS[Matrix(matrix or Matrix.HESSIAN)](operator)
     block = _require_name(operator, matrix)
     is_block = isinstance(operator, DiagonalBlock)
     whole = operator.whole if is_block else operator

@@ -44,7 +44,6 @@ def estimate_density(
     batch_size: int | None,
     density: Mapping[str, Any],
     processes: int = 1,
-    process_group: ProcessGroup | None = None,
 ) -> Result:
     """Estimate the spectral density of H, G or R, or of their diagonal block of a group.
 
@@ -66,8 +65,6 @@ def estimate_density(
         num_probes, num_steps and seed; see `hesspipe.linalg.density.density`.
     processes : int
         To start, each with a part of the training set.
-    process_group : ProcessGroup, optional
-        Of a process that was started so.
 
     Returns
     -------
@@ -80,10 +77,26 @@ def estimate_density(
     ValueError
         If a pattern matches no parameter.
     """
-    matrix = Matrix(matrix)
+    settings = _plain(locals(), "processes")
     if processes > 1:
-        settings = _plain(locals(), "processes", "process_group")
         return run_in_processes("density", _digest_of(settings), settings, processes)
+    return _estimated_density(**settings)
+
+
+def _estimated_density(
+    *,
+    path_to_dataset: str | Path,
+    path_to_checkpoint: str | Path,
+    model: Mapping[str, Any],
+    matrix: Matrix | str,
+    group: str,
+    patterns: Sequence[str] | None,
+    dtype: str,
+    batch_size: int | None,
+    density: Mapping[str, Any],
+    process_group: ProcessGroup | None = None,
+) -> Result:
+    """Estimate a density in this process, which may be one of several."""
     objective, provenance = load_objective(
         path_to_dataset,
         path_to_checkpoint,
@@ -93,15 +106,14 @@ def estimate_density(
         parameters=patterns,
         process_group=process_group,
     )
-    operator: Any = objective
-    size = objective.num_parameters
+    operator: Any = OPERATORS[Matrix(matrix)](objective)
     if patterns is not None:
-        operator = DiagonalBlock(OPERATORS[matrix](objective), objective.is_varied)
-        size = operator.shape[0]
+        operator = DiagonalBlock(operator, objective.is_varied)
+    size = operator.shape[0]
     settings = {**density, "num_steps": min(density["num_steps"], size)}
     found = estimate(operator, matrix, progress=True, **settings)
     provenance |= _processes(objective) | {
-        "matrix": matrix,
+        "matrix": Matrix(matrix),
         "method": "stochastic Lanczos quadrature",
         "group": group,
         "patterns": None if patterns is None else list(patterns),
@@ -235,7 +247,7 @@ def compute(kind: str, process_group: ProcessGroup, **settings: Any) -> Result:
         Of `estimate_density`, or of `find_eigenpairs` with the path of the state.
     """
     functions: dict[str, Callable[..., Result]] = {
-        "density": estimate_density,
+        "density": _estimated_density,
         "eigenpairs": _found_eigenpairs,
     }
     return functions[kind](process_group=process_group, **settings)

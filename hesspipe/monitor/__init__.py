@@ -8,6 +8,7 @@ critical           The smallest step along an update that does not decrease the 
 model_state        The model in training, as the objective sees it
 state              What a checkpoint keeps of a monitor
 guards             What a monitor refuses, and errors of records as warnings
+record_files       The file of a monitor, which rank 0 reads and writes
 records            What was measured at one step, as rows
 callbacks          For the Trainers of Lightning and of transformers
 """

@@ -25,9 +25,9 @@ from hesspipe.monitor.budget import Budget
 from hesspipe.monitor.guards import RecordWarning, require_kinds
 from hesspipe.monitor.measurement import Measurement
 from hesspipe.monitor.model_state import ModelState
+from hesspipe.monitor.record_files import read_rows, write_rows
 from hesspipe.monitor.records import Record, rows_of
 from hesspipe.monitor.state import restore, state_of
-from hesspipe.objective.distributed import together
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.samples import first_samples
 
@@ -178,7 +178,7 @@ class Monitor:
         self._budget = Budget(budget)
         objective = first_samples(objective, samples)
         self._objective, self._state = objective, ModelState(objective, model)
-        self._rows: list[dict[str, Any]] = self._read_rows()
+        self._rows = read_rows(path, self._provenance(), objective.ranks)
         self._last = None if self._rows else 0
         self._before: Tensor | None = None
         self._reasons: set[str] = set()
@@ -268,9 +268,8 @@ class Monitor:
         self._rows = [row for row in self._rows if row["step"] < number]
         self._rows += rows_of(number, found, ends, self._objective.num_parameters)
         if self.path is not None:
-            writing = together(self._objective.ranks, "writing the records")
-            with self._guarded(number, "was made, but not written"), writing:
-                self._write(self.path)
+            with self._guarded(number, "was made, but not written"):
+                write_rows(self.result, self.path, self._objective.ranks)
 
     def _decided(self, value: Any) -> Any:
         """Return what rank 0 has, where there are several processes."""
@@ -398,37 +397,6 @@ class Monitor:
             "num_smallest": self._measurement.num_smallest,
             "num_largest": self._measurement.num_largest,
         }
-
-    def _read_rows(self) -> list[dict[str, Any]]:
-        """Read the rows of a file that this monitor continues, in rank 0."""
-        ranks = self._objective.ranks
-        if ranks is None:
-            return self._rows_of_file()
-        with ranks.raise_together("reading the records"):
-            rows = self._rows_of_file() if ranks.is_first else []
-        found: list[dict[str, Any]] = ranks.decide(rows)
-        return found
-
-    def _rows_of_file(self) -> list[dict[str, Any]]:
-        if self.path is None or not Path(self.path).exists():
-            return []
-        from hesspipe.tables.store import read_result
-
-        found = read_result(self.path, "monitor")
-        for key, value in self._provenance().items():
-            if found.provenance.get(key) != value:
-                raise ValueError(
-                    f"path must be a file of the same monitor, got {self.path} with {key} "
-                    f"{found.provenance.get(key)!r} instead of {value!r}; pass another path"
-                )
-        table = found.table.astype(object).where(found.table.notna(), None)
-        return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-
-    def _write(self, path: str | Path) -> None:
-        from hesspipe.tables.store import write_result
-
-        if self._objective.ranks is None or self._objective.ranks.is_first:
-            write_result(self.result, path)
 
     def _guarded(self, number: int, what: str = "failed") -> Any:
         return nullcontext() if self.on_error == "raise" else RecordWarning(number, what)

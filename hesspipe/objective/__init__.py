@@ -17,6 +17,7 @@ The objective
     pytrees            Inputs and outputs of several tensors: `Fields`, `join_outputs`
     reductions         Denominators of mean losses over several batches: `known_denominator`
     distributed        Data spread over several processes: `part_of_whole`
+    descriptions       What is compared between them, as text: `described`
 
 Checks of the model and the loss
     checks_on_data     All of them on all the data, in order: `ChecksOnData`

@@ -10,34 +10,32 @@ Whatever decides the numbers is compared between processes before anything is co
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from types import CodeType, FunctionType, MethodType
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hesspipe.errors import NotASumOverSamplesError
+from hesspipe.objective.descriptions import described, numbers_digest, text_digest
 from hesspipe.objective.flat_model import FlatModel
-from hesspipe.objective.streaming import digest
+from hesspipe.objective.streaming import StreamedBatches, mapped, sizes_of
+from hesspipe.ranks.orders import Term
 from hesspipe.ranks.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+    from hesspipe.objective.batches import Batch
     from hesspipe.objective.objective import Objective
 
 # A count that batch normalization has, which no evaluation uses.
 _UNUSED = "num_batches_tracked"
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
-_DEEPEST = 6
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,21 @@ class Part:
     reason_without_rows: str | None
     reason_without_outputs: str | None
     values: list[float | None]
+
+    @classmethod
+    def of(cls, objective: Objective) -> Part:
+        """Describe the part of this process."""
+        sizes = sizes_of(objective.batches)
+        is_streamed = isinstance(objective.batches, StreamedBatches)
+        return cls(
+            objective.num_data,
+            objective._reduced.is_sum,
+            objective._is_reduction_known or max(sizes, default=0) > 1,
+            objective.coupling,
+            objective._reason_without_rows,
+            objective._reason_without_outputs,
+            [None] if is_streamed else [batch.value for batch in objective.batches],
+        )
 
     def joined(self, ranks: Ranks) -> Part:
         """Return what all processes together know.
@@ -99,23 +112,33 @@ def together(ranks: Ranks | None, what: str) -> AbstractContextManager[None]:
     return nullcontext() if ranks is None else ranks.raise_together(what)
 
 
-def require_same_model(flat: FlatModel, settings: Mapping[str, Any], ranks: Ranks) -> None:
+def ranks_of(process_group: ProcessGroup | None) -> Ranks | None:
+    """Return the processes of a group, if there is one."""
+    return None if process_group is None else Ranks(process_group)
+
+
+def require_same_model(objective: Objective, flat: FlatModel, **functions: Any) -> None:
     """Compare model, parameters and settings between processes, before anything is computed.
 
     Parameters
     ----------
+    objective : Objective
+        Without data; nothing is compared in one process.
     flat : FlatModel
-    settings : mapping
-        By name; functions and losses are compared by their code and what they hold.
-    ranks : Ranks
+    **functions
+        By name, compared by their code and what they hold.
 
     Raises
     ------
     RankError
         Also a ValueError, in every process: the names that differ, with values and ranks.
     """
+    ranks = objective.ranks
+    if ranks is None:
+        return
+    settings = {"dtype": objective.dtype, "weight_decay": objective.weight_decay, **functions}
     _require_same_settings(flat.names, flat.shapes, settings, ranks)
-    values = {f"the values of {name}": _of_numbers(part) for name, part in _tensors(flat)}
+    values = {f"the values of {name}": numbers_digest(part) for name, part in _tensors(flat)}
     ranks.agree_on({"num_parameters": len(flat.theta), **values})
 
 
@@ -124,12 +147,12 @@ def _require_same_settings(
 ) -> None:
     # Imported by name, the package would hide from the workflow what this module depends on.
     version = sys.modules["hesspipe"].__version__
-    described: dict[str, Any] = {"hesspipe's version": version, "torch": torch.__version__}
+    settled: dict[str, Any] = {"hesspipe's version": version, "torch": torch.__version__}
     for name, value in settings.items():
-        described |= dict(_described(name, value))
+        settled |= dict(described(name, value))
     for name, shape in zip(names, shapes, strict=True):
-        described[f"the shape of {name}"] = tuple(shape)
-    ranks.agree_on({**described, "the order of parameters": _hash(names)})
+        settled[f"the shape of {name}"] = tuple(shape)
+    ranks.agree_on({**settled, "the order of parameters": text_digest(names)})
 
 
 def part_of_whole(objective: Objective, process_group: ProcessGroup) -> Objective:
@@ -156,7 +179,7 @@ def part_of_whole(objective: Objective, process_group: ProcessGroup) -> Objectiv
     with ranks.raise_together("adding up the parts of an objective"):
         settings = {"dtype": objective.dtype, "loss_fn": objective.loss_fn}
         _require_same_settings(objective.names, objective.shapes, settings, ranks)
-        own = {name: _of_numbers(part) for name, part in objective.named_theta().items()}
+        own = {name: numbers_digest(part) for name, part in _named_theta(objective)}
         every = ranks.gather({**own, "weight_decay": repr(objective.weight_decay)}, "parameters")
         if other := [name for name in every[0] if len({one[name] for one in every}) > 1]:
             raise ValueError(
@@ -164,7 +187,75 @@ def part_of_whole(objective: Objective, process_group: ProcessGroup) -> Objectiv
                 f"different {', '.join(other)}; load the same state dict in all of them, or "
                 "broadcast it"
             )
-        return objective.joined(ranks)
+        return joined(objective, ranks)
+
+
+def become_part(objective: Objective) -> None:
+    """Weight an objective that is being built as a part, if it is built in several processes."""
+    if objective.ranks is not None:
+        vars(objective).update(vars(joined(objective, objective.ranks)))
+
+
+def _named_theta(objective: Objective) -> Iterator[tuple[str, Tensor]]:
+    yield from objective.unflatten(objective.theta.detach()).items()
+
+
+def joined(objective: Objective, ranks: Ranks) -> Objective:
+    """Copy an objective as a part of one whose other parts other processes have.
+
+    Parameters
+    ----------
+    objective : Objective
+        With the data of this process.
+    ranks : Ranks
+        All of them call this function.
+
+    Returns
+    -------
+    Objective
+        With `num_data` of the whole, and shares of its denominator.
+
+    Raises
+    ------
+    RankError
+        If the parts cannot be added.
+    """
+    whole = Part.of(objective).joined(ranks)
+    padded = ranks.gather(objective._flat.names_with_padding, "rows of padding")
+    objective._flat.let_padding_vary(
+        {name for one in padded for name in one if not all(name in other for other in padded)}
+    )
+    part = copy.copy(objective)
+    part.ranks, part.num_data, part.coupling = ranks, whole.num_data, whole.coupling
+    part._reason_without_outputs = whole.reason_without_outputs
+    if not len(part.batches):
+        part._reason_without_rows = whole.reason_without_rows
+    part._reduced = replace(objective._reduced, is_sum=whole.is_sum)
+    with ranks.raise_together("the denominators of the parts"):
+        denominator = part.total_denominator()
+    factor = factor_of(denominator, ranks)
+
+    def weighted(batch: Batch) -> Batch:
+        return replace(batch, share=1.0 if whole.is_sum else factor * batch.share)
+
+    part.batches = mapped(weighted, objective.batches)
+    return part
+
+
+def term_of(objective: Objective) -> Term:
+    """Return what this process adds to the loss over all processes."""
+    return Term(objective.loss_of_part, is_scalar=True)
+
+
+def summed_loss(objective: Objective, theta: Tensor) -> Tensor:
+    """Add up the loss over the processes, without weight decay and without a gradient."""
+    assert objective.ranks is not None
+    if torch.is_grad_enabled() and theta.requires_grad:
+        raise ValueError(
+            "theta must not require a gradient for a loss over several processes, got one that "
+            "does; evaluate the loss under torch.no_grad()"
+        )
+    return objective.ranks.sum_of(term_of(objective), theta, "a loss")
 
 
 def factor_of(denominator: float | None, ranks: Ranks) -> float:
@@ -188,13 +279,21 @@ def factor_of(denominator: float | None, ranks: Ranks) -> float:
     return float(denominator / total)
 
 
-def require_additive(objective: Objective, is_unlike_parts: bool) -> None:
-    """Raise an error if losses of processes cannot be added."""
-    if is_unlike_parts and len(objective.batches):
+def denominator_of_part(objective: Objective) -> float | None:
+    """Compute what the loss divides by over the data of this process; None for a sum."""
+    divide = objective._reduced.known_denominator()
+    if divide is None:
+        return None
+    if objective._is_unlike_parts and len(objective.batches):
         raise NotASumOverSamplesError(
             "loss_fn must be a sum over samples divided by the denominator, to be added over "
             "processes, got one that is not that of its parts"
         )
+    total = 0.0
+    for batch in objective.batches:
+        outputs = objective._flat(objective.theta, batch.inputs)
+        total += float(divide(outputs, batch.targets))
+    return total
 
 
 def _first(reasons: Iterator[str | None]) -> str | None:
@@ -226,94 +325,3 @@ def _tensors(flat: FlatModel) -> Iterator[tuple[str, Tensor]]:
     for name, value in flat.buffers.items():
         if not name.endswith(_UNUSED):
             yield name, value
-
-
-def _of_numbers(tensor: Tensor) -> str:
-    return digest(tensor).hex()[:16]
-
-
-def _hash(value: Any) -> str:
-    return hashlib.blake2b(repr(value).encode(), digest_size=8).hexdigest()
-
-
-def _described(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Describe a function, or whatever else decides the numbers, by what it holds."""
-    if isinstance(value, _PLAIN):
-        yield name, repr(value)
-    elif isinstance(value, (Tensor, np.ndarray)):
-        yield name, f"numbers of shape {tuple(value.shape)}, {digest(value).hex()[:16]}"
-    elif depth >= _DEEPEST:
-        yield name, type(value).__qualname__
-    else:
-        yield name, _name_of(value)
-        for part, held in _held(value):
-            yield from _described(f"{name}.{part}", held, depth + 1)
-
-
-def _name_of(value: Any) -> str:
-    if isinstance(value, FunctionType):
-        return f"{value.__qualname__} ({_hash(list(_code(value.__code__)))})"
-    if isinstance(value, (type, Callable)) and hasattr(value, "__qualname__"):  # type: ignore[arg-type]
-        return f"{value.__module__}.{value.__qualname__}"
-    return type(value).__qualname__
-
-
-def _code(code: CodeType) -> Iterator[Any]:
-    """What a function does, without where its source is."""
-    yield code.co_code
-    yield code.co_names
-    for constant in code.co_consts:
-        yield from _code(constant) if isinstance(constant, CodeType) else [repr(constant)]
-
-
-def _held(value: Any) -> Iterator[tuple[str, Any]]:
-    """What functions, modules, containers and other objects hold, by name."""
-    if isinstance(value, partial):
-        yield "func", value.func
-        yield from ((str(place), held) for place, held in enumerate(value.args))
-        yield from value.keywords.items()
-    elif isinstance(value, MethodType):
-        yield "self", value.__self__
-    elif isinstance(value, FunctionType):
-        yield from _held_by_function(value)
-    elif isinstance(value, nn.Module):
-        yield from value.named_parameters()
-        yield from value.named_buffers()
-        yield from _attributes(value)
-        yield from value.named_children()
-    elif isinstance(value, Mapping):
-        yield from ((str(key), held) for key, held in value.items())
-    elif isinstance(value, (list, tuple)):
-        yield from ((str(place), held) for place, held in enumerate(value))
-    elif not isinstance(value, type):
-        yield from _attributes(value)
-
-
-def _held_by_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    yield from enumerate_defaults(function)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # not yet set
-            continue
-    for name in function.__code__.co_names:
-        held = function.__globals__.get(name)
-        if name in function.__globals__ and isinstance(held, (*_PLAIN, Tensor)):
-            yield name, held
-
-
-def enumerate_defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield the values of arguments that have one."""
-    yield from (
-        (f"default {place}", held) for place, held in enumerate(function.__defaults__ or ())
-    )
-    yield from (function.__kwdefaults__ or {}).items()
-
-
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """Public attributes that are plain values or tensors."""
-    for name, held in getattr(value, "__dict__", {}).items():
-        if not name.startswith("_") and isinstance(
-            held, (*_PLAIN, Tensor, np.ndarray, list, tuple)
-        ):
-            yield name, held

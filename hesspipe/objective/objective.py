@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +16,11 @@ from hesspipe.objective.checks_on_data import ChecksOnData
 from hesspipe.objective.determinism import preserved_random_state
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.distributed import (
-    Part,
-    factor_of,
-    require_additive,
+    become_part,
+    denominator_of_part,
+    ranks_of,
     require_same_model,
+    summed_loss,
     together,
 )
 from hesspipe.objective.explanations import explained
@@ -30,8 +31,6 @@ from hesspipe.objective.rounding import is_perturbing
 from hesspipe.objective.streaming import mapped, sizes_of, stream_batches
 from hesspipe.objective.whole_batches import BatchNumber, read_whole_batches
 from hesspipe.objective.whole_losses import WITHOUT_OUTPUTS, adopt_functions, denominator_of
-from hesspipe.ranks.orders import Term
-from hesspipe.ranks.ranks import Ranks
 from hesspipe.summaries import Verbatim, summary
 
 if TYPE_CHECKING:
@@ -135,8 +134,6 @@ class Objective:
     2
     """
 
-    ranks: Ranks | None = None
-
     @differentiating()
     def __init__(
         self,
@@ -152,20 +149,19 @@ class Objective:
         process_group: ProcessGroup | None = None,
         progress: bool | None = None,
     ) -> None:
-        with self._together(process_group) as ranks:
+        self.ranks = ranks_of(process_group)
+        with together(self.ranks, "building the objective"):
             flat = self._begin(model, dtype, weight_decay, parameters)
-            self._require_same(flat, ranks, loss_fn=loss_fn, denominator=denominator)
+            require_same_model(self, flat, loss_fn=loss_fn, denominator=denominator)
             whole, divide = flat.copied(loss_fn, denominator)
-            kind = reduction(whole)
-            loss = ReducedLoss(whole, divide, is_sum=kind == "sum")
+            self._is_reduction_known = reduction(whole) is not None
+            loss = ReducedLoss(whole, divide, is_sum=reduction(whole) == "sum")
             with preserved_random_state(self.device):
                 read = stream_batches if stream else read_batches
-                may_be_empty = ranks is not None
+                may_be_empty = self.ranks is not None
                 batches = read(data, dtype, self.device, may_be_empty=may_be_empty)
                 self._finish(flat, loss, batches, progress)
-            self._is_reduction_known = kind is not None
-            if ranks is not None:
-                vars(self).update(vars(self.joined(ranks)))
+            become_part(self)
 
     @classmethod
     @differentiating()
@@ -239,9 +235,10 @@ class Objective:
         """
         self = cls.__new__(cls)
         divide = denominator_of(num_samples, denominator, reduction)
-        with self._together(process_group) as ranks:
+        self.ranks = ranks_of(process_group)
+        with together(self.ranks, "building the objective"):
             flat = self._begin(model, dtype, weight_decay, parameters)
-            self._require_same(flat, ranks, loss=loss, outputs=outputs, num_samples=num_samples,
+            require_same_model(self, flat, loss=loss, outputs=outputs, num_samples=num_samples,
                                denominator=denominator, reduction=reduction)  # fmt: skip
             with preserved_random_state(self.device):
                 found = read_whole_batches(
@@ -249,30 +246,15 @@ class Objective:
                     flat.copier,
                     num_samples,
                     is_streamed=stream,
-                    may_be_empty=ranks is not None,
+                    may_be_empty=self.ranks is not None,
                 )
                 reduced = adopt_functions(flat, loss, outputs, divide, is_sum=reduction == "sum")
                 self._finish(flat, reduced, found, progress)
-            self._is_reduction_known = True
             self._reason_without_outputs = (
                 WITHOUT_OUTPUTS if outputs is None else self._reason_without_outputs
             )
-            if ranks is not None:
-                vars(self).update(vars(self.joined(ranks)))
+            become_part(self)
         return self
-
-    @contextmanager
-    def _together(self, process_group: ProcessGroup | None) -> Iterator[Ranks | None]:
-        """Raise errors of the building in all processes."""
-        self.ranks = None if process_group is None else Ranks(process_group)
-        with together(self.ranks, "building the objective"):
-            yield self.ranks
-
-    def _require_same(self, flat: FlatModel, ranks: Ranks | None, **functions: Any) -> None:
-        """Compare everything but the data between processes."""
-        if ranks is not None:
-            settings = {"dtype": self.dtype, "weight_decay": self.weight_decay}
-            require_same_model(flat, settings | functions, ranks)
 
     def _begin(
         self,
@@ -285,7 +267,7 @@ class Objective:
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
         self._adopt(flat := FlatModel(model, dtype, parameters))
-        self.dtype, self.weight_decay = dtype, weight_decay
+        self.dtype, self.weight_decay, self._is_reduction_known = dtype, weight_decay, True
         return flat
 
     def _finish(
@@ -458,23 +440,10 @@ class Objective:
 
         With several processes, all of them must call it, and it has no gradient.
         """
-        if self.ranks is None:
-            total = self.loss_of_part(theta)
-        elif torch.is_grad_enabled() and theta.requires_grad:
-            raise ValueError(
-                "theta must not require a gradient for a loss over several processes, got one that "
-                "does; evaluate the loss under torch.no_grad()"
-            )
-        else:
-            total = self.ranks.sum_of(self.term, theta, "a loss")
+        total = self.loss_of_part(theta) if self.ranks is None else summed_loss(self, theta)
         if self.weight_decay:
             total = total + self.weight_decay / 2 * theta[self.is_varied].square().sum()
         return total
-
-    @property
-    def term(self) -> Term:
-        """What this process adds to the loss over all processes."""
-        return Term(self.loss_of_part, is_scalar=True)
 
     def loss_of_part(self, theta: Tensor) -> Tensor:
         """Evaluate what the data of this process add to L(theta), without weight decay."""
@@ -532,59 +501,6 @@ class Objective:
         part._adopt(self._flat.restricted_to(names))
         return part
 
-    def joined(self, ranks: Ranks) -> Objective:
-        """Copy the objective as a part of one whose other parts other processes have.
-
-        Parameters
-        ----------
-        ranks : Ranks
-            All of them call this method.
-
-        Returns
-        -------
-        Objective
-            With `num_data` of the whole, and shares of its denominator.
-
-        Raises
-        ------
-        RankError
-            If the parts cannot be added.
-        """
-        sizes = sizes_of(self.batches)
-        whole = Part(
-            self.num_data,
-            self._reduced.is_sum,
-            self._is_reduction_known or max(sizes, default=0) > 1,
-            self.coupling,
-            self._reason_without_rows,
-            self._reason_without_outputs,
-            [batch.value for batch in self.batches],
-        ).joined(ranks)
-        constant = ranks.gather(self._flat.names_with_padding, "rows of padding")
-        self._flat.let_padding_vary(
-            {
-                name
-                for one in constant
-                for name in one
-                if not all(name in other for other in constant)
-            }
-        )
-        part = copy.copy(self)
-        part.ranks, part.num_data, part.coupling = ranks, whole.num_data, whole.coupling
-        part._reason_without_outputs = whole.reason_without_outputs
-        if not sizes:
-            part._reason_without_rows = whole.reason_without_rows
-        part._reduced = replace(self._reduced, is_sum=whole.is_sum)
-        with ranks.raise_together("the denominators of the parts"):
-            denominator = part.total_denominator()
-        factor = factor_of(denominator, ranks)
-
-        def weighted(batch: Batch) -> Batch:
-            return replace(batch, share=1.0 if whole.is_sum else factor * batch.share)
-
-        part.batches = mapped(weighted, self.batches)
-        return part
-
     def total_denominator(self) -> float | None:
         """Compute the denominator of the loss over all the data; None for a sum.
 
@@ -594,19 +510,7 @@ class Objective:
             If the loss is not one of torch, and `denominator` was not given, or it is not a sum
             or mean over samples.
         """
-        divide = self._reduced.known_denominator()
-        if divide is None:
-            return None
-        require_additive(self, self._is_unlike_parts)
-        total = 0.0
-        for batch in self.batches:
-            outputs = self._flat(self.theta, batch.inputs)
-            total += float(divide(outputs, batch.targets))
-        return total
-
-    def named_theta(self) -> dict[str, Tensor]:
-        """Split theta into the named parameters that vary."""
-        return self.unflatten(self.theta.detach())
+        return denominator_of_part(self)
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into the named parameters that vary."""
