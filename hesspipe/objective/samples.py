@@ -39,13 +39,13 @@ def first_samples(objective: Objective, number: int | None) -> Objective:
     ValueError
         If its batches cannot be divided, or there are fewer samples.
     """
+    if number is None:
+        return objective
     if objective.ranks is not None:
         raise ValueError(
             f"samples must be None for an objective over several processes, got {number:,}; build "
             "it from fewer samples in each"
         )
-    if number is None:
-        return objective
     number = require_integer("samples", number, 1)
     if number > objective.num_data:
         raise ValueError(f"samples must be at most N = {objective.num_data:,}, got {number:,}")
