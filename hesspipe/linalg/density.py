@@ -95,10 +95,10 @@ def density(
         if probe < num_probes - 1:
             del found  # its basis, before the next one is allocated
     overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
-    for probe in range(num_probes - 1):
-        start = _start(product, seed, probe)
-        overlaps[probe, : len(vectors)] = _components(product, start, found) @ vectors
+    for probe, overlap in enumerate(overlaps):
+        overlap[: len(vectors)] = _components(product, _start(product, seed, probe), found) @ vectors
     nodes, weights, couplings = torch.stack(rows).unbind(1)
+    settings = {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}
     return Density(
         nodes=nodes,
         weights=weights,
@@ -110,8 +110,7 @@ def density(
         num_products=num_products,
         eps=torch.finfo(product.dtype).eps,
         asymmetry=asymmetry,
-        provenance=product.origin
-        | {"density": {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}},
+        provenance=product.origin | {"density": settings},
     )
 
 

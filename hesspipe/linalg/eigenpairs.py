@@ -134,11 +134,7 @@ def eigenpairs(
     ranks = product.space.ranks
     with contextlib.nullcontext() if state is None else lock(path_of_rank(state, ranks)):
         if state is not None:
-            search.state = (
-                SearchState(state, basis, settings)
-                if ranks is None
-                else RankState(state, basis, settings, ranks)
-            )
+            search.state = _state(state, basis, settings)
             search.state.load()
         found = _run(search, scaling, progress)
         if search.state is not None and not keep_state:
@@ -160,6 +156,14 @@ def _numbers(num_smallest: int, num_largest: int | None, num_dominant: int) -> t
             f"{num_dominant} with {num_smallest} and {num_largest}"
         )
     return num_smallest, num_dominant or num_largest, num_dominant
+
+
+def _state(path: str | Path, basis: KrylovBasis, settings: dict[str, Any]) -> SearchState:
+    """The state of a search: one file, or one of each process that holds a part of the vectors."""
+    ranks = basis.product.space.ranks
+    if ranks is None:
+        return SearchState(path, basis, settings)
+    return RankState(path, basis, settings, ranks)
 
 
 def _run(search: PairSearch, scaling: Scaling, progress: bool | None) -> Eigenpairs:

@@ -19,7 +19,7 @@ from torch import Tensor
 from hesspipe.errors import DamagedFileError, ForeignStateError
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.linalg.krylov import KrylovBasis
-from hesspipe.linalg.search_state import SearchState, UnusableError, start_again
+from hesspipe.linalg.search_state import SearchState, _UnusableError, start_again
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.unfinished import remove_leftovers_of, remove_state
 
@@ -88,9 +88,9 @@ class RankState(SearchState):
         )
         try:
             if reason:
-                raise UnusableError(reason)
+                raise _UnusableError(reason)
             self.restore(tensors, metadata)
-        except UnusableError as error:
+        except _UnusableError as error:
             self._start_again(str(error))
 
     def _read(self) -> dict[int, tuple[dict[str, Tensor], dict[str, str]]]:
@@ -110,7 +110,7 @@ class RankState(SearchState):
         """Say why a file of this process cannot be used."""
         try:
             self.parsed(tensors, metadata)
-        except UnusableError as error:
+        except _UnusableError as error:
             return str(error)
         return None
 

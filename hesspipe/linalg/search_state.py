@@ -30,7 +30,7 @@ _TENSORS = ("vectors", "projected", "watched", "hidden", "components", "beta_sca
 _NUM_TOLERANCES = 10.0
 
 
-class UnusableError(Exception):
+class _UnusableError(Exception):
     """A file is no state of a search, or one that no search can have left."""
 
 
@@ -102,12 +102,12 @@ class SearchState:
             return
         try:
             if not self.path.is_file():
-                raise UnusableError("it is no file")
+                raise _UnusableError("it is no file")
             tensors, metadata = read_tensors(self.path)
             self.restore(tensors, metadata)
         except DamagedFileError:
             start_again(self.path, "it is damaged, or of another version")
-        except UnusableError as error:
+        except _UnusableError as error:
             start_again(self.path, error)
 
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -137,13 +137,13 @@ class SearchState:
         except ForeignStateError:
             raise
         except KeyError as error:
-            raise UnusableError(f"it lacks {error}") from None
+            raise _UnusableError(f"it lacks {error}") from None
         except ValueError as error:
-            raise UnusableError(error) from None
+            raise _UnusableError(error) from None
         size, length, capacity = numbers["size"], self.basis.space.length, self.basis.capacity
         is_in_range = all(numbers[name] >= least for name, least in _LEAST.items())
         if not (is_in_range and numbers["num_locked"] <= size <= capacity):
-            raise UnusableError(f"its numbers cannot be {numbers}")
+            raise _UnusableError(f"its numbers cannot be {numbers}")
         num_watched = shapes["watched"][0] if shapes["watched"] else 0
         expected = {
             "vectors": (size + 1, length), "projected": (size, size), "watched": (num_watched,),
@@ -151,7 +151,7 @@ class SearchState:
             "image": (length,),
         }  # fmt: skip
         if shapes != expected:
-            raise UnusableError(f"its tensors have shapes {shapes}, not {expected}")
+            raise _UnusableError(f"its tensors have shapes {shapes}, not {expected}")
         return exponent, numbers
 
     def _check_basis(self, tensors: dict[str, Tensor], size: int, unit: float) -> None:
@@ -164,7 +164,7 @@ class SearchState:
         space = self.basis.space
         gram = space.inner(vectors, vectors.T)  # (size + 1, size + 1)
         if not agrees(gram, torch.eye(size + 1).to(vectors), size + 1.0):
-            raise UnusableError("its basis is not orthonormal")
+            raise _UnusableError("its basis is not orthonormal")
         projected = tensors["projected"].to(vectors)
         random = torch.randn(size, generator=generator(0, "basis check"), dtype=torch.float64)
         weights = (random / random.norm()).to(vectors)  # (size,)
@@ -174,7 +174,7 @@ class SearchState:
         scale = float(tensors["beta_scale"][1])
         allowed = _NUM_TOLERANCES * self.tolerance * scale + rounding(scale, vectors.dtype)
         if not float(space.norm(rest)) <= allowed * math.sqrt(size):
-            raise UnusableError("its basis is not one of this operator")
+            raise _UnusableError("its basis is not one of this operator")
 
     def _is_close(self, image: Tensor) -> bool:
         # Another number of threads may add samples in another order.
