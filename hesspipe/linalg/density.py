@@ -85,18 +85,18 @@ def density(
     rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
         label = f"density, probe {probe + 1}/{num_probes}"
-        steps = tqdm(range(num_steps), desc=label, **bar_options(progress), unit="step")
+        steps = tqdm(range(num_steps), label, **bar_options(progress), unit="step")
         found, squared_length = _tridiagonalize(product, seed, probe, num_steps, steps)
         squared_lengths.append(squared_length)
         row, vectors = _quadrature(found, num_steps)
-        rows.append(row)
         num_products += len(vectors)
+        rows.append(row)
         asymmetry = max(asymmetry, found.asymmetry)
         if probe < num_probes - 1:
             del found  # its basis, before the next one is allocated
     overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
     for probe, overlap in enumerate(overlaps):
-        overlap[: len(vectors)] = _components(product, _start(product, seed, probe), found) @ vectors
+        overlap[: len(vectors)] = _components(product, seed, probe, found) @ vectors
     nodes, weights, couplings = torch.stack(rows).unbind(1)
     settings = {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}
     return Density(
@@ -159,8 +159,10 @@ def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tens
     return row, vectors
 
 
-def _components(product: SymmetricProduct, start: Tensor, found: Tridiagonalization) -> Tensor:
-    """Scalar products (k,) of a start vector, normalized, with the basis of another."""
-    space = product.space
+def _components(
+    product: SymmetricProduct, seed: int, probe: int, found: Tridiagonalization
+) -> Tensor:
+    """Scalar products (k,) of the start vector of a probe, normalized, with another's basis."""
+    space, start = product.space, _start(product, seed, probe)
     components: Tensor = space.inner(found.basis, start / space.norm(start)).double().cpu()
     return components
