@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,14 @@ import torch.distributed as dist
 # Importing torch takes seconds: one process does it, and the others are forked from it.
 _CONTEXT: Any = multiprocessing.get_context("forkserver")
 _PRELOADED = ["torch.distributed", "hesspipe.curvature.spectra", "hesspipe.ranks.ranks", "problems"]
-_TIMEOUT = 300.0
+_TIMEOUT = 120.0
 
 
 def run_in_ranks(function: Callable[..., Any], size: int, folder: Path, *args: Any) -> list[Any]:
     """Return what `function(rank, *args)` returns in each process; None of one that died."""
     multiprocessing.set_forkserver_preload(_PRELOADED)
     folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=folder))  # processes that met before leave a file
     processes = [
         _CONTEXT.Process(target=_run, args=(function, rank, size, str(folder), args))
         for rank in range(size)

@@ -146,15 +146,21 @@ class NearbyChecks:
         whole = Term(outputs, batch.targets, batch.num_samples)
         is_divided = self._model.function is None and whole.num_samples > 1 and has_rows(whole)
         screen = partial(self._screened, batch, whole, at_theta)
-        is_confirmed = is_divided
-        if not is_divided:
+        unconfirmed: list[int] = []
+
+        def look(index: Tensor | None) -> Tensor:
             is_shared = self._model.function is not None or whole.num_samples > 1
-            is_confirmed = not len(screen(self._model if is_shared else self._fresh, None))
+            model = self._model if index is None and is_shared else self._fresh
+            places = screen(model, index)
+            unconfirmed.append(len(places))
+            return places
+
+        if not is_divided:
+            look(None)
         if self._model.function is None:
-            look = partial(screen, self._fresh) if is_divided else None
-            splits = self._samples.splits(batch, whole, look)
+            splits = self._samples.splits(batch, whole, look if is_divided else None)
             self._parts.look_at(batch.number, [] if self.found.coupling else splits)
-        return is_confirmed
+        return not any(unconfirmed)
 
     def _screened(
         self, batch: Batch, whole: Term, at_theta: Any, model: FlatModel, index: Tensor | None

@@ -134,6 +134,10 @@ class Objective:
     2
     """
 
+    # What is done otherwise where the parameters are divided among processes.
+    _ranks_of, _require_same_model = staticmethod(ranks_of), require_same_model
+    _become_part = become_part
+
     @differentiating()
     def __init__(
         self,
@@ -149,10 +153,10 @@ class Objective:
         process_group: ProcessGroup | None = None,
         progress: bool | None = None,
     ) -> None:
-        self.ranks = ranks_of(process_group)
+        self.ranks = self._ranks_of(process_group)
         with together(self.ranks, "building the objective"):
             flat = self._begin(model, dtype, weight_decay, parameters)
-            require_same_model(self, flat, loss_fn=loss_fn, denominator=denominator)
+            self._require_same_model(flat, loss_fn=loss_fn, denominator=denominator)
             whole, divide = flat.copied(loss_fn, denominator)
             self._is_reduction_known = reduction(whole) is not None
             loss = ReducedLoss(whole, divide, is_sum=reduction(whole) == "sum")
@@ -161,7 +165,7 @@ class Objective:
                 may_be_empty = self.ranks is not None
                 batches = read(data, dtype, self.device, may_be_empty=may_be_empty)
                 self._finish(flat, loss, batches, progress)
-            become_part(self)
+            self._become_part()
 
     @classmethod
     @differentiating()
@@ -233,13 +237,12 @@ class Objective:
         >>> Objective.from_batches(nn.Linear(3, 2), loss, batches).num_parameters
         8
         """
-        self = cls.__new__(cls)
-        divide = denominator_of(num_samples, denominator, reduction)
-        self.ranks = ranks_of(process_group)
+        self, divide = cls.__new__(cls), denominator_of(num_samples, denominator, reduction)
+        self.ranks = self._ranks_of(process_group)
         with together(self.ranks, "building the objective"):
             flat = self._begin(model, dtype, weight_decay, parameters)
-            require_same_model(self, flat, loss=loss, outputs=outputs, num_samples=num_samples,
-                               denominator=denominator, reduction=reduction)  # fmt: skip
+            self._require_same_model(flat, loss=loss, outputs=outputs, num_samples=num_samples,
+                                     denominator=denominator, reduction=reduction)  # fmt: skip
             with preserved_random_state(self.device):
                 found = read_whole_batches(
                     batches,
@@ -250,10 +253,9 @@ class Objective:
                 )
                 reduced = adopt_functions(flat, loss, outputs, divide, is_sum=reduction == "sum")
                 self._finish(flat, reduced, found, progress)
-            self._reason_without_outputs = (
-                WITHOUT_OUTPUTS if outputs is None else self._reason_without_outputs
-            )
-            become_part(self)
+            if outputs is None:
+                self._reason_without_outputs = WITHOUT_OUTPUTS
+            self._become_part()
         return self
 
     def _begin(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import torch
@@ -113,11 +112,16 @@ class ShardedObjective(Objective):
             process_group=process_group,
         )
 
-    @contextmanager
-    def _together(self, process_group: ProcessGroup | None) -> Iterator[Ranks | None]:
-        self.ranks = _ranks_of(process_group)
-        with self.ranks.raise_together("building the objective"):
-            yield self.ranks
+    @staticmethod
+    def _ranks_of(process_group: ProcessGroup | None) -> Ranks:
+        if process_group is not None:
+            return Ranks(process_group)
+        if torch.distributed.group.WORLD is None:
+            raise ValueError(
+                "processes must be connected before a ShardedObjective is built; call "
+                "torch.distributed.init_process_group first, and start them by torchrun"
+            )
+        return Ranks(torch.distributed.group.WORLD)
 
     def _begin(
         self,
@@ -147,13 +151,12 @@ class ShardedObjective(Objective):
         self.gathering = flat.gathering
         return flat
 
-    def _require_same(self, flat: FlatModel, ranks: Ranks | None, **functions: Any) -> None:
+    def _require_same_model(self, flat: FlatModel, **functions: Any) -> None:
         # By their names: what they hold may be parts of the model, which differ.
         self.ranks.agree_on({name: _described(value) for name, value in functions.items()})
 
-    def joined(self, ranks: Ranks) -> Objective:
-        """Return the objective, whose processes are joined from the beginning."""
-        return self
+    def _become_part(self) -> None:
+        """Do nothing: the processes are joined from the beginning."""
 
     def _finish(
         self,
@@ -224,17 +227,6 @@ class ShardedObjective(Objective):
             f"{what} must be computed with all {self.num_parameters:,} parameters in one process, "
             f"got a ShardedObjective over {self.ranks.size}; {_WAY_OUT}"
         )
-
-
-def _ranks_of(process_group: ProcessGroup | None) -> Ranks:
-    if process_group is not None:
-        return Ranks(process_group)
-    if torch.distributed.group.WORLD is None:
-        raise ValueError(
-            "processes must be connected before a ShardedObjective is built; call "
-            "torch.distributed.init_process_group first, and start them by torchrun"
-        )
-    return Ranks(torch.distributed.group.WORLD)
 
 
 def _described(function: Any) -> str:

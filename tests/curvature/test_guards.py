@@ -57,10 +57,10 @@ def test_unknown_methods_and_blocks_are_refused() -> None:
         hesspipe.HessianOperator(objective(), block_bytes=-1)
 
 
-def test_operator_of_a_part_of_the_data_has_no_matrix() -> None:
+def test_operator_of_a_part_of_the_data_has_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     operator = hesspipe.GGNOperator(objective())
     assert objective_of(operator, None) == (objective(), Matrix.GGN)
-    operator._process_group = object()  # type: ignore[assignment]
+    monkeypatch.setattr(operator.objective, "ranks", object())
     with pytest.raises(ValueError, match="must have all the data in this process for a matrix"):
         objective_of(operator, None)
 
