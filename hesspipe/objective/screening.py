@@ -139,7 +139,7 @@ class Screen:
         del outputs, rows, point  # and the graph
         unconfirmed, is_right = self._compared(piece, center, ahead, along)
         return Screened(
-            unconfirmed,
+            unconfirmed.cpu(),  # places in lists of samples, which are there
             is_right and self._has_right_loss(piece, loss_of, center, ahead),
             is_regular_loss(loss_of, here, center, RELATIVE_STEP),
         )
