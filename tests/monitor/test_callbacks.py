@@ -26,7 +26,9 @@ def largest(model: nn.Module) -> float:
 @pytest.fixture
 def watched():
     model = mlp()
-    monitor = Monitor(objective_of(model), model, every=2, critical=True, tolerance=1e-7, on_error="raise")
+    monitor = Monitor(
+        objective_of(model), model, every=2, critical=True, tolerance=1e-7, on_error="raise"
+    )
     return model, monitor
 
 
