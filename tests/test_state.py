@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from problems import labels, normal
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -95,10 +96,10 @@ ENTRY_POINTS: dict[str, Callable[[Objective], Any]] = {
     "layer_spectra": lambda objective: hesspipe.layer_spectra(objective),
 }
 # Every test builds an objective; the other names take none. What a monitor leaves unchanged is
-# tested with it.
+# tested with it. A sharded objective has a test of its own.
 WITHOUT_OBJECTIVE = {
     "Objective", "DiagonalBlock", "Matrix", "Spectrum", "Eigenpairs", "Density", "NormEstimates",
-    "Estimate", "LayerSpectra", "Monitor", "count_outliers", "save", "load",
+    "Estimate", "LayerSpectra", "Monitor", "ShardedObjective", "count_outliers", "save", "load",
 }  # fmt: skip
 PRESENT = [name for name in ENTRY_POINTS if name in hesspipe.__all__]
 
@@ -138,6 +139,19 @@ def test_entry_point_draws_no_number_of_the_caller(name: str) -> None:
     before = snapshot(network, list(data))
     ENTRY_POINTS[name](Objective(network, nn.CrossEntropyLoss(), data))
     assert is_equal(snapshot(network, list(data)), before)
+
+
+def test_sharded_objective_changes_nothing() -> None:
+    network, data = model(), (normal(11, 4).float(), labels(11, 3))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        before = snapshot(network, list(data))
+        objective = hesspipe.ShardedObjective(network, nn.CrossEntropyLoss(), data)
+        hesspipe.eigenpairs(objective, num_largest=2)
+        hesspipe.density(objective, num_probes=2, num_steps=5)
+        assert is_equal(snapshot(network, list(data)), before)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_refused_objective_changes_nothing() -> None:
