@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -25,6 +26,7 @@ def docs_module() -> Any:
 
 def test_own_network_runs_and_its_spectrum_is_that_of_torch() -> None:
     notebooks, names, drawn = docs_module(), dict[str, Any](), 0
+    plt.close("all")  # those of other tests
     with torch.random.fork_rng():
         for kind, source in notebooks.cells(REPOSITORY / "examples/own_network.ipynb"):
             if kind == "code":
