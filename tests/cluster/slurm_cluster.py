@@ -75,13 +75,14 @@ class SlurmCluster:
     def start(cls, folder: Path) -> Iterator[SlurmCluster]:
         """Start the daemons and wait until both nodes are idle; end everything at exit."""
         _write_configuration(folder)
-        keeper = subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=(folder / "keeper.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (folder / "keeper.log").open("wb") as log:
+            keeper = subprocess.Popen(
+                [sys.executable, __file__, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         cluster = cls(folder, keeper)
         try:
             cluster._wait_until(lambda: cluster.states() == dict.fromkeys(NODES, "idle"), _PATIENCE)

@@ -75,11 +75,12 @@ class OnCluster:
     def start(self, *arguments: str) -> Run:
         """Call Snakemake with the profile, in a session of its own, as a terminal does."""
         output = self.project.folder / f"output{len([*self.project.folder.glob('output*')])}.txt"
-        process = subprocess.Popen(
-            ["snakemake", "--workflow-profile", "profiles/slurm", *arguments],
-            cwd=self.project.folder, env=self.environment(), text=True,
-            stdout=output.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        with output.open("w") as stream:
+            process = subprocess.Popen(
+                ["snakemake", "--workflow-profile", "profiles/slurm", *arguments],
+                cwd=self.project.folder, env=self.environment(), text=True,
+                stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         return Run(process, output)
 
     def snakemake(self, *arguments: str) -> str:

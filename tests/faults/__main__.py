@@ -47,7 +47,7 @@ STATE = tiny.REPOSITORY / ".faults"
 # How many of each, in full and in short.
 PARTS: dict[str, tuple[Any, int, int]] = {
     "kills": (kills.plan, 300, 8),
-    "runs": (wholes.plan, 100, 0),
+    "runs": (wholes.plan, 66, 0),  # and half as many at changes of files
     "disks": (disks.plan, 200, 5),
     "together": (together.plan, 40, 2),
     "configurations": (configurations.plan, 1000, 20),
