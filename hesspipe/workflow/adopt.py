@@ -227,8 +227,9 @@ def _matching_origins(one: Job, expected: str | None) -> dict[str, Origin]:
         content = content_of(path) if is_there else None
         origins = [tracked_origin(path), local_origin(path) if is_there else None]
         for origin in origins:
-            is_expected = origin is not None and origin.fingerprint == expected
-            if origin is not None and is_expected and content in (None, origin.content):
+            if origin is None or (origin.rule, origin.fingerprint) != (one.job.rule.name, expected):
+                continue
+            if content in (None, origin.content):
                 found[path] = origin
     return found
 

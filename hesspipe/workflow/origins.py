@@ -50,7 +50,7 @@ class Origin:
     def remember(self, path: str) -> None:
         """Store this record as the local one of the file at `path`."""
         local = {"file": _signature(path), "origin": asdict(self)}
-        write_text(json.dumps(local), _local_path(path))
+        write_text(json.dumps(local | {"digest": _digest_of(local)}), _local_path(path))
 
 
 def fingerprint(
@@ -204,9 +204,15 @@ def _local_path(path: str) -> Path:
 def _read_local(path: str) -> tuple[list[int], Origin] | None:
     try:
         local = json.loads(_local_path(path).read_text(encoding="utf-8"))
+        if local.pop("digest") != _digest_of(local):
+            return None  # damaged: what it says of the file must not be believed
         return local["file"], Origin(**local["origin"])
-    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _digest_of(local: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(local).encode()).hexdigest()
 
 
 def _signature(path: str) -> list[int]:

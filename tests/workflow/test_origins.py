@@ -115,6 +115,20 @@ def test_damaged_records_count_as_none(recorded: Origin, text: str) -> None:
     assert local_origin(PATH) is None
 
 
+def test_local_record_with_a_flipped_bit_counts_as_none(recorded: Origin) -> None:
+    path = Path(".hesspipe/origins", f"{PATH}.json")
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in (0, 4):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            found = origins.remembered_origin(PATH)
+            assert found is None or found == recorded
+    path.write_bytes(whole)
+    assert origins.remembered_origin(PATH) == recorded
+
+
 def test_every_file_of_a_stage_is_an_output_but_not_an_unfinished_one() -> None:
     files = ["claims.json", "figures/b.pdf", "figures/a.pdf", "results/spectra/x/step0.parquet"]
     for path in [*files, "figures/.a.pdf.tmp", f"{origins_of('figures')}/a.json", "README.md"]:
