@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class LineLosses(Plotted):
+class _Losses(Plotted):
+    """A table of losses, and what decided its numbers."""
+
+    table: pd.DataFrame
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> pd.Series:
+        return self.table[column]
+
+
+@dataclass(frozen=True, eq=False)
+class LineLosses(_Losses):
     """Losses and accuracies on a straight line between two points.
 
     `plot` draws the losses of the training set, and of the test set if there is one.
@@ -29,12 +40,6 @@ class LineLosses(Plotted):
     provenance : mapping
         What decided the numbers, as far as it is known, for `hesspipe.save`.
     """
-
-    table: pd.DataFrame
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def __getitem__(self, column: str) -> pd.Series:
-        return self.table[column]
 
     def __repr__(self) -> str:
         return summary(
@@ -61,7 +66,7 @@ class LineLosses(Plotted):
 
 
 @dataclass(frozen=True, eq=False)
-class PlaneLosses(Plotted):
+class PlaneLosses(_Losses):
     """Training losses at points of a plane.
 
     `plot` draws them as filled contours.
@@ -74,12 +79,6 @@ class PlaneLosses(Plotted):
     provenance : mapping
         What decided the numbers, as far as it is known, for `hesspipe.save`.
     """
-
-    table: pd.DataFrame
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def __getitem__(self, column: str) -> pd.Series:
-        return self.table[column]
 
     @property
     def columns(self) -> pd.Index:
