@@ -17,7 +17,7 @@ rule evaluate_line:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.LANDSCAPE),
+        **requests.of(ResultKind.LANDSCAPE, executor.longest_minutes("landscape")),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -71,7 +71,7 @@ rule evaluate_plane:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.LANDSCAPE),
+        **requests.of(ResultKind.LANDSCAPE, executor.longest_minutes("landscape")),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,

@@ -17,7 +17,9 @@ rule compare_with_laws:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.RANDOM_MATRICES),
+        **requests.of(
+            ResultKind.RANDOM_MATRICES, executor.longest_minutes("random_matrices")
+        ),
     params:
         config=lambda wildcards: dump(
             entry=settings.random_matrices[wildcards.source],
@@ -44,7 +46,9 @@ rule sample_spikes:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.RANDOM_MATRICES),
+        **requests.of(
+            ResultKind.RANDOM_MATRICES, executor.longest_minutes("random_matrices")
+        ),
     params:
         config=lambda wildcards: dump(entry=settings.random_matrices[wildcards.source]),
     script:
@@ -67,7 +71,9 @@ rule sample_spiked_spectra:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.RANDOM_MATRICES),
+        **requests.of(
+            ResultKind.RANDOM_MATRICES, executor.longest_minutes("random_matrices")
+        ),
     params:
         config=lambda wildcards: dump(entry=settings.random_matrices[wildcards.source]),
     script:

@@ -15,7 +15,7 @@ rule extract_spectrum:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.SPECTRA),
+        **requests.of(ResultKind.SPECTRA, executor.longest_minutes("spectra")),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -40,7 +40,7 @@ rule estimate_density:
         "../envs/hesspipe.yaml"
     threads: requests.threads(ResultKind.DENSITIES)
     resources:
-        **requests.of(ResultKind.DENSITIES),
+        **requests.of(ResultKind.DENSITIES, executor.longest_minutes()),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -69,7 +69,7 @@ rule find_eigenpairs:
         "../envs/hesspipe.yaml"
     threads: requests.threads(ResultKind.EIGENPAIRS)
     resources:
-        **requests.of(ResultKind.EIGENPAIRS),
+        **requests.of(ResultKind.EIGENPAIRS, executor.longest_minutes()),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -99,7 +99,7 @@ rule measure_directions:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.DIRECTIONS),
+        **requests.of(ResultKind.DIRECTIONS, executor.longest_minutes("directions")),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,

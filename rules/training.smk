@@ -44,7 +44,7 @@ for schedule, names in project.schedules.items():
             "../envs/hesspipe.yaml"
         threads: 1
         resources:
-            **requests.of(ResultKind.CHECKPOINTS),
+            **requests.of(ResultKind.CHECKPOINTS, executor.longest_minutes("training")),
         params:
             config=lambda wildcards: dump(
                 experiment=wildcards.experiment,

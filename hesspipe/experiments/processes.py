@@ -11,8 +11,10 @@ import ctypes
 import io
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -85,15 +87,26 @@ def folder_of(name: str) -> Path:
 def _launcher(num_processes: int) -> list[str]:
     """Give the command that starts all processes, up to what they run."""
     run = [sys.executable, "-m", "torch.distributed.run"]
-    if int(os.environ.get("SLURM_NTASKS", "1")) < num_processes:
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or _num_tasks(job) < num_processes:
         return [*run, "--standalone", f"--nproc-per-node={num_processes}"]
-    nodes = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
-    first = subprocess.run(nodes, capture_output=True, text=True, check=True).stdout.split()[0]
-    job = int(os.environ["SLURM_JOB_ID"])
-    port = 20_000 + job % 10_000  # jobs that share a node have others
+    # A batch job begins on the first of its nodes. Names that Slurm gives to nodes need not be
+    # names of machines.
+    first, port = socket.gethostname(), 20_000 + int(job) % 10_000  # others have other ports
     srun = ["srun", f"--ntasks={num_processes}", "--cpus-per-task=1", "--export=ALL", "--overlap"]
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={first}:{port}", f"--rdzv-id={job}"]
     return [*srun, *run, f"--nnodes={num_processes}", "--nproc-per-node=1", *rendezvous]
+
+
+def _num_tasks(job: str) -> int:
+    """Ask Slurm for the number of tasks of a batch job: its executor keeps $SLURM_NTASKS away."""
+    try:
+        command = ["scontrol", "--oneliner", "show", "job", job]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return 1
+    found = re.search(r"\bNumTasks=(\d+)", done.stdout)
+    return 1 if found is None else int(found[1])
 
 
 def _run(command: list[str]) -> int:

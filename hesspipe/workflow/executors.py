@@ -11,10 +11,13 @@ import difflib
 import io
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+from hesspipe.workflow.slurm import Partition, partitions, watch_queue
 
 _HERE = ("local", "dryrun", "touch")
 
@@ -30,11 +33,14 @@ class Executor:
         Whether jobs are only listed, or their outputs touched.
     partition : str, optional
         Of Slurm, for every job; or several, with commas.
+    group_sizes : mapping
+        How many jobs of a group make one batch job.
     """
 
     name: str = "local"
     is_dry_run: bool = False
     partition: str | None = None
+    group_sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, arguments: Sequence[str], num_jobs: int | None) -> Executor:
@@ -61,6 +67,7 @@ class Executor:
             options.executor or "local",
             bool(options.dryrun or options.touch),
             _partition(options.default_resources),
+            dict(options.group_components or {}),
         )
 
     @property
@@ -102,27 +109,72 @@ class Executor:
                 "run this on a login node of the cluster, or leave the profile out to run jobs here"
             )
             return
-        known = _partitions()
+        known = self._known
         for name in self.partition.split(",") if self.partition and known else []:
             if name not in known:
                 nearest = difflib.get_close_matches(name, known, 1)
                 meant = f" (did you mean {nearest[0]}?)" if nearest else ""
                 yield (
-                    f"slurm_partition must be one of {', '.join(known)}, got {name!r}{meant}; "
-                    "see sinfo"
+                    f"slurm_partition must be one of {', '.join(sorted(known))}, got {name!r}"
+                    f"{meant}; see sinfo"
                 )
 
+    def longest_minutes(self, group: str | None = None) -> int | None:
+        """Give the longest time of a job in its partition: all jobs of a batch job share it.
 
-def _partitions() -> list[str]:
-    """List the partitions of the cluster; none if it does not answer, which its commands report."""
-    try:
-        done = subprocess.run(
-            ["sinfo", "--noheader", "--format=%R"],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return sorted(set(done.stdout.split()))
+        Parameters
+        ----------
+        group : str, optional
+            Of the job's rule.
+
+        Returns
+        -------
+        int or None
+            None if there is no limit, or it is not known.
+        """
+        limits = [partition.max_minutes for partition in self._chosen]
+        known = [minutes for minutes in limits if minutes is not None]
+        if not known or len(known) < len(limits):
+            return None
+        return max(1, max(known) // self.group_sizes.get(group or "", 1))
+
+    def warnings(self) -> Iterator[str]:
+        """Say what will let jobs wait, if nobody changes it.
+
+        Yields
+        ------
+        str
+        """
+        if self._chosen and not any(partition.is_open for partition in self._chosen):
+            names = ", ".join(partition.name for partition in self._chosen)
+            yield (
+                f"no node of partition {names} takes jobs now (sinfo says why): batch jobs will "
+                "wait in the queue until one does; or choose another partition with "
+                "--default-resources slurm_partition=NAME"
+            )
+
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """Tell of batch jobs that wait for ever, as long as this process runs.
+
+        Parameters
+        ----------
+        tell : callable
+            Of one line.
+        """
+        if self.name == "slurm" and not self.is_dry_run:
+            watch_queue(tell, str(Path.cwd()))
+
+    @cached_property
+    def _known(self) -> dict[str, Partition]:
+        """The partitions of the cluster, by name; none for jobs that are only listed."""
+        return partitions() if self.name == "slurm" and not self.is_dry_run else {}
+
+    @property
+    def _chosen(self) -> list[Partition]:
+        """The partitions of most jobs: those that are named, or the default one."""
+        if self.partition is None:
+            return [partition for partition in self._known.values() if partition.is_default]
+        return [self._known[name] for name in self.partition.split(",") if name in self._known]
 
 
 def _partition(default_resources: Any) -> str | None:

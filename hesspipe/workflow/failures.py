@@ -28,6 +28,34 @@ _ENDS = (
         "name after `rule` above",
     ),
     (
+        r"Invalid account|account \S+ appears to be invalid",
+        "Slurm refused the account of a batch job. Name one of yours with --default-resources "
+        "slurm_account=NAME; sacctmgr show user $USER withassoc lists them",
+    ),
+    (
+        r"Unable to test the validity of the given or guessed",
+        "slurm_account is given, and this Slurm keeps no accounts: leave it out",
+    ),
+    (
+        r"time limit is invalid",
+        "A batch job asks for more time than its partition allows (sinfo). Name a partition for "
+        "longer jobs with --default-resources slurm_partition=NAME, or ask for less with "
+        "--set-resources RULE:runtime=120 (minutes), where RULE is the name after `rule` above",
+    ),
+    (
+        r"[Nn]ode configuration is not available|Memory specification can not be satisfied",
+        "No node of the partition has what a batch job asks for (sinfo -o '%P %c %m %G': "
+        "processors, memory in MiB, GPUs). Name another partition with --default-resources "
+        "slurm_partition=NAME, or ask for less with --set-resources RULE:mem_mb=4000, where RULE "
+        "is the name after `rule` above",
+    ),
+    (
+        r"violates accounting/QOS policy|Invalid qos",
+        "Slurm refused a batch job by a limit of your account or its quality of service: see "
+        "sacctmgr show user $USER withassoc. Ask for less with --set-resources RULE:runtime=120 "
+        "(minutes) or RULE:mem_mb=4000, where RULE is the name after `rule` above",
+    ),
+    (
         r"Logfile \S*slurm_logs\S* not found",
         "The log of a batch job is not on this machine. This folder must be on a disk that the "
         "login node and all nodes share; if it is, the disk is slow: raise `latency-wait`",

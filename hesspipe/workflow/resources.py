@@ -85,14 +85,23 @@ class JobResources:
     ----------
     config : Config
     gpus : int
-        Of a job that can use one.
+        Of a process of a job that can use one.
+    tell : callable, optional
+        Of one line, about jobs that get less time than they need.
     """
 
     config: Config
     gpus: int
+    tell: Callable[[str], None] | None = None
 
-    def of(self, kind: ResultKind) -> dict[str, Any]:
+    def of(self, kind: ResultKind, longest_minutes: int | None = None) -> dict[str, Any]:
         """Give the resources of the rule that makes a kind of result.
+
+        Parameters
+        ----------
+        kind : ResultKind
+        longest_minutes : int, optional
+            That a job may ask for: Slurm takes a job that asks for more, and never starts it.
 
         Returns
         -------
@@ -105,10 +114,34 @@ class JobResources:
             return self.amount(kind, wildcards[0]).mem_mb * attempt
 
         def runtime(wildcards: Wildcards, attempt: int) -> int:
-            return self.amount(kind, wildcards[0]).runtime * attempt
+            minutes = self.amount(kind, wildcards[0]).runtime
+            if longest_minutes is None or minutes * attempt <= longest_minutes:
+                return minutes * attempt
+            self._tell_of_less(minutes, longest_minutes)
+            return longest_minutes
 
-        gpu = {"gpu": self.gpus} if self.gpus and kind in ON_A_GPU else {}
-        return {"mem_mb": mem_mb, "runtime": runtime, **gpu, **self._tasks(kind)}
+        def gpu(wildcards: Wildcards) -> int:
+            return self.gpus * self.num_processes(kind, wildcards[0])
+
+        gpus = {"gpu": gpu} if self.gpus and kind in ON_A_GPU else {}
+        return {"mem_mb": mem_mb, "runtime": runtime, **gpus, **self._tasks(kind)}
+
+    def _tell_of_less(self, minutes: int, longest: int) -> None:
+        """Say once that a job gets less time than it asks for at its first attempt."""
+        if minutes > longest and self.tell is not None and not self._told:
+            self._told.append(minutes)
+            self.tell(
+                f"some jobs ask for {minutes:,} minutes or more, several times their forecast, "
+                f"and get {longest:,}: their partition ends batch jobs after its limit (sinfo), "
+                "and the jobs of a group share it. A training or a search that is not done by "
+                "then goes on at its next attempt (`retries`); for others, name a partition for "
+                "longer jobs with --default-resources slurm_partition=NAME, or use "
+                "--group-components GROUP=1"
+            )
+
+    @cached_property
+    def _told(self) -> list[int]:
+        return []
 
     def num_processes(self, kind: ResultKind, owner: str) -> int:
         """Give the number of processes of a job."""
@@ -132,10 +165,12 @@ class JobResources:
 
             return resource
 
+        per_gpu = {"tasks_per_gpu": if_several(1)} if self.gpus else {}
         return {
             "tasks": if_several(None),
             "cpus_per_task": if_several(1),
             "mpi": if_several("srun"),
+            **per_gpu,
         }
 
     @staticmethod
@@ -167,15 +202,13 @@ class JobResources:
 
     def _amount(self, kind: ResultKind, owner: str) -> Amount:
         need = self._needs.get((kind, owner))
+        is_unknown = need is None and kind in ON_A_GPU
         memory_mb = _PROCESS_MB + _WORK_MB.get(kind, 0) + self._data_mb(kind, owner)
-        # Each process reads the data and multiplies; only the first one has a basis.
+        # Each process has the network, reads the data and multiplies; only the first has a basis.
+        memory_mb += _USER_NETWORK_MB * is_unknown
         memory_mb *= self.num_processes(kind, owner)
         if need is None:
-            is_of_network = kind in ON_A_GPU
-            return Amount(
-                memory_mb + _USER_NETWORK_MB * is_of_network,
-                _UNKNOWN_MINUTES if is_of_network else _START_MINUTES,
-            )
+            return Amount(memory_mb, _UNKNOWN_MINUTES if is_unknown else _START_MINUTES)
         rate = _RATES.get(kind, _OTHER_RATE) * (_GPU_SPEED if self.gpus else 1)
         seconds = need.operations / rate + need.seconds * _TIMES_SECONDS
         minutes = _START_MINUTES + ceil(seconds / 60)

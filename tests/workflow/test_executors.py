@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from small_project import REPOSITORY
 
-from hesspipe.workflow import executors
+from hesspipe.workflow import executors, slurm
 from hesspipe.workflow.executors import Executor
 from hesspipe.workflow.forecasts import Machine
 
@@ -23,7 +23,9 @@ def repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answer(
-    monkeypatch: pytest.MonkeyPatch, missing: str = "", sinfo: str = "debug\nlong\n"
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str = "",
+    sinfo: str = "debug*|up|2:00:00|idle\nlong|up|infinite|mixed\n",
 ) -> None:
     """Let this machine have Slurm's commands but one, and its cluster these partitions."""
     monkeypatch.setattr(executors.shutil, "which", lambda name: None if name == missing else name)
@@ -33,7 +35,7 @@ def answer(
             raise subprocess.CalledProcessError(1, command)
         return SimpleNamespace(stdout=sinfo)
 
-    monkeypatch.setattr(executors.subprocess, "run", run)
+    monkeypatch.setattr(slurm.subprocess, "run", run)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,50 @@ def test_of_multiplies_by_the_attempt(name: str) -> None:
     ]  # fmt: skip
 
 
+def test_of_asks_for_no_more_time_than_there_is_and_says_so_once() -> None:
+    told: list[str] = []
+    resources = JobResources(SMALL, 0, told.append)
+    first = resources.amount(ResultKind.SPECTRA, "clusters_gd_k2").runtime
+    ask = resources.of(ResultKind.SPECTRA, 2 * first)["runtime"]
+    assert [ask(["clusters_gd_k2"], attempt) for attempt in (1, 2, 3)] == [
+        first, 2 * first, 2 * first,
+    ]  # fmt: skip
+    assert told == []
+    ask = resources.of(ResultKind.SPECTRA, first - 1)["runtime"]
+    assert {ask(["clusters_gd_k2"], attempt) for attempt in (1, 2, 3)} == {first - 1}
+    (line,) = told
+    assert f"ask for {first} minutes or more" in line
+    assert f"get {first - 1}" in line
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("kind", [ResultKind.DENSITIES, ResultKind.EIGENPAIRS])
+def test_processes_ask_for_a_network_a_gpu_and_a_task_each(
+    kind: ResultKind, is_known: bool
+) -> None:
+    def ask(number: int) -> dict[str, Any]:
+        config = small_config()
+        name = "digits_lb" if is_known else "user"
+        plan = dict(config["experiments"][name]["matrix_free"], processes=number)
+        config["experiments"][name]["matrix_free"] = plan
+        asked = JobResources(typed(config), 1).of(kind)
+        return {
+            key: value([name], 1) if key in ("mem_mb", "runtime") else value([name])
+            for key, value in asked.items()
+        }
+
+    one, three = ask(1), ask(3)
+    # Only the basis, which one process has, is not taken thrice.
+    basis = max(
+        (need.memory_bytes * 3 / MIB + 1 for need in needs(SMALL)
+         if (need.kind, need.owner) == (kind, "digits_lb" if is_known else "user")), default=0,
+    )  # fmt: skip
+    assert 3 * one["mem_mb"] - 2 * basis <= three["mem_mb"] <= 3 * one["mem_mb"]
+    assert (one["gpu"], three["gpu"]) == (1, 3)
+    assert (three["tasks"], three["cpus_per_task"], three["tasks_per_gpu"]) == (3, 1, 1)
+    assert one.get("tasks") is None
+
+
 def test_resources_are_no_reason_to_run_again() -> None:
     for profile in Path(REPOSITORY / "profiles").glob("*/*.yaml"):
         triggers = re.search(r"^rerun-triggers: \[(.*)\]", profile.read_text(), flags=re.MULTILINE)

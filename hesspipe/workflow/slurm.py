@@ -1,0 +1,163 @@
+"""What Slurm says of its partitions before jobs are submitted, and of jobs that wait in its queue.
+
+Slurm takes jobs that it will never start, e.g. those that ask for more time than their partition
+allows, and Snakemake waits for them without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+_PATIENCE = 60.0  # seconds that Slurm's commands have to answer
+_FIRST_LOOK, _LOOKS = 60.0, 300.0  # seconds: kind to the controller of a large cluster
+# How states of nodes that take no jobs begin, as sinfo's %T says them.
+_CLOSED = r"down|drain|fail|maint|inval"
+# Reasons of squeue's %r that do not pass by waiting, the most telling first.
+_STUCK = (
+    (r"PartitionTimeLimit", "it asks for more time than its partition allows: see sinfo; {ask}"),
+    (
+        r"PartitionNodeLimit|BadConstraints|ReqNodeNotAvail.*Reserved|NodeConfig",
+        "no node of its partition has what it asks for: see sinfo; {ask}",
+    ),
+    (
+        r"DOWN, DRAINED|ReqNodeNotAvail|PartitionDown|PartitionInactive|AllNodesDrained",
+        "the nodes or the partition that it needs take no jobs now: see sinfo, or choose others "
+        "with --default-resources slurm_partition=NAME",
+    ),
+    (
+        r"JobHeld|[Hh]eld",
+        "somebody holds it: scontrol release {job}, or ask the administrators of the cluster",
+    ),
+    (
+        r"QOS|Assoc|InvalidAccount|InvalidQOS|AccountNotAllowed|Max\w+Per",
+        "a limit of your account or its quality of service (sacctmgr show user $USER withassoc): "
+        "it waits until other jobs have ended, or for ever if it alone is above the limit; {ask}",
+    ),
+    (r"DependencyNeverSatisfied|Licenses", "Slurm does not start it; see scontrol show job {job}"),
+)
+_ASK = (
+    "to ask for less, end this run with Ctrl-C and add --set-resources RULE:runtime=MINUTES or "
+    "RULE:mem_mb=MIB"
+)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition of the cluster.
+
+    Attributes
+    ----------
+    name : str
+    is_default : bool
+        Whether it gets the jobs that name none.
+    max_minutes : int or None
+        The longest time of a job; None without a limit, or if it is not known.
+    is_open : bool
+        Whether any node of it takes jobs now.
+    """
+
+    name: str
+    is_default: bool
+    max_minutes: int | None
+    is_open: bool
+
+
+def partitions() -> dict[str, Partition]:
+    """Ask for the partitions; none if the cluster does not answer, which its commands report."""
+    found: dict[str, Partition] = {}
+    for line in _answer("sinfo", "--noheader", "--format=%P|%a|%l|%T").splitlines():
+        fields = line.strip().split("|")
+        if len(fields) != 4:
+            continue
+        name, is_up, limit, state = fields
+        is_open = is_up == "up" and re.match(_CLOSED, state.lower()) is None
+        known = found.get(name.rstrip("*"))
+        found[name.rstrip("*")] = Partition(
+            name.rstrip("*"),
+            name.endswith("*"),
+            minutes_of(limit),
+            is_open or (known is not None and known.is_open),
+        )
+    return found
+
+
+def minutes_of(limit: str) -> int | None:
+    """Read a time as Slurm writes it.
+
+    Examples
+    --------
+    >>> [minutes_of(text) for text in ("30:00", "2:00:00", "1-12:00:00", "infinite")]
+    [30, 120, 2160, None]
+    """
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", limit)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(number or 0) for number in found.groups())
+    return (days * 24 + hours) * 60 + minutes + (seconds > 0)
+
+
+def stuck_jobs(folder: str) -> Iterator[tuple[str, str]]:
+    """Find jobs of a folder that wait for what does not come by waiting.
+
+    Parameters
+    ----------
+    folder : str
+        Where their Snakemake runs.
+
+    Yields
+    ------
+    tuple of (reason, line)
+        Slurm's reason, and a line for all jobs that have it: what it means, and the way out.
+    """
+    options = ("--me", "--noheader", "--states=PENDING", "--format=%i|%Z|%r")
+    waiting: dict[str, list[str]] = {}
+    for line in _answer("squeue", *options).splitlines():
+        job, _, rest = line.strip().partition("|")
+        place, _, reason = rest.partition("|")
+        if os.path.realpath(place) == os.path.realpath(folder):
+            waiting.setdefault(reason, []).append(job)
+    for reason, jobs in waiting.items():
+        advice = next((text for sign, text in _STUCK if re.search(sign, reason)), None)
+        if advice is not None:
+            others = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
+            text = advice.format(job=jobs[0], ask=_ASK)
+            yield reason, f"Batch job {jobs[0]}{others} waits in the queue ({reason}): {text}"
+
+
+def watch_queue(tell: Callable[[str], None], folder: str) -> None:
+    """Tell of stuck jobs, once for each reason, from now on until this process ends.
+
+    Parameters
+    ----------
+    tell : callable
+    folder : str
+        See `stuck_jobs`.
+    """
+
+    def watch() -> None:
+        told: set[str] = set()
+        time.sleep(_FIRST_LOOK)
+        while True:
+            for reason, line in stuck_jobs(folder):
+                if reason not in told:
+                    told.add(reason)
+                    tell(line)
+            time.sleep(_LOOKS)
+
+    threading.Thread(target=watch, name="queue of Slurm", daemon=True).start()
+
+
+def _answer(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=_PATIENCE
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
