@@ -7,8 +7,6 @@ rule evaluate_line:
         line=pattern(ResultKind.LANDSCAPE, "{line}"),
     log:
         "logs/evaluate_line/{experiment}_seed{seed}_{line}.log",
-    benchmark:
-        "logs/evaluate_line/{experiment}_seed{seed}_{line}.tsv"
     wildcard_constraints:
         line="line(_to_seed[0-9]+(_aligned)?)?",
     group:
@@ -61,8 +59,6 @@ rule evaluate_plane:
         points=pattern(ResultKind.LANDSCAPE, "plane_to_seed{other}_points"),
     log:
         "logs/evaluate_plane/{experiment}_seed{seed}_to_seed{other}.log",
-    benchmark:
-        "logs/evaluate_plane/{experiment}_seed{seed}_to_seed{other}.tsv"
     wildcard_constraints:
         other="[0-9]+",
     group:

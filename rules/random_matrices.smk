@@ -9,8 +9,6 @@ rule compare_with_laws:
         histogram=pattern(ResultKind.RANDOM_MATRICES, "histogram"),
     log:
         "logs/compare_with_laws/{source}.log",
-    benchmark:
-        "logs/compare_with_laws/{source}.tsv"
     group:
         executor.group("random_matrices")
     conda:
@@ -38,8 +36,6 @@ rule sample_spikes:
         fluctuations=pattern(ResultKind.RANDOM_MATRICES, "fluctuations"),
     log:
         "logs/sample_spikes/{source}.log",
-    benchmark:
-        "logs/sample_spikes/{source}.tsv"
     group:
         executor.group("random_matrices")
     conda:
@@ -63,8 +59,6 @@ rule sample_spiked_spectra:
         parts=pattern(ResultKind.RANDOM_MATRICES, "parts"),
     log:
         "logs/sample_spiked_spectra/{source}.log",
-    benchmark:
-        "logs/sample_spiked_spectra/{source}.tsv"
     group:
         executor.group("random_matrices")
     conda:

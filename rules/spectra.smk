@@ -7,8 +7,6 @@ rule extract_spectrum:
         spectrum=pattern(ResultKind.SPECTRA),
     log:
         "logs/extract_spectrum/{experiment}_seed{seed}_step{step}_{matrix}.log",
-    benchmark:
-        "logs/extract_spectrum/{experiment}_seed{seed}_step{step}_{matrix}.tsv"
     group:
         executor.group("spectra")
     conda:
@@ -34,8 +32,6 @@ rule estimate_density:
         density=pattern(ResultKind.DENSITIES),
     log:
         "logs/estimate_density/{experiment}_seed{seed}_step{step}_{matrix}_{group}.log",
-    benchmark:
-        "logs/estimate_density/{experiment}_seed{seed}_step{step}_{matrix}_{group}.tsv"
     conda:
         "../envs/hesspipe.yaml"
     threads: requests.threads(ResultKind.DENSITIES)
@@ -63,8 +59,6 @@ rule find_eigenpairs:
         eigenpairs=pattern(ResultKind.EIGENPAIRS),
     log:
         "logs/find_eigenpairs/{experiment}_seed{seed}_step{step}_{matrix}.log",
-    benchmark:
-        "logs/find_eigenpairs/{experiment}_seed{seed}_step{step}_{matrix}.tsv"
     conda:
         "../envs/hesspipe.yaml"
     threads: requests.threads(ResultKind.EIGENPAIRS)
@@ -91,8 +85,6 @@ rule measure_directions:
         directions=pattern(ResultKind.DIRECTIONS),
     log:
         "logs/measure_directions/{experiment}_seed{seed}_step{step}.log",
-    benchmark:
-        "logs/measure_directions/{experiment}_seed{seed}_step{step}.tsv"
     group:
         executor.group("directions")
     conda:

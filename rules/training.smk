@@ -6,8 +6,6 @@ rule make_dataset:
         dataset=pattern(ResultKind.DATASETS),
     log:
         "logs/make_dataset/{dataset}.log",
-    benchmark:
-        "logs/make_dataset/{dataset}.tsv"
     conda:
         "../envs/hesspipe.yaml"
     threads: 1

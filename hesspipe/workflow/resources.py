@@ -2,9 +2,9 @@
 
 The forecasts are lower bounds, made to refuse what cannot fit. What a batch system grants has to
 suffice: so a job asks for several times its forecast, above what every job takes, and for as many
-times more when it is tried again. The factors are from the 262 jobs of the paper (`benchmark:` in
-the rules), of which none took more than two thirds of the memory, or a sixth of the time, that it
-asks for.
+times more when it is tried again. The factors are from the 262 jobs of the paper (the last
+lines of their logs), of which none took more than two thirds of the memory, or a sixth of the time,
+that it asks for.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +100,24 @@ def test_job_goes_on_although_a_full_disk_takes_no_log() -> None:
     # Only now is its output missed, which nothing has written here.
     with pytest.raises(SystemExit, match=r"seed0\.parquet does not exist"):
         full.__exit__(None, None, None)
+
+
+def test_job_says_at_its_end_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "train.log"
+    Path("results/histories/slow").mkdir(parents=True)
+    before = sum(os.times()[:4])
+    with job(fake_job(log)):
+        print("step 1")
+        assert len(np.ones(2**25)) == 2**25  # 256 MiB, which are given back at once
+        Path("results/histories/slow/seed0.parquet").write_text("")
+        time.sleep(0.3)
+    first, last = log.read_text(encoding="utf-8").splitlines()
+    wall, processor, memory = map(float, re.findall(r"[\d.]+", last))
+    assert first == "step 1"
+    assert wall > 0.25
+    assert before - 0.1 <= processor <= sum(os.times()[:4]) + 0.1
+    assert memory > 256
 
 
 def refuse_model() -> None:
