@@ -94,6 +94,7 @@ def _launcher(num_processes: int) -> list[str]:
     # names of machines.
     first, port = socket.gethostname(), 20_000 + int(job) % 10_000  # others have other ports
     srun = ["srun", f"--ntasks={num_processes}", "--cpus-per-task=1", "--export=ALL", "--overlap"]
+    srun.append("--kill-on-bad-exit=1")  # the others would wait for a process that was killed
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={first}:{port}", f"--rdzv-id={job}"]
     return [*srun, *run, f"--nnodes={num_processes}", "--nproc-per-node=1", *rendezvous]
 

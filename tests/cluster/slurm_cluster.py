@@ -35,7 +35,10 @@ _COMMANDS = (
 )  # fmt: skip
 NODES = ("n1", "n2")
 _SET_CHILD_SUBREAPER = 36  # of prctl
-_PATIENCE = 120.0  # seconds that the daemons have to start
+# Seconds after which what hangs is ended. Nothing waits for a time that a busy machine may need:
+# waits end when what they wait for happens, or cannot happen any more.
+PATIENCE = 3600.0
+_PORTS = range(30_000, 32_768)  # below those that the system gives to any other connection
 
 
 def _node_of(process: psutil.Process) -> str | None:
@@ -85,12 +88,12 @@ class SlurmCluster:
             )
         cluster = cls(folder, keeper)
         try:
-            cluster._wait_until(lambda: cluster.states() == dict.fromkeys(NODES, "idle"), _PATIENCE)
+            cluster.wait_until_idle()
             yield cluster
         finally:
             assert keeper.stdin is not None
             keeper.stdin.close()
-            keeper.wait(30)
+            keeper.wait(PATIENCE)
 
     def environment(self) -> dict[str, str]:
         """The environment of a user of the cluster."""
@@ -109,15 +112,29 @@ class SlurmCluster:
         pairs = [line.split() for line in lines]
         return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
+    def wait_until_idle(self) -> None:
+        """Wait until both nodes are idle and no job is there."""
+        idle = dict.fromkeys(NODES, "idle")
+        self._wait_until(lambda: self.states() == idle and not self.call("squeue", "-h").strip())
+
     def jobs(self) -> dict[str, str]:
         """The node of each job that runs, by the job's number."""
         lines = self.call("squeue", "-h", "-t", "running", "-o", "%i %N").splitlines()
         return dict(line.split() for line in lines if len(line.split()) == 2)
 
-    def kill_node(self, name: str) -> None:
-        """End the daemon of a node and everything that runs on it, as a loss of power does."""
+    def processes(self, node: str) -> list[psutil.Process]:
+        """Everything that jobs run on a node."""
         ours = psutil.Process(self.keeper.pid).children(recursive=True)
-        jobs = [process for process in ours if _node_of(process) == name]
+        return [process for process in ours if _node_of(process) == node]
+
+    def kill_node(self, name: str) -> None:
+        """End the daemon of a node and everything that runs on it, as a loss of power does.
+
+        The controller is told that the node is down: alone it would find that after SlurmdTimeout,
+        which has to be long where a busy machine must not look like a dead one.
+        """
+        ours = psutil.Process(self.keeper.pid).children(recursive=True)
+        jobs = self.processes(name)
         # The daemons first: one that outlives its job tells the controller how the job ended.
         daemons = {
             parent.pid: parent
@@ -129,16 +146,25 @@ class SlurmCluster:
         for process in [*slurmd, *daemons.values(), *jobs]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
+        self.call("scontrol", "update", f"nodename={name}", "state=down", "reason=killed")
+
+    def open_node(self, name: str) -> None:
+        """Let a node that is down or drained take jobs again."""
+        state = self.states().get(name, "down")
+        if state.startswith("down"):
+            self.start_node(name)
+        elif state.startswith("drain"):
+            self.call("scontrol", "update", f"nodename={name}", "state=resume")
 
     def start_node(self, name: str) -> None:
         """Start the daemon of a node again and wait until it is idle."""
         assert self.keeper.stdin is not None
         self.keeper.stdin.write(f"{name}\n".encode())
         self.keeper.stdin.flush()
-        self._wait_until(lambda: self.states().get(name) == "idle", _PATIENCE)
+        self._wait_until(lambda: self.states().get(name) == "idle")
 
-    def _wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
-        end = time.monotonic() + seconds
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > end or self.keeper.poll() is not None:
                 logs = [path.read_text(errors="replace")[-2000:] for path in self._logs()]
@@ -176,7 +202,7 @@ SlurmctldPort={ports[-1]}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/run/munge.socket,cred_expire=10
+AuthInfo=socket={folder}/run/munge.socket,cred_expire=20
 SlurmUser={user}
 SlurmdUser={user}
 StateSaveLocation={folder}/state
@@ -197,10 +223,14 @@ SchedulerParameters=bf_interval=1,sched_min_interval=100000,sched_interval=2,bat
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
-SlurmdTimeout=10
+SlurmdTimeout=3600
+BatchStartTimeout=3600
+MessageTimeout=100
+TCPTimeout=60
+UnkillableStepTimeout=600
 InactiveLimit=0
 KillWait=2
-MinJobAge=300
+MinJobAge=3600
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -208,6 +238,7 @@ GresTypes=gpu
 AccountingStorageType=accounting_storage/none
 {nodes}PartitionName=DEFAULT Nodes=ALL MaxTime=120 DefaultTime=30 DefMemPerCPU=1000
 PartitionName=debug Default=YES PriorityTier=1
+PartitionName=short MaxTime=5 PriorityTier=1
 PartitionName=urgent PriorityTier=10
 """)
     (folder / "gres.conf").write_text(f"NodeName=n1 Name=gpu File={folder}/gpu0\n")
@@ -217,13 +248,13 @@ PartitionName=urgent PriorityTier=10
 
 
 def _free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    found: set[int] = set()
+    while len(found) < number:
+        port = secrets.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            found.add(port)
+    return [*found]
 
 
 def keep(folder: Path) -> None:
