@@ -51,11 +51,12 @@ SEED ?= 0
 test-faults: $(VENV)/.installed
 	python tests/faults --seed $(SEED) --processes $(PROCESSES)
 
-# A Slurm of two virtual nodes, and what happens to jobs on it: 6 minutes. Needs slurmd and munged,
-# Debian's packages slurm-wlm and munge; skipped without.
+# What happens to jobs on Slurm: 6 minutes. Three processes, each with a Slurm of two virtual nodes,
+# as most of the time is spent on waiting. Needs slurmd and munged, Debian's packages slurm-wlm and
+# munge; skipped without.
 test-cluster: $(VENV)/.installed
 	python $(PIP_INSTALL) --editable '.[slurm]'
-	pytest -W error tests/cluster
+	OMP_NUM_THREADS=1 pytest -W error --numprocesses 3 --dist load --maxschedchunk 1 tests/cluster
 
 # Small changes of the code that a test should notice: a random sample of SAMPLE=400, or SAMPLE=all.
 # Some seconds each; results are kept in .mutants/ and used again.

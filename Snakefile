@@ -96,7 +96,14 @@ if workflow.is_main_process:
 
 onstart:
     try:
-        require_writable([*folders_on_disk(), "logs", *Path("logs").glob("*")])
+        require_writable(
+            [
+                *folders_on_disk(),
+                "logs",
+                *Path("logs").glob("*"),
+                ".snakemake/slurm_logs",
+            ]
+        )
     except OSError as error:
         raise WorkflowError(explain(error))
 

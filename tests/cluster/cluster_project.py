@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from slurm_cluster import PATIENCE, SlurmCluster
-from small_project import Project, make_project, small_config
+from small_project import Project, small_config
 
 DATA = "clusters_k2"
 
@@ -52,11 +52,9 @@ def one_network(processes: int) -> dict[str, Any]:
     }
 
 
-def project_with(config: dict[str, Any], folder: Path) -> Project:
-    """Make a project with a configuration, and nothing built."""
-    project = make_project(folder)
+def configure(project: Project, config: dict[str, Any]) -> None:
+    """Give a project a configuration."""
     project.write("config.yaml", yaml.safe_dump(config))
-    return project
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster_page import commands_of_page
-from cluster_project import OnCluster, Run, one_network, one_training, project_with
+from cluster_project import OnCluster, Run, configure, one_network, one_training
 from slurm_cluster import NODES, SlurmCluster
-from small_project import Project
+from small_project import Project, make_project
 
 NUM_STEPS = 20_000
 TRAINING = f"results/checkpoints/one/seed0/step{NUM_STEPS}.safetensors"
@@ -34,7 +34,8 @@ RULE = "estimate_density"
 @pytest.fixture
 def on_cluster(cluster: SlurmCluster, tmp_path: Path) -> Iterator[OnCluster]:
     """A project that has nothing, on a cluster that does nothing."""
-    project = project_with(TRAINED, tmp_path / "project")
+    project = make_project(tmp_path / "project")
+    configure(project, TRAINED)
     yield OnCluster(project, cluster)
     # A test that fails leaves its Snakemake running.
     for process in psutil.process_iter():
@@ -55,8 +56,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         folder = folder.parent
     with (folder / "trained.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        if not (folder / "trained/config.yaml").exists():
-            project_with(TRAINED, folder / "trained").snakemake(TRAINING)
+        if not (folder / "trained").exists():
+            project = make_project(folder / "trained")
+            configure(project, TRAINED)
+            project.snakemake(TRAINING)
     return Project(folder / "trained").read(TRAINING)
 
 
@@ -162,7 +165,8 @@ def test_a_training_whose_jobs_end_goes_on_at_the_other_node_to_equal_bits(
 def test_commands_of_the_page_build_what_a_local_run_builds(
     on_cluster: OnCluster, tmp_path: Path
 ) -> None:
-    project = project_with(one_training(200, ["hessian", "ggn"]), tmp_path / "project")
+    project = on_cluster.project
+    configure(project, one_training(200, ["hessian", "ggn"]))
     local = project.copy_to(tmp_path / "local")
     runs = [on_cluster.start(command, shell=True) for command in commands_of_page()[:1]]
     assert runs[0].end().endswith("exit 0")
@@ -205,7 +209,8 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(
 def test_a_job_of_several_processes_runs_on_both_nodes_as_on_one_machine(
     on_cluster: OnCluster, tmp_path: Path
 ) -> None:
-    project = project_with(one_network(processes=2), tmp_path / "project")
+    project = on_cluster.project
+    configure(project, one_network(processes=2))
     local = project.copy_to(tmp_path / "local")
     run = on_cluster.snakemake("--set-resources", f"{RULE}:nodes=2", "--", DENSITY)
     seen = set()
@@ -228,7 +233,7 @@ def test_a_job_of_several_processes_runs_on_both_nodes_as_on_one_machine(
 
 
 def test_a_job_killed_for_memory_says_so_and_is_tried_with_more(on_cluster: OnCluster) -> None:
-    project_with(one_network(processes=1), on_cluster.project.folder)
+    configure(on_cluster.project, one_network(processes=1))
     attempts = f"{RULE}:mem_mb=150+2000*(attempt-1)"
     partition = ("--default-resources", "slurm_partition=short")
     output = on_cluster.snakemake(*partition, "--set-resources", attempts, "--", DENSITY).end()
@@ -244,7 +249,7 @@ def test_a_job_killed_for_memory_says_so_and_is_tried_with_more(on_cluster: OnCl
 def test_a_job_that_waits_and_never_has_enough_memory_says_what_to_do(
     on_cluster: OnCluster,
 ) -> None:
-    project_with(one_network(processes=1), on_cluster.project.folder)
+    configure(on_cluster.project, one_network(processes=1))
     for node in NODES:
         on_cluster.cluster.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=x")
     few = ("--retries", "0", "--set-resources", f"{RULE}:mem_mb=150")
@@ -260,7 +265,7 @@ def test_a_job_that_waits_and_never_has_enough_memory_says_what_to_do(
 
 
 def test_what_slurm_would_refuse_is_named(on_cluster: OnCluster) -> None:
-    project_with(one_network(processes=1), on_cluster.project.folder)
+    configure(on_cluster.project, one_network(processes=1))
     wrong = {
         "slurm_partition=debuq": (
             "slurm_partition must be one of debug, short, urgent, got 'debuq' (did you mean debug?)"

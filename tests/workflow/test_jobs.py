@@ -179,6 +179,30 @@ def test_explain_kills_finds_jobs_that_could_not_say_why(
         ("*** JOB 9 ON n1 CANCELLED AT 2026-11-28T19:07:42 DUE TO TIME LIMIT ***", ["runtime"]),
         ("SLURM status is: 'TIMEOUT'", ["end of its time", "runtime", "goes on from"]),
         ("Logfile /a/.snakemake/slurm_logs/rule_train/1.log not found.", ["disk", "share"]),
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition "
+            "combination specified",
+            ["slurm_account=NAME", "sacctmgr"],
+        ),
+        ("The given account x appears to be invalid. Available accounts:", ["slurm_account=NAME"]),
+        (
+            "Unable to test the validity of the given or guessed SLURM account 'x' with sacctmgr",
+            ["keeps no accounts", "leave it out"],
+        ),
+        (
+            "Requested time limit is invalid (missing or exceeds some limit)",
+            ["more time than its partition allows", "slurm_partition=NAME", "runtime"],
+        ),
+        (
+            "sbatch: error: Memory specification can not be satisfied",
+            ["No node", "sinfo", "mem_mb"],
+        ),
+        ("Requested node configuration is not available", ["No node", "slurm_partition=NAME"]),
+        (
+            "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            ["limit of your account", "sacctmgr"],
+        ),
+        ("Batch job submission failed: Invalid qos specification", ["quality of service"]),
     ],
 )
 def test_explain_kills_says_what_a_batch_system_did(
