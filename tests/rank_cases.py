@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +134,55 @@ def death(rank: int, dying: int) -> dict[str, Any] | None:
     begun = time.monotonic()
     found = raised(compute)
     return {"raised": found, "seconds": time.monotonic() - begun}
+
+
+def silence(rank: int, silent: int) -> dict[str, Any] | None:
+    """One rank lives, but does not come; the others wait as long as their group says."""
+    ranks = Ranks(dist.new_group(timeout=timedelta(seconds=3)))
+    if rank == silent:
+        time.sleep(9)
+        return None
+    begun = time.monotonic()
+    found = raised(lambda: ranks.add(torch.ones(5), "a product"))
+    return {"raised": found, "seconds": time.monotonic() - begun}
+
+
+def page(rank: int, blocks: list[str], folder: str) -> dict[str, Any]:
+    """Run the programs of a page of the documentation, and the same with all data in a process."""
+    os.chdir(folder)
+    program = "".join(blocks)
+    names: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    exec(program, names)
+    found: dict[str, Any] = {"state": Path("search.safetensors").exists()}
+    exec(
+        program.replace(", process_group=dist.group.WORLD", "")
+        .replace("rank::size", ":")
+        .replace("search.", f"search{rank}."),
+        whole,
+    )
+    return found | _numbers(names) | {"whole": _numbers(whole)}
+
+
+def _numbers(names: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "pairs": names["pairs"].eigenvalues,
+        "density": names["density"].nodes,
+        "curvature": names["curvature"],
+        "loss": names["loss"],
+    }
+
+
+def late_exchanges(rank: int) -> dict[str, Any]:
+    """Many exchanges that end just when the others have looked whether all processes live."""
+    module = sys.modules[Ranks.__module__]
+    setattr(module, "_PATIENCE", 1e-3)  # noqa: B010  # private, and only in this process
+    ranks = Ranks(dist.group.WORLD)
+    waits = random.Random(rank)
+
+    def compute() -> None:
+        for _ in range(60):
+            time.sleep(waits.random() * 6e-3)
+            ranks.add(torch.ones(1), "ones")
+
+    return {"raised": raised(compute)}

@@ -31,9 +31,8 @@ from hesspipe.hardware import pick_device
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.ranks.reports import rank_error, report
 from hesspipe.tables.store import Result, read_result, write_result
-from hesspipe.unfinished import lock
+from hesspipe.unfinished import lock, state_root
 
-_FOLDER = Path(".hesspipe", "processes")
 _PR_SET_PDEATHSIG = 1  # of Linux: a signal when the parent ends
 
 
@@ -81,7 +80,7 @@ def run_in_processes(
 
 def folder_of(name: str) -> Path:
     """Where the processes of a job find it, and leave what they found."""
-    return _FOLDER / name
+    return state_root() / "processes" / name
 
 
 def _launcher(num_processes: int) -> list[str]:

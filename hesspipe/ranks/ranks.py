@@ -366,13 +366,15 @@ class Ranks:
         """Wait for an exchange, while the other processes live."""
         if work is None:  # not in the group
             return
+        is_over = False
         while True:
             try:
                 work.wait(timedelta(seconds=_PATIENCE))
                 return
             except RuntimeError as error:
-                lost = self._ended()
-                if not work.is_completed() and not lost:
+                # If it was not over before, it may have succeeded since: then look again.
+                was_over, is_over, lost = is_over, work.is_completed(), self._ended()
+                if not was_over and (is_over or not lost):
                     continue
                 if not lost:  # its connections close before it has ended
                     time.sleep(_PATIENCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import rank_cases
 import torch
 from process_groups import run_in_ranks
+from small_project import REPOSITORY
 
 from hesspipe.ranks.ranks import Ranks
 
@@ -106,7 +108,35 @@ def test_killed_rank_is_named_within_seconds(dying: int, folder: Path) -> None:
             assert one["seconds"] < 30
 
 
+def test_rank_that_does_not_come_is_given_up_after_the_timeout_of_the_group(folder: Path) -> None:
+    found = run_in_ranks(rank_cases.silence, SIZE, folder / "silence", 1)
+    for one in (found[0], found[2]):
+        classes, message = one["raised"]
+        assert classes[0] == "LostRankError"
+        assert "another rank ended or does not answer (" in message
+        assert "while this one waited for it (a product" in message
+        assert one["seconds"] < 8
+
+
+def test_exchange_that_ends_during_a_look_at_the_others_is_no_loss(folder: Path) -> None:
+    found = run_in_ranks(rank_cases.late_exchanges, SIZE, folder / "late")
+    assert [one["raised"] for one in found] == [([], "")] * SIZE
+
+
 @pytest.mark.parametrize("group", [None, "WORLD"])
 def test_ranks_refuses_what_is_no_group(group: Any) -> None:
     with pytest.raises(ValueError, match="process_group must be a group of torch"):
         Ranks(group)
+
+
+def test_page_of_several_processes_runs_and_gives_what_one_process_gives(folder: Path) -> None:
+    page = (REPOSITORY / "docs/several_processes.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    found = run_in_ranks(rank_cases.page, 2, folder / "page", blocks, str(folder))
+    assert not found[0]["state"]  # removed, because the search has converged
+    one = found[0].pop("whole")
+    del found[1]["whole"]
+    for name in ("pairs", "density", "curvature", "loss"):
+        assert torch.equal(found[0][name], found[1][name])
+        assert (found[0][name] - one[name]).abs().max() <= 1e-11 * one[name].abs().max(), name

@@ -58,7 +58,7 @@ def hesspipe(installed: Path, folder: Path, *arguments: str) -> tuple[int, str]:
 def test_wheel_holds_every_file_of_the_workflow(installed: Path) -> None:
     workflow = installed / "hesspipe/_workflow"
     for pattern in ("Snakefile", "rules/*.smk", "scripts/*.py", "report/*.rst",
-                    "profiles/default/*", "examples/first_steps/*.py"):  # fmt: skip
+                    "profiles/*/*", "examples/first_steps/*.py"):  # fmt: skip
         paths = sorted(REPOSITORY.glob(pattern))
         assert paths
         for path in paths:
