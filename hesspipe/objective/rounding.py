@@ -92,6 +92,9 @@ _NAMES_OF_ELEMENTARY = """
     special_erfcx special_log_ndtr special_ndtri special_xlog1py special_zeta sqrt square sub tan
     tanh true_divide xlogy
 """
+# Torch's part of it is one primitive, which adds the same numbers, and whose use loads torch's
+# compiler: a second for the first objective of a process.
+_WHOLE = frozenset({"sum"})
 _EXACT = frozenset(_NAMES_OF_EXACT.split())
 _ELEMENTARY = frozenset(_NAMES_OF_ELEMENTARY.split())
 
@@ -161,6 +164,14 @@ class _Perturbation(TorchDispatchMode):
         self._rings: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         self.is_in_model = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch marks this mode for its compiler, which takes a second to import.
+
+        Compiled functions run as they were written here; see `hesspipe.objective.kernels`.
+        """
+        return False
+
     def __enter__(self) -> Self:
         self.active.append(self)
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -182,7 +193,7 @@ class _Perturbation(TorchDispatchMode):
         if kind == "exact" or not self._is_reached():
             return func(*args, **kwargs)
         if kind == "fused":
-            if func in decomposition_table and not func._schema.is_mutable:
+            if _has_parts(func):
                 result = self._decomposed(func, args, kwargs)
                 if result is not NotImplemented:
                     return result
@@ -322,7 +333,7 @@ def _largest_change(
 @functools.cache
 def _kind(func: Any) -> Literal["exact", "elementary", "fused"]:
     """Classify an operation; views are exact."""
-    name = func._schema.name.split("::")[-1].rstrip("_")
+    name = _name(func)
     is_view = any(
         part.alias_info is not None and not part.alias_info.is_write
         for part in func._schema.returns
@@ -330,6 +341,19 @@ def _kind(func: Any) -> Literal["exact", "elementary", "fused"]:
     if is_view or name in _EXACT:
         return "exact"
     return "elementary" if name in _ELEMENTARY else "fused"
+
+
+def _name(func: Any) -> str:
+    """Name of an operation, the same for all its variants."""
+    name: str = func._schema.name.split("::")[-1].rstrip("_")
+    return name
+
+
+@functools.cache
+def _has_parts(func: Any) -> bool:
+    """Whether an operation is evaluated by its parts."""
+    is_whole = func._schema.is_mutable or _name(func) in _WHOLE
+    return func in decomposition_table and not is_whole
 
 
 def _is_perturbable(tensor: Tensor) -> bool:

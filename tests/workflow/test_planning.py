@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import inspect
+import os
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
-from snakemake import api, common, dag, rules  # noqa: F401 (others import each other)
+from snakemake import api, common, dag, io, rules  # noqa: F401 (others import each other)
 from snakemake.exceptions import ChildIOException
 from snakemake.resources import Resource
 
@@ -26,6 +30,7 @@ def looked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name in (
         (dag.ScriptProcessor, "process_job"), (common, "get_function_params"),
         (rules, "get_function_params"), (dag.DAG, "check_directory_outputs"),
+        (io._IOFile, "checksum"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, getattr(owner, name))
     look_once.__wrapped__()
@@ -159,3 +164,37 @@ class SimpleJob:
     def __hash__(self) -> int:
         """Be a member of a set."""
         return id(self)
+
+
+def test_digest_of_a_file_is_computed_once_and_again_when_its_content_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+
+    def file_digest(file: BinaryIO, algorithm: Any) -> Any:
+        read.append(file.read())
+        return hashlib.sha256(read[-1])
+
+    monkeypatch.setattr(hashlib, "file_digest", file_digest)
+    path = tmp_path / "dataset"
+    path.write_bytes(b"first")
+    workflow = SimpleNamespace(iocache=SimpleNamespace(active=False))
+    rule = SimpleNamespace(workflow=workflow, pathvars=SimpleNamespace(apply=str))
+
+    def checksum(threshold: int) -> str | None:
+        file = io.IOFile(str(path), rule=rule)  # each job has its own
+        found: str | None = asyncio.run(file.checksum(threshold))
+        return found
+
+    assert [checksum(10) for _ in range(3)] == [
+        f"sha256:{hashlib.sha256(b'first').hexdigest()}"
+    ] * 3
+    assert read == [b"first"]
+    assert checksum(4) is None  # what is kept for one limit does not answer for another
+    times = path.stat()
+    time.sleep(0.05)  # more than a tick of the file system's clock
+    path.write_bytes(b"other")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert checksum(10) == f"sha256:{hashlib.sha256(b'other').hexdigest()}"
+    path.unlink()
+    assert checksum(10) is None
