@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from losses import LOSSES, NUM_INPUTS, NUM_SAMPLES
+from losses_by_derivatives import LOSSES as DERIVATIVES
+from losses_by_derivatives import REFUSED
 from problems import labels, network, normal
 from process_groups import raised
 from torch import Tensor, nn
@@ -168,6 +170,24 @@ def every_model(rank: int, size: int) -> dict[str, Any]:
     )
     found["whole batches"] = products(objective, ["hessian"])
     return found
+
+
+def parts_as_batches(size: int) -> list[dict[str, Tensor]]:
+    return [{"x": INPUTS[part], "y": labels(9, 3)[part]} for part in PARTS[size]]
+
+
+def derivatives(rank: int, size: int) -> dict[str, Any]:
+    batch = parts_as_batches(size)[rank]
+
+    def build(loss: Any) -> Any:
+        model = sharded(network([NUM_INPUTS, 4, 3], "tanh"), size)
+        return hesspipe.ShardedObjective.from_batches(
+            model, loss, [batch], num_samples=lambda batch: len(batch["y"])
+        )
+
+    found = {name: products(build(loss), ["hessian"]) for name, loss in DERIVATIVES.items()}
+    refused = {name: raised(lambda: build(loss)) for name, (loss, _) in REFUSED.items()}  # noqa: B023
+    return {"products": found, "refused": refused}
 
 
 def problem(rank: int, size: int, dtype: torch.dtype = torch.float64) -> Any:
@@ -333,4 +353,5 @@ def everything(rank: int, size: int) -> dict[str, Any]:
         found["models"] = every_model(rank, size)
     if size == 2:
         found["refusals"] = refusals(rank, size)
+        found["derivatives"] = derivatives(rank, size)
     return copy.copy(found)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.sharded.gathering import Gathering, parts_of
 from hesspipe.sharded.layout import Piece, divided
+from hesspipe.sharded.reads import DerivativesByParameters, Reads
 from hesspipe.sharded.space import ShardedSpace
 from hesspipe.sharded.structure import (
     copied_structure,
@@ -31,6 +34,10 @@ from hesspipe.sharded.structure import (
     placeholder,
     refuse_other_kinds,
 )
+
+# Messages of torch 2.13 for transformations that know no hooks of saved tensors, or no function of
+# `hesspipe.sharded.gathering`.
+_TRANSFORMS = r"saved tensor hooks|functorch transform|forward AD"
 
 
 class ShardedModel(FlatModel):
@@ -98,6 +105,7 @@ class ShardedModel(FlatModel):
             zip(others, parts_of(self._read(named, self._constants), self._constants), strict=True)
         )
         self._current: dict[str, Tensor] | None = None
+        self._reads = Reads()
         self._adopt_structure(model, named)
 
     def _adopt_structure(self, model: nn.Module, named: dict[str, nn.Parameter]) -> None:
@@ -113,7 +121,7 @@ class ShardedModel(FlatModel):
         self._places = {piece.name: piece for piece in [*self.pieces, *self._constants]}
         self.structure = copied_structure(model, copier)
         self._constant_rows = constant_rows(self.structure, names)
-        gather_where_read(self.structure, names, self._find)
+        gather_where_read(self.structure, names, self._find, self._is_read)
         self._signature = signature_of(self.structure)
         self.is_varied = self._mask_of_varied()
         self.buffers = dict(self.structure.named_buffers())
@@ -145,7 +153,7 @@ class ShardedModel(FlatModel):
             if isinstance(inputs, WholeBatch):
                 return self._evaluated(theta, inputs.copy())
             args, kwargs = call_arguments(inputs, self._signature)
-            with self._at(theta):
+            with self._at(theta), self._differentiable():
                 return self.structure(*args, **kwargs)
 
     def _evaluated(self, theta: Tensor, batch: Any) -> Any:
@@ -153,20 +161,36 @@ class ShardedModel(FlatModel):
         assert self.function is not None
         is_recorded = torch.is_grad_enabled() and theta.requires_grad
         point = theta if is_recorded else theta.detach().requires_grad_()
-        with torch.enable_grad(), NoBackward(), self._at(point):
+        with torch.enable_grad(), NoBackward(), self._at(point), self._differentiable():
             value = self.function(self.structure, batch)
         return value if is_recorded else map_tensors(torch.detach, value)
 
     @contextmanager
     def _at(self, theta: Tensor) -> Iterator[None]:
         """Let the structure read parameters at theta."""
-        outer = self._current
+        outer = self._current, self._reads
         varied = zip(self.names, parts_of(theta, self.pieces), strict=True)
-        self._current = {**self._values, **dict(varied)}
+        self._current, self._reads = {**self._values, **dict(varied)}, Reads()
         try:
             yield
         finally:
-            self._current = outer
+            self._current, self._reads = outer
+
+    @contextmanager
+    def _differentiable(self) -> Iterator[None]:
+        """Let what is evaluated differentiate by parameters, and say by what it cannot."""
+        try:
+            with DerivativesByParameters(self._reads):
+                yield
+        except RuntimeError as error:
+            if not re.search(_TRANSFORMS, str(error)):
+                raise
+            raise ValueError(
+                "a ShardedObjective must be differentiated by torch.autograd.grad(..., "
+                f"create_graph=True) inside {_name(self.function or self.structure)}, got "
+                "torch.func, torch.vmap or forward mode; replace it, or use an Objective of a "
+                "model that is whole in one process"
+            ) from error
 
     def _find(self, name: str) -> Tensor:
         """Gather a parameter for the structure."""
@@ -175,7 +199,14 @@ class ShardedModel(FlatModel):
                 f"loss_fn must use parameters in the call of the model only, got {name} outside "
                 "of it; use ShardedObjective.from_batches, whose loss gets the model"
             )
-        return self.gathering.whole(self._current[name], self._places[name])
+        part, place = self._current[name], self._places[name]
+        return self._reads.read(
+            name, partial(self.gathering.whole, part, place), is_varied=part.requires_grad
+        )
+
+    def _is_read(self, name: str, value: Any) -> bool:
+        """Whether a tensor is what the structure has read of a parameter."""
+        return self._reads.name_of(value) == name
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split the part of this process into those of the parameters, each (length,)."""
@@ -204,6 +235,13 @@ def _require_alike(named: dict[str, nn.Parameter], ranks: Ranks) -> None:
             if not is_dtensor(value)
         }
     )
+
+
+def _name(function: Any) -> str:
+    """Name a user's function, which may be bound to others."""
+    while isinstance(function, partial):
+        function = function.args[0] if function.args else function.func
+    return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def _digest(values: Tensor) -> str:

@@ -73,7 +73,9 @@ def copied_structure(model: nn.Module, copier: Copier) -> nn.Module:
     return structure
 
 
-def gather_where_read(structure: nn.Module, names: dict[int, str], find: Find) -> None:
+def gather_where_read(
+    structure: nn.Module, names: dict[int, str], find: Find, is_read: Callable[[str, Any], bool]
+) -> None:
     """Let the modules of a copy find their parameters.
 
     Parameters
@@ -83,26 +85,49 @@ def gather_where_read(structure: nn.Module, names: dict[int, str], find: Find) -
     names : dict of str
         Of the parameters, by the `id` of their placeholders.
     find : callable (name) -> Tensor
+    is_read : callable (name, value) -> bool
+        Whether a value is what `find` has given for a parameter.
     """
     for module in structure.modules():
         if any(id(value) in names for value in module._parameters.values()):
-            vars(module)["_parameters"] = _Parameters(module._parameters, names, find)
+            vars(module)["_parameters"] = _Parameters(module._parameters, names, find, is_read)
         if isinstance(module, nn.RNNBase):
             module.register_forward_pre_hook(_read_weights)
             module.register_forward_hook(_forget_weights)
 
 
 class _Parameters(dict[str, Any]):
-    """Parameters of a module, each found anew whenever it is read."""
+    """Parameters of a module, each found anew whenever it is read.
 
-    def __init__(self, entries: Mapping[str, Any], names: dict[int, str], find: Find) -> None:
+    `torch.func.functional_call` puts other tensors in their places, and then back what it has read.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, Any],
+        names: dict[int, str],
+        find: Find,
+        is_read: Callable[[str, Any], bool],
+    ) -> None:
         super().__init__(entries)
         self._names = {key: names.get(id(value)) for key, value in entries.items()}
-        self._find = find
+        self._others: dict[str, Any] = {}
+        self._find, self._is_read = find, is_read
 
     def __getitem__(self, key: str) -> Any:
         value, name = super().__getitem__(key), self._names.get(key)
+        if key in self._others:
+            return self._others[key]
         return value if name is None else self._find(name)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        name = self._names.get(key)
+        if name is None:
+            super().__setitem__(key, value)
+        elif self._is_read(name, value):
+            self._others.pop(key, None)
+        else:
+            self._others[key] = value
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self else default  # noqa: SIM401 (this is `get`)

@@ -11,6 +11,8 @@ import sharded_cases as cases
 import torch
 from dense_reference import reference_matrices
 from losses import LOSSES
+from losses_by_derivatives import LOSSES as DERIVATIVES
+from losses_by_derivatives import REFUSED, plain_product
 from problems import EPS, labels, network, normal
 from process_groups import run_in_ranks
 from torch import Tensor, nn
@@ -92,6 +94,29 @@ def test_products_do_not_depend_on_placements_and_forms_of_data(
         lambda o: nn.functional.cross_entropy(o, labels(9, 3)),
     )
     _assert_products([one["models"][name] for one in _everything(folder, number)], expected)
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_products_of_losses_that_differentiate_are_those_of_plain_double_backward(
+    name: str, folder: Path
+) -> None:
+    model = network([4, 4, 3], "tanh")
+    vector = normal(sum(p.numel() for p in model.parameters()), seed=3)
+    expected = plain_product(DERIVATIVES[name], model, cases.parts_as_batches(2), vector)
+    for one in _everything(folder, 2):
+        found = one["derivatives"]["products"][name]["hessian"]
+        worst = float((found - expected).norm() / expected.norm())
+        assert worst <= 100 * EPS, f"H v differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_loss_that_cannot_differentiate_is_refused_by_name_with_the_way_out(
+    name: str, folder: Path
+) -> None:
+    for one in _everything(folder, 2):
+        classes, message = one["derivatives"]["refused"][name]
+        assert "ValueError" in classes
+        assert REFUSED[name][1] in message, message
 
 
 @functools.cache
