@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,13 +33,14 @@ from hesspipe.objective.distributed import part_of_whole, term_of
 from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.streaming import StreamedBatches
-from hesspipe.ranks.orders import Orders, Term
-from hesspipe.sharded.objective import ShardedObjective
+from hesspipe.ranks.orders import Orders, Term, lead
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse.linalg import LinearOperator
     from torch.distributed import ProcessGroup
+
+_Found = TypeVar("_Found")
 
 # Memory for the graphs that are kept, and again for the vectors multiplied at once.
 BLOCK_BYTES = 2 * 2**30
@@ -136,6 +137,10 @@ class CurvatureOperator(VectorProduct):
         return Orders(
             self.objective.ranks, [self._term, term_of(self.objective)], self.objective.theta
         )
+
+    def found_together(self, name: str, compute: Callable[[], _Found]) -> _Found:
+        """Compute something from products in rank 0, and send it to the other processes."""
+        return lead(self.orders(), name, compute)
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         is_one = vectors.ndim == 1
@@ -301,10 +306,9 @@ def _require_group(objective: Objective, process_group: ProcessGroup) -> Objecti
 
 
 def _require_objective(argument: Any) -> None:
-    if isinstance(argument, ShardedObjective):
-        raise argument.refusal("operators and matrices")
     if not isinstance(argument, Objective):
         raise TypeError(
             f"objective must be an Objective, got {type(argument).__name__}; build one with "
             "hesspipe.Objective(model, loss_fn, data)"
         )
+    argument.require_whole("operators and matrices")

@@ -8,6 +8,9 @@ inside the graph, and what autograd does with that adds the products of all proc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,8 @@ from hesspipe.curvature.products import BatchProduct
 from hesspipe.linalg.operator import SymmetricProduct
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.sharded.objective import ShardedObjective
+
+_Found = TypeVar("_Found")
 
 # Memory for graphs that are kept, in each process; as for operators in one process.
 _KEPT_BYTES = 2 * 2**30
@@ -47,6 +52,10 @@ class ShardedProducts:
             str(self.matrix),
             sharded=objective.space,
         )
+
+    def found_together(self, _: str, compute: Callable[[], _Found]) -> _Found:
+        """Compute something from products in every process: none has all of a vector."""
+        return compute()
 
     def multiply(self, vector: Tensor) -> Tensor:
         """Multiply a vector, of which this process holds (length,), in all processes at once."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, singledispatch
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -44,7 +44,6 @@ from hesspipe.linalg.trace import NormEstimates
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.progress import bar_options
-from hesspipe.ranks.orders import lead
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.seeding import probe_generator
 from hesspipe.sharded.objective import ShardedObjective
@@ -387,15 +386,30 @@ def _computed(
     if ranks is None:
         return _recorded(compute(_product(operator, matrix)), operator)
     with ranks.raise_together(name):
-        if isinstance(operator, Objective) and not isinstance(operator, ShardedObjective):
-            operator, matrix = OPERATORS[Matrix(matrix or Matrix.HESSIAN)](operator), None
-        product = _product(operator, matrix)
+        used, named = _multiplied(operator, matrix)
+        product = _product(used, named)
         ranks.agree_on({"matrix": product.name, "P": product.dim, **settings})
-        if isinstance(operator, ShardedObjective):  # no process has all entries of a vector
-            return _recorded(compute(product), operator)
-        whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
-        found = lead(whole.orders(), name, partial(compute, product))
+        whole = used.whole if isinstance(used, DiagonalBlock) else used
+        found: _Found = whole.found_together(name, partial(compute, product))
     return _recorded(found, operator)
+
+
+def _multiplied(operator: Any, matrix: Matrix | str | None) -> tuple[Any, Matrix | str | None]:
+    """Make the operator of a matrix of an objective, and leave out its name."""
+    if not isinstance(operator, Objective):
+        return operator, matrix
+    return _operator_of(operator, Matrix(matrix or Matrix.HESSIAN)), None
+
+
+@singledispatch
+def _operator_of(objective: Objective, matrix: Matrix) -> CurvatureOperator | ShardedProducts:
+    """Products with a matrix, by the kind of the objective."""
+    return OPERATORS[matrix](objective)
+
+
+@_operator_of.register
+def _(objective: ShardedObjective, matrix: Matrix) -> ShardedProducts:
+    return ShardedProducts(objective, matrix)
 
 
 def _ranks_of(operator: Any) -> Ranks | None:
@@ -408,11 +422,9 @@ def _ranks_of(operator: Any) -> Ranks | None:
 
 def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
     """Wrap a matrix of an objective, or any symmetric operator, as a product."""
-    if isinstance(operator, ShardedObjective):
-        named = Matrix.HESSIAN if matrix is None else Matrix(matrix)
-        return ShardedProducts(operator, named).as_symmetric_product()
-    if isinstance(operator, Objective):
-        operator = OPERATORS[Matrix(matrix or Matrix.HESSIAN)](operator)
+    operator, matrix = _multiplied(operator, matrix)
+    if isinstance(operator, ShardedProducts):
+        return operator.as_symmetric_product()
     block = _require_name(operator, matrix)
     is_block = isinstance(operator, DiagonalBlock)
     whole = operator.whole if is_block else operator

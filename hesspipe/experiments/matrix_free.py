@@ -44,6 +44,7 @@ def estimate_density(
     batch_size: int | None,
     density: Mapping[str, Any],
     processes: int = 1,
+    process_group: ProcessGroup | None = None,
 ) -> Result:
     """Estimate the spectral density of H, G or R, or of their diagonal block of a group.
 
@@ -65,6 +66,8 @@ def estimate_density(
         num_probes, num_steps and seed; see `hesspipe.linalg.density.density`.
     processes : int
         To start, each with a part of the training set.
+    process_group : ProcessGroup, optional
+        The processes of which this is one, where they have been started.
 
     Returns
     -------
@@ -77,26 +80,9 @@ def estimate_density(
     ValueError
         If a pattern matches no parameter.
     """
-    settings = _plain(locals(), "processes")
     if processes > 1:
+        settings = _plain(locals(), "processes", "process_group")
         return run_in_processes("density", _digest_of(settings), settings, processes)
-    return _estimated_density(**settings)
-
-
-def _estimated_density(
-    *,
-    path_to_dataset: str | Path,
-    path_to_checkpoint: str | Path,
-    model: Mapping[str, Any],
-    matrix: Matrix | str,
-    group: str,
-    patterns: Sequence[str] | None,
-    dtype: str,
-    batch_size: int | None,
-    density: Mapping[str, Any],
-    process_group: ProcessGroup | None = None,
-) -> Result:
-    """Estimate a density in this process, which may be one of several."""
     objective, provenance = load_objective(
         path_to_dataset,
         path_to_checkpoint,
@@ -110,8 +96,8 @@ def _estimated_density(
     if patterns is not None:
         operator = DiagonalBlock(operator, objective.is_varied)
     size = operator.shape[0]
-    settings = {**density, "num_steps": min(density["num_steps"], size)}
-    found = estimate(operator, matrix, progress=True, **settings)
+    options = {**density, "num_steps": min(density["num_steps"], size)}
+    found = estimate(operator, matrix, progress=True, **options)
     provenance |= _processes(objective) | {
         "matrix": Matrix(matrix),
         "method": "stochastic Lanczos quadrature",
@@ -247,7 +233,7 @@ def compute(kind: str, process_group: ProcessGroup, **settings: Any) -> Result:
         Of `estimate_density`, or of `find_eigenpairs` with the path of the state.
     """
     functions: dict[str, Callable[..., Result]] = {
-        "density": _estimated_density,
+        "density": estimate_density,
         "eigenpairs": _found_eigenpairs,
     }
     return functions[kind](process_group=process_group, **settings)

@@ -503,6 +503,9 @@ class Objective:
         part._adopt(self._flat.restricted_to(names))
         return part
 
+    def require_whole(self, what: str) -> None:
+        """Raise an error if something needs all of theta in one process, and none has it."""
+
     def total_denominator(self) -> float | None:
         """Compute the denominator of the loss over all the data; None for a sum.
 

@@ -212,7 +212,7 @@ class ShardedObjective(Objective):
 
     def at(self, theta: Tensor, constants: Mapping[str, Tensor] | None = None) -> NoReturn:
         """Raise an error: a whole theta is in no process."""
-        raise self.refusal("other parameters")
+        raise self._refusal("other parameters")
 
     def restricted_to(self, names: Collection[str]) -> NoReturn:
         """Raise an error; pass `parameters` when the objective is built."""
@@ -221,8 +221,11 @@ class ShardedObjective(Objective):
             "the parameters to vary"
         )
 
-    def refusal(self, what: str) -> ValueError:
-        """Make the error for what needs all of theta in one process."""
+    def require_whole(self, what: str) -> NoReturn:
+        """Raise an error: a whole theta is in no process."""
+        raise self._refusal(what)
+
+    def _refusal(self, what: str) -> ValueError:
         return ValueError(
             f"{what} must be computed with all {self.num_parameters:,} parameters in one process, "
             f"got a ShardedObjective over {self.ranks.size}; {_WAY_OUT}"
