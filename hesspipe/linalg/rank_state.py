@@ -19,7 +19,7 @@ from torch import Tensor
 from hesspipe.errors import DamagedFileError, ForeignStateError
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.linalg.krylov import KrylovBasis
-from hesspipe.linalg.search_state import SearchState, _UnusableError, start_again
+from hesspipe.linalg.search_state import SearchState, start_again
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.unfinished import remove_leftovers_of, remove_state
 
@@ -83,15 +83,10 @@ class RankState(SearchState):
                 self._start_again("not all processes have the same step of it")
             return
         tensors, metadata = found[max(common)]
-        reason = next(
-            filter(None, self.ranks.gather(self._reason(tensors, metadata), "checks")), ""
-        )
-        try:
-            if reason:
-                raise _UnusableError(reason)
-            self.restore(tensors, metadata)
-        except _UnusableError as error:
-            self._start_again(str(error))
+        found_against = self.ranks.gather(self.reason_against(tensors, metadata), "checks")
+        reason = next(filter(None, found_against), None) or self.restore(tensors, metadata)
+        if reason is not None:
+            self._start_again(reason)
 
     def _read(self) -> dict[int, tuple[dict[str, Tensor], dict[str, str]]]:
         """Read the files of this process: what they hold, by the number of products."""
@@ -105,14 +100,6 @@ class RankState(SearchState):
             except (DamagedFileError, KeyError, ValueError) as error:
                 start_again(path, error)
         return found
-
-    def _reason(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str | None:
-        """Say why a file of this process cannot be used."""
-        try:
-            self.parsed(tensors, metadata)
-        except _UnusableError as error:
-            return str(error)
-        return None
 
     def _start_again(self, reason: str) -> None:
         for path in (self.path, self._next):

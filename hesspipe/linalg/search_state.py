@@ -79,7 +79,12 @@ class SearchState:
     def contents(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return what is saved: tensors, and numbers as text."""
         tensors, numbers = self.basis.state()
-        about = {"key": self.key, "exponent": str(self.basis.scaling.exponent), **numbers}
+        about = {
+            "key": self.key,
+            "exponent": str(self.basis.scaling.exponent),
+            "capacity": str(self.basis.capacity),
+            **numbers,
+        }
         return tensors | {"image": self.image}, about
 
     def remove(self) -> None:
@@ -100,19 +105,33 @@ class SearchState:
         remove_leftovers_of(self.path)
         if not self.path.exists():
             return
-        try:
-            if not self.path.is_file():
-                raise _UnusableError("it is no file")
-            tensors, metadata = read_tensors(self.path)
-            self.restore(tensors, metadata)
-        except DamagedFileError:
-            start_again(self.path, "it is damaged, or of another version")
-        except _UnusableError as error:
-            start_again(self.path, error)
+        reason: str | None = "it is no file"
+        if self.path.is_file():
+            try:
+                reason = self.restore(*read_tensors(self.path))
+            except DamagedFileError:
+                reason = "it is damaged, or of another version"
+        if reason is not None:
+            start_again(self.path, reason)
 
-    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        """Replace the basis when everything has been checked."""
-        exponent, numbers = self.parsed(tensors, metadata)
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str | None:
+        """Replace the basis when everything has been checked; else say why it cannot be."""
+        try:
+            self._restore(tensors, metadata)
+        except _UnusableError as error:
+            return str(error)
+        return None
+
+    def reason_against(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str | None:
+        """Say why what was read can be no state of this search; None if it may be one."""
+        try:
+            self._parsed(tensors, metadata)
+        except _UnusableError as error:
+            return str(error)
+        return None
+
+    def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        exponent, numbers = self._parsed(tensors, metadata)
         scaling = self.basis.scaling
         # Rounding may put two images on either side of a power of two.
         doublings = (exponent or 0) - (scaling.exponent or 0)
@@ -124,7 +143,7 @@ class SearchState:
         scaling.exponent, self.image = exponent, saved
         self.basis.load(tensors, metadata)
 
-    def parsed(
+    def _parsed(
         self, tensors: dict[str, Tensor], metadata: dict[str, str]
     ) -> tuple[int | None, dict[str, int]]:
         """Check that all is there, in shapes that fit; return the exponent and the numbers."""
@@ -187,6 +206,18 @@ class SearchState:
             f"state must be a file of the same search, got {self.path} with {of}; pass another "
             "path, or delete the file to start again"
         )
+
+
+def saved_capacity(path: Path) -> int:
+    """Return the number of vectors of the basis of a saved search; 0 if it is not known."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # Not by `read_tensors`, which reads all of it: the search does, and checks it.
+        with safe_open(path, framework="pt") as file:
+            return int(json.loads(file.metadata()["about"])["facts"]["capacity"])
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+        return 0
 
 
 def start_again(path: Path, reason: object) -> None:
