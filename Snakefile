@@ -22,9 +22,10 @@ from hesspipe.workflow.states import unfit_states
 
 min_version("9.18")
 
-# The graph of thousands of jobs stays in memory: with Python's thresholds, collections that visit
-# all of it again and again are a fifth of a dry run.
-gc.set_threshold(100_000, 20, 100)
+# The graph of thousands of jobs stays in memory, and so does what has been imported: with Python's
+# thresholds, collections that visit all of it again and again are a fifth of a dry run.
+gc.freeze()
+gc.set_threshold(500_000, 20, 100)
 look_once()
 
 

@@ -125,10 +125,11 @@ def _local_imports(root: Path, path: str) -> tuple[str, ...]:
     return tuple(sorted({file for found in files for file in found}))
 
 
-def _files_on_the_way(root: Path, module: str) -> list[str]:
+@cache
+def _files_on_the_way(root: Path, module: str) -> tuple[str, ...]:
     """Files that Python runs to import a module: the packages that hold it, and itself."""
-    parts = module.split(".")
-    return [file for length in range(1, len(parts) + 1) for file in _files_of(root, parts[:length])]
+    package = module.rpartition(".")[0]
+    return (*(_files_on_the_way(root, package) if package else ()), *_files_of(root, module))
 
 
 @cache
@@ -146,7 +147,7 @@ def _imported_modules(root: Path, path: str, folder: Path) -> tuple[str, ...]:
             names.add(str(node.module))
             below = [f"{node.module}.{alias.name}" for alias in node.names]
             names.update(below)
-            are_modules = all(_files_of(root, name.split(".")) for name in below)
+            are_modules = all(_files_of(root, name) for name in below)
             _refuse(path, node, _is_lazy(root, str(node.module)) and not are_modules)
     inside = (_files_on_the_way(root, name) for name in names if name.split(".")[0] == "hesspipe")
     files = {file for found in inside for file in found}
@@ -155,6 +156,7 @@ def _imported_modules(root: Path, path: str, folder: Path) -> tuple[str, ...]:
     return tuple(sorted(files))
 
 
+@cache
 def _is_lazy(root: Path, module: str) -> bool:
     """Whether a module of the package is a package whose names come from a stub."""
     parts = module.split(".")
@@ -170,7 +172,8 @@ def _refuse(path: str, node: ast.stmt, is_opaque: bool) -> None:
         )
 
 
-def _files_of(root: Path, parts: list[str]) -> list[str]:
-    module = Path(*parts)
-    candidates = [module.with_suffix(".py"), module / "__init__.py"]
-    return [str(candidate) for candidate in candidates if (root / candidate).is_file()]
+@cache
+def _files_of(root: Path, module: str) -> tuple[str, ...]:
+    place = Path(*module.split("."))
+    candidates = [place.with_suffix(".py"), place / "__init__.py"]
+    return tuple(str(candidate) for candidate in candidates if (root / candidate).is_file())

@@ -12,21 +12,38 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
+from abc import ABCMeta
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Any
 
 
+class _Plain(ABCMeta):
+    """Of an abstract class that nothing is registered with: instances are those of subclasses.
+
+    Python's own answer to `isinstance` then does, which is asked a million times.
+    """
+
+    __instancecheck__ = type.__instancecheck__
+
+
 @cache
 def look_once() -> None:
     """Let Snakemake, in this process, look once at each script and at each function."""
-    from snakemake import common, dag, io, rules
+    from snakemake import common, dag, io, jobs, resources, rules, script
+    from snakemake_interface_common.io import AnnotatedStringInterface
 
     dag.ScriptProcessor.process_job = _once_for_each_script(dag.ScriptProcessor.process_job)
     parameters = _once_for_each_function(common.get_function_params)
     common.get_function_params = rules.get_function_params = parameters
     io._IOFile.checksum = _once_for_each_content(io._IOFile.checksum)
     dag.DAG.check_directory_outputs = _check_no_output_is_in_another
+    jobs.Job.conda_env_spec = property(_conda_env_spec)
+    script.get_language = _python_without_notebooks(script.get_language)
+    evaluate = _once_for_folder(resources.Resource.cli_evaluator)
+    resources.Resource.cli_evaluator = staticmethod(evaluate)
+    AnnotatedStringInterface.__class__ = _Plain
 
 
 def _once_for_each_script(process: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
@@ -96,3 +113,32 @@ def _check_no_output_is_in_another(graph: Any) -> None:
     for parent, child in itertools.pairwise(outputs):
         if child[0].startswith(parent[0] + os.sep) and parent[1] != child[1]:
             raise ChildIOException(parent=parent, child=child)
+
+
+def _conda_env_spec(job: Any) -> Any:
+    """Do what the property of this name does; parameters are worked out for functions only."""
+    if job._conda_env_spec is None:
+        params = job.params if callable(job.rule._conda_env) else None
+        job._conda_env_spec = job.rule.expand_conda_env(job.wildcards_dict, params, job.input)
+    return job._conda_env_spec
+
+
+def _python_without_notebooks(language: Callable[[Any, str], str]) -> Callable[[Any, str], str]:
+    """Tell Python from its suffix before the library for notebooks is imported."""
+
+    def get_language(source_file: Any, source: str) -> str:
+        is_python = source_file.get_filename().endswith(".py")
+        return "python" if is_python else language(source_file, source)
+
+    return get_language
+
+
+def _once_for_folder(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    """Look the folder for temporary files up without evaluating its name as an expression."""
+
+    def cli_evaluator(name: str, value: str, **known: Any) -> Any:
+        if value == "system_tmpdir":  # Snakemake's default, which depends on no job
+            return tempfile.gettempdir()
+        return evaluate(name, value, **known)
+
+    return cli_evaluator

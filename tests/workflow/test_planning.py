@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import json
 import os
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,25 +17,32 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import pytest
-from snakemake import api, common, dag, io, rules  # noqa: F401 (others import each other)
+from snakemake import api, common, dag, io, jobs, rules, script  # noqa: F401 (import each other)
 from snakemake.exceptions import ChildIOException
+from snakemake.io import AnnotatedString, IOFile, is_flagged
 from snakemake.resources import Resource
+from snakemake_interface_common.io import AnnotatedStringInterface
 
 from hesspipe.workflow.planning import look_once
 
 CHECK_OF_SNAKEMAKE = dag.DAG.check_directory_outputs
+EVALUATOR_OF_SNAKEMAKE = Resource.cli_evaluator
 
 
 @pytest.fixture(autouse=True)
-def looked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def looked_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Look once in this test only."""
     for owner, name in (
         (dag.ScriptProcessor, "process_job"), (common, "get_function_params"),
         (rules, "get_function_params"), (dag.DAG, "check_directory_outputs"),
-        (io._IOFile, "checksum"),
+        (io._IOFile, "checksum"), (jobs.Job, "conda_env_spec"), (script, "get_language"),
+        (Resource, "cli_evaluator"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, getattr(owner, name))
+    kind = type(AnnotatedStringInterface)
     look_once.__wrapped__()
+    yield
+    AnnotatedStringInterface.__class__ = kind  # type: ignore[assignment]
 
 
 class Callable:
@@ -198,3 +207,77 @@ def test_digest_of_a_file_is_computed_once_and_again_when_its_content_has_change
     assert checksum(10) == f"sha256:{hashlib.sha256(b'other').hexdigest()}"
     path.unlink()
     assert checksum(10) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_asked"), [("envs/one.yaml", False), (lambda wildcards, params: "one", True)]
+)
+def test_parameters_are_worked_out_for_environments_that_are_functions_only(
+    environment: Any, is_asked: bool
+) -> None:
+    asked = []
+    rule = SimpleNamespace(
+        _conda_env=environment, expand_conda_env=lambda wildcards, params, files: ("spec", params)
+    )
+
+    class Job(jobs.Job):
+        """A job that counts how often its parameters are worked out."""
+
+        def __init__(self) -> None:
+            self._conda_env_spec, self.wildcards_dict, self._input = None, {}, []
+            self.rule = rule
+
+        @property
+        def params(self) -> str:
+            """Work them out."""
+            asked.append(1)
+            return "parameters"
+
+    job = Job()
+    for _ in range(2):
+        assert job.conda_env_spec == ("spec", "parameters" if is_asked else None)
+    assert len(asked) == is_asked
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [("one.py", "python"), ("one.R", "r"), ("one.py.sh", "bash"), ("py", None)],
+)
+def test_language_of_a_script_is_that_of_its_suffix(name: str, language: str | None) -> None:
+    assert script.get_language(SimpleNamespace(get_filename=lambda: name), "") == language
+
+
+def test_language_of_a_notebook_is_that_in_it() -> None:
+    file = SimpleNamespace(get_filename=lambda: "one.ipynb")
+    metadata = {"language_info": {"name": "R"}}
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "cells": [], "metadata": metadata}
+    assert script.get_language(file, json.dumps(notebook)) == "jupyter_r"
+
+
+@pytest.mark.parametrize("value", ["system_tmpdir", "'system_tmpdir'", "attempt * 2", "n1-2", "~"])
+def test_resources_of_the_command_line_are_evaluated_as_by_snakemake(value: str) -> None:
+    def evaluate(function: Any) -> Any:
+        return function(
+            "name", value, wildcards={}, input=[], attempt=3, threads=2, async_run=lambda wait: wait
+        )
+
+    evaluated = evaluate(Resource.cli_evaluator)
+    assert evaluated == evaluate(EVALUATOR_OF_SNAKEMAKE)
+
+
+@pytest.mark.parametrize("value", ["one", AnnotatedString("one"), len, None, Path("one")])
+def test_flags_are_found_where_snakemake_finds_them(value: Any) -> None:
+    is_annotated = isinstance(value, AnnotatedStringInterface)
+    assert is_annotated == (AnnotatedStringInterface in type(value).__mro__)
+    if is_annotated:
+        value.flags["temp"] = True
+    assert is_flagged(value, "temp") == is_annotated
+    assert not is_flagged(value, "directory")
+
+
+def test_file_of_a_rule_has_the_flags_of_its_path() -> None:
+    file = IOFile(AnnotatedString("one"), rule=None)
+    file.flags["temp"] = True
+    assert isinstance(file, AnnotatedStringInterface)
+    assert file.is_temp
+    assert not file.is_directory
