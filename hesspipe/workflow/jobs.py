@@ -33,7 +33,7 @@ def job(snakemake: Any) -> Iterator[None]:
     the log of a job that fails. An error of files, of memory or of the user's is one line there;
     any other, and one that the user's code has caused, has its traceback. The last line of the log
     of a job that succeeds says what it took. Snakemake's `benchmark:` would sample that from
-    outside: to read the pages of a large process twice a second took 1.5 s a job, and a job that
+    outside: to read the pages of a large process twice a second took 0.6 s a job, and a job that
     ends within a second has no sample.
 
     Parameters
