@@ -32,8 +32,6 @@ for schedule, names in project.schedules.items():
             history=pattern(ResultKind.HISTORIES),
         log:
             "logs/train/{experiment}_seed{seed}.log",
-        benchmark:
-            "logs/train/{experiment}_seed{seed}.tsv"
         wildcard_constraints:
             experiment=project.only(names),
         group:

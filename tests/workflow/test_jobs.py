@@ -120,6 +120,12 @@ def test_job_says_at_its_end_what_it_took(tmp_path: Path, monkeypatch: pytest.Mo
     assert memory > 256
 
 
+def test_no_rule_lets_snakemake_sample_its_jobs() -> None:
+    rules = sorted((Path(__file__).parents[2] / "rules").glob("*.smk"))
+    assert len(rules) > 5
+    assert [path.name for path in rules if "benchmark:" in path.read_text(encoding="utf-8")] == []
+
+
 def refuse_model() -> None:
     try:
         throw(KeyError("in the user's network"))
