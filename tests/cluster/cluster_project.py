@@ -46,9 +46,10 @@ def one_network(processes: int) -> dict[str, Any]:
     saved = config["experiments"]["saved"]
     matrix_free = saved["matrix_free"] | {"processes": processes}
     return {
-        "models": config["models"],
+        **{name: config[name] for name in ("models", "spectrum", "outliers")},
         "datasets": {"points": config["datasets"]["points"]},
         "experiments": {"saved": saved | {"matrix_free": matrix_free}},
+        "figures": {},
     }
 
 

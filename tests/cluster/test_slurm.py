@@ -27,7 +27,7 @@ NUM_STEPS = 20_000
 TRAINING = f"results/checkpoints/one/seed0/step{NUM_STEPS}.safetensors"
 TRAINED = one_training(NUM_STEPS, ["hessian"])
 LOG = "logs/train/one_seed0.log"
-DENSITY = "results/densities/saved/seed0/step0_hessian_all.parquet"
+DENSITY = "results/densities/saved/seed0/step0_hessian_network.parquet"
 RULE = "estimate_density"
 
 
