@@ -308,12 +308,13 @@ with SlurmCluster.start(Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))/ "clu
     print(cluster.keeper.pid, cluster.folder, flush=True)
     time.sleep(1000)
 """
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    keeper, folder = child.stdout.readline().split()
-    ours = [psutil.Process(int(keeper)), *psutil.Process(int(keeper)).children(recursive=True)]
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        number, folder = child.stdout.readline().split()
+        keeper = psutil.Process(int(number))
+        ours = [keeper, *keeper.children(recursive=True)]
+        child.kill()
     assert len(ours) >= 6
-    child.kill()
-    child.wait()
     psutil.wait_procs(ours)
     subprocess.run(["rm", "-r", str(Path(folder).parent)], check=True)
