@@ -68,13 +68,16 @@ class Amount(NamedTuple):
     Attributes
     ----------
     mem_mb : int
-        In MiB, as Slurm counts megabytes.
+        In MiB, as Slurm counts megabytes; of all processes together.
     runtime : int
         In minutes.
+    mem_mb_of_process : int
+        Enough for any one of its processes.
     """
 
     mem_mb: int
     runtime: int
+    mem_mb_of_process: int
 
 
 @dataclass(frozen=True)
@@ -158,18 +161,24 @@ class JobResources:
         if all(self.num_processes(kind, owner) == 1 for owner in owners):
             return {}
 
-        def if_several(value: Any) -> Callable[[Wildcards], Any]:
+        def if_several(value: Callable[[str], Any]) -> Callable[[Wildcards], Any]:
             def resource(wildcards: Wildcards) -> Any:
-                number = self.num_processes(kind, wildcards[0])
-                return None if number == 1 else value or number
+                several = self.num_processes(kind, wildcards[0]) > 1
+                return value(wildcards[0]) if several else None
 
             return resource
 
-        per_gpu = {"tasks_per_gpu": if_several(1)} if self.gpus else {}
+        def mem_mb_per_cpu(wildcards: Wildcards, attempt: int) -> int | None:
+            # Of `mem_mb`, each node would get as much as all processes take together.
+            mem_mb = self.amount(kind, wildcards[0]).mem_mb_of_process
+            return if_several(lambda _: mem_mb * attempt)(wildcards)
+
+        per_gpu = {"tasks_per_gpu": if_several(lambda _: 1)} if self.gpus else {}
         return {
-            "tasks": if_several(None),
-            "cpus_per_task": if_several(1),
-            "mpi": if_several("srun"),
+            "tasks": if_several(lambda owner: self.num_processes(kind, owner)),
+            "cpus_per_task": if_several(lambda _: 1),
+            "mem_mb_per_cpu": mem_mb_per_cpu,
+            "mpi": if_several(lambda _: "srun"),
             **per_gpu,
         }
 
@@ -206,15 +215,18 @@ class JobResources:
         memory_mb = _PROCESS_MB + _WORK_MB.get(kind, 0) + self._data_mb(kind, owner)
         # Each process has the network, reads the data and multiplies; only the first has a basis.
         memory_mb += _USER_NETWORK_MB * is_unknown
-        memory_mb *= self.num_processes(kind, owner)
+        number = self.num_processes(kind, owner)
         if need is None:
-            return Amount(memory_mb, _UNKNOWN_MINUTES if is_unknown else _START_MINUTES)
+            minutes = _UNKNOWN_MINUTES if is_unknown else _START_MINUTES
+            return Amount(memory_mb * number, minutes, memory_mb)
+        basis_mb = ceil(_TIMES_MEMORY * need.memory_bytes / _MIB)
         rate = _RATES.get(kind, _OTHER_RATE) * (_GPU_SPEED if self.gpus else 1)
         seconds = need.operations / rate + need.seconds * _TIMES_SECONDS
         minutes = _START_MINUTES + ceil(seconds / 60)
         return Amount(
-            memory_mb + ceil(_TIMES_MEMORY * need.memory_bytes / _MIB),
+            memory_mb * number + basis_mb,
             _UNKNOWN_MINUTES if kind is ResultKind.DIRECTIONS else minutes,
+            memory_mb + basis_mb,
         )
 
     def _data_mb(self, kind: ResultKind, owner: str) -> int:

@@ -192,7 +192,7 @@ def _write_configuration(folder: Path) -> None:
     user = getpass.getuser()
     nodes = "".join(
         f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 "
-        f"RealMemory=6000 State=UNKNOWN{' Gres=gpu:1' * (name == 'n1')}\n"
+        f"RealMemory=8000 State=UNKNOWN{' Gres=gpu:1' * (name == 'n1')}\n"
         for name, port in zip(NODES, ports, strict=False)
     )
     (folder / "slurm.conf").write_text(f"""\

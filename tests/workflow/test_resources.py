@@ -117,6 +117,8 @@ def test_of_asks_for_no_more_time_than_there_is_and_says_so_once() -> None:
 def test_processes_ask_for_a_network_a_gpu_and_a_task_each(
     kind: ResultKind, is_known: bool
 ) -> None:
+    with_attempts = ("mem_mb", "runtime", "mem_mb_per_cpu")
+
     def ask(number: int) -> dict[str, Any]:
         config = small_config()
         name = "digits_lb" if is_known else "user"
@@ -124,7 +126,7 @@ def test_processes_ask_for_a_network_a_gpu_and_a_task_each(
         config["experiments"][name]["matrix_free"] = plan
         asked = JobResources(typed(config), 1).of(kind)
         return {
-            key: value([name], 1) if key in ("mem_mb", "runtime") else value([name])
+            key: value([name], 1) if key in with_attempts else value([name])
             for key, value in asked.items()
         }
 
@@ -137,7 +139,8 @@ def test_processes_ask_for_a_network_a_gpu_and_a_task_each(
     assert 3 * one["mem_mb"] - 2 * basis <= three["mem_mb"] <= 3 * one["mem_mb"]
     assert (one["gpu"], three["gpu"]) == (1, 3)
     assert (three["tasks"], three["cpus_per_task"], three["tasks_per_gpu"]) == (3, 1, 1)
-    assert one.get("tasks") is None
+    assert three["mem_mb_per_cpu"] == one["mem_mb"]  # of whichever process a node gets
+    assert one.get("tasks") is one.get("mem_mb_per_cpu") is None
 
 
 def test_resources_are_no_reason_to_run_again() -> None:
