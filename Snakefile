@@ -109,6 +109,12 @@ onstart:
         raise WorkflowError(explain(error))
 
 
+# A job that was killed may have succeeded when it was tried again.
+onsuccess:
+    if kills := explain_kills(log):
+        print(kills, file=sys.stderr)
+
+
 onerror:
     if kills := explain_kills(log):
         print(kills, file=sys.stderr)

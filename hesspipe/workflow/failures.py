@@ -11,6 +11,7 @@ from hesspipe.errors import HesspipeError, explain_os_error
 
 # All others are defects, or errors in a user's code: their traceback helps.
 TELLABLE = (HesspipeError, OSError, MemoryError)
+_LOG_OF_BATCH_JOB = r"submitted with SLURM jobid \d+ \(log: (.+\.log)\)"
 # How jobs end that could not say why, the most certain first. Slurm's own words are in the logs of
 # its jobs, which Snakemake shows (`show-failed-logs`), or are the state that `squeue` tells.
 _ENDS = (
@@ -99,8 +100,13 @@ def explain_kills(paths_to_logs: Iterable[str]) -> str | None:
     Parameters
     ----------
     paths_to_logs : iterable of str
-        Snakemake's own, of one run.
+        Snakemake's own, of one run. Those that they name of batch jobs are read as well: Snakemake
+        does not show them if a job was killed before it had a log of its own.
     """
     texts = [Path(path).read_text(encoding="utf-8", errors="replace") for path in paths_to_logs]
+    named = [path for text in texts for path in re.findall(_LOG_OF_BATCH_JOB, text)]
+    for path in named:
+        with contextlib.suppress(OSError):  # those of jobs that succeeded are removed
+            texts.append(Path(path).read_text(encoding="utf-8", errors="replace"))
     found = (advice for sign, advice in _ENDS if any(re.search(sign, text) for text in texts))
     return next(found, None)

@@ -223,6 +223,25 @@ def test_explain_kills_says_what_a_batch_system_did(
     assert "signal 9" not in found
 
 
+def test_explain_kills_reads_the_logs_of_batch_jobs_that_snakemake_does_not_show(
+    tmp_path: Path,
+) -> None:
+    kept, removed = tmp_path / "slurm logs/1.log", tmp_path / "slurm logs/2.log"
+    kept.parent.mkdir()
+    kept.write_text("slurmstepd-n1: error: Exceeded job memory limit\n")
+    (tmp_path / "a.log").write_text(
+        "".join(
+            f"Job 0 has been submitted with SLURM jobid {number} (log: {path}).\n"
+            for number, path in enumerate([removed, kept])
+        )
+    )
+    found = explain_kills([str(tmp_path / "a.log")])
+    assert found is not None
+    assert "exceeded its memory" in found
+    kept.unlink()
+    assert explain_kills([str(tmp_path / "a.log")]) is None
+
+
 def gpu_job(gpus: int | str, resources: dict[str, int]) -> SimpleNamespace:
     return SimpleNamespace(config={"gpus": gpus}, resources=resources)
 
