@@ -43,7 +43,8 @@ def look_once() -> None:
     script.get_language = _python_without_notebooks(script.get_language)
     evaluate = _once_for_folder(resources.Resource.cli_evaluator)
     resources.Resource.cli_evaluator = staticmethod(evaluate)
-    AnnotatedStringInterface.__class__ = _Plain
+    annotated: Any = AnnotatedStringInterface
+    annotated.__class__ = _Plain
 
 
 def _once_for_each_script(process: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
