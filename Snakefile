@@ -6,6 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from hesspipe.config.expansion import expand
 from hesspipe.config.loading import validate_config
@@ -27,6 +28,18 @@ min_version("9.18")
 gc.freeze()
 gc.set_threshold(500_000, 20, 100)
 look_once()
+
+
+# The environments and containers that Snakemake would make for single jobs lack hesspipe.
+if unfit := workflow.deployment_settings.deployment_method & {
+    DeploymentMethod.CONDA,
+    DeploymentMethod.APPTAINER,
+}:
+    names = " and ".join(sorted(method.name.lower() for method in unfit))
+    raise WorkflowError(
+        f"--software-deployment-method must be left out, got {names}: what Snakemake makes lacks "
+        "hesspipe; run Snakemake inside one environment or container (docs/kubernetes.md)"
+    )
 
 
 # Snakemake's own reader takes the last of two equal keys, and 1:30:00 as 5400.

@@ -11,13 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 import hesspipe
+from hesspipe.curvature.matrix import Matrix
 
 _REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(_REPOSITORY / "tests"))
 
-from zoo.case import Case, Row, ggn_product, hessian_product  # noqa: E402
+from zoo.case import Case, Row, ggn_product, hessian_product, product  # noqa: E402
 from zoo.rows import SECTIONS  # noqa: E402
 
 _START = "<!-- made by benchmarks/zoo_table.py -->\n"
@@ -27,6 +29,8 @@ _HEADER = "| model | P | H v | G v | lines | message |\n|---|---|---|---|---|---
 
 def row_of_table(row: Row) -> str:
     """Evaluate one row: relative errors of its products, or the message that refuses it."""
+    if dist.is_initialized():  # for the row before
+        dist.destroy_process_group()
     case = row.make()
     try:
         objective = case.objective()
@@ -37,7 +41,7 @@ def row_of_table(row: Row) -> str:
         return f"| {row.name} | | refused | | | {message} |\n"
     generator = torch.Generator().manual_seed(1)
     vector = torch.randn(objective.num_parameters, generator=generator).to(case.dtype)
-    first = _error(hesspipe.HessianOperator(objective) @ vector, hessian_product(case, vector))
+    first = _error(product(objective, Matrix.HESSIAN, vector), hessian_product(case, vector))
     second = _ggn_error(case, objective, vector)
     size = f"{objective.num_parameters:,}"
     return f"| {row.name} | {size} | {first} | {second} | {row.num_lines} | |\n"
@@ -46,7 +50,7 @@ def row_of_table(row: Row) -> str:
 def _ggn_error(case: Case, objective: hesspipe.Objective, vector: torch.Tensor) -> str:
     if case.outputs is None:
         return ""
-    return _error(hesspipe.GGNOperator(objective) @ vector, ggn_product(case, vector))
+    return _error(product(objective, Matrix.GGN, vector), ggn_product(case, vector))
 
 
 def _error(found: torch.Tensor, expected: torch.Tensor) -> str:

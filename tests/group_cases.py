@@ -208,6 +208,23 @@ def with_other_buffer(rank: int) -> nn.Module:
     return found
 
 
+class Scaled(nn.Module):
+    """A layer with plain settings, some of which say which process this is."""
+
+    def __init__(self, scale: float, rank: int, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.scale, self.rank, self.function = scale, rank, function
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.scale * self.function(inputs)
+
+
+def with_layer(place: int, layer: nn.Module) -> nn.Module:
+    found = model()
+    found[place] = layer.double().eval()
+    return found
+
+
 def weighted_by(weight: float) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda outputs, targets: weight * nn.functional.cross_entropy(outputs, targets)
 
@@ -266,6 +283,19 @@ def refusals(rank: int) -> dict[str, Any]:
         "decay": raised(lambda: build(weight_decay=0.1 * rank)),
         "moved": raised(lambda: build(model=moved(rank))),
         "buffer": raised(lambda: build(model=with_other_buffer(rank))),
+        "layer": raised(lambda: build(model=with_layer(2, nn.ReLU() if rank else nn.Tanh()))),
+        "setting": raised(lambda: build(model=with_layer(2, nn.ELU(1.0 + rank)))),
+        "own setting": raised(
+            lambda: build(model=with_layer(2, Scaled(1.0 + (rank == 1), rank, torch.tanh)))
+        ),
+        "own function": raised(
+            lambda: build(
+                model=with_layer(2, Scaled(1.0, rank, torch.sin if rank == 2 else torch.tanh))
+            )
+        ),
+        "mode": raised(lambda: build(model=model().train(rank == 1))),
+        "features": raised(lambda: build(data=(INPUTS[parts, : 4 - (rank == 1)], LABELS[parts]))),
+        "same layers": raised(lambda: build(model=with_layer(2, Scaled(1.0, rank, torch.tanh)))),
         "parameters": raised(lambda: build(parameters=names)),
         "nan": raised(lambda: build(data=(bad, LABELS[parts]))),
         "labels": raised(lambda: build(data=(INPUTS[parts], wrong))),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 from small_project import REPOSITORY
@@ -70,3 +74,16 @@ def test_the_profile_is_one_that_snakemake_reads() -> None:
     }
     unknown = [key for key in profile if key not in options and not key.startswith("kubernetes-")]
     assert not unknown
+
+
+def test_environments_that_snakemake_makes_are_refused(tmp_path: Path) -> None:
+    """They lack hesspipe; the refusal comes before the configuration is read."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(REPOSITORY / "Snakefile"),
+         "--software-deployment-method", "conda", "apptainer"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    message = "--software-deployment-method must be left out, got apptainer and conda"
+    assert message in done.stdout + done.stderr

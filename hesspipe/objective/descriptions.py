@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from types import CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hesspipe.objective.streaming import digest
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 _DEEPEST = 6
+_OF_A_PROCESS = re.compile("rank|device|process")
 
 
 def numbers_digest(tensor: Tensor) -> str:
@@ -40,6 +42,22 @@ def described(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]
         yield name, _name_of(value)
         for part, held in _held(value):
             yield from described(f"{name}.{part}", held, depth + 1)
+
+
+def described_layers(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Describe what the modules of a model compute, apart from parameters and buffers.
+
+    These are their classes, the code of `forward`, and public attributes that are plain values or
+    functions. Those that say which process this is, such as `rank` and `device`, may differ.
+    """
+    for name, module in model.named_modules():
+        place = f"model.{name}" if name else "model"
+        kind = type(module)
+        yield place, f"{kind.__qualname__}, forward {_name_of(kind.forward)}"
+        for key, held in vars(module).items():
+            is_setting = isinstance(held, (*_PLAIN, FunctionType, BuiltinFunctionType))
+            if is_setting and not key.startswith("_") and not _OF_A_PROCESS.search(key):
+                yield f"{place}.{key}", repr(held) if isinstance(held, _PLAIN) else _name_of(held)
 
 
 def _name_of(value: Any) -> str:

@@ -22,7 +22,12 @@ import torch
 from torch import Tensor
 
 from hesspipe.errors import NotASumOverSamplesError
-from hesspipe.objective.descriptions import described, numbers_digest, text_digest
+from hesspipe.objective.descriptions import (
+    described,
+    described_layers,
+    numbers_digest,
+    text_digest,
+)
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.streaming import StreamedBatches, mapped, sizes_of
 from hesspipe.ranks.orders import Term
@@ -139,7 +144,8 @@ def require_same_model(objective: Objective, flat: FlatModel, **functions: Any) 
     settings = {"dtype": objective.dtype, "weight_decay": objective.weight_decay, **functions}
     _require_same_settings(flat.names, flat.shapes, settings, ranks)
     values = {f"the values of {name}": numbers_digest(part) for name, part in _tensors(flat)}
-    ranks.agree_on({"num_parameters": len(flat.theta), **values})
+    layers = dict(described_layers(flat.structure))
+    ranks.agree_on({"num_parameters": len(flat.theta), **values, **layers})
 
 
 def _require_same_settings(

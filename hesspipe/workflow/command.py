@@ -109,12 +109,11 @@ def run(targets: Sequence[str], cores: str | None, options: Sequence[str]) -> No
     Raises
     ------
     ConfigError
-        If Snakemake is not installed, there is no valid configuration here, a target or a number of
+        If there is no valid configuration here, a target or a number of
         cores is none, or a configuration that `options` name cannot be read.
     UnwritableFileError
         If the folder cannot be written.
     """
-    _require_workflow()
     from hesspipe.config.yaml_files import read_yaml
 
     if cores not in (None, "all") and not (cores.isdecimal() and int(cores) > 0):
@@ -164,7 +163,6 @@ def _configfiles(options: Iterable[str]) -> list[str]:
 
 def _config() -> Config:
     """Read the configuration in the current folder."""
-    _require_workflow()
     from hesspipe.config.loading import load_config
 
     here = Path.cwd()
@@ -212,18 +210,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hesspipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    one = commands.add_parser("new", help="write a small project that runs")
-    one.add_argument("folder", type=Path, help="new or empty")
-    one = commands.add_parser(
+
+    def add(name: str, text: str, **options: str) -> argparse.ArgumentParser:
+        described = f"{text[0].upper()}{text[1:]}."
+        return commands.add_parser(name, help=text, description=described, **options)
+
+    add("new", "write a small project that runs").add_argument(
+        "folder", type=Path, help="new or empty"
+    )
+    one = add(
         "run",
-        help="run the workflow in the current folder",
+        "run the workflow in the current folder: what is out of date, and what it needs",
         usage="hesspipe run [--cores N] [-n] [target ...] [-- options of Snakemake]",
     )
     one.add_argument("targets", nargs="*", metavar="target", help="a file or a stage; default: all")
     one.add_argument("-c", "--cores", metavar="N", help="default: all")
     one.add_argument("-n", "--dry-run", action="store_true", help="only list the jobs")
-    commands.add_parser("check", help="check config.yaml and the functions that it names")
-    commands.add_parser("verify", help="check every stored result against damage")
+    add("check", "check config.yaml and the functions that it names")
+    add("verify", "check every stored result against damage")
     return parser
 
 
@@ -250,7 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _carry_out(parsed: argparse.Namespace, options: Sequence[str]) -> None:
     if parsed.command == "new":
         new(parsed.folder)
-    elif parsed.command == "check":
+        return
+    _require_workflow()
+    if parsed.command == "check":
         check()
     elif parsed.command == "verify":
         verify()

@@ -43,6 +43,22 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "decay": ("ValueError", "weight_decay must be the same in every process"),
     "moved": ("ValueError", "the values of 0.weight must be the same in every process"),
     "buffer": ("ValueError", "the values of 1.running_mean must be the same in every process"),
+    "layer": (
+        "ValueError",
+        "model.2 must be the same in every process, got Tanh, forward Tanh.forward",
+    ),
+    "setting": (
+        "ValueError",
+        "model.2.alpha must be the same in every process, got 1.0 in rank 0 and 2.0 in rank 1 and "
+        "3.0 in rank 2",
+    ),
+    "own setting": (
+        "ValueError",
+        "model.2.scale must be the same in every process, got 1.0 in ranks 0, 2 and 2.0 in rank 1",
+    ),
+    "own function": ("ValueError", "model.2.function must be the same in every process"),
+    "mode": ("RankError", "rank 1 of 3"),
+    "features": ("ValueError", "rank 1 of 3"),
     "parameters": (
         "ValueError",
         "the shape of 3.weight must be the same in every process, got (3, 5) in rank 0 and "

@@ -106,6 +106,24 @@ def test_command_refuses_in_one_line(tmp_path: Path, arguments: list[str], messa
     assert (code, message in line) == (1, True), line
 
 
+@pytest.mark.parametrize("command", ["run", "check", "verify"])
+def test_command_without_the_packages_of_the_workflow_says_so_in_one_line(
+    tmp_path: Path, command: str
+) -> None:
+    absent = ("snakemake", "pydantic", "yaml", "pandas", "pyarrow", "matplotlib", "jinja2")
+    hide = f"import sys; sys.modules.update(dict.fromkeys({absent!r})); "
+    done = subprocess.run(
+        [sys.executable, "-c", hide + COMMAND, command],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        f"the workflow needs {', '.join(absent)}; run: pip install 'hesspipe[workflow]'"
+    )
+
+
 def test_check_names_the_state_that_does_not_fit_before_any_job(tmp_path: Path) -> None:
     hesspipe(REPOSITORY, tmp_path, "new", ".")
     path = tmp_path / "config.yaml"

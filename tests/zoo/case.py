@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision_operators import declare_operators
 
-from hesspipe import Objective
+from hesspipe import GGNOperator, HessianOperator, Objective, ShardedObjective
+from hesspipe.curvature.matrix import Matrix
+from hesspipe.curvature.sharded_products import ShardedProducts
+
+_OPERATORS = {Matrix.HESSIAN: HessianOperator, Matrix.GGN: GGNOperator}
 
 
 def package(name: str) -> Any:
@@ -134,6 +138,13 @@ def converted(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, list):
         return [converted(entry, dtype) for entry in value]
     return value
+
+
+def product(objective: Objective, matrix: Matrix, vector: Tensor) -> Tensor:
+    """Multiply by a matrix of an objective, (P,), which may be sharded over one process."""
+    if isinstance(objective, ShardedObjective):
+        return ShardedProducts(objective, matrix).multiply(vector)
+    return _OPERATORS[matrix](objective) @ vector
 
 
 def hessian_product(case: Case, vector: Tensor) -> Tensor:

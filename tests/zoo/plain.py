@@ -10,14 +10,17 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 from zoo.case import Case, Row, classifier, integers, numbers, own_loss, package
 
-from hesspipe import Objective
+from hesspipe import Objective, ShardedObjective
 
 X, Y = numbers(6, 4), integers(3, 6)
 
@@ -343,6 +346,18 @@ def _q_learning() -> Case:
     return own_loss(Agent(), batch, temporal_difference)
 
 
+def _sharded(build: Callable[[nn.Module, Any, Any], Any]) -> Case:
+    """A model of FSDP2, in a group of one process: `tests/sharded` has several."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    case = classifier(_mlp(4, 5, 3).double(), X, Y)
+    mesh = init_device_mesh("cpu", (1,))
+    model = copy.deepcopy(case.model)
+    for part in (model[0], model):
+        fully_shard(part, mesh=mesh)
+    return replace(case, objective=lambda: build(model, nn.CrossEntropyLoss(), (X, Y)))
+
+
 GEOMETRIC = ["torch_geometric"]
 ROWS = [
     Row("LSTM", lambda: classifier(Recurrent(nn.LSTM), numbers(6, 5, 4), Y)),
@@ -373,6 +388,8 @@ ROWS = [
         lambda: classifier(Language(3000), integers(3000, 2, 5), integers(3000, 2, 5, seed=2)),
     ),
     Row("DataParallel", lambda: classifier(nn.DataParallel(_mlp(4, 5, 3)), X, Y)),
+    Row("FSDP2 (fully_shard), by ShardedObjective", lambda: _sharded(ShardedObjective)),
+    Row("FSDP2 (fully_shard)", lambda: _sharded(Objective), refusal="ShardedObjective"),
     Row("torch.compile", lambda: classifier(torch.compile(_mlp(4, 5, 3), backend="eager"), X, Y)),
     Row("weights in bfloat16", lambda: classifier(_mlp(4, 5, 3).bfloat16(), X, Y)),
     Row("TorchScript", _scripted, refusal="TorchScript"),
