@@ -138,13 +138,32 @@ def clean_folders() -> None:
 
 
 def outputs_on_disk() -> Iterator[str]:
-    """List every file in the folders of the stages, in alphabetical order within each folder."""
+    """List every file in the folders of the stages, in alphabetical order within each folder.
+
+    A folder may be a link to one outside the project, on a larger disk.
+    """
     for folders in STAGES.values():
-        for folder in folders:
-            for path in sorted([Path(folder), *Path(folder).rglob("*")]):
+        for folder in map(Path, folders):
+            for path in _files_below(folder) if folder.is_dir() else [folder]:
                 # Hidden files are those that an atomic write has not renamed yet.
                 if path.is_file() and not path.name.startswith("."):
                     yield path.as_posix()
+
+
+def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """List what is below a folder, without those that are there by another path, or in a circle."""
+    place = folder.resolve()
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink() or _is_elsewhere(path.resolve(), above | {place}):
+            yield from _files_below(path, above | {place})
+
+
+def _is_elsewhere(place: Path, above: frozenset[Path]) -> bool:
+    project = Path.cwd().resolve()
+    is_part = place.is_relative_to(project) or project.is_relative_to(place)
+    return not is_part and place not in above
 
 
 def make_folders() -> None:

@@ -17,7 +17,7 @@ from hesspipe.errors import UnreadableFileError
 from hesspipe.workflow import stages
 from hesspipe.workflow.project import Project
 from hesspipe.workflow.sources import path_of
-from hesspipe.workflow.stages import STAGES, code_of, origins_of, stage_of
+from hesspipe.workflow.stages import STAGES, code_of, origins_of, outputs_on_disk, stage_of
 
 DVC: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
@@ -151,3 +151,36 @@ def test_link_to_nowhere_in_the_place_of_a_result_is_told(
     (tmp_path / "figures/dead.pdf").symlink_to("nowhere.pdf")
     with pytest.raises(UnreadableFileError, match=r"figures/dead\.pdf could not be read .*link"):
         stages.clean_folders()
+
+
+@pytest.mark.parametrize(
+    ("target", "is_listed"),
+    [
+        ("../../../elsewhere", True),
+        ("../../../linked", True),
+        ("..", False),
+        (".", False),
+        ("../..", False),
+        ("../../..", False),
+        ("../spectra", False),
+        ("../nowhere", False),
+    ],
+)
+def test_outputs_behind_a_link_are_listed_unless_they_are_in_the_project(
+    target: str, is_listed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "project"
+    for name in ("results/histories/two", "results/spectra"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "seed0.parquet").touch()
+    elsewhere = tmp_path / "elsewhere/deeper"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "seed0.parquet").touch()
+    (tmp_path / "linked").symlink_to("elsewhere")
+    (elsewhere / "circle").symlink_to("..")
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "results/histories/one").symlink_to(target)
+    monkeypatch.chdir(folder)
+    behind = ["results/histories/one/deeper/seed0.parquet"] * is_listed
+    others = ["results/histories/two/seed0.parquet", "results/spectra/seed0.parquet"]
+    assert list(outputs_on_disk()) == behind + others
