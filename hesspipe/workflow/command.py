@@ -211,9 +211,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hesspipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, **options: str) -> argparse.ArgumentParser:
+    def add(name: str, text: str, usage: str | None = None) -> argparse.ArgumentParser:
         described = f"{text[0].upper()}{text[1:]}."
-        return commands.add_parser(name, help=text, description=described, **options)
+        return commands.add_parser(name, help=text, description=described, usage=usage)
 
     add("new", "write a small project that runs").add_argument(
         "folder", type=Path, help="new or empty"
