@@ -1,6 +1,6 @@
 """What batch jobs cost besides their work: on a Slurm of two virtual nodes on this machine.
 
-    python benchmarks/cluster.py            # eight small spectra, alone and in one batch job
+    python benchmarks/cluster.py            # four small spectra, alone and in one batch job
     python benchmarks/cluster.py --figure   # Figure 2 of the paper, here and on the cluster
 
 Needs Debian's slurm-wlm and munge, and the extra [slurm]. Results are in docs/cluster.md.
@@ -30,20 +30,20 @@ PROFILE = ("--workflow-profile", "profiles/slurm")
 
 
 def compare_groups(cluster: SlurmCluster, folder: Path) -> None:
-    """Compute eight spectra of a small network: as eight batch jobs, and as one."""
+    """Compute four spectra of a small network: as four batch jobs, and as one."""
     config = one_training(60, ["hessian", "ggn"])
     experiment = config["experiments"]["one"]
-    experiment["training"] |= {"checkpoint_every": 20, "record_every": 20}
+    experiment["training"] |= {"checkpoint_every": 60, "record_every": 20}
     experiment["spectra"]["steps"] = "all"
     project = make_project(folder / "project")
     configure(project, config)
-    project.snakemake("train")
+    project.snakemake("training")
     targets = [
         f"results/spectra/one/seed0/step{step}_{matrix}.parquet"
-        for step in (0, 20, 40, 60)
+        for step in (0, 60)
         for matrix in ("hessian", "ggn")
     ]
-    for size in (1, 8):
+    for size in (1, 4):
         copy = project.copy_to(folder / f"groups_of_{size}")
         report(
             cluster,
@@ -61,6 +61,7 @@ def report(cluster: SlurmCluster, project: Project, name: str, *arguments: str) 
     submitted: dict[str, float] = {}
     known: dict[str, float] = {}
     environment = OnCluster(project, cluster).environment()
+    before = {*(project.folder / "logs").rglob("*.log")}
     start = time.perf_counter()
     with subprocess.Popen(
         ["snakemake", *PROFILE, *arguments], cwd=project.folder, env=environment, text=True,
@@ -77,7 +78,8 @@ def report(cluster: SlurmCluster, project: Project, name: str, *arguments: str) 
                 known[str(len(known))] = now
     wall = time.perf_counter() - start
     assert process.returncode == 0, "".join(lines)
-    logs = "".join(path.read_text() for path in (project.folder / "logs").rglob("*.log"))
+    paths = [path for path in (project.folder / "logs").rglob("*.log") if path not in before]
+    logs = "".join(path.read_text() for path in paths)
     own = [float(text) for text in re.findall(r"took ([\d.]+) s of wall", logs)]
     ran = [_seconds(cluster.call("scontrol", "show", "job", number)) for number in submitted]
     print(
