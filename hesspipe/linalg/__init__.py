@@ -8,8 +8,7 @@ Eigenvalues
     eigenpairs         Extreme eigenpairs with multiplicities: `eigenpairs`
     density            Spectral density by stochastic Lanczos quadrature: `density`
     spectral_density   What it is, and counts, curves and moments from it: `Density`
-    following          Eigenpairs from those before a change of the operator: `follow_eigenpairs`
-    tracking           The same with a bound on what was missed: `track_eigenpairs`
+    tracking           Eigenpairs from those before a change of the operator: `track_eigenpairs`
     trace              Trace and Frobenius norm with standard errors: `estimate_norms`
     inertia            Counts of signs by L D L^T, an independent check: `count_signs`
     spectrum           All eigenvalues of a dense matrix, and their signs: `matrix_spectrum`
@@ -26,6 +25,10 @@ Parts of the density
     counts             Numbers of eigenvalues as intervals that hold: `Count`
     means              Bounds on the mean of a function of the eigenvalues
     intervals          What a density tells, as intervals: `Curve`, `Distribution`, `Moment`
+
+Parts of the tracking
+    ritz_space         A growing space, its products and Ritz pairs: `RitzSpace`
+    hidden             How far the ends may lie beyond what was seen: `RandomRun`, `upper_bounds`
 
 Parts of the eigenpair search
     krylov             The basis: extended, restarted, deflated

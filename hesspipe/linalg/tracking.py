@@ -1,31 +1,32 @@
-"""Extreme eigenpairs of an operator that changes a little between searches.
+"""Extreme eigenpairs of an operator that changes a little between searches, and who vouches for it.
 
-One Lanczos run of few products, with full reorthogonalization, whose start vector is
+The Ritz vectors of the last search, those that are wanted and one next to them at each end, are
+multiplied again. The Rayleigh-Ritz method on their span turns them towards the new eigenvectors,
+and finds where two of them have changed places. Each further vector is a residual: that of the
+direction which keeps an end from being bounded as closely as is asked for. It is orthogonal to the
+basis already, so that one pass of Gram-Schmidt suffices, and it makes the space a Krylov space
+where there is a single pair. An eigenvalue has twice the digits of its vector, and a search to 1e-3
+is short.
 
-    q = sum of the last eigenvectors, and of the Ritz vectors next to them + a random vector
-
-The eigenvectors of before make it short. The Ritz vectors next to them carry what comes up from
-below, and the random part contains everything. An eigenvector u with an eigenvalue l beyond the
-Ritz values cannot remain hidden for long: as in `hesspipe.linalg.krylov`, its component along q is
-at most h = 1 / |(p_0(l), ..., p_m(l))|, with the polynomials p_j of the Lanczos recursion. The
-random part r of relative size d has <u, r> of standard deviation 1 / sqrt(P) and a density that is
-largest at zero, so that the probability of this is at most h |q| sqrt(2 P / pi) / d, whatever the
-other part of q is.
-
-Residual norms are those of the products that were made: |A V s - value V s|, with A V stored, not
-the estimates of the recursion. A run from a single vector sees a multiple eigenvalue once;
-`hesspipe.eigenpairs` finds multiplicities.
+What the vectors of before do not contain may rise above them unseen. A search therefore ends with a
+Lanczos run from a fresh random vector, in the complement of what it knows. From it follows how far
+an end of the spectrum may lie beyond the value that was found, but for a small probability
+(`hesspipe.linalg.hidden`): a value counts as converged by this bound only. A new eigenvector
+appears in the run; it is added to what is known, and followed by a run from another random vector.
+As outliers are known to the search, the run sees little but the bulk, and is short as well.
 
 References
 ----------
-Parlett (1998), The Symmetric Eigenvalue Problem, chapters 11 and 13.
+Parlett (1998), The Symmetric Eigenvalue Problem, chapter 11. Morgan, Scott (1986), Generalizations
+of Davidson's method for computing eigenvalues of sparse symmetric matrices, without the
+preconditioner.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,27 +34,53 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hesspipe.linalg.following import (
-    STRICTER,
-    Tracking,
-    carried_of,
-    ends_of,
-    errors_of_ends,
-    require_ordinary,
-    require_room,
-)
-from hesspipe.linalg.lanczos import breakdown
-from hesspipe.linalg.operator import SymmetricProduct, random_unit, symmetric_product
-from hesspipe.linalg.orthogonalization import orthogonalize
+from hesspipe.linalg.hidden import RandomRun, blocking, upper_bounds
+from hesspipe.linalg.operator import symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs
+from hesspipe.linalg.ritz_space import RitzSpace
 from hesspipe.linalg.vector_space import norm
-from hesspipe.seeding import generator
 
-# Size of the random part of the start vector, relative to each of the last eigenvectors. A larger
-# part needs more products, a smaller one hides new eigenvalues.
-_RANDOM_PART = 0.1
-# How far beyond an end a hidden eigenvalue is looked for, relative to the largest magnitude.
-BEYOND = 0.1
+Floats = NDArray[np.float64]
+
+# Of the allowed error, which leaves the rest to rounding.
+_STRICTER = 0.9
+# Before anything is known of the complement, its eigenvalues are taken to end so far below the
+# wanted ones, in units of these; half of it after each run that shows the contrary.
+_GUESSED_GAP = 0.3
+# Ritz vectors of the last search whose residuals are so many times larger than all Ritz values say
+# nothing of the operator: a random vector has a Ritz value near zero and a large residual.
+_LOST = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Tracking:
+    """Extreme eigenpairs, and what the next search starts from.
+
+    Attributes
+    ----------
+    pairs : Eigenpairs
+        Including those that did not converge: the bounds and residual norms tell.
+    error_bounds : Tensor, shape (k,)
+        How far the eigenvalues may lie beyond the values that were found, outwards, but for
+        `missed_probability`; inf where no random vector was tried.
+    is_converged : Tensor of bool, shape (k,)
+        Whether the bound is at most the tolerance.
+    error_estimates : Tensor, shape (k,)
+        Of the eigenvalues, from the residual norms and the distances of Ritz values.
+    missed_probability : float
+        Bound on the probability, over the random vectors, that a bound is wrong; 1 if there were
+        none, 0 if the search has seen the whole space.
+    carried : Tensor, shape (m, P)
+        Ritz vectors for the next search, ascending: those of each end that is wanted, and one next
+        to them.
+    """
+
+    pairs: Eigenpairs
+    error_bounds: Tensor
+    is_converged: Tensor
+    error_estimates: Tensor
+    missed_probability: float
+    carried: Tensor
 
 
 def track_eigenpairs(
@@ -61,11 +88,11 @@ def track_eigenpairs(
     num_smallest: int,
     num_largest: int,
     *,
-    start: Tensor | None,
+    carried: Tensor | None,
     tolerance: float,
     max_products: int,
-    max_missed_probability: float = 1.0,
-    random: Tensor | None = None,
+    max_missed_probability: float,
+    generator: torch.Generator,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> Tracking:
     """Compute extreme eigenpairs, from what a search for those of a similar operator found.
@@ -76,23 +103,26 @@ def track_eigenpairs(
         See `hesspipe.linalg.operator.symmetric_product`.
     num_smallest, num_largest : int
         Numbers of pairs from each end of the spectrum, together 1 to P.
-    start : Tensor, shape (P,), optional
-        `Tracking.start` of the last search.
+    carried : Tensor, shape (m, P), or None
+        `Tracking.carried` of the last search for as many pairs.
     tolerance : float
-        Relative error of each eigenvalue, as estimated; see `hesspipe.linalg.following`.
+        Relative error of each eigenvalue.
     max_products : int
         Products after which the search ends, converged or not.
     max_missed_probability : float
-        The search goes on until `Tracking.missed_probability` is at most this.
-    random : Tensor, shape (P,), optional
-        A random unit vector, the random part of the start. Searches of different operators may
-        share one; by default it is drawn from a fixed seed.
+        Of each run from a random vector. With 1 there is none, and nothing counts as converged
+        unless the search has seen the whole space: the values are those next to the carried
+        vectors, with a relative error of the tolerance by estimate.
+    generator : torch.Generator
+        Of random vectors, which must not depend on the operator or the carried vectors: one that
+        was not used for these. Only read where a random vector is needed.
     may_go_on : callable () -> bool, optional
-        Asked after each product.
+        Asked after each product; the carried vectors are multiplied in any case.
 
     Returns
     -------
     Tracking
+        Its residual norms are those of the products that were made.
 
     Raises
     ------
@@ -104,145 +134,249 @@ def track_eigenpairs(
     Examples
     --------
     >>> matrix = torch.diag(torch.linspace(0, 1, 50, dtype=torch.float64) ** 4)
-    >>> options = {"tolerance": 1e-9, "max_products": 50}
-    >>> first = track_eigenpairs(matrix, 0, 1, start=None, **options)
-    >>> again = track_eigenpairs(1.01 * matrix, 0, 1, start=first.start, **options)
-    >>> round(float(again.pairs.eigenvalues), 9), first.pairs.num_products > 10
+    >>> options = {"tolerance": 1e-9, "max_products": 50, "max_missed_probability": 1e-3}
+    >>> numbers = torch.Generator().manual_seed(0)
+    >>> first = track_eigenpairs(matrix, 0, 1, carried=None, generator=numbers, **options)
+    >>> again = track_eigenpairs(
+    ...     1.01 * matrix, 0, 1, carried=first.carried, generator=numbers, **options
+    ... )
+    >>> round(float(again.pairs.eigenvalues), 9), bool(again.is_converged)
     (1.01, True)
     """
     product = symmetric_product(operator)
-    if random is None:
-        random = random_unit(product, generator(0, "start of the tracking"))
-    run = _Run.begin(product, min(max_products, product.dim), start, random)
-    is_over = False
-    while not is_over:
-        run.extend()
-        values, coefficients = run.ritz()
-        chosen = ends_of(len(values), num_smallest, num_largest)
-        rests = np.abs(run.beta * coefficients[-1])[chosen]
-        errors = errors_of_ends(values, rests, num_smallest, num_largest)
-        is_near = errors <= STRICTER * tolerance * np.abs(values[chosen])
-        missed = run.missed_probability(values, num_smallest, num_largest)
-        is_complete = len(chosen) == num_smallest + num_largest and missed <= max_missed_probability
-        is_over = run.is_over or (is_complete and bool(is_near.all())) or not may_go_on()
-    pairs = run.pairs(values[chosen], coefficients[:, chosen], num_smallest)
-    norms = pairs.residual_norms.numpy()
-    errors = errors_of_ends(values, norms, num_smallest, num_largest)
-    next_to_them = carried_of(len(values), num_smallest, num_largest)
-    return Tracking(
-        pairs=pairs,
-        is_converged=torch.from_numpy(errors <= tolerance * np.abs(values[chosen])),
-        error_estimates=torch.from_numpy(errors),
-        missed_probability=missed,
-        carried=run.rows(coefficients[:, next_to_them]),
-    )
+    vectors: list[Tensor] = [] if carried is None else list(carried)
+    capacity = min(max(max_products, len(vectors)), product.dim)
+    search = _Search(
+        RitzSpace.begin(product, capacity), num_smallest, num_largest, tolerance,
+        max_missed_probability, generator, may_go_on,
+    )  # fmt: skip
+    search.take(vectors)
+    search.refine()
+    while search.is_verifying and not search.run():
+        search.guessed_gap /= 2
+        search.refine()
+    return search.tracking()
 
 
 @dataclass
-class _Run:
-    """A Lanczos run, with its products."""
+class _Search:
+    """A space that grows until the ends of the spectrum are bounded as closely as is asked for."""
 
-    product: SymmetricProduct
-    capacity: int
-    basis: Tensor  # (capacity + 1, P)
-    images: list[Tensor]  # each (P,)
-    projected: NDArray[np.float64]  # (capacity, capacity)
-    random_part: float  # of the start vector
-    size: int = 0
-    beta: float = math.inf
-
-    @classmethod
-    def begin(
-        cls, product: SymmetricProduct, capacity: int, start: Tensor | None, random: Tensor
-    ) -> _Run:
-        dim = product.dim
-        require_room(product, capacity)
-        basis = torch.empty(capacity + 1, dim, dtype=product.dtype, device=product.device)
-        vector, part = random, 1.0
-        if start is not None:
-            vector = start + _RANDOM_PART * random
-            length = float(norm(vector))
-            vector, part = vector / length, _RANDOM_PART / length
-        basis[0] = vector
-        return cls(product, capacity, basis, [], np.zeros((capacity, capacity)), part)
+    space: RitzSpace
+    num_smallest: int
+    num_largest: int
+    tolerance: float
+    max_missed: float
+    generator: torch.Generator
+    may_go_on: Callable[[], bool]
+    guessed_gap: float = _GUESSED_GAP
+    is_over: bool = False
+    num_runs: int = 0
+    last_run: RandomRun = field(default_factory=RandomRun)
 
     @property
-    def is_over(self) -> bool:
-        """Whether no further step is possible."""
-        return self.size == self.capacity or self.beta == 0
+    def ends(self) -> list[tuple[int, int]]:
+        """Signs of the wanted ends, and how many there are."""
+        both = [(-1, self.num_smallest), (1, self.num_largest)]
+        return [(sign, number) for sign, number in both if number > 0]
 
-    def extend(self) -> None:
-        """Multiply the next vector, and orthogonalize the product."""
-        size = self.size
-        image = self.product.multiply(self.basis[size])  # (P,)
-        scale = float(norm(image))
-        require_ordinary(scale, self.product)
-        self.images.append(image)
-        vector, coefficients, self.beta = orthogonalize(image, self.basis[: size + 1])
-        column = coefficients.double().cpu().numpy()
-        self.projected[: size + 1, size] = self.projected[size, : size + 1] = column
-        self.size += 1
-        scale = max(scale, float(np.abs(self.projected).max()))
-        if self.size == self.product.dim or self.beta <= breakdown(scale, self.product):
-            self.beta = 0.0
-        else:
-            self.basis[self.size] = vector / self.beta
+    @property
+    def is_verifying(self) -> bool:
+        """Whether there is something to verify, and room to do so."""
+        is_whole = self.space.is_whole
+        return self.max_missed < 1 and not (self.is_over or is_whole or self.space.is_full)
 
-    def ritz(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Solve the projected eigenproblem: values (m,) and columns of coefficients (m, m)."""
-        values, coefficients = np.linalg.eigh(self.projected[: self.size, : self.size])
-        return values, coefficients
+    @property
+    def least_component(self) -> float:
+        """The component along a random unit vector that is smaller with the allowed probability."""
+        allowed = self.max_missed / len(self.ends)
+        return min(allowed / math.sqrt(2 * self.space.product.dim / math.pi), 0.5)
 
-    def pairs(
-        self, values: NDArray[np.float64], coefficients: NDArray[np.float64], num_smallest: int
-    ) -> Eigenpairs:
-        """Make pairs of Ritz vectors, with residuals from the products."""
-        rotation = torch.from_numpy(coefficients).to(self.basis)  # (m, k)
-        vectors = self.basis[: self.size].T @ rotation  # (P, k)
-        found = torch.from_numpy(values.copy())
-        residuals = -vectors * found.to(vectors)
-        for weights, image in zip(rotation, self.images, strict=True):
-            for column, weight in enumerate(weights.tolist()):
-                residuals[:, column].add_(image, alpha=weight)
-        return Eigenpairs(
-            eigenvalues=found,
-            eigenvectors=vectors,
-            residual_norms=norm(residuals, 0).double().cpu(),
-            num_products=self.size,
-            matrix=self.product.name,
-            num_smallest=num_smallest,
-            num_largest=len(values) - num_smallest,
+    def take(self, vectors: list[Tensor]) -> None:
+        """Multiply the vectors of the last search; a random one if they say nothing."""
+        for vector in vectors:
+            if self.space.extend(vector):
+                self.is_over = not self.may_go_on()
+        if self.space.size and not self._is_lost():
+            return
+        if not self.is_over and not self.space.is_full:
+            self._append(self.space.orthogonal(self._random())[0])
+
+    def _is_lost(self) -> bool:
+        norms = norm(self.space.residuals(np.eye(self.space.size)).mT, 0).double().cpu().numpy()
+        values = np.linalg.eigvalsh(self.space.matrix())
+        return bool((norms > _LOST * np.abs(values).max()).all())
+
+    def _append(self, unit: Tensor) -> None:
+        self.space.append(unit)
+        self.is_over = not self.may_go_on()
+
+    def refine(self) -> None:
+        """Add residuals until the ends are bounded, if the complement ends where it is guessed."""
+        while not (self.is_over or self.space.is_full):
+            direction = next(
+                (found for sign, number in self.ends
+                 if (found := self._blocking(sign, number, None)) is not None), None,
+            )  # fmt: skip
+            if direction is None:
+                return
+            residual = self.space.residuals(direction[:, None])[0]
+            if not self.space.extend(residual, least=self.space.rounding):
+                return
+            self.is_over = not self.may_go_on()
+
+    def run(self) -> bool:
+        """Go on from a random vector; False if it shows more than the space had before.
+
+        True if the ends are bounded, or nothing more can be done.
+        """
+        self.last_run, self.num_runs = RandomRun(), self.num_runs + 1
+        unit, _ = self.space.orthogonal(self._random())
+        while True:
+            self._append(unit)
+            unit, left = self.space.rest()
+            if left <= self.space.rounding:
+                left = 0.0
+            self.last_run.diagonal.append(float(self.space.matrix()[-1, -1]))
+            self.last_run.beyond.append(left)
+            if self.space.is_whole or self._is_bounded():
+                return True
+            if self.is_over or self.space.is_full:
+                return True
+            if left == 0 or self._is_passed():
+                return False
+
+    def _is_bounded(self) -> bool:
+        """Tell whether the ends are bounded as closely as is asked for."""
+        least = self.least_component
+        return all(
+            self._blocking(sign, number, self.last_run.limit(least, sign)) is None
+            for sign, number in self.ends
         )
 
-    def rows(self, coefficients: NDArray[np.float64]) -> Tensor:
-        """Combine the basis by columns of coefficients (m, k): rows (k, P)."""
-        weights = torch.from_numpy(coefficients.T.copy()).to(self.basis)
-        found: Tensor = weights @ self.basis[: self.size]
-        return found
+    def _is_passed(self) -> bool:
+        """Tell whether the ends cannot be bounded so, because of what the run has seen."""
+        return any(
+            self._blocking(sign, number, self.last_run.end(sign)) is not None
+            for sign, number in self.ends
+        )
 
-    def missed_probability(
-        self, values: NDArray[np.float64], num_smallest: int, num_largest: int
-    ) -> float:
-        """Bound the probability that an eigenvalue beyond an end was missed."""
-        if self.size == self.product.dim:
+    def _blocking(self, sign: int, number: int, point: float | None) -> Floats | None:
+        """Find what keeps an end from its goals, by default for the guessed complement."""
+        matrix = sign * self.space.matrix()
+        values = np.linalg.eigvalsh(matrix)[::-1][:number]
+        rounding = self.space.rounding
+        allowed = np.maximum(_STRICTER * self.tolerance * np.abs(values), 2 * rounding) - rounding
+        if point is None:
+            point = float(values[-1]) - self.guessed_gap * abs(float(values[-1]))
+            point = min(point, float(values[-1]) - rounding)
+        return blocking(matrix, self.space.excess(), values + allowed, point)
+
+    def _random(self) -> Tensor:
+        """Draw a random vector (P,): its direction is uniform."""
+        product = self.space.product
+        numbers = torch.randn(product.dim, generator=self.generator, dtype=product.dtype)
+        return numbers.to(product.device)
+
+    def tracking(self) -> Tracking:
+        """Return what was found, and what is next to it."""
+        space, ends = self.space, (self.num_smallest, self.num_largest)
+        values, coefficients = np.linalg.eigh(space.matrix())
+        chosen = ends_of(space.size, *ends)
+        wanted = coefficients[:, chosen]
+        norms = norm(space.residuals(wanted).mT, 0).double().cpu().numpy()
+        bounds = self._bounds(len(chosen))
+        num_low = min(self.num_smallest, len(chosen))
+        pairs = Eigenpairs(
+            eigenvalues=torch.from_numpy(values[chosen]),
+            eigenvectors=space.rows(wanted).T,
+            residual_norms=torch.from_numpy(norms),
+            num_products=space.size,
+            matrix=space.product.name,
+            num_smallest=num_low,
+            num_largest=len(chosen) - num_low,
+        )
+        errors = np.minimum(norms, space.rounding) if space.is_whole else norms
+        return Tracking(
+            pairs=pairs,
+            error_bounds=torch.from_numpy(bounds),
+            is_converged=torch.from_numpy(bounds <= self.tolerance * np.abs(values[chosen])),
+            error_estimates=torch.from_numpy(errors_of_ends(values, errors, *ends)),
+            missed_probability=self._missed_probability(),
+            carried=space.rows(coefficients[:, carried_of(space.size, *ends)]),
+        )
+
+    def _bounds(self, num_found: int) -> Floats:
+        """Bound how far the eigenvalues may lie beyond the values, ascending."""
+        space, parts = self.space, []
+        num_low = min(self.num_smallest, num_found)
+        for sign, number in ((-1, num_low), (1, num_found - num_low)):
+            matrix = sign * space.matrix()
+            point = self.last_run.limit(self.least_component, sign)
+            bounds = upper_bounds(
+                matrix, space.excess(), number, -math.inf if space.is_whole else point
+            )
+            over = bounds - np.linalg.eigvalsh(matrix)[::-1][:number] + space.rounding
+            parts.append(over if sign < 0 else over[::-1])
+        return np.concatenate(parts)
+
+    def _missed_probability(self) -> float:
+        """Add up what each run may have missed."""
+        if self.space.is_whole:
             return 0.0
-        margin = BEYOND * float(np.abs(values).max())
-        points = [values[-1] + margin] * (num_largest > 0)
-        points += [values[0] - margin] * (num_smallest > 0)
-        factor = math.sqrt(2 * self.product.dim / math.pi) / self.random_part
-        return min(1.0, factor * sum(self._hidden(point) for point in points))
+        return min(1.0, self.num_runs * self.max_missed) if self.last_run.diagonal else 1.0
 
-    def _hidden(self, point: float) -> float:
-        """Bound the component along the start of an eigenvector with an eigenvalue from here on."""
-        diagonal = self.projected.diagonal()[: self.size]
-        beyond = [*self.projected.diagonal(1)[: self.size - 1], self.beta]
-        before, last, squares = 0.0, 1.0, 1.0
-        for step in range(self.size):
-            coupling = beyond[step - 1] if step else 0.0
-            if beyond[step] == 0:  # an invariant space: its complement is never seen
-                break
-            new = ((point - diagonal[step]) * last - coupling * before) / beyond[step]
-            before, last, squares = last, new, squares + new**2
-            if squares > 1e200:
-                return 0.0
-        return 1 / math.sqrt(squares)
+
+def errors_of_ends(values: Floats, norms: Floats, num_smallest: int, num_largest: int) -> Floats:
+    """Estimate the errors of the Ritz values at both ends.
+
+    An eigenvalue l and the Ritz value t of a pair with residual norm r differ by at most r, and by
+    at most r^2 / g, where g is the distance from t to the other eigenvalues. Of several pairs next
+    to each other, the sum of the squares counts, and the distance of the last of them from what
+    comes next, so that copies of an eigenvalue have no distance of zero. Distances are those to
+    other Ritz values, hence an estimate.
+
+    Parameters
+    ----------
+    values : array, shape (m,)
+        All Ritz values, ascending.
+    norms : array, shape (k,)
+        Residual norms of the wanted ones.
+    num_smallest, num_largest : int
+
+    Returns
+    -------
+    array, shape (k,)
+        At most the residual norm.
+
+    Examples
+    --------
+    >>> errors_of_ends(np.array([0.0, 1.0, 3.0]), np.array([0.1]), 0, 1).round(6).tolist()
+    [0.005]
+    """
+    num_low = min(num_smallest, len(values))
+    low = _errors_of_end(values, norms[:num_low])
+    high = _errors_of_end(-values[::-1], norms[num_low:][::-1])[::-1]
+    return np.concatenate([low, high])
+
+
+def _errors_of_end(values: Floats, norms: Floats) -> Floats:
+    """Estimate the errors of the first values, ascending: min(r, sums of squares over gaps)."""
+    errors = norms.copy()
+    squares = np.cumsum(norms**2)
+    for last in range(min(len(norms), len(values) - 1)):
+        gap = values[last + 1] - values[last]
+        if gap > 0:
+            errors[: last + 1] = np.fmin(errors[: last + 1], squares[last] / gap)
+    return errors
+
+
+def ends_of(size: int, num_smallest: int, num_largest: int) -> NDArray[np.int64]:
+    """Indices of the smallest and largest of some values, ascending, each once."""
+    low = min(num_smallest, size)
+    return np.concatenate([np.arange(low), np.arange(max(size - num_largest, low), size)])
+
+
+def carried_of(size: int, num_smallest: int, num_largest: int) -> NDArray[np.int64]:
+    """Indices of what the next search starts from."""
+    return ends_of(size, num_smallest + (num_smallest > 0), num_largest + (num_largest > 0))

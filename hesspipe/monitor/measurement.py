@@ -14,14 +14,13 @@ from torch.optim import Optimizer
 
 from hesspipe.curvature.operators import HessianOperator
 from hesspipe.linalg.arguments import require_integer, require_number
-from hesspipe.linalg.following import Tracking, follow_eigenpairs, start_of
-from hesspipe.linalg.operator import SymmetricProduct, random_unit
+from hesspipe.linalg.operator import SymmetricProduct
 from hesspipe.linalg.trace import estimate_norms
-from hesspipe.linalg.tracking import track_eigenpairs
+from hesspipe.linalg.tracking import Tracking, track_eigenpairs
 from hesspipe.monitor.budget import Budget
 from hesspipe.monitor.critical import critical_step
 from hesspipe.monitor.model_state import ModelState
-from hesspipe.monitor.records import Record
+from hesspipe.monitor.records import Record, finite
 from hesspipe.monitor.step_sizes import StepSizes, step_sizes
 from hesspipe.objective.determinism import preserved_random_state
 from hesspipe.objective.objective import Objective
@@ -29,8 +28,9 @@ from hesspipe.objective.streaming import digest
 from hesspipe.ranks.orders import lead
 from hesspipe.seeding import derive_seed, generator
 
-# At records that verify: probability that an eigenvalue beyond the ends is missed.
-_MAX_MISSED = 0.01
+# At records that verify: probability that an eigenvalue beyond the bounds is missed. A tenth of it
+# costs one to two products more.
+_MAX_MISSED = 1e-3
 # Products that such a record is expected to take, before there was one.
 _PRODUCTS_OF_VERIFICATION = 20
 
@@ -51,7 +51,6 @@ class Measurement:
     num_since_verified: int | None = None
     verification_products: int = _PRODUCTS_OF_VERIFICATION
     carried: dict[str, Tensor] = field(default_factory=dict)
-    random: Tensor | None = None
     critical_step: float = 1.0
 
     def __post_init__(self) -> None:
@@ -134,12 +133,12 @@ class Measurement:
             sizes = step_sizes(optimizer, state.parameters(), objective.theta)
         product = _product(operator)
         wanted = (self.num_smallest, self.num_largest)
-        ends = self._track(product, "ends", wanted, is_verified, budget)
+        ends = self._track(product, "ends", number, wanted, is_verified, budget)
         found = Record(loss, ends, sizes, ends.pairs.num_products)
         if is_verified:
             self.verification_products = ends.pairs.num_products
         if optimizer is not None:
-            self._measure_preconditioned(found, product, is_verified, budget)
+            self._measure_preconditioned(found, product, number, is_verified, budget)
         if self.critical and before is not None and sizes.step_size:
             self._measure_critical(found, objective, before, sizes.step_size)
         if self.trace_products:
@@ -162,54 +161,44 @@ class Measurement:
         self,
         product: SymmetricProduct,
         name: str,
+        number: int,
         ends: tuple[int, int],
         is_verified: bool,
         budget: Budget,
     ) -> Tracking:
         """Find ends of a matrix, from where they were at the last record."""
-        carried, spent = self.carried.get(name), 0
-        if carried is not None and not is_verified:
-            found = follow_eigenpairs(
-                product,
-                *ends,
-                carried=carried,
-                tolerance=self.tolerance,
-                max_products=self.max_products,
-                may_go_on=budget.may_go_on,
-            )
-            self.carried[name] = found.carried
-            if not found.is_lost:
-                return found
-            carried, spent = found.carried, found.pairs.num_products
-        if self.random is None:
-            self.random = random_unit(product, generator(self.seed, "random part of the monitor"))
         found = track_eigenpairs(
             product,
             *ends,
-            start=None if carried is None else start_of(carried, *ends),
+            carried=self.carried.get(name),
             tolerance=self.tolerance,
-            max_products=max(sum(ends), self.max_products - spent),
-            max_missed_probability=_MAX_MISSED,
-            random=self.random,
+            max_products=self.max_products,
+            max_missed_probability=_MAX_MISSED if is_verified else 1.0,
+            generator=generator(self.seed, f"random vectors at step {number} for {name}"),
             may_go_on=budget.may_go_on,
         )
         self.carried[name] = found.carried
-        pairs = replace(found.pairs, num_products=found.pairs.num_products + spent)
-        return replace(found, pairs=pairs)
+        return found
 
     def _measure_preconditioned(
-        self, found: Record, product: SymmetricProduct, is_verified: bool, budget: Budget
+        self,
+        found: Record,
+        product: SymmetricProduct,
+        number: int,
+        is_verified: bool,
+        budget: Budget,
     ) -> None:
         """Find the largest eigenvalue of D H D; without D it is that of H, at no cost."""
-        diagonal, pairs = found.sizes.diagonal, found.ends.pairs
+        diagonal, ends = found.sizes.diagonal, found.ends
         if diagonal is not None and self.preconditioned:
             scaled = _in_metric(product, diagonal)
-            pairs = self._track(scaled, "preconditioned", (0, 1), is_verified, budget).pairs
-            found.num_products += pairs.num_products
-        elif diagonal is not None or not found.sizes.is_metric_known or pairs.num_largest == 0:
+            ends = self._track(scaled, "preconditioned", number, (0, 1), is_verified, budget)
+            found.num_products += ends.pairs.num_products
+        elif diagonal is not None or not found.sizes.is_metric_known or self.num_largest == 0:
             return
-        found.preconditioned = float(pairs.eigenvalues[-1])
-        found.preconditioned_residual = float(pairs.residual_norms[-1])
+        found.preconditioned = float(ends.pairs.eigenvalues[-1])
+        found.preconditioned_residual = float(ends.pairs.residual_norms[-1])
+        found.preconditioned_bound = finite(ends.error_bounds[-1])
 
     def _measure_critical(
         self, found: Record, objective: Objective, before: Tensor, step_size: float

@@ -30,6 +30,7 @@ from hesspipe.monitor.records import Record, rows_of
 from hesspipe.monitor.state import restore, state_of
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.samples import first_samples
+from hesspipe.plots.plotted import Plotted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,26 +39,29 @@ if TYPE_CHECKING:
 
     from hesspipe.tables.store import Result
 
-# Defaults. 1e-3 is a third of a pixel in a figure of 10 cm. On the transformer of examples/, 3 to
-# 13 products give the largest eigenvalue so, and 8 to 18 verify it (benchmarks/monitor.md).
+# Defaults. 1e-3 is a third of a pixel in a figure of 10 cm. On the transformer of examples/, 8 to
+# 17 products find and verify the largest eigenvalue so, 28 once (benchmarks/monitor.md).
 EVERY = 50
 TOLERANCE = 1e-3
 MAX_PRODUCTS = 40
-VERIFY_EVERY = 10
+VERIFY_EVERY = 1
 _NUMBER_NEEDED = (
     "number must be given, because the monitor continues {}; pass the number of updates that the "
     "model has had"
 )
 
 
-class Monitor:
+class Monitor(Plotted):
     """Curvature of the loss through a training.
+
+    `plot` draws the eigenvalues against the steps, and the stability limit of the optimizer.
 
     Call `step` after each step of the optimizer. Every `every` steps it records, at the parameters
     that the model then has,
 
     - the ends of the spectrum of H with residual norms from its own products. The search starts
-      from the Ritz vectors of the last record;
+      from the Ritz vectors of the last record, and a fresh random vector tells how far the ends may
+      lie beyond what it found;
     - the step size of the optimizer, and the limit of the largest eigenvalue up to which descent is
       stable: 2 / step_size for SGD, 38 / step_size for Adam; see `hesspipe.monitor.step_sizes`;
     - if asked for, the largest eigenvalue of H in the metric of the optimizer (the preconditioned
@@ -91,16 +95,16 @@ class Monitor:
     num_smallest, num_largest : int
         Numbers of eigenvalues from each end, smallest meaning most negative.
     tolerance : float
-        Relative error of each eigenvalue, by an estimate from its residual norm and its distance
-        from the next one.
+        Relative error of each eigenvalue. `is_converged` says that its bound is below it.
     max_products : int
         Products with H of a record, for each of the two matrices. A record that needs more has
         `is_converged` False, and its residual norms tell how far it came.
     verify_every : int
-        The first of every so many records has a random part in its start, and goes on until an
-        eigenvalue more than 10 % beyond the ends is missed with a probability of at most 0.01. So
-        do records to which the vectors of the last one say nothing. The bound is in the column
-        `missed_probability`; it is 1 for the other records.
+        The first of every so many records verifies its eigenvalues: a Lanczos run from a random
+        vector bounds how far the ends of the spectrum may lie beyond them, but for a probability of
+        0.001 (`error_bound`, `missed_probability`). The others take half the products. Their
+        eigenvalues are next to those of the record before; a new one that has risen above them may
+        be missed, so that `is_verified` and `is_converged` are False.
     trace_products : int
         Products for the trace; 0, or at least 6.
     preconditioned, critical : bool
@@ -298,20 +302,8 @@ class Monitor:
 
         return Result("monitor", self.table, self._provenance())
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the eigenvalues against the steps, and the stability limit of the optimizer.
-
-        Parameters
-        ----------
-        ax : Axes of matplotlib, optional
-            By default those of a new figure.
-
-        Returns
-        -------
-        Axes
-        """
-        axes: Axes = self.result.plot(ax)
-        return axes
+    def _draw(self, ax: Axes | None) -> Axes:
+        return self.result.plot(ax)
 
     def figure(self) -> Figure:
         """Draw the eigenvalues against the steps: `hesspipe.figures.over_training`."""
@@ -393,7 +385,7 @@ class Monitor:
             "num_parameters": objective.num_parameters,
             "num_samples": objective.num_data,
             "dtype": str(objective.dtype).removeprefix("torch."),
-            "method": "Rayleigh-Ritz on the vectors of the last record and residuals",
+            "method": "Rayleigh-Ritz on the vectors of the last record, and a random one",
             "num_smallest": self._measurement.num_smallest,
             "num_largest": self._measurement.num_largest,
         }

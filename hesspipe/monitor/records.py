@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from hesspipe.linalg.following import Tracking
+from torch import Tensor
+
+from hesspipe.linalg.tracking import Tracking
 from hesspipe.monitor.step_sizes import StepSizes
 
 
@@ -19,6 +22,7 @@ class Record:
     num_products: int = 0
     preconditioned: float | None = None
     preconditioned_residual: float | None = None
+    preconditioned_bound: float | None = None
     critical: float | None = None
     trace: float | None = None
     trace_error: float | None = None
@@ -29,8 +33,8 @@ class Record:
         """Columns of a record that failed."""
         names = (
             "loss", "missed_probability", "step_size", "preconditioned_sharpness",
-            "preconditioned_residual", "stability_limit", "critical_sharpness", "trace",
-            "trace_error", "time_share",
+            "preconditioned_residual", "preconditioned_bound", "stability_limit",
+            "critical_sharpness", "trace", "trace_error", "time_share",
         )  # fmt: skip
         return {**dict.fromkeys(names), "num_products": 0}
 
@@ -42,6 +46,7 @@ class Record:
             "step_size": self.sizes.step_size,
             "preconditioned_sharpness": self.preconditioned,
             "preconditioned_residual": self.preconditioned_residual,
+            "preconditioned_bound": self.preconditioned_bound,
             "stability_limit": self.sizes.stability_limit,
             "critical_sharpness": self.critical,
             "trace": self.trace,
@@ -49,6 +54,11 @@ class Record:
             "num_products": self.num_products,
             "time_share": self.time_share,
         }
+
+
+def finite(bound: Tensor) -> float | None:
+    """Return a bound, or None if it is infinite."""
+    return float(bound) if math.isfinite(bound) else None
 
 
 def rows_of(
@@ -73,11 +83,14 @@ def rows_of(
     for place, (end, rank) in enumerate(places):
         row: dict[str, Any] = {"end": end, "rank": rank, "is_converged": False}
         row |= {"eigenvalue": None, "residual_norm": None, "error_estimate": None}
+        row |= {"error_bound": None, "is_verified": False}
         if found is not None and len(found.ends.pairs.eigenvalues) == len(places):
             pairs = found.ends.pairs
             row["eigenvalue"] = float(pairs.eigenvalues[place])
             row["residual_norm"] = float(pairs.residual_norms[place])
             row["error_estimate"] = float(found.ends.error_estimates[place])
+            row["error_bound"] = finite(found.ends.error_bounds[place])
+            row["is_verified"] = row["error_bound"] is not None
             row["is_converged"] = bool(found.ends.is_converged[place])
         rows.append(common | row)
     return rows

@@ -177,7 +177,7 @@ def as_result(result: Any) -> Result:
 
 
 def plot_result(result: Result, ax: Axes | None) -> Axes:
-    """Draw a table as the result that it holds; see `Result.plot`.
+    """Draw a table as the result that it holds; see `Result`.
 
     Raises
     ------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hesspipe.imports import require_packages
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -21,7 +19,6 @@ def plot_records(result: Result, ax: Axes | None) -> Axes:
         Of kind "monitor". Records that failed are left out.
     ax : Axes of matplotlib, or None
     """
-    require_packages("matplotlib", purpose="plot")
     from hesspipe.plots.training import plot_training
 
     table = result.table[result.table["eigenvalue"].notna()]

@@ -15,7 +15,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,17 +24,24 @@ import pyarrow.parquet as pq
 
 from hesspipe.errors import DamagedFileError
 from hesspipe.files import reading, write_sealed
+from hesspipe.plots.plotted import Plotted
 from hesspipe.seals import BLANK, check_seal
 from hesspipe.summaries import summary
 from hesspipe.tables.schemas import REQUIRED_PROVENANCE, SCHEMAS, schema_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Of the provenance, in a summary.
 _SHOWN = ("experiment", "seed", "step", "matrix", "num_parameters")
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(Plotted):
     """A table and its provenance.
+
+    `plot` draws the table as the result of the library that it holds, or the records of a monitor,
+    and raises TypeError if only a figure of the pipeline, of several tables, shows it.
 
     Attributes
     ----------
@@ -61,25 +68,10 @@ class Result:
             **about,
         )
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the table as the result of the library that it holds, or the records of a monitor.
-
-        Parameters
-        ----------
-        ax : Axes of matplotlib, optional
-            By default those of a new figure.
-
-        Returns
-        -------
-        Axes
-
-        Raises
-        ------
-        TypeError
-            If only a figure of the pipeline, of several tables, shows it.
-        """
+    def _draw(self, ax: Axes | None) -> Axes:
         # By name, as the library is loaded only where it is needed.
-        return importlib.import_module("hesspipe.saving.files").plot_result(self, ax)
+        axes: Axes = importlib.import_module("hesspipe.saving.files").plot_result(self, ax)
+        return axes
 
 
 def package_versions() -> dict[str, str]:
