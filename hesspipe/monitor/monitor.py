@@ -245,6 +245,22 @@ class Monitor(Plotted):
         finally:
             self._budget.leave(is_counted=False)
 
+    def begin(self, number: int) -> None:
+        """Count from here, where a training starts or goes on; record if it is due and not done.
+
+        Parameters
+        ----------
+        number : int
+            Updates that the model has had.
+        """
+        number = require_integer("number", number, 0)
+        is_done = any(row["step"] == number and row["eigenvalue"] is not None for row in self._rows)
+        if number % self.every == 0 and not is_done:
+            self.record(number)
+        self._last, self._before = number, None
+        if self._measurement.critical and (number + 1) % self.every == 0:
+            self._before = self._state.objective().theta
+
     def _is_affordable(self, number: int) -> bool:
         """Tell whether the time that was saved suffices for a record, and warn once if not."""
         least = self._budget.seconds_of(self._measurement.least_products)
@@ -365,12 +381,24 @@ class Monitor(Plotted):
             self._before = self._state.objective().theta
 
     def adopt_optimizer(self, optimizers: Iterable[Optimizer]) -> None:
-        """Use the one of several optimizers that has parameters of the objective."""
+        """Use the one of several optimizers that has parameters of the objective.
+
+        None if several have: step sizes and limits are then left empty, with a warning.
+        """
         own = {id(parameter) for parameter in self._state.parameters()}
-        for optimizer in optimizers:
-            groups = optimizer.param_groups
-            if any(id(each) in own for group in groups for each in group["params"]):
-                self.optimizer = optimizer
+        found = [
+            optimizer
+            for optimizer in optimizers
+            if any(id(each) in own for group in optimizer.param_groups for each in group["params"])
+        ]
+        if found:
+            self.optimizer = found[0] if len(found) == 1 else None
+        if len(found) > 1:
+            names = ", ".join(type(optimizer).__name__ for optimizer in found)
+            self._say(
+                "the monitor leaves columns empty: the parameters of the objective belong to "
+                f"{len(found)} optimizers ({names}), for which there is no common limit"
+            )
 
     def __repr__(self) -> str:
         num_steps = len({row["step"] for row in self._rows})
