@@ -152,7 +152,7 @@ def track_eigenpairs(
     )  # fmt: skip
     search.take(vectors)
     search.refine()
-    while search.is_verifying and not search.run():
+    while search.is_verifying and search.run():
         search.guessed_gap /= 2
         search.refine()
     return search.tracking()
@@ -172,24 +172,30 @@ class _Search:
     guessed_gap: float = _GUESSED_GAP
     is_over: bool = False
     num_runs: int = 0
-    last_run: RandomRun = field(default_factory=RandomRun)
+    pending: list[tuple[int, int]] = field(init=False)
+    bounds: dict[int, Floats] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Signs of the wanted ends, and how many there are: those that are not bounded yet, and the
+        # best bounds so far, from the end inwards. The largest come first, as they stand apart.
+        both = [(1, self.num_largest), (-1, self.num_smallest)]
+        self.pending = [(sign, number) for sign, number in both if number > 0]
+        self.bounds = {sign: np.full(number, math.inf) for sign, number in both}
 
     @property
-    def ends(self) -> list[tuple[int, int]]:
-        """Signs of the wanted ends, and how many there are."""
-        both = [(-1, self.num_smallest), (1, self.num_largest)]
-        return [(sign, number) for sign, number in both if number > 0]
+    def is_stopped(self) -> bool:
+        """Whether there can be no further product."""
+        return self.is_over or self.space.is_full
 
     @property
     def is_verifying(self) -> bool:
         """Whether there is something to verify, and room to do so."""
-        is_whole = self.space.is_whole
-        return self.max_missed < 1 and not (self.is_over or is_whole or self.space.is_full)
+        return self.max_missed < 1 and not (self.is_stopped or self.space.is_whole)
 
     @property
     def least_component(self) -> float:
         """The component along a random unit vector that is smaller with the allowed probability."""
-        allowed = self.max_missed / len(self.ends)
+        allowed = self.max_missed / ((self.num_smallest > 0) + (self.num_largest > 0))
         return min(allowed / math.sqrt(2 * self.space.product.dim / math.pi), 0.5)
 
     def take(self, vectors: list[Tensor]) -> None:
@@ -199,7 +205,7 @@ class _Search:
                 self.is_over = not self.may_go_on()
         if self.space.size and not self._is_lost():
             return
-        if not self.is_over and not self.space.is_full:
+        if not self.is_stopped:
             self._append(self.space.orthogonal(self._random())[0])
 
     def _is_lost(self) -> bool:
@@ -212,12 +218,15 @@ class _Search:
         self.is_over = not self.may_go_on()
 
     def refine(self) -> None:
-        """Add residuals until the ends are bounded, if the complement ends where it is guessed."""
-        while not (self.is_over or self.space.is_full):
-            direction = next(
-                (found for sign, number in self.ends
-                 if (found := self._blocking(sign, number, None)) is not None), None,
-            )  # fmt: skip
+        """Add residuals until the ends are bounded, if the complement ends where it is guessed.
+
+        Half of the room is left for the run that verifies them.
+        """
+        size = self.space.size
+        room = (len(self.space.basis) - size) // (2 if self.max_missed < 1 else 1)
+        while not self.is_stopped and self.space.size < size + room:
+            found = (self._blocking(sign, number, None) for sign, number in self.pending)
+            direction = next((each for each in found if each is not None), None)
             if direction is None:
                 return
             residual = self.space.residuals(direction[:, None])[0]
@@ -226,39 +235,43 @@ class _Search:
             self.is_over = not self.may_go_on()
 
     def run(self) -> bool:
-        """Go on from a random vector; False if it shows more than the space had before.
+        """Go on from a random vector, until it bounds the ends or shows that it will not.
 
-        True if the ends are bounded, or nothing more can be done.
+        True if another run may bound what is left, now that the space has seen more.
         """
-        self.last_run, self.num_runs = RandomRun(), self.num_runs + 1
+        run, self.num_runs = RandomRun(), self.num_runs + 1
         unit, _ = self.space.orthogonal(self._random())
         while True:
             self._append(unit)
             unit, left = self.space.rest()
             if left <= self.space.rounding:
                 left = 0.0
-            self.last_run.diagonal.append(float(self.space.matrix()[-1, -1]))
-            self.last_run.beyond.append(left)
-            if self.space.is_whole or self._is_bounded():
-                return True
-            if self.is_over or self.space.is_full:
-                return True
-            if left == 0 or self._is_passed():
+            run.diagonal.append(float(self.space.matrix()[-1, -1]))
+            run.beyond.append(left)
+            if self.space.is_whole:
                 return False
+            is_ending = self.is_stopped or left == 0 or self._is_passed(run)
+            self._bound(run, is_ending=is_ending)
+            if is_ending or not self.pending:
+                return bool(self.pending)
 
-    def _is_bounded(self) -> bool:
-        """Tell whether the ends are bounded as closely as is asked for."""
-        least = self.least_component
+    def _bound(self, run: RandomRun, *, is_ending: bool) -> None:
+        """Note the bounds of the ends that are as close as is asked for, or of all at its end."""
+        for sign, number in list(self.pending):
+            point = run.limit(self.least_component, sign)
+            is_bounded = self._blocking(sign, number, point) is None
+            if is_bounded or is_ending:
+                matrix = sign * self.space.matrix()
+                bounds = upper_bounds(matrix, self.space.excess(), number, point)
+                if len(bounds) == number:
+                    self.bounds[sign] = np.minimum(self.bounds[sign], bounds)
+            if is_bounded:
+                self.pending.remove((sign, number))
+
+    def _is_passed(self, run: RandomRun) -> bool:
+        """Tell whether a run cannot bound what is left, because of what it has seen."""
         return all(
-            self._blocking(sign, number, self.last_run.limit(least, sign)) is None
-            for sign, number in self.ends
-        )
-
-    def _is_passed(self) -> bool:
-        """Tell whether the ends cannot be bounded so, because of what the run has seen."""
-        return any(
-            self._blocking(sign, number, self.last_run.end(sign)) is not None
-            for sign, number in self.ends
+            self._blocking(sign, number, run.end(sign)) is not None for sign, number in self.pending
         )
 
     def _blocking(self, sign: int, number: int, point: float | None) -> Floats | None:
@@ -311,12 +324,9 @@ class _Search:
         space, parts = self.space, []
         num_low = min(self.num_smallest, num_found)
         for sign, number in ((-1, num_low), (1, num_found - num_low)):
-            matrix = sign * space.matrix()
-            point = self.last_run.limit(self.least_component, sign)
-            bounds = upper_bounds(
-                matrix, space.excess(), number, -math.inf if space.is_whole else point
-            )
-            over = bounds - np.linalg.eigvalsh(matrix)[::-1][:number] + space.rounding
+            values = np.linalg.eigvalsh(sign * space.matrix())[::-1][:number]
+            bounds = values if space.is_whole else self.bounds[sign][:number]
+            over = np.maximum(bounds - values, 0.0) + space.rounding
             parts.append(over if sign < 0 else over[::-1])
         return np.concatenate(parts)
 
@@ -324,7 +334,7 @@ class _Search:
         """Add up what each run may have missed."""
         if self.space.is_whole:
             return 0.0
-        return min(1.0, self.num_runs * self.max_missed) if self.last_run.diagonal else 1.0
+        return min(1.0, self.num_runs * self.max_missed) if self.num_runs else 1.0
 
 
 def errors_of_ends(values: Floats, norms: Floats, num_smallest: int, num_largest: int) -> Floats:
