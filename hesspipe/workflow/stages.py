@@ -123,10 +123,16 @@ def clean_folders() -> None:
 
     Raises
     ------
+    FileExistsError
+        For a file, or a link to nowhere, in the place of a folder.
     UnreadableFileError
         For a folder with the name of a file, that is with a dot in it, or a link to nowhere.
     """
     own = {".hesspipe", str(state_root())}
+    owned = [folder for folders in STAGES.values() for folder in folders]
+    for path in map(Path, ["results", "logs", *own, *owned]):
+        if os.path.lexists(path) and not path.is_dir() and not path.suffix:
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
     remove_leftovers([*folders_on_disk(), _ORIGINS, _ORIGINS_OF_PRODUCTS, *own])
     for root in folders_on_disk():
         for folder, names, files in os.walk(root):

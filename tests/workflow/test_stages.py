@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hesspipe.config.producers import inputs_of
 from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.errors import UnreadableFileError
 from hesspipe.workflow import stages
+from hesspipe.workflow.failures import explain
 from hesspipe.workflow.project import Project
 from hesspipe.workflow.sources import path_of
 from hesspipe.workflow.stages import STAGES, code_of, origins_of, outputs_on_disk, stage_of
@@ -184,3 +186,38 @@ def test_outputs_behind_a_link_are_listed_unless_they_are_in_the_project(
     behind = ["results/histories/one/deeper/seed0.parquet"] * is_listed
     others = ["results/histories/two/seed0.parquet", "results/spectra/seed0.parquet"]
     assert list(outputs_on_disk()) == behind + others
+
+
+@pytest.mark.parametrize("name", ["results", "logs", ".hesspipe", "results/spectra", "figures"])
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Path.touch, "is a file, and must be a folder. Move it away"),
+        (lambda path: path.symlink_to("absent"), "is a symbolic link to absent, which does not"),
+        (lambda path: path.symlink_to(path.name), "is a symbolic link to {name}, which does not"),
+        (os.mkfifo, "is a file, and must be a folder. Move it away"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_folder_is_told_at_the_start(
+    name: str, make: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(name)
+    path.parent.mkdir(exist_ok=True)
+    make(path)
+    with pytest.raises(FileExistsError) as caught:
+        stages.clean_folders()
+    line = explain(caught.value)
+    assert line.startswith(f"{name}: it {told.format(name=path.name)}")
+    assert "\n" not in line
+
+
+def test_folders_and_links_to_folders_are_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("elsewhere").mkdir()
+    Path("results").symlink_to("elsewhere")
+    Path("figures").mkdir()
+    Path("claims.json").touch()
+    stages.clean_folders()
