@@ -105,8 +105,8 @@ def _ggn_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
 
 
 def _slopes(objective: Objective, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Copy the outputs to a leaf f, and differentiate the batch's term of L: f and dL/df, (K,)."""
-    leaf = outputs.detach().clone().requires_grad_()
+    """Differentiate the batch's term of L by the outputs, as a leaf f: f and dL/df, (K,)."""
+    leaf = outputs.detach().requires_grad_()
     loss = objective.loss_of_vector(leaf, batch)
     objective.require_unchanged(batch, loss)
     (slopes,) = torch.autograd.grad(

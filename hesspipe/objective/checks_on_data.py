@@ -104,6 +104,7 @@ class ChecksOnData:
             flat, self.loss.loss_fn, self.batches, has_rows, self.coupling is None and has_rows
         )
         first, still_open, is_near = self.batches[0], nearby.open, nearby.is_near
+        still_open.is_beside = loss_of_outputs is not None and loss_of_outputs.uses_theta_beside
         del nearby  # and its vectors
         point = flat.another_point() if is_near else flat.theta
         with explained(first, first.number, flat.dtype), flat.padding_held_at(point):

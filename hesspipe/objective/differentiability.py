@@ -101,8 +101,10 @@ def refuse_wrong_derivatives(
 
     This is done at a point near theta: exactly at theta, initial weights of zero may hide what is
     wrong. Second derivatives that are wrong at theta only are found there. First derivatives of
-    the outputs, and both of the loss in the outputs, are compared for every sample of the batches
-    that are still open; second ones of the model, which cost tens of passes, for a random subset.
+    the outputs, both of the loss in the outputs, and second ones of a combination of the outputs
+    are compared for every sample of the batches that are still open; products with the Hessian,
+    which cost tens of passes, for a random subset, and not where all of the former are right: they
+    follow from them.
 
     Parameters
     ----------
@@ -159,8 +161,7 @@ class Subset:
 
     Attributes
     ----------
-    pieces, few : list of Piece
-        Of the loss, and of the outputs alone.
+    pieces : list of Piece
     is_all : bool
         Whether they are all the data.
     place : str
@@ -168,7 +169,6 @@ class Subset:
     """
 
     pieces: list[Piece]
-    few: list[Piece]
     is_all: bool
     place: str
 
@@ -178,7 +178,7 @@ class Subset:
         count, num_batches = work.num_checked(data.num_samples), work.num_batches(data.num_samples)
         pieces, is_all = data.subset(count, num_batches)
         place = "all the data" if is_all else f"{count} random samples"
-        return cls(pieces, data.few_samples(count, num_batches), is_all, place)
+        return cls(pieces, is_all, place)
 
 
 def _refuse_wrong_nearby(
@@ -191,6 +191,11 @@ def _refuse_wrong_nearby(
     advance: Callable[[], Any],
 ) -> None:
     """Compare first and second derivatives near theta."""
+    is_open = still_open.slopes or still_open.curvatures or still_open.is_beside
+    if survey.depends and not is_open:
+        advance()
+        advance()
+        return
     pieces = subset.pieces
     direction, other = _unit_vectors(near, model)
     product, center, asymmetry = survey.product(pieces, near, direction, other)
@@ -209,7 +214,9 @@ def _refuse_wrong_nearby(
         )
         _refuse(found, survey.cause())
         del product, center
-        _refuse_wrong_curvature(subset.few, near, direction, survey.cause())
+        for number in sorted(still_open.curvatures):
+            parts = list(data.all_pieces({number}))
+            _refuse_wrong_curvature(parts, near, direction, survey.cause())
     advance()
 
 
@@ -270,7 +277,7 @@ def _evaluate_in(pieces: Iterable[Piece], theta: Tensor, finder: OperationFinder
 def _refuse_wrong_curvature(
     pieces: Piece | list[Piece], theta: Tensor, direction: Tensor, cause: str
 ) -> None:
-    """Compare the second derivative of the outputs of some samples, with random weights."""
+    """Compare the second derivative of the outputs of a batch, with random weights."""
     pieces = [pieces] if isinstance(pieces, Piece) else pieces
     scalars = [partial(_weighted, piece) for piece in pieces]
     (product,), center = products_of(scalars, theta, [direction])

@@ -13,8 +13,11 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.many_classes import CrossEntropyOfManyClasses
 from hesspipe.objective.pieces import Piece
 
+# Which stand for operations of torch.
+_OWN = (CrossEntropyOfManyClasses,)
 # Operations of torch 2.13 with wrong second derivatives, by the names of their graph nodes.
 _KNOWN_WRONG = {"WeightNormInterfaceBackward0": "torch.nn.utils.parametrizations.weight_norm"}
 
@@ -184,7 +187,7 @@ def _contents(root: torch.autograd.graph.Node) -> tuple[list[str], list[Tensor],
     while waiting:
         node = waiting.pop()
         operations.add(node.name())
-        if isinstance(node, BackwardCFunction):
+        if isinstance(node, BackwardCFunction) and node._forward_cls not in _OWN:
             names.add(type(node).__name__.removesuffix("Backward"))
         if hasattr(node, "variable"):  # AccumulateGrad
             leaves.append(node.variable)

@@ -21,6 +21,7 @@ from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.loss_graphs import GraphSurvey
 from hesspipe.objective.loss_parts import LossCheck
+from hesspipe.objective.pytrees import map_tensors
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.objective.screening import Screen, Screened
 from hesspipe.objective.separability import ModelCheck, require_independence
@@ -35,12 +36,19 @@ class Open:
     ----------
     slopes : set of int
         Of their first derivatives.
+    curvatures : set of int
+        Of second derivatives of their outputs.
     special : set of int
         Of the loss at the parameters.
+    is_beside : bool
+        Whether the loss depends on the parameters other than through the outputs, so that its
+        second derivatives do not follow from those of the outputs.
     """
 
     slopes: set[int] = field(default_factory=set)
+    curvatures: set[int] = field(default_factory=set)
     special: set[int] = field(default_factory=set)
+    is_beside: bool = False
 
 
 class NearbyChecks:
@@ -112,7 +120,9 @@ class NearbyChecks:
 
     def _look(self, batch: Batch, at_theta: Any) -> None:
         again = partial(evaluate, self._model, self._loss, self._point, batch)
-        evaluation = in_full_precision(partial(attempt, again), self._model.dtype)
+        evaluation = in_full_precision(
+            partial(attempt, partial(self._first, batch)), self._model.dtype
+        )
         if evaluation is None or not torch.isfinite(evaluation[1]):
             self.is_defined = False
             return
@@ -125,6 +135,19 @@ class NearbyChecks:
             is_confirmed = self._compare(batch, at_theta, outputs)
             if not is_confirmed or self.found.coupling != before:
                 self._refuse_differences(batch, evaluation, again)
+
+    def _first(self, batch: Batch) -> tuple[Any, Tensor]:
+        """Evaluate a batch for the first time, and let second derivatives be compared."""
+        point = self._point.detach().requires_grad_(self._screen is not None)
+        outputs, loss = evaluate(self._model, self._loss, point, batch)
+        if self._screen is not None:
+            self._screen.begin(batch, outputs, point, is_divided=self._is_divided(batch, outputs))
+        return map_tensors(torch.detach, outputs), loss.detach()
+
+    def _is_divided(self, batch: Batch, outputs: Any) -> bool:
+        """Whether samples of a batch can be evaluated apart."""
+        is_one = self._model.function is not None or batch.num_samples == 1
+        return not is_one and has_rows(Term(outputs, batch.targets, batch.num_samples))
 
     def conclude(self, num_batches: int) -> None:
         """Find what the loss divides by, after the last batch.
@@ -144,7 +167,7 @@ class NearbyChecks:
     def _compare(self, batch: Batch, at_theta: Any, outputs: Any) -> bool:
         """Compare samples; returns whether all outputs were computed twice, and were the same."""
         whole = Term(outputs, batch.targets, batch.num_samples)
-        is_divided = self._model.function is None and whole.num_samples > 1 and has_rows(whole)
+        is_divided = self._is_divided(batch, outputs)
         screen = partial(self._screened, batch, whole, at_theta)
         unconfirmed: list[int] = []
 
@@ -160,6 +183,8 @@ class NearbyChecks:
         if self._model.function is None:
             splits = self._samples.splits(batch, whole, look if is_divided else None)
             self._parts.look_at(batch.number, [] if self.found.coupling else splits)
+        if self._screen is None or not self._screen.has_right_curvature:
+            self.open.curvatures.add(batch.number)
         return not any(unconfirmed)
 
     def _screened(

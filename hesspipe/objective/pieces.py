@@ -21,8 +21,6 @@ from hesspipe.seeding import generator
 
 # Samples that the checks of derivatives evaluate at once, where samples are independent.
 SAMPLES_AT_ONCE = 1024
-# Most samples for which second derivatives of the outputs are compared apart.
-_NUM_SAMPLES = 32
 # Random numbers of a direction before they recur: a prime, which no layer's shape divides.
 _NUM_NUMBERS = 100_003
 # Rows of outputs (n, C), and the loss as a function of them.
@@ -163,12 +161,6 @@ class Division:
             if place in chosen
         ]
         return pieces, not self.is_separable and len(chosen) == len(sizes)
-
-    def few_samples(self, count: int, num_batches: int) -> list[Piece]:
-        """Draw at most `_NUM_SAMPLES` samples, where samples are independent."""
-        if not self.is_separable:
-            return []
-        return self.subset(min(count, _NUM_SAMPLES), num_batches)[0]
 
     def _piece(self, batch: Batch, index: Tensor | None) -> Piece:
         """Some samples of a batch; all of them are the batch itself."""

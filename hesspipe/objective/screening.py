@@ -7,8 +7,9 @@ derivative f' u, by a copy of the model with a state and random numbers of its o
 
 to rounding, sample by sample, the derivative is right, the outputs for a sample do not depend on
 the other samples of its batch, and nothing is random: each of these would need an evaluation of its
-own. What does not agree proves nothing, e.g. at a kink, and is evaluated again for these samples
-only, or left to the tests that tell the reason.
+own. The same evaluations tell whether second derivatives are right, for all samples together with
+random weights. What does not agree proves nothing, e.g. at a kink, and is evaluated again for these
+samples only, or left to the tests that tell the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from hesspipe.objective.dependence import Term, part_of, take
 from hesspipe.objective.determinism import attempt
 from hesspipe.objective.finite_differences import (
     STEPS,
+    SumOfOutputs,
     compare,
+    derivatives_along,
     directional_derivative,
     first_direction,
     is_right_ahead,
@@ -41,6 +44,10 @@ from hesspipe.objective.pytrees import named_tensors
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.objective.special_points import is_regular_loss
 from hesspipe.tolerances import rounding
+
+# Relative to the parameters: so small that most batches of a network of millions of units meet no
+# kink on the way, and large enough for six digits.
+_STEPS = {torch.float64: 1e-8, torch.float32: STEPS[torch.float32][0]}
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,35 @@ class Screen:
     ) -> None:
         self._loss, self._survey, self._near = loss, survey, near
         self._direction = first_direction(near, is_varied)
-        self._step = STEPS[near.dtype][0]
+        self._step = _STEPS[near.dtype]
         self.ahead = torch.add(near, self._direction, alpha=self._step)
+        self._sum: SumOfOutputs | None = None
+
+    def begin(self, batch: Batch, outputs: Any, ahead: Tensor, *, is_divided: bool) -> None:
+        """Take the outputs for a batch, with their graph, at `ahead`.
+
+        Second derivatives of its samples are compared only after this, and in float64, in which
+        differences are precise.
+
+        Parameters
+        ----------
+        batch : Batch
+        outputs : nested tensors
+        ahead : Tensor, shape (P,)
+            The point `self.ahead`, by which they can be differentiated.
+        is_divided : bool
+            Whether samples of the batch are looked at, or all of it as one piece.
+        """
+        self._sum = None
+        if ahead.dtype == torch.float64:
+            loss = partial(_swapped, self._loss, batch.targets)
+            piece = Piece(_no_model, loss, batch.inputs, is_divided, batch.number)
+            self._sum = attempt(lambda: SumOfOutputs(piece.rows_of(outputs)[0], ahead, self._step))
+
+    @property
+    def has_right_curvature(self) -> bool:
+        """Whether second derivatives of the outputs are right, for all samples of the batch."""
+        return self._sum is not None and self._sum.is_right
 
     def look(
         self,
@@ -119,14 +153,14 @@ class Screen:
         """
         try:
             piece, chosen = self._piece(model, batch, index)
-            return self._look(piece, chosen(whole.outputs), chosen(at_theta))
+            return self._look(piece, index, chosen(whole.outputs), chosen(at_theta))
         except Exception as error:
             if is_exhaustion(error):
                 raise
         # Whatever the model or the loss raises on a part is explained by the tests that follow.
         return Screened.nothing(1 if index is None else len(index))
 
-    def _look(self, piece: Piece, expected: Any, at_theta: Any) -> Screened:
+    def _look(self, piece: Piece, index: Tensor | None, expected: Any, at_theta: Any) -> Screened:
         point = self._near.detach().requires_grad_()
         outputs = piece.model(point, piece.inputs)
         if _shapes(outputs) != _shapes(expected):
@@ -134,7 +168,7 @@ class Screen:
         rows, loss_of = piece.rows_of(outputs)
         self._survey.look(loss_of(rows))
         ahead, here = (piece.rows_of(values)[0].detach() for values in (expected, at_theta))
-        along = directional_derivative(rows, point, self._direction)
+        along = self._along(rows, point, index)
         center = rows.detach()
         del outputs, rows, point  # and the graph
         unconfirmed, is_right = self._compared(piece, center, ahead, along)
@@ -143,6 +177,16 @@ class Screen:
             is_right and self._has_right_loss(piece, loss_of, center, ahead),
             is_regular_loss(loss_of, here, center, RELATIVE_STEP),
         )
+
+    def _along(self, rows: Tensor, point: Tensor, index: Tensor | None) -> Tensor:
+        """Differentiate the outputs along the direction, and note their second derivatives."""
+        if self._sum is None:
+            return directional_derivative(rows, point, self._direction)
+        weights = self._sum.weights
+        weights = weights if index is None else weights[index.to(weights.device)]
+        along, *parts = derivatives_along(rows, point, self._direction, weights)
+        self._sum.subtract(len(rows), *parts)
+        return along
 
     def _piece(
         self, model: FlatModel, batch: Batch, index: Tensor | None
@@ -188,7 +232,9 @@ class Screen:
         """
         with_slopes = center.dtype == torch.float64 or bool(self._survey.names)
         compared = partial(outcomes_of_loss, loss_of, center, with_slopes=with_slopes)
-        found = attempt(lambda: compared((2 * center - ahead, ahead), step=self._step))
+        step = STEPS[center.dtype][0]
+        change = (step / self._step) * (ahead - center)
+        found = attempt(lambda: compared((center - change, center + change), step=step))
         if found is None or not all(one.defect.isfinite().all() for one in found.values()):
             moved = sides(piece, self._near, self._direction, self._step)
             found = moved and attempt(lambda: compared(moved, step=self._step))
@@ -197,6 +243,10 @@ class Screen:
 
 def _swapped(loss: LossFunction, targets: Any, outputs: Any) -> Tensor:
     return loss(outputs, targets)
+
+
+def _no_model(theta: Tensor, inputs: Any) -> Any:
+    raise NotImplementedError("the outputs are given")
 
 
 def _shapes(outputs: Any) -> list[tuple[str, torch.Size]]:

@@ -1,9 +1,10 @@
-"""Exact second derivatives where torch's own are rounded on purpose, or wrong.
+"""Exact second derivatives where torch's own are rounded on purpose, wrong, or large.
 
 The second derivative of `torch.nn.functional.binary_cross_entropy` in p adds 1e-12 to p (1 - p), so
 that it has a relative error of 1e-12 / (p (1 - p)), thousands of roundings. The same loss, written
 with operations whose derivatives are exact, takes its place while derivatives are computed. The
-fused operation of weight normalization has a second derivative that is not symmetric.
+fused operation of weight normalization has a second derivative that is not symmetric. For
+cross-entropy of many classes see `hesspipe.objective.many_classes`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from hesspipe.objective.many_classes import cross_entropy
 from hesspipe.objective.rounding import is_perturbing
 
 # torch bounds log(p) from below by -100.
@@ -30,6 +32,8 @@ class ExactDerivatives(TorchFunctionMode):
             func = binary_cross_entropy
         elif func is torch._weight_norm:
             func = weight_norm
+        elif func is functional.cross_entropy:
+            func = cross_entropy
         return func(*args, **(kwargs or {}))
 
 
