@@ -232,7 +232,8 @@ class SumOfOutputs:
         self.weights, self._step = next(numbers).view(rows.shape), step
         self._rest = torch.zeros_like(ahead, requires_grad=False)
         if rows.requires_grad:
-            (self._rest,) = torch.autograd.grad(rows, ahead, self.weights, materialize_grads=True)
+            (found,) = torch.autograd.grad(rows, ahead, self.weights, materialize_grads=True)
+            self._rest = found.clone()  # which may be the weights, or one number repeated
         self._num_open = len(rows)
         self._center, self._size = (self._rest.new_zeros(1) for _ in range(2))
 
