@@ -126,7 +126,8 @@ def clean_folders() -> None:
     FileExistsError
         For a file, or a link to nowhere, in the place of a folder.
     UnreadableFileError
-        For a folder with the name of a file, that is with a dot in it, or a link to nowhere.
+        For a folder with the name of a file, that is with a dot in it, a link to nowhere, or what is
+        no regular file, such as a pipe.
     """
     own = {".hesspipe", str(state_root())}
     owned = [folder for folders in STAGES.values() for folder in folders]
@@ -139,8 +140,12 @@ def clean_folders() -> None:
             for path in (Path(folder, name) for name in names if "." in name[1:]):
                 raise UnreadableFileError(path, IsADirectoryError(errno.EISDIR, "Is a folder"))
             for path in (Path(folder, name) for name in files):
+                if path.is_file() or not os.path.lexists(path):  # renamed meanwhile
+                    continue
                 if path.is_symlink() and not path.exists():
                     raise UnreadableFileError(path, FileNotFoundError(errno.ENOENT, "Dead link"))
+                # Whoever opens a named pipe may wait for ever.
+                raise UnreadableFileError(path, OSError(errno.EINVAL, "It is not a regular file"))
 
 
 def outputs_on_disk() -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,23 @@ def test_folders_and_links_to_folders_are_no_obstacle(
     Path("figures").mkdir()
     Path("claims.json").touch()
     stages.clean_folders()
+
+
+def _bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, _bind, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", ["results/histories/one.parquet", "figures/one.pdf"])
+def test_result_that_is_no_regular_file_is_told_at_the_start(
+    name: str, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(parents=True)
+    make(Path(name))
+    with pytest.raises(UnreadableFileError) as caught:
+        stages.clean_folders()
+    assert explain(caught.value).startswith(
+        f"{name} could not be read (It is not a regular file); it was not changed. "
+    )
