@@ -118,8 +118,9 @@ class SlurmCluster:
         self._wait_until(lambda: self.states() == idle and not self.call("squeue", "-h").strip())
 
     def jobs(self) -> dict[str, str]:
-        """The node of each job that runs, by the job's number."""
-        lines = self.call("squeue", "-h", "-t", "running", "-o", "%i %N").splitlines()
+        """The node of each job that runs, by its number; not those of the urgent partition."""
+        partitions = ("-p", "debug,short")
+        lines = self.call("squeue", "-h", *partitions, "-t", "running", "-o", "%i %N").splitlines()
         return dict(line.split() for line in lines if len(line.split()) == 2)
 
     def processes(self, node: str) -> list[psutil.Process]:
