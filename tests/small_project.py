@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import save_file
+from snakemake_starts import run_snakemake
 
 from hesspipe.workflow.stages import STAGES
 
@@ -46,13 +47,14 @@ class Project:
             command, cwd=self.folder, env=self.environment(), capture_output=True, text=True,
             check=False,
         )  # fmt: skip
-        output = done.stdout + done.stderr
-        assert done.returncode == 0 or not check, output
-        return output if check else f"{output}\nexit {done.returncode}"
+        return _said(done.returncode, done.stdout + done.stderr, check)
 
     def snakemake(self, *arguments: str, check: bool = True) -> str:
         """Run Snakemake on two cores."""
-        return self.run("snakemake", "--cores", "2", *arguments, check=check)
+        arguments = ("--cores", "2", *arguments)
+        if (self.folder / "sitecustomize.py").exists():  # which Python reads as it starts
+            return self.run("snakemake", *arguments, check=check)
+        return _said(*run_snakemake(arguments, self.folder, self.environment()), check)
 
     def planned(self, *targets: str) -> Counter[str]:
         """Count the jobs that a dry run would run, by rule; trainings by experiment."""
@@ -93,6 +95,11 @@ class Project:
         """Copy the project, times included."""
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2, symlinks=True)
         return Project(folder)
+
+
+def _said(code: int, output: str, check: bool) -> str:
+    assert code == 0 or not check, output
+    return output if check else f"{output}\nexit {code}"
 
 
 def make_project(folder: Path) -> Project:

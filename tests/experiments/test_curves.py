@@ -49,9 +49,9 @@ def test_smoothed_density_is_the_sum_of_its_gaussians() -> None:
 
 
 def test_one_eigenvalue_is_the_peak_of_a_share_of_one() -> None:
-    # 39 of 40 eigenvalues are 0, and one is 10.
+    # 39 of 40 eigenvalues are 0, and one is 10, which is the value of a point.
     nodes, weights = [[0.0, 10.0]] * 2, [[39 / 40, 1 / 40]] * 2
-    curve = smooth([density(nodes, weights, 40)], 0.01, 100_001)
+    curve = smooth([density(nodes, weights, 40)], 0.01, 2201)
     at_ten = curve.loc[(curve["value"] - 10.0).abs().idxmin()]
     assert at_ten["density"] == pytest.approx(at_ten["one_eigenvalue"], rel=1e-6)
     assert at_ten["standard_error"] == pytest.approx(0.0, abs=1e-12)
