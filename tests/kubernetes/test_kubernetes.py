@@ -114,6 +114,7 @@ def kubernetes(tmp_path: Path) -> Iterator[Kubernetes]:
     yield built
     built.cluster.stop()
     built.server.shutdown()
+    built.server.server_close()
 
 
 def evict_once(kubernetes: Kubernetes) -> None:
