@@ -76,6 +76,14 @@ def _inner_step(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return functional.cross_entropy(after, batch["y"]) + 0.1 * _base(model, batch)
 
 
+def _by_name(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    loss = _base(model, batch)
+    slopes = grad(loss, dict(model.named_parameters()), create_graph=True, allow_unused=True)
+    return loss + sum(
+        number * slope.square().sum() for number, slope in enumerate(slopes.values(), 1)
+    )
+
+
 def _held_constant(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     fixed = {name: p.detach() for name, p in model.named_parameters()}
     with torch.no_grad():
@@ -101,6 +109,7 @@ LOSSES: dict[str, Loss] = {
     "a weight that two evaluations read": _twice_evaluated,
     "weights alone": _weights_alone,
     "an inner step": _inner_step,
+    "parameters by name": _by_name,
     "constants in place of parameters": _held_constant,
     "second derivatives": _curvature,
 }

@@ -10,7 +10,7 @@ all that was read of it. While such a tensor lives, it is what is read again.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,15 +62,19 @@ class DerivativesByParameters(TorchFunctionMode):
             return self._grad(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
-    def _grad(self, outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        given = [inputs] if isinstance(inputs, Tensor | GradientEdge) else list(inputs)
+    def _grad(self, outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(inputs, Mapping):
+            found = self._grad(outputs, list(inputs.values()), *args, **kwargs)
+            return dict(zip(inputs, found, strict=True))
+        given: list[Any] = [inputs] if isinstance(inputs, Tensor | GradientEdge) else list(inputs)
         groups = [self._reads.edges_of(one) for one in given]
         if all(len(group) == 1 for group in groups):
-            return torch.autograd.grad(outputs, inputs, *args, **kwargs)
+            return torch.autograd.grad(outputs, given, *args, **kwargs)
         is_filled = kwargs.pop("materialize_grads", False)
         may_be_unused = kwargs.pop("allow_unused", None) or is_filled
         joined = [edge for group in groups for edge in group]
-        found = iter(torch.autograd.grad(outputs, joined, *args, **kwargs, allow_unused=True))
+        kwargs["allow_unused"] = True
+        found = iter(torch.autograd.grad(outputs, joined, *args, **kwargs))
         sums = []
         for one, group in zip(given, groups, strict=True):
             parts = [part for part in [next(found) for _ in group] if part is not None]
@@ -80,6 +84,6 @@ class DerivativesByParameters(TorchFunctionMode):
                     f"{self._reads.name_of(one) or 'a tensor'} that it does not use; pass "
                     "allow_unused=True if this is right"
                 )
-            empty = torch.zeros_like(one) if is_filled else None
+            empty = torch.zeros_like(one) if isinstance(one, Tensor) and is_filled else None
             sums.append(sum(parts[1:], parts[0]) if parts else empty)
         return tuple(sums)
