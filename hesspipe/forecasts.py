@@ -139,6 +139,14 @@ def basis_capacity(num_wanted: int) -> int:
     return 2 * num_wanted + 60
 
 
+def least_basis_capacity(num_wanted: int) -> int:
+    """Vectors with which the search still converges, where memory has no room for more.
+
+    A restart keeps the wanted pairs and half of the others, and eight leave it four steps.
+    """
+    return num_wanted + 8
+
+
 def plane_bytes(num_checkpoints: int, num_parameters: int, element_bytes: int) -> int:
     """Every checkpoint of two parts of a training, and the plane in float64."""
     return num_parameters * (num_checkpoints * element_bytes + 3 * _FLOAT64)

@@ -55,6 +55,12 @@ def available_bytes(device: torch.device | None = None) -> int:
     return max(0, min([int(psutil.virtual_memory().available), *rooms]))
 
 
+def available_on(device: torch.device | None) -> int:
+    """Return `available_bytes` of a device, by default the CPU."""
+    is_elsewhere = device is not None and device.type != "cpu"
+    return available_bytes(device) if is_elsewhere else available_bytes()
+
+
 def total_bytes() -> int:
     """Return the memory of the machine, within every limit on it: the most that may become free."""
     limits = [limit for limit, _ in (*_group_limits(), *_process_limits())]
@@ -167,10 +173,9 @@ def require(num_bytes: int, what: str, advice: str, *, device: torch.device | No
     TooLargeError
         If less is available.
     """
-    is_elsewhere = device is not None and device.type != "cpu"
-    available = available_bytes(device) if is_elsewhere else available_bytes()
+    available = available_on(device)
     if num_bytes > available:
-        whose = f" on {device}" if is_elsewhere else ""
+        whose = f" on {device}" if device is not None and device.type != "cpu" else ""
         raise TooLargeError(
             f"{what} needs {num_bytes / 2**30:,.1f} GiB of memory{whose}, and "
             f"{available / 2**30:,.1f} GiB are available; {advice}"

@@ -8,6 +8,7 @@ LOBPCG, and about as many as ARPACK, which does not verify multiplicities
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ import torch
 from tqdm import tqdm
 
 from hesspipe.errors import NotConvergedError
-from hesspipe.forecasts import basis_capacity
+from hesspipe.forecasts import basis_capacity, least_basis_capacity
+from hesspipe.hardware import available_on
 from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import Scaling, SymmetricProduct, scaled, symmetric_product
 from hesspipe.linalg.rank_state import RankState, path_of_rank
 from hesspipe.linalg.ritz import Eigenpairs as Eigenpairs
 from hesspipe.linalg.ritz import times
-from hesspipe.linalg.search_state import SearchState
+from hesspipe.linalg.search_state import SearchState, saved_capacity
 from hesspipe.linalg.thick_restart import PairSearch
 from hesspipe.progress import bar_options
 from hesspipe.unfinished import lock
@@ -35,6 +37,10 @@ NUM_LARGEST = 10
 TOLERANCE = 1e-8
 LARGEST_TOLERANCE = 0.1
 MAX_PRODUCTS = 10_000
+# Vectors beside the basis and the results, while a product is made and orthogonalized: theta, its
+# gradient with the graph, the product, its parts, and what scaling and projection make of it.
+_OTHER_VECTORS = 10
+_LOG = logging.getLogger(__name__)
 
 
 def eigenpairs(
@@ -79,7 +85,8 @@ def eigenpairs(
         Products after which the search gives up.
     basis_size : int, optional
         Vectors of length P to store; more of them need fewer products. By default 2 k + 60 for k
-        wanted pairs, see benchmarks/eigenpairs.md.
+        wanted pairs (benchmarks/eigenpairs.md), or as many as there is memory for, at least
+        k + 8; the results are as exact. A search is resumed with as many as it had.
     seed : int
         Seed of the random start vectors.
     state : path, optional
@@ -123,7 +130,8 @@ def eigenpairs(
     tolerance = require_number("tolerance", tolerance)
     num_wanted = num_smallest + num_largest
     _check_arguments(product, num_wanted, tolerance)
-    basis = KrylovBasis(product, _capacity(product, num_wanted, basis_size), seed, scaling)
+    capacity = _capacity(product, num_wanted, basis_size, state)
+    basis = KrylovBasis(product, capacity, seed, scaling)
     search = PairSearch(
         basis, num_smallest, num_largest, tolerance, max_products, num_dominant=num_dominant
     )
@@ -177,13 +185,38 @@ def _run(search: PairSearch, scaling: Scaling, progress: bool | None) -> Eigenpa
             raise
 
 
-def _capacity(product: SymmetricProduct, num_wanted: int, basis_size: int | None) -> int:
+def _capacity(
+    product: SymmetricProduct, num_wanted: int, basis_size: int | None, state: str | Path | None
+) -> int:
     """Number of vectors in the basis."""
-    if basis_size is not None:
-        basis_size = require_integer("basis_size", basis_size, 1)
-    capacity = min(product.dim, basis_size or basis_capacity(num_wanted))
+    if basis_size is None:
+        return min(product.dim, _default_capacity(product, num_wanted, state))
+    capacity = min(product.dim, require_integer("basis_size", basis_size, 1))
     if capacity < min(product.dim, num_wanted + 2):
         raise ValueError(f"basis_size must be at least {num_wanted + 2}, got {basis_size}")
+    return capacity
+
+
+def _default_capacity(product: SymmetricProduct, num_wanted: int, state: str | Path | None) -> int:
+    """As many vectors as a saved search has, or else as many as are wanted and have room."""
+    space = product.space
+    least, whole = least_basis_capacity(num_wanted), basis_capacity(num_wanted)
+    saved = 0 if state is None else saved_capacity(path_of_rank(state, space.ranks))
+    vector_bytes = max(1, space.length) * torch.finfo(product.dtype).bits // 8
+    room = available_on(product.device) // vector_bytes - num_wanted - _OTHER_VECTORS - 1
+    # All processes take the largest saved number, and the least room.
+    own = torch.tensor([saved, -room], dtype=torch.float64)
+    saved, missing = (int(number) for number in space.largest(own).tolist())
+    if least <= saved <= whole:
+        return saved
+    if -missing < least:
+        return whole  # which is refused
+    capacity = min(whole, -missing)
+    if capacity < min(whole, product.dim):
+        _LOG.warning(
+            "memory has no room for a basis of %d vectors of length P = %s: the search has one of "
+            "%d, and makes more products", whole, f"{space.length:,}", capacity,
+        )  # fmt: skip
     return capacity
 
 

@@ -114,9 +114,7 @@ class KrylovBasis:
         )
         self.product, self.capacity, self.seed = product, capacity, seed
         self.scaling = scaling or Scaling()
-        self.vectors = torch.zeros(
-            capacity + 1, self.space.length, dtype=product.dtype, device=product.device
-        )
+        self._allocate()
         self.projected = np.zeros((capacity, capacity))
         self.size = self.num_locked = self.num_steps = self.num_products = self.num_starts = 0
         self.beta = self.scale = 0.0
@@ -124,6 +122,14 @@ class KrylovBasis:
         self._components = np.zeros((0, capacity + 1))
         self.hidden, self._rests = np.zeros(0), np.zeros(0)
         self._draw()
+
+    def _allocate(self) -> None:
+        self.vectors = torch.zeros(
+            self.capacity + 1,
+            self.space.length,
+            dtype=self.product.dtype,
+            device=self.product.device,
+        )
 
     @property
     def is_full(self) -> bool:
@@ -142,7 +148,13 @@ class KrylovBasis:
         norm = float(self.space.norm(image))
         if not np.isfinite(norm):
             raise ValueError(f"a product with the {self.product.name} must be finite, got {norm}")
-        vector, coefficients, self.beta = orthogonalize(image, self.vectors[: size + 1], self.space)
+        # A thick restart couples the next vector to all that it keeps, other steps to the last one.
+        vector, coefficients, self.beta = orthogonalize(
+            image,
+            self.vectors[: size + 1],
+            self.space,
+            first_row=size - 1 if self.num_steps else self.num_locked,
+        )
         self.projected[: size + 1, size] = coefficients.double().cpu().numpy()  # (size + 1,)
         self.projected[size, : size + 1] = self.projected[: size + 1, size]
         self.size += 1
@@ -154,7 +166,7 @@ class KrylovBasis:
             self.beta = 0.0  # an invariant space: continue in its complement
             self._draw()
         else:
-            self.vectors[self.size] = vector / self.beta
+            torch.div(vector, self.beta, out=self.vectors[self.size])
             self._follow()
 
     def watch(self, points: NDArray[np.float64]) -> None:
@@ -211,8 +223,15 @@ class KrylovBasis:
         self.num_locked = 0
         self.watch(np.zeros(0))
 
+    def give(self, num_rows: int) -> Tensor:
+        """Give the first vectors away, orthonormal columns (P, num_rows), and free the others."""
+        columns = self.space.orthonormal(self.vectors[:num_rows].T)
+        self.vectors = self.vectors.new_empty(0, self.space.length)
+        return columns
+
     def begin_with(self, rows: Tensor, values: NDArray[np.float64], vector: Tensor) -> None:
-        """Restart from Ritz vectors (k, P) and the part of a vector (P,) orthogonal to them."""
+        """Begin again with Ritz vectors (k, P) and the part of a vector (P,) orthogonal to them."""
+        self._allocate()
         self.size, self.num_locked, self.num_steps = len(rows), 0, 0
         self.watch(np.zeros(0))
         self.vectors[: self.size] = rows

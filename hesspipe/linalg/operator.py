@@ -120,7 +120,7 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
                 scaling.exponent = math.frexp(largest)[1] - 1
         # In two steps, because the inverse of a tiny power of two overflows.
         half = (scaling.exponent or 0) // 2
-        return image * 2.0**-half * 2.0 ** -((scaling.exponent or 0) - half)
+        return (image * 2.0**-half).mul_(2.0 ** -((scaling.exponent or 0) - half))
 
     return replace(product, multiply=multiply), scaling
 

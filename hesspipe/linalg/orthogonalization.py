@@ -12,6 +12,7 @@ Kaufman, Stewart (1976).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hesspipe.linalg.vector_space import VectorSpace
@@ -22,7 +23,12 @@ _ENOUGH = 0.5**0.5
 
 
 def orthogonalize(
-    vector: Tensor, basis: Tensor, space: VectorSpace | None = None, *, least_passes: int = 2
+    vector: Tensor,
+    basis: Tensor,
+    space: VectorSpace | None = None,
+    *,
+    least_passes: int = 2,
+    first_row: int = 0,
 ) -> tuple[Tensor, Tensor, float]:
     """Compute the part of a vector that is orthogonal to the rows of a basis.
 
@@ -37,6 +43,9 @@ def orthogonalize(
         Where the vectors lie, by default in this process as a whole.
     least_passes : int
         1 for vectors that are nearly orthogonal to the basis.
+    first_row : int
+        The first pass takes the rows from here on, where the vector is nearly orthogonal to those
+        before: a product with the last vector of a Krylov space is, but for rounding.
 
     Returns
     -------
@@ -53,11 +62,14 @@ def orthogonalize(
     total = basis.new_zeros(len(basis))
     before, passes = float(space.norm(vector)), 0
     while True:
+        first = first_row if passes == 0 and least_passes > 1 else 0
+        rows = basis[first:] if first else basis
         # What a rough projection leaves is for the next one.
-        is_rough = passes + 1 < least_passes
-        projection = space.inner(basis, vector, is_rough=is_rough)  # (k,)
-        vector = vector - basis.T @ projection
-        total += projection
+        is_rough = passes + 1 < least_passes and first == 0
+        projection = space.inner(rows, vector, is_rough=is_rough)  # (k - first,)
+        removed = rows.T @ projection  # (P,)
+        vector = torch.sub(vector, removed, out=removed)
+        total[first:] += projection
         passes += 1
         norm = float(space.norm(vector))
         if passes >= least_passes and not norm < _ENOUGH * before:

@@ -16,6 +16,9 @@ from hesspipe.summaries import ends, layout, summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Rows of vectors that are rotated at once.
+_ROWS_AT_ONCE = 2**16
+
 
 @dataclass(frozen=True)
 class Eigenpairs(Plotted):
@@ -74,13 +77,21 @@ class Eigenpairs(Plotted):
 def true_pairs(
     product: SymmetricProduct, rows: Tensor, num_smallest: int, num_products: int
 ) -> tuple[Eigenpairs, Tensor]:
+    """Compute the Ritz pairs of nearly orthonormal rows (k, P); see `pairs_of_orthonormal`."""
+    columns = product.space.orthonormal(rows.T)
+    return pairs_of_orthonormal(product, columns, num_smallest, num_products)
+
+
+def pairs_of_orthonormal(
+    product: SymmetricProduct, columns: Tensor, num_smallest: int, num_products: int
+) -> tuple[Eigenpairs, Tensor]:
     """Compute the Ritz pairs of a few vectors, and their true residuals.
 
     Parameters
     ----------
     product : SymmetricProduct
-    rows : Tensor, shape (k, P)
-        Nearly orthonormal.
+    columns : Tensor, shape (P, k)
+        Orthonormal; replaced by the eigenvectors.
     num_smallest : int
         Number of pairs at the lower end.
     num_products : int
@@ -93,22 +104,26 @@ def true_pairs(
         A v - lambda v.
     """
     space = product.space
-    orthonormal = space.orthonormal(rows.T)  # (P, k)
-    images = torch.zeros_like(orthonormal)
-    for column, vector in enumerate(orthonormal.T):
-        images[:, column] = product.multiply(vector.contiguous())
-    compressed = space.inner(orthonormal.T, images).double().cpu()  # (k, k)
+    residuals = torch.zeros_like(columns)
+    for column, vector in enumerate(columns.T):
+        residuals[:, column] = product.multiply(vector.contiguous())
+    compressed = space.inner(columns.T, residuals).double().cpu()  # (k, k)
     values, rotation = space.agreed(*torch.linalg.eigh(compressed))
-    vectors = orthonormal @ rotation.to(orthonormal)
-    residuals = images @ rotation.to(orthonormal) - vectors * values.to(vectors)
+    turn, scales = rotation.to(columns), values.to(columns)
+    # In place: of the largest problems, a third array of this size would not fit.
+    for vectors, images in zip(
+        columns.split(_ROWS_AT_ONCE), residuals.split(_ROWS_AT_ONCE), strict=True
+    ):
+        vectors.copy_(vectors @ turn)
+        images.copy_(images @ turn - vectors * scales)
     pairs = Eigenpairs(
         eigenvalues=values,
-        eigenvectors=vectors,
+        eigenvectors=columns,
         residual_norms=space.norm(residuals, dim=0).double().cpu(),
-        num_products=num_products + len(rows),
+        num_products=num_products + len(values),
         matrix=product.name,
         num_smallest=num_smallest,
-        num_largest=len(rows) - num_smallest,
+        num_largest=len(values) - num_smallest,
     )
     return pairs, residuals
 

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from hesspipe.errors import NotConvergedError
 from hesspipe.linalg.krylov import KrylovBasis, Ritz
-from hesspipe.linalg.ritz import Eigenpairs, subset, true_pairs
+from hesspipe.linalg.ritz import Eigenpairs, pairs_of_orthonormal, subset, true_pairs
 from hesspipe.linalg.search_state import SearchState
 
 # Probability that a random start hides a wanted eigenvalue from the second criterion.
@@ -155,8 +155,8 @@ class PairSearch:
     def _finish(self) -> Eigenpairs | None:
         """Compare the true residuals with the tolerance; None if the search must continue."""
         basis = self.basis
-        pairs, residuals = true_pairs(
-            basis.product, basis.vectors[: self.num_wanted], self.num_smallest, basis.num_products
+        pairs, residuals = pairs_of_orthonormal(
+            basis.product, basis.give(self.num_wanted), self.num_smallest, basis.num_products
         )
         basis.num_products = pairs.num_products
         allowed = self.tolerance * basis.scale

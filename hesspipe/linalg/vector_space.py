@@ -27,8 +27,9 @@ from hesspipe.ranks.ranks import Ranks
 
 # Entries that are drawn at once, a multiple of the 16 that torch computes together.
 _BLOCK, _GROUP = 2**16, 16
-# Entries that are converted to float64 at once, and those whose squares are added in float32.
-_CONVERTED, _SQUARES = 2**12, 2**8
+# Entries that are converted to float64 at once, and those whose squares or products are added in
+# float32: the latter by torch's `sum`, which adds in a tree, so that a few eps are lost.
+_CONVERTED, _SQUARES, _PRODUCTS = 2**12, 2**8, 2**13
 
 
 class VectorSpace:
@@ -119,6 +120,10 @@ def inner(rows: Tensor, vectors: Tensor) -> Tensor:
         return rows @ vectors
     shape = (*rows.shape[:-1], *vectors.shape[1:])
     total = rows.new_zeros(shape, dtype=torch.float64)
+    if vectors.ndim == 1:
+        for some, others in zip(rows.split(_PRODUCTS, -1), vectors.split(_PRODUCTS), strict=True):
+            total += (some * others).sum(-1)
+        return total.to(vectors.dtype)
     for some, others in zip(rows.split(_CONVERTED, -1), vectors.split(_CONVERTED), strict=True):
         total += some.double() @ others.double()
     return total.to(vectors.dtype)
@@ -131,15 +136,16 @@ def orthonormal(columns: Tensor) -> tuple[Tensor, Tensor]:
         return basis, factor
     # QR of blocks and of their stacked factors (Demmel and others, 2012, Communication-optimal
     # parallel and sequential QR and LU factorizations), all in float64.
-    parts, factors = [], []
-    for block in columns.split(_CONVERTED):
+    basis, factors = torch.empty(columns.shape, dtype=columns.dtype), []
+    for block, place in zip(columns.split(_CONVERTED), basis.split(_CONVERTED), strict=True):
         part, factor = torch.linalg.qr(block.double())
-        parts.append(part.to(columns))
+        place[:, : len(factor)] = part.to(columns)
         factors.append(factor)
     turn, factor = torch.linalg.qr(torch.cat(factors))
     turns = turn.to(columns).split([len(small) for small in factors])
-    joined = torch.cat([part @ own for part, own in zip(parts, turns, strict=True)])
-    return joined, factor.to(columns)
+    for own, place in zip(turns, basis.split(_CONVERTED), strict=True):
+        place[:, : len(factor)] = place[:, : len(own)] @ own
+    return basis[:, : len(factor)], factor.to(columns)
 
 
 def _is_long(vectors: Tensor) -> bool:
