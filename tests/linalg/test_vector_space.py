@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 import hesspipe
-from hesspipe.linalg.vector_space import inner, norm, orthonormal
+from hesspipe.linalg.vector_space import (
+    VectorSpace,
+    inner,
+    norm,
+    normal_blocks,
+    orthonormal,
+    sign_blocks,
+)
 from hesspipe.seeding import generator
 
 _EPS = torch.finfo(torch.float32).eps
@@ -88,3 +95,12 @@ def test_eigenpairs_in_float32_have_seven_digits_whatever_their_length() -> None
     assert ((pairs.eigenvalues - expected).abs() <= 1e-6 * expected).all()
     gram = pairs.eigenvectors.double().mT @ pairs.eigenvectors.double()
     assert (gram - torch.eye(3)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("dim", [1, 16, 2**16 - 1, 2**16 + 5, 2**16 + 16, 2**17 + 3])
+def test_random_blocks_are_the_entries_of_a_single_call(dim: int) -> None:
+    # torch computes the last 16 normal numbers anew: a last block must not be shorter.
+    space = VectorSpace(dim)
+    for blocks, draw in ((normal_blocks, space.normal), (sign_blocks, space.signs)):
+        found = torch.cat([*blocks(dim, torch.Generator().manual_seed(3))])
+        assert torch.equal(found, draw(torch.Generator().manual_seed(3)))

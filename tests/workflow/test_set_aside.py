@@ -18,7 +18,8 @@ from hesspipe.workflow.adopt import settle
 
 FOLDERS = ("results/spectra/old/seed0", "results/checkpoints/old/seed0", "tables")
 FOREIGN = [f"{folder}/{name}" for folder in FOLDERS for name in ("a.parquet", "b.parquet")]
-# Announces what Python does to files, and ends the process without any clean-up before the k-th.
+# Announces what Python does to files, and ends the process without any clean-up before the k-th; a
+# file that is opened to be written is there by then, and empty.
 KILL = """
 import os, sys
 changes = 0
@@ -29,6 +30,8 @@ def hook(event, arguments):
     if event in names or is_write:
         changes += 1
         if changes == {number}:
+            if is_write and not isinstance(arguments[0], int):
+                os.open(arguments[0], os.O_WRONLY | os.O_CREAT)
             os._exit(137)
 sys.addaudithook(hook)
 """
