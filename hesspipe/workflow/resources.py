@@ -168,7 +168,7 @@ class JobResources:
 
             return resource
 
-        def mem_mb_per_cpu(wildcards: Wildcards, attempt: int) -> int | None:
+        def mem_mb_per_cpu(wildcards: Wildcards, attempt: int) -> Any:
             # Of `mem_mb`, each node would get as much as all processes take together.
             mem_mb = self.amount(kind, wildcards[0]).mem_mb_of_process
             return if_several(lambda _: mem_mb * attempt)(wildcards)

@@ -287,7 +287,7 @@ def test_what_slurm_would_refuse_is_named(on_cluster: OnCluster) -> None:
 def test_a_machine_without_slurm_is_told_where_to_go(on_cluster: OnCluster, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("bash", "env", "uname"):
+    for name in ("bash", "env", "uname", "which"):
         (tools / name).symlink_to(f"/usr/bin/{name}")
     path = f"{Path(sys.executable).parent}{os.pathsep}{tools}"
     command = (sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", TRAINING)
