@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -58,6 +59,11 @@ def configure(project: Project, config: dict[str, Any]) -> None:
     project.write("config.yaml", yaml.safe_dump(config))
 
 
+def _hear_ctrl_c() -> None:
+    """Undo what a shell does to commands in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Run:
     """A command that goes on.
@@ -105,7 +111,7 @@ class OnCluster:
         path = self.project.folder / f"output{number}.txt"
         settings: dict[str, Any] = {
             "cwd": self.project.folder, "env": self.environment(), "text": True,
-            "stderr": subprocess.STDOUT, "start_new_session": True,
+            "stderr": subprocess.STDOUT, "start_new_session": True, "preexec_fn": _hear_ctrl_c,
         }  # fmt: skip
         with path.open("w") as stream:
             process = subprocess.Popen(command, stdout=stream, **settings | options)
