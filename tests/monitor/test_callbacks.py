@@ -265,7 +265,7 @@ def test_lightning_resumes_a_monitor_from_its_checkpoint_in_mixed_precision(tmp_
             enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
             callbacks=[monitor.for_lightning()], precision="bf16-mixed",
         )  # fmt: skip
-        loader = DataLoader(TensorDataset(*data()), batch_size=12)  # two steps are an epoch
+        loader = DataLoader(TensorDataset(*data()), batch_size=24)  # a step is an epoch
         trainer.fit(module, loader, ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / "state.ckpt")
         return monitor
