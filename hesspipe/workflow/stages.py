@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hesspipe.errors import UnreadableFileError
@@ -126,8 +126,8 @@ def clean_folders() -> None:
     FileExistsError
         For a file, or a link to nowhere, in the place of a folder.
     UnreadableFileError
-        For a folder with the name of a file, that is with a dot in it, a link to nowhere, or what is
-        no regular file, such as a pipe.
+        For a folder with the name of a file, that is with a dot in it, a link to nowhere, or what
+        is no regular file, such as a pipe.
     """
     own = {".hesspipe", str(state_root())}
     owned = [folder for folders in STAGES.values() for folder in folders]
@@ -136,16 +136,23 @@ def clean_folders() -> None:
             raise FileExistsError(errno.EEXIST, "File exists", str(path))
     remove_leftovers([*folders_on_disk(), _ORIGINS, _ORIGINS_OF_PRODUCTS, *own])
     for root in folders_on_disk():
-        for folder, names, files in os.walk(root):
+        for folder, names, _ in os.walk(root):
             for path in (Path(folder, name) for name in names if "." in name[1:]):
                 raise UnreadableFileError(path, IsADirectoryError(errno.EISDIR, "Is a folder"))
-            for path in (Path(folder, name) for name in files):
-                if path.is_file() or not os.path.lexists(path):  # renamed meanwhile
-                    continue
-                if path.is_symlink() and not path.exists():
-                    raise UnreadableFileError(path, FileNotFoundError(errno.ENOENT, "Dead link"))
-                # Whoever opens a named pipe may wait for ever.
-                raise UnreadableFileError(path, OSError(errno.EINVAL, "It is not a regular file"))
+    # Not in $HESSPIPE_STATE, which may be a folder for all programs.
+    for root in [*folders_on_disk(), _ORIGINS, _ORIGINS_OF_PRODUCTS, ".hesspipe"]:
+        for folder, _, files in os.walk(root):
+            _require_regular(Path(folder, name) for name in files)
+
+
+def _require_regular(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_file() or not os.path.lexists(path):  # renamed meanwhile
+            continue
+        if not path.exists():
+            raise UnreadableFileError(path, FileNotFoundError(errno.ENOENT, "Dead link"))
+        # Whoever opens a named pipe may wait for ever.
+        raise UnreadableFileError(path, OSError(errno.EINVAL, "It is not a regular file"))
 
 
 def outputs_on_disk() -> Iterator[str]:

@@ -230,8 +230,14 @@ def _bind(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, _bind, lambda path: path.symlink_to("/dev/zero")])
-@pytest.mark.parametrize("name", ["results/histories/one.parquet", "figures/one.pdf"])
-def test_result_that_is_no_regular_file_is_told_at_the_start(
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results/histories/one.parquet", "figures/one.pdf", "results/origins/training/one.json",
+        ".hesspipe/origins/one.json", ".hesspipe/training/one/step0.safetensors",
+    ],
+)  # fmt: skip
+def test_file_that_is_no_regular_file_is_told_at_the_start(
     name: str, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
