@@ -4,8 +4,8 @@ Of a dry run of a thousand experiments, a third was spent on reading the same fe
 the names of the parameters of the same few functions, again for each job. What is kept here cannot
 change while Snakemake plans: it runs its own copies of the scripts, which it makes at the first
 look. And the digest of a dataset of 30 MB was computed once for each output of each of the jobs
-that read it, half of Snakemake's time for short jobs. These places are private to Snakemake: hence its pinned
-version, and tests.
+that read it, half of Snakemake's time for short jobs. These places are private to Snakemake: hence
+its pinned version, and tests.
 """
 
 from __future__ import annotations
