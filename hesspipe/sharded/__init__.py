@@ -4,6 +4,7 @@ layout             Which entries of each parameter a process holds: `Piece`
 space              Norms, inner products and random vectors over processes: `ShardedSpace`
 gathering          Whole parameters inside the graph, and no longer than they are needed
 structure          A copy of a model that gathers a parameter where it is read
+reads              What was read of a parameter, for derivatives by it: `Reads`
 model              The model as a function of a part of theta: `ShardedModel`
 shares             What each process has of the data, and its share of the loss
 objective          The loss as a function of a part of theta: `ShardedObjective`
