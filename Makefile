@@ -51,7 +51,7 @@ SEED ?= 0
 test-faults: $(VENV)/.installed
 	python tests/faults --seed $(SEED) --processes $(PROCESSES)
 
-# What happens to jobs on Slurm: 6 minutes. Three processes, each with a Slurm of two virtual nodes,
+# What happens to jobs on Slurm: some minutes. Three processes, each with a Slurm of two virtual nodes,
 # as most of the time is spent on waiting. Needs slurmd and munged, Debian's packages slurm-wlm and
 # munge; skipped without.
 test-cluster: $(VENV)/.installed
