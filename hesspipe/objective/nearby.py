@@ -93,11 +93,13 @@ class NearbyChecks:
         self._screen = None if survey is None else Screen(loss, near, model.is_varied, survey)
         self._point = near if self._screen is None else self._screen.ahead
         self.is_defined, self.found, self.open = True, Dependence(), Open()
+        self._is_alone = True
         self._samples = ModelCheck(model, fresh, self._point, self.found)
         self._parts = LossCheck(loss, divide, self.found, model.dtype)
 
     def begin(self, batches: Sequence[Batch]) -> None:
         """Prepare for batches that are to be looked at in this order."""
+        self._is_alone = len(batches) == 1
         if self._model.function is None:
             self._samples.begin(batches)
 
@@ -135,6 +137,7 @@ class NearbyChecks:
             is_confirmed = self._compare(batch, at_theta, outputs)
             if not is_confirmed or self.found.coupling != before:
                 self._refuse_differences(batch, evaluation, again)
+                self._refuse_memory(batch, evaluation)
 
     def _first(self, batch: Batch) -> tuple[Any, Tensor]:
         """Evaluate a batch for the first time, and let second derivatives be compared."""
@@ -160,6 +163,14 @@ class NearbyChecks:
         if self._model.function is None:
             self._parts.conclude()
             require_independence(self.found, num_batches)
+
+    def _refuse_memory(self, batch: Batch, evaluation: Any) -> None:
+        """Refuse a model that keeps something of its first call, which was elsewhere."""
+        if self._model.function is not None or not self._is_alone:  # several may not depend at all
+            return
+        outputs = attempt(partial(self._fresh, self._point, batch.inputs))
+        if outputs is not None:
+            self._refuse_differences(batch, evaluation, lambda: (outputs, evaluation[1]))
 
     def _refuse_differences(self, batch: Batch, first: Any, second: Any) -> None:
         refuse_differences(first, second, batch.number, self._model.dtype)

@@ -136,3 +136,30 @@ def test_second_derivative_beside_the_outputs_is_compared() -> None:
 
     with pytest.raises(NotTwiceDifferentiableError, match="second derivative must"):
         Objective(model, loss, (INPUTS, TARGETS))
+
+
+class Keeping(nn.Module):
+    """A network that keeps a function of its weights from its first call."""
+
+    def __init__(self, *, is_detached: bool) -> None:
+        super().__init__()
+        self.layer, self.is_detached = nn.Linear(4, 3).double(), is_detached
+        self.size: Tensor | None = None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.size is None:
+            size = self.layer.weight.square().sum()
+            self.size = size.detach() if self.is_detached else size
+        outputs: Tensor = self.layer(inputs) * self.size
+        return outputs
+
+
+@pytest.mark.parametrize("is_detached", [True, False])
+@pytest.mark.parametrize("size", [40, 20])
+def test_model_that_keeps_a_function_of_its_parameters_is_refused(
+    size: int, is_detached: bool
+) -> None:
+    """Its second derivatives would be those of another function."""
+    data = list(zip(INPUTS.split(size), TARGETS.split(size), strict=True))
+    with pytest.raises(ValueError, match=r"must be deterministic|over several batches"):
+        Objective(Keeping(is_detached=is_detached), nn.CrossEntropyLoss(), data)
