@@ -97,6 +97,12 @@ class _FailsAfter(nn.Module):
         return functional.cross_entropy(outputs, targets)
 
 
+def _build_and_multiply() -> None:
+    """Build an objective, at last at other parameters, where a loss need not be defined."""
+    objective = Objective(nn.Linear(4, 3), _FailsAfter(), (X, CLASSES))
+    _ = hesspipe.HessianOperator(objective) @ torch.ones(15).double()
+
+
 @pytest.mark.parametrize("ninths", range(10))
 def test_errors_of_a_loss_are_explained_whenever_they_come(
     ninths: int, monkeypatch: pytest.MonkeyPatch
@@ -107,9 +113,7 @@ def test_errors_of_a_loss_are_explained_whenever_they_come(
     monkeypatch.setattr(_FailsAfter, "last", ninths * (_FailsAfter.calls - 1) // 9)
     monkeypatch.setattr(_FailsAfter, "calls", 0)
     with pytest.raises(ValueError, match=r"KeyError: 'lost' \(batch 0: "):
-        # The last calls are at other parameters, where a loss need not be defined.
-        objective = Objective(nn.Linear(4, 3), _FailsAfter(), (X, CLASSES))
-        _ = hesspipe.HessianOperator(objective) @ torch.ones(15).double()
+        _build_and_multiply()
 
 
 @pytest.mark.parametrize(
