@@ -109,7 +109,8 @@ def test_killed_rank_is_named_within_seconds(dying: int, folder: Path) -> None:
 
 
 def test_rank_that_does_not_come_is_given_up_after_the_timeout_of_the_group(folder: Path) -> None:
-    found = run_in_ranks(rank_cases.silence, SIZE, folder / "silence", 1)
+    own = folder / "silence"
+    found = run_in_ranks(rank_cases.silence, SIZE, own, 1, str(own))
     for one in (found[0], found[2]):
         classes, message = one["raised"]
         assert classes[0] == "LostRankError"
