@@ -35,7 +35,8 @@ from hesspipe.curvature.linear import (
 )
 from hesspipe.curvature.loss_derivatives import curvature_factors
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.objective.objective import Batch, Objective
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.objective import Objective
 
 
 @dataclass(frozen=True)

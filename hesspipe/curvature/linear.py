@@ -30,7 +30,8 @@ from torch import Tensor
 from hesspipe.curvature.layers import Layer, chunks, evaluate_linear, extend
 from hesspipe.curvature.loss_derivatives import output_curvatures, output_slopes
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.objective.objective import Batch, Objective
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.objective import Objective
 
 # Largest set of per-sample arrays at once, in bytes.
 _SAMPLE_BYTES = 512 * 2**20

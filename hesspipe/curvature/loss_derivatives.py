@@ -18,7 +18,8 @@ from torch import Tensor
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.hardware import require
-from hesspipe.objective.objective import Batch, Objective
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.objective import Objective
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.seeding import probe_generator
 

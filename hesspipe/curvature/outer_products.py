@@ -30,7 +30,8 @@ from tqdm import tqdm
 from hesspipe.curvature.directions import Directions
 from hesspipe.curvature.products import pull_back_all
 from hesspipe.curvature.weight_uses import Recorder, Use
-from hesspipe.objective.objective import Batch, Objective
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.objective import Objective
 from hesspipe.objective.pytrees import Fields
 from hesspipe.seeding import probe
 from hesspipe.tolerances import agrees

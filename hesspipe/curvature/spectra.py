@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial, singledispatch
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -23,7 +23,8 @@ from hesspipe.curvature.diagonal_blocks import DiagonalBlock
 from hesspipe.curvature.error_bounds import product_error, sample_products
 from hesspipe.curvature.exact_spectra import SpectrumMethod, objective_spectrum
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.curvature.operators import OPERATORS, CurvatureOperator, objective_of
+from hesspipe.curvature.multiplied import multiplied_by
+from hesspipe.curvature.operators import CurvatureOperator, objective_of
 from hesspipe.curvature.sharded_products import ShardedProducts
 from hesspipe.curvature.vectors import VectorProduct
 from hesspipe.hardware import name_exhaustion, require
@@ -46,7 +47,6 @@ from hesspipe.objective.objective import Objective
 from hesspipe.progress import bar_options
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.seeding import probe_generator
-from hesspipe.sharded.objective import ShardedObjective
 
 # Unit vectors multiplied at once; see `hesspipe.curvature.columns`.
 _UNITS_AT_ONCE = 32
@@ -386,30 +386,12 @@ def _computed(
     if ranks is None:
         return _recorded(compute(_product(operator, matrix)), operator)
     with ranks.raise_together(name):
-        used, named = _multiplied(operator, matrix)
+        used, named = multiplied_by(operator, matrix)
         product = _product(used, named)
         ranks.agree_on({"matrix": product.name, "P": product.dim, **settings})
         whole = used.whole if isinstance(used, DiagonalBlock) else used
         found: _Found = whole.found_together(name, partial(compute, product))
     return _recorded(found, operator)
-
-
-def _multiplied(operator: Any, matrix: Matrix | str | None) -> tuple[Any, Matrix | str | None]:
-    """Make the operator of a matrix of an objective, and leave out its name."""
-    if not isinstance(operator, Objective):
-        return operator, matrix
-    return _operator_of(operator, Matrix(matrix or Matrix.HESSIAN)), None
-
-
-@singledispatch
-def _operator_of(objective: Objective, matrix: Matrix) -> CurvatureOperator | ShardedProducts:
-    """Products with a matrix, by the kind of the objective."""
-    return OPERATORS[matrix](objective)
-
-
-@_operator_of.register
-def _(objective: ShardedObjective, matrix: Matrix) -> ShardedProducts:
-    return ShardedProducts(objective, matrix)
 
 
 def _ranks_of(operator: Any) -> Ranks | None:
@@ -422,7 +404,7 @@ def _ranks_of(operator: Any) -> Ranks | None:
 
 def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
     """Wrap a matrix of an objective, or any symmetric operator, as a product."""
-    operator, matrix = _multiplied(operator, matrix)
+    operator, matrix = multiplied_by(operator, matrix)
     if isinstance(operator, ShardedProducts):
         return operator.as_symmetric_product()
     block = _require_name(operator, matrix)

@@ -23,6 +23,7 @@ from hesspipe.experiments.processes import folder_of, run_in_processes
 from hesspipe.files import digest
 from hesspipe.hardware import pick_device
 from hesspipe.linalg.search_state import start_again
+from hesspipe.linalg.spectral_density import Density
 from hesspipe.objective.objective import Objective
 from hesspipe.saving.forms import FORMS
 from hesspipe.tables.store import Result
@@ -95,21 +96,28 @@ def estimate_density(
     operator: Any = OPERATORS[Matrix(matrix)](objective)
     if patterns is not None:
         operator = DiagonalBlock(operator, objective.is_varied)
-    size = operator.shape[0]
-    options = {**density, "num_steps": min(density["num_steps"], size)}
-    found = estimate(operator, matrix, progress=True, **options)
-    provenance |= _processes(objective) | {
+    steps = min(density["num_steps"], operator.shape[0])
+    found = estimate(operator, matrix, progress=True, **{**density, "num_steps": steps})
+    provenance |= {
+        **_processes(objective),
         "matrix": Matrix(matrix),
-        "method": "stochastic Lanczos quadrature",
         "group": group,
         "patterns": None if patterns is None else list(patterns),
-        "num_parameters": size,
+        "num_parameters": operator.shape[0],
         "density": dict(density),
-        "squared_lengths": found.squared_lengths.tolist(),
-        "eps": found.eps,
-        "asymmetry": found.asymmetry,
+        **_origin(found),
     }
     return Result("density", FORMS["density"].to_table(found)[0], provenance)
+
+
+def _origin(density: Density) -> dict[str, Any]:
+    """Say how a density was computed, and what its intervals need."""
+    return {
+        "method": "stochastic Lanczos quadrature",
+        "squared_lengths": density.squared_lengths.tolist(),
+        "eps": density.eps,
+        "asymmetry": density.asymmetry,
+    }
 
 
 @contextlib.contextmanager

@@ -21,14 +21,8 @@ import torch
 from torch import Tensor
 
 from hesspipe.objective.determinism import attempt
-from hesspipe.objective.pieces import (
-    Outcome,
-    Piece,
-    outcome,
-    random_directions,
-    random_numbers,
-    row_norms,
-)
+from hesspipe.objective.directional_derivatives import directional_derivative
+from hesspipe.objective.pieces import Outcome, Piece, outcome, random_directions, row_norms
 from hesspipe.objective.rounding import measured_rounding
 from hesspipe.seeding import generator
 
@@ -70,10 +64,10 @@ def compare(
     mean = (ahead - behind) / (2 * step)
     spread = (ahead - center) / step - (center - behind) / step
     size = torch.maximum(row_norms(mean), row_norms(derivative))
-    return outcome(mean - derivative, spread, size, _allowed(size, row_norms(center), step))
+    return outcome(mean - derivative, spread, size, allowed_error(size, row_norms(center), step))
 
 
-def _allowed(size: Tensor, center: Tensor, step: float) -> Tensor:
+def allowed_error(size: Tensor, center: Tensor, step: float) -> Tensor:
     """Bound an error (n,) by norms of the derivatives and of what is subtracted."""
     rounding = _ROUNDINGS * torch.finfo(center.dtype).eps * center / step
     return _TOLERANCE[center.dtype] * size + rounding
@@ -208,49 +202,7 @@ def is_right_ahead(defect: Tensor, derivative: Tensor, center: Tensor, step: flo
     What is wrong differs from the difference of both sides by more than is allowed, and the two
     sides by less than half of that: then it differs from each side by more than 3/4 of it.
     """
-    return row_norms(defect) <= 0.75 * _allowed(row_norms(derivative), row_norms(center), step)
-
-
-class SumOfOutputs:
-    """The second derivative of a random combination of all outputs for a batch.
-
-    The gradient of ``sum_n <w_n, f_n>`` a step ahead is that here, and the step times the product
-    of its second derivative with the direction. Parts of the batch are subtracted one by one: only
-    one vector is kept, and each sample counts, however few of them are wrong.
-
-    Parameters
-    ----------
-    rows : Tensor, shape (n, C)
-        All outputs ahead, with their graph.
-    ahead : Tensor, shape (P,)
-        Where they were computed.
-    step : float
-    """
-
-    def __init__(self, rows: Tensor, ahead: Tensor, step: float) -> None:
-        numbers = random_numbers(rows.detach().reshape(-1), generator(0, "weights of outputs"), 1)
-        self.weights, self._step = next(numbers).view(rows.shape), step
-        self._rest = torch.zeros_like(ahead, requires_grad=False)
-        if rows.requires_grad:
-            (found,) = torch.autograd.grad(rows, ahead, self.weights, materialize_grads=True)
-            self._rest = found.clone()  # which may be the weights, or one number repeated
-        self._num_open = len(rows)
-        self._center, self._size = (self._rest.new_zeros(1) for _ in range(2))
-
-    def subtract(self, num_rows: int, gradient: Tensor, product: Tensor) -> None:
-        """Subtract what some of the samples add to the gradient, and to the product (P,)."""
-        self._num_open -= num_rows
-        self._center += row_norms(gradient.unsqueeze(0))
-        self._size += row_norms(product.unsqueeze(0))
-        self._rest.sub_(gradient).sub_(product, alpha=self._step)
-
-    @property
-    def is_right(self) -> bool:
-        """Whether all samples were subtracted, and nothing but rounding is left."""
-        if self._num_open:
-            return False
-        error = row_norms(self._rest.unsqueeze(0)) / self._step
-        return bool(error <= 0.75 * _allowed(self._size, self._center, self._step))
+    return row_norms(defect) <= 0.75 * allowed_error(row_norms(derivative), row_norms(center), step)
 
 
 def gradient(scalars: Sequence[Callable[[Tensor], Tensor]], theta: Tensor) -> Tensor:
@@ -383,46 +335,6 @@ def sides(
         for by in (-step, step)
     )
     return None if behind is None or ahead is None else (behind, ahead)
-
-
-def directional_derivative(rows: Tensor, point: Tensor, direction: Tensor) -> Tensor:
-    """Differentiate rows along a direction: J^T u is linear in u, and its derivative by u is J."""
-    pulled = torch.zeros_like(rows, requires_grad=True)
-    return _along(rows, point, direction, pulled, [pulled])[1][0]
-
-
-def derivatives_along(
-    rows: Tensor, point: Tensor, direction: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate rows along a direction, and twice with weights w, in one backward pass.
-
-    Returns
-    -------
-    along : Tensor, shape (n, C)
-        J v.
-    gradient, product : Tensor, shape (P,)
-        J^T w, and its derivative along the direction.
-    """
-    pulled = weights.detach().requires_grad_()
-    gradient, (along, product) = _along(rows, point, direction, pulled, [pulled, point])
-    return along, gradient, product
-
-
-def _along(
-    rows: Tensor, point: Tensor, direction: Tensor, pulled: Tensor, places: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """Return J^T u for u = pulled, and its derivatives by some places, times the direction."""
-    combined = torch.zeros_like(point, requires_grad=False)
-    if rows.requires_grad:
-        (combined,) = torch.autograd.grad(
-            rows, point, pulled, create_graph=True, materialize_grads=True
-        )
-    if not combined.requires_grad:
-        return combined, [torch.zeros_like(place, requires_grad=False) for place in places]
-    found = torch.autograd.grad(
-        combined, places, direction, retain_graph=True, materialize_grads=True
-    )
-    return combined.detach(), list(found)
 
 
 def _is_transpose(rows: Tensor, point: Tensor, direction: Tensor, defect: Tensor) -> bool:

@@ -36,8 +36,6 @@ from hesspipe.summaries import Verbatim, summary
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Batch", "Objective"]
-
 
 class Objective:
     """The loss over all the data as a function of one flat parameter vector.

@@ -26,12 +26,10 @@ from hesspipe.hardware import is_exhaustion
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import Term, part_of, take
 from hesspipe.objective.determinism import attempt
+from hesspipe.objective.directional_derivatives import derivatives_along, directional_derivative
 from hesspipe.objective.finite_differences import (
     STEPS,
-    SumOfOutputs,
     compare,
-    derivatives_along,
-    directional_derivative,
     first_direction,
     is_right_ahead,
     outcomes_of_loss,
@@ -43,6 +41,7 @@ from hesspipe.objective.pieces import Piece
 from hesspipe.objective.pytrees import named_tensors
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.objective.special_points import is_regular_loss
+from hesspipe.objective.sum_of_outputs import SumOfOutputs
 from hesspipe.tolerances import rounding
 
 # Relative to the parameters: so small that most batches of a network of millions of units meet no
