@@ -93,9 +93,8 @@ def estimate_density(
         parameters=patterns,
         process_group=process_group,
     )
-    operator: Any = OPERATORS[Matrix(matrix)](objective)
-    if patterns is not None:
-        operator = DiagonalBlock(operator, objective.is_varied)
+    whole = OPERATORS[Matrix(matrix)](objective)
+    operator = whole if patterns is None else DiagonalBlock(whole, objective.is_varied)
     steps = min(density["num_steps"], operator.shape[0])
     found = estimate(operator, matrix, progress=True, **{**density, "num_steps": steps})
     provenance |= {
