@@ -32,16 +32,17 @@ def cross_entropy(
 ) -> Tensor:
     """Compute what `torch.nn.functional.cross_entropy` does, which takes few or soft labels."""
     is_plain = size_average is None and reduce is None and label_smoothing == 0.0
+    is_known = is_plain and reduction in ("none", "mean", "sum")
     has_rows = input.ndim == 2 and input.shape[1] >= _MANY and input.is_floating_point()
-    has_labels = target.dtype == torch.int64 and target.shape == input.shape[:1]
-    if not (is_plain and has_rows and has_labels and len(input)):
+    has_labels = target.dtype == torch.int64 and target.shape == input.shape[:1] and len(input)
+    has_weights = weight is None or weight.shape == input.shape[1:]
+    is_valid = target != ignore_index
+    labels = target.masked_fill(~is_valid, 0) if has_labels else target
+    is_ours = is_known and has_rows and has_labels and has_weights
+    if not (is_ours and _are_classes(labels, input)):  # also for what torch refuses
         return functional.cross_entropy(
             input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
         )
-    is_valid = target != ignore_index
-    labels = target.masked_fill(~is_valid, 0)
-    if int(labels.min()) < 0 or int(labels.max()) >= input.shape[1]:
-        raise IndexError(f"Target {int(labels.max())} is out of bounds.")
     weights = is_valid.to(input.dtype)
     if weight is not None:
         weights = weights * weight[labels]
@@ -50,6 +51,10 @@ def cross_entropy(
     if reduction == "none":
         return losses
     return losses.sum() / weights.sum() if reduction == "mean" else losses.sum()
+
+
+def _are_classes(labels: Tensor, logits: Tensor) -> bool:
+    return int(labels.min()) >= 0 and int(labels.max()) < logits.shape[1]
 
 
 class CrossEntropyOfManyClasses(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,24 @@ def test_other_cross_entropies_are_those_of_torch(options: dict[str, Any]) -> No
     assert torch.equal(found, functional.cross_entropy(**arguments))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": torch.full((NUM_SAMPLES,), NUM_CLASSES)},
+        {"target": torch.full((NUM_SAMPLES,), -1)},
+        {"reduction": "average"},
+        {"weight": torch.ones(NUM_CLASSES + 1, dtype=torch.float64)},
+        {"weight": torch.ones(NUM_CLASSES, 1, dtype=torch.float64)},
+        {"target": LABELS[:3]},
+    ],
+)
 @pytest.mark.usefixtures("many")
-def test_labels_that_are_no_classes_are_refused() -> None:
-    with pytest.raises(IndexError, match="Target 6 is out of bounds"):
-        many_classes.cross_entropy(normal(1, NUM_CLASSES), torch.tensor([NUM_CLASSES]))
+def test_what_torch_refuses_is_refused_in_its_words(options: dict[str, Any]) -> None:
+    arguments = {"input": normal(NUM_SAMPLES, NUM_CLASSES), "target": LABELS, **options}
+    with pytest.raises((IndexError, RuntimeError, ValueError)) as expected:
+        functional.cross_entropy(**arguments)
+    with pytest.raises(expected.type, match=re.escape(str(expected.value))):
+        many_classes.cross_entropy(**arguments)
 
 
 class Arrays(TorchDispatchMode):
