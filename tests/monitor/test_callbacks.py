@@ -24,6 +24,38 @@ def largest(model: nn.Module) -> float:
     return float(torch.linalg.eigvalsh(exact_hessian(model, *data()))[-1])
 
 
+class Classifier(nn.Module):
+    """The network as transformers' Trainer calls it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, x, labels):
+        logits = self.net(x)
+        return {"loss": LOSS(logits, labels), "logits": logits}
+
+
+def samples_of_dicts():
+    return [{"x": x, "labels": y} for x, y in zip(*data(), strict=True)]
+
+
+def transformers_or_skip():
+    declare_operators()
+    reason = "transformers is not installed; it is part of hesspipe[zoo]"
+    transformers = pytest.importorskip("transformers", reason=reason)
+    importlib.import_module("accelerate")
+    return transformers
+
+
+def lightning_or_skip():
+    declare_operators()
+    reason = "Lightning is not installed; it is part of hesspipe[zoo]"
+    lightning = pytest.importorskip("lightning.pytorch", reason=reason)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return lightning
+
+
 @pytest.fixture
 def watched():
     model = mlp()
@@ -153,10 +185,7 @@ def test_callbacks_name_the_package_that_is_missing(monkeypatch, watched, absent
 
 
 def test_monitor_records_in_a_trainer_of_lightning(watched, tmp_path):
-    reason = "Lightning is not installed; it is part of hesspipe[zoo]"
-    declare_operators()
-    lightning = pytest.importorskip("lightning.pytorch", reason=reason)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    lightning = lightning_or_skip()
     net, monitor = watched
     seen = {}
 
@@ -190,20 +219,7 @@ def test_monitor_records_in_a_trainer_of_lightning(watched, tmp_path):
 
 
 def test_monitor_records_in_a_trainer_of_transformers(tmp_path):
-    reason = "transformers is not installed; it is part of hesspipe[zoo]"
-    declare_operators()
-    transformers = pytest.importorskip("transformers", reason=reason)
-    importlib.import_module("accelerate")
-
-    class Classifier(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = mlp()
-
-        def forward(self, x, labels):
-            logits = self.net(x)
-            return {"loss": LOSS(logits, labels), "logits": logits}
-
+    transformers = transformers_or_skip()
     model = Classifier()
     monitor = Monitor(objective_of(model.net), model.net, every=2, tolerance=1e-7, on_error="raise")
     seen = {}
@@ -212,8 +228,6 @@ def test_monitor_records_in_a_trainer_of_transformers(tmp_path):
         def on_step_end(self, args, state, control, **_):
             seen[state.global_step] = largest(model.net)
 
-    inputs, targets = data()
-    samples = [{"x": x, "labels": y} for x, y in zip(inputs, targets, strict=True)]
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=8, report_to=[],
         learning_rate=0.01, lr_scheduler_type="constant", use_cpu=True, save_strategy="no",
@@ -222,7 +236,7 @@ def test_monitor_records_in_a_trainer_of_transformers(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transformers, about pinned memory
         transformers.Trainer(
-            model=model, args=arguments, train_dataset=samples,
+            model=model, args=arguments, train_dataset=samples_of_dicts(),
             callbacks=[monitor.for_transformers(), Look()],
         ).train()  # fmt: skip
     table = monitor.table.query("end == 'largest'")
@@ -232,10 +246,7 @@ def test_monitor_records_in_a_trainer_of_transformers(tmp_path):
 
 
 def test_lightning_resumes_a_monitor_from_its_checkpoint_in_mixed_precision(tmp_path):
-    reason = "Lightning is not installed; it is part of hesspipe[zoo]"
-    declare_operators()
-    lightning = pytest.importorskip("lightning.pytorch", reason=reason)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    lightning = lightning_or_skip()
     seen = {}
 
     class Training(lightning.LightningModule):
@@ -283,22 +294,7 @@ def test_lightning_resumes_a_monitor_from_its_checkpoint_in_mixed_precision(tmp_
 
 
 def test_transformers_resumes_a_monitor_from_its_checkpoint(tmp_path):
-    reason = "transformers is not installed; it is part of hesspipe[zoo]"
-    declare_operators()
-    transformers = pytest.importorskip("transformers", reason=reason)
-    importlib.import_module("accelerate")
-
-    class Classifier(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = mlp()
-
-        def forward(self, x, labels):
-            logits = self.net(x)
-            return {"loss": LOSS(logits, labels), "logits": logits}
-
-    inputs, targets = data()
-    samples = [{"x": x, "labels": y} for x, y in zip(inputs, targets, strict=True)]
+    transformers = transformers_or_skip()
 
     def fit(folder, max_steps, **options):
         model = Classifier()
@@ -313,7 +309,7 @@ def test_transformers_resumes_a_monitor_from_its_checkpoint(tmp_path):
             disable_tqdm=True, logging_strategy="no", bf16=True,
         )  # fmt: skip
         transformers.Trainer(
-            model=model, args=arguments, train_dataset=samples,
+            model=model, args=arguments, train_dataset=samples_of_dicts(),
             callbacks=[monitor.for_transformers()],
         ).train(**options)  # fmt: skip
         return monitor, model

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from custom_functions import ConstantSlope, Square
 from dense_reference import reference_matrices
 from problems import assert_close, labels, normal
 from torch import Tensor, nn
@@ -20,27 +21,6 @@ from hesspipe.networks.architectures import initialize_normal
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.symmetry import _check_symmetry
-
-
-class Square(torch.autograd.Function):
-    """Correct: its backward method is differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        ctx.save_for_backward(values)
-        return values.square()
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0] * slope
-
-
-class ConstantSlope(Square):
-    """Silently wrong: the derivative is a constant for the second derivative."""
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0].detach() * slope
 
 
 class OnceOnly(Square):

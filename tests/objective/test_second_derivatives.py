@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from custom_functions import ConstantSlope
 from problems import labels, network, normal
 from torch import Tensor, nn
 
@@ -15,19 +16,6 @@ from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.objective import work
 
 INPUTS, TARGETS = normal(40, 4), labels(40, 3)
-
-
-class ConstantSlope(torch.autograd.Function):
-    """x^2 with a slope that is a constant for the second derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        ctx.save_for_backward(values)
-        return values.square()
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0].detach() * slope
 
 
 class DetachedSlope(torch.autograd.Function):
