@@ -3,7 +3,7 @@
 First derivatives of the outputs are compared for each sample along a random direction: those of a
 network that detaches something for some samples only are wrong there. The loss is compared along
 the same changes of the outputs: its value, and its slope for each sample. Second derivatives of
-the whole are compared by a product with H, and by one for outputs of a few samples with random
+the whole are compared by a product with H, and by one for the outputs of a batch with random
 weights.
 
 A difference from one side is compared with that from the other, for what is detached is missing
