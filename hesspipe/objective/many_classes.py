@@ -36,9 +36,9 @@ def cross_entropy(
     has_rows = input.ndim == 2 and input.shape[1] >= _MANY and input.is_floating_point()
     has_labels = target.dtype == torch.int64 and target.shape == input.shape[:1] and len(input)
     has_weights = weight is None or weight.shape == input.shape[1:]
-    is_valid = target != ignore_index
-    labels = target.masked_fill(~is_valid, 0) if has_labels else target
     is_ours = is_known and has_rows and has_labels and has_weights
+    is_valid = target != ignore_index if is_ours else target
+    labels = target.where(is_valid, 0) if is_ours else target
     if not (is_ours and _are_classes(labels, input)):  # also for what torch refuses
         return functional.cross_entropy(
             input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ _join = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _add_to_part = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 # Between two looks at whether the other processes live, in seconds.
 _PATIENCE = 1.0
+# What a process has sent may arrive this much after its end, in seconds, on a busy machine.
+_LATENESS = 5.0
 # Numbers that an exchange carries from rank 0.
 _LONGEST_ORDER = 6
 
@@ -366,15 +369,18 @@ class Ranks:
         """Wait for an exchange, while the other processes live."""
         if work is None:  # not in the group
             return
-        is_over = False
+        is_over, deadline = False, math.inf
         while True:
             try:
                 work.wait(timedelta(seconds=_PATIENCE))
                 return
             except RuntimeError as error:
-                # If it was not over before, it may have succeeded since: then look again.
                 was_over, is_over, lost = is_over, work.is_completed(), self._ended()
-                if not was_over and (is_over or not lost):
+                if is_over and not was_over:  # it may have succeeded since: then look again
+                    continue
+                if lost and not is_over:
+                    deadline = min(deadline, time.monotonic() + _LATENESS)
+                if not is_over and time.monotonic() < deadline:
                     continue
                 if not lost:  # its connections close before it has ended
                     time.sleep(_PATIENCE)
