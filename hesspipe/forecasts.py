@@ -15,6 +15,10 @@ from typing import Any
 
 _POOLING = 2  # stride and width of every max-pooling
 _FLOAT64 = 8
+# Vectors beside the basis and the results of a search, while a product is made and orthogonalized:
+# theta, its gradient with the graph, the product, its parts, and what scaling and projection make
+# of it.
+_VECTORS_OF_A_PRODUCT = 10
 # Of a pair of two floats and four numbers in a list, before it is a row of a table.
 _BYTES_PER_ROW = 200
 
@@ -145,6 +149,11 @@ def least_basis_capacity(num_wanted: int) -> int:
     A restart keeps the wanted pairs and half of the others, and eight leave it four steps.
     """
     return num_wanted + 8
+
+
+def vectors_of_search(num_wanted: int, basis_size: int) -> int:
+    """Vectors of length P: the basis with the one that extends it, the pairs, a product's own."""
+    return basis_size + 1 + num_wanted + _VECTORS_OF_A_PRODUCT
 
 
 def plane_bytes(num_checkpoints: int, num_parameters: int, element_bytes: int) -> int:

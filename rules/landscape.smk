@@ -10,12 +10,12 @@ rule evaluate_line:
     wildcard_constraints:
         line="line(_to_seed[0-9]+(_aligned)?)?",
     group:
-        executor.group("landscape")
+        requests.group(ResultKind.LANDSCAPE)
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.LANDSCAPE, executor.longest_minutes("landscape")),
+        **requests.of(ResultKind.LANDSCAPE),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -62,12 +62,12 @@ rule evaluate_plane:
     wildcard_constraints:
         other="[0-9]+",
     group:
-        executor.group("landscape")
+        requests.group(ResultKind.LANDSCAPE)
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.LANDSCAPE, executor.longest_minutes("landscape")),
+        **requests.of(ResultKind.LANDSCAPE),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,

@@ -10,14 +10,12 @@ rule compare_with_laws:
     log:
         "logs/compare_with_laws/{source}.log",
     group:
-        executor.group("random_matrices")
+        requests.group(ResultKind.RANDOM_MATRICES)
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(
-            ResultKind.RANDOM_MATRICES, executor.longest_minutes("random_matrices")
-        ),
+        **requests.of(ResultKind.RANDOM_MATRICES),
     params:
         config=lambda wildcards: dump(
             entry=settings.random_matrices[wildcards.source],
@@ -37,14 +35,12 @@ rule sample_spikes:
     log:
         "logs/sample_spikes/{source}.log",
     group:
-        executor.group("random_matrices")
+        requests.group(ResultKind.RANDOM_MATRICES)
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(
-            ResultKind.RANDOM_MATRICES, executor.longest_minutes("random_matrices")
-        ),
+        **requests.of(ResultKind.RANDOM_MATRICES),
     params:
         config=lambda wildcards: dump(entry=settings.random_matrices[wildcards.source]),
     script:
@@ -60,14 +56,12 @@ rule sample_spiked_spectra:
     log:
         "logs/sample_spiked_spectra/{source}.log",
     group:
-        executor.group("random_matrices")
+        requests.group(ResultKind.RANDOM_MATRICES)
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(
-            ResultKind.RANDOM_MATRICES, executor.longest_minutes("random_matrices")
-        ),
+        **requests.of(ResultKind.RANDOM_MATRICES),
     params:
         config=lambda wildcards: dump(entry=settings.random_matrices[wildcards.source]),
     script:

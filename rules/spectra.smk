@@ -8,12 +8,12 @@ rule extract_spectrum:
     log:
         "logs/extract_spectrum/{experiment}_seed{seed}_step{step}_{matrix}.log",
     group:
-        executor.group("spectra")
+        requests.group(ResultKind.SPECTRA)
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.SPECTRA, executor.longest_minutes("spectra")),
+        **requests.of(ResultKind.SPECTRA),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -36,7 +36,7 @@ rule estimate_density:
         "../envs/hesspipe.yaml"
     threads: requests.threads(ResultKind.DENSITIES)
     resources:
-        **requests.of(ResultKind.DENSITIES, executor.longest_minutes()),
+        **requests.of(ResultKind.DENSITIES),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -63,7 +63,7 @@ rule find_eigenpairs:
         "../envs/hesspipe.yaml"
     threads: requests.threads(ResultKind.EIGENPAIRS)
     resources:
-        **requests.of(ResultKind.EIGENPAIRS, executor.longest_minutes()),
+        **requests.of(ResultKind.EIGENPAIRS),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,
@@ -86,12 +86,12 @@ rule measure_directions:
     log:
         "logs/measure_directions/{experiment}_seed{seed}_step{step}.log",
     group:
-        executor.group("directions")
+        requests.group(ResultKind.DIRECTIONS)
     conda:
         "../envs/hesspipe.yaml"
     threads: 1
     resources:
-        **requests.of(ResultKind.DIRECTIONS, executor.longest_minutes("directions")),
+        **requests.of(ResultKind.DIRECTIONS),
     params:
         config=lambda wildcards: dump(
             model=settings.experiments[wildcards.experiment].model,

@@ -35,12 +35,12 @@ for schedule, names in project.schedules.items():
         wildcard_constraints:
             experiment=project.only(names),
         group:
-            executor.group("training")
+            requests.group(ResultKind.CHECKPOINTS)
         conda:
             "../envs/hesspipe.yaml"
         threads: 1
         resources:
-            **requests.of(ResultKind.CHECKPOINTS, executor.longest_minutes("training")),
+            **requests.of(ResultKind.CHECKPOINTS),
         params:
             config=lambda wildcards: dump(
                 experiment=wildcards.experiment,

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from hesspipe.forecasts import basis_capacity, network_size
+from hesspipe import hardware
+from hesspipe.errors import TooLargeError
+from hesspipe.forecasts import (
+    basis_capacity,
+    least_basis_capacity,
+    network_size,
+    vectors_of_search,
+)
 from hesspipe.linalg.eigenpairs import eigenpairs
 from hesspipe.networks.architectures import build_architecture
 
@@ -64,3 +71,27 @@ def test_basis_capacity_is_that_of_the_search(monkeypatch):
     diagonal = torch.diag(torch.arange(200.0, dtype=torch.float64))
     eigenpairs(diagonal, num_smallest=1, num_largest=2)
     assert asked == [(basis_capacity(3) + 1) * 200 * 8]
+
+
+@pytest.mark.parametrize("num_wanted", [1, 3, 10])
+def test_vectors_of_search_are_what_the_search_refuses_to_go_without(
+    num_wanted, monkeypatch, caplog
+):
+    num_parameters = 200
+    diagonal = torch.diag(torch.arange(num_parameters, dtype=torch.float64))
+    vector = 8 * num_parameters
+
+    def search_in(num_bytes):
+        """Whether a search in so much memory has its whole basis; None if it is refused."""
+        monkeypatch.setattr(hardware, "available_bytes", lambda *_: num_bytes)
+        caplog.clear()
+        try:
+            eigenpairs(diagonal, num_largest=num_wanted, tolerance=1e-3)
+        except TooLargeError:
+            return None
+        return "memory has no room" not in caplog.text
+
+    least = vectors_of_search(num_wanted, least_basis_capacity(num_wanted)) * vector
+    preferred = vectors_of_search(num_wanted, basis_capacity(num_wanted)) * vector
+    answers = [search_in(one) for one in (least - 1, least, preferred - 1, preferred)]
+    assert answers == [None, False, False, True]

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from hesspipe.errors import NotConvergedError
-from hesspipe.forecasts import basis_capacity, least_basis_capacity
+from hesspipe.forecasts import basis_capacity, least_basis_capacity, vectors_of_search
 from hesspipe.hardware import available_on
 from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.krylov import KrylovBasis
@@ -37,9 +37,6 @@ NUM_LARGEST = 10
 TOLERANCE = 1e-8
 LARGEST_TOLERANCE = 0.1
 MAX_PRODUCTS = 10_000
-# Vectors beside the basis and the results, while a product is made and orthogonalized: theta, its
-# gradient with the graph, the product, its parts, and what scaling and projection make of it.
-_OTHER_VECTORS = 10
 _LOG = logging.getLogger(__name__)
 
 
@@ -203,7 +200,7 @@ def _default_capacity(product: SymmetricProduct, num_wanted: int, state: str | P
     least, whole = least_basis_capacity(num_wanted), basis_capacity(num_wanted)
     saved = 0 if state is None else saved_capacity(path_of_rank(state, space.ranks))
     vector_bytes = max(1, space.length) * torch.finfo(product.dtype).bits // 8
-    room = available_on(product.device) // vector_bytes - num_wanted - _OTHER_VECTORS - 1
+    room = available_on(product.device) // vector_bytes - vectors_of_search(num_wanted, 0)
     # All processes take the largest saved number, and the least room.
     own = torch.tensor([saved, -room], dtype=torch.float64)
     saved, missing = (int(number) for number in space.largest(own).tolist())

@@ -75,10 +75,6 @@ class Executor:
         """Whether jobs run on other machines."""
         return self.name not in _HERE
 
-    def group(self, name: str) -> str | None:
-        """Name the group of a rule: none here, where groups mean nothing and hide jobs in lists."""
-        return name if self.is_remote else None
-
     def mistakes(self, gpus: int | str) -> Iterator[str]:
         """Find what would make every job fail, or run otherwise than its user expects.
 

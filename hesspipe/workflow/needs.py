@@ -44,13 +44,15 @@ class Need:
         What is computed, with its size.
     advice : str
     memory_bytes : int
-        Of one job.
+        Of one job, at least.
     disk_bytes : int
         Of all jobs together.
     operations : float
         Multiplications and additions of one job.
     seconds : float
         Of one job, besides these.
+    preferred_bytes : int
+        Memory of one job that takes more where it is there, and then less time; 0 for the others.
     """
 
     kind: ResultKind
@@ -62,6 +64,7 @@ class Need:
     disk_bytes: int = 0
     operations: float = 0.0
     seconds: float = 0.0
+    preferred_bytes: int = 0
 
 
 def needs(config: Config) -> Iterator[Need]:
@@ -123,14 +126,17 @@ def _needs_of_experiment(name: str, experiment: Experiment, config: Config) -> I
     yield from _needs_of_matrix_free(key, name, experiment, size, num_train)
     if config.directions is not None:
         number = num_classes + config.directions.num_beyond
-        vectors = min(size.num_parameters, forecasts.basis_capacity(number)) + num_classes**2
+        # The gradients of all classes follow the search, whose basis is gone by then.
+        gradients = forecasts.basis_bytes(number + num_classes**2, size.num_parameters, 8)
+        least, preferred = _bytes_of_search(number, size.num_parameters, 8)
         yield Need(
             ResultKind.DIRECTIONS,
             name,
             f"{key}.model.{layers}",
             f"comparing {number:,} eigenvectors of {parameters} with gradients",
             "use a smaller network",
-            memory_bytes=forecasts.basis_bytes(vectors, size.num_parameters, 8),
+            memory_bytes=max(least, gradients),
+            preferred_bytes=max(preferred, gradients),
         )
     if experiment.starts_from is not None and not isinstance(experiment.training, SavedState):
         yield from _needs_of_landscape(key, name, experiment, config, size, num_train)
@@ -216,16 +222,28 @@ def _needs_of_matrix_free(
         * (product + 4.0 * num_steps * num_parameters),
     )
     wanted = plan.eigenpairs.num_smallest + plan.eigenpairs.num_largest
-    capacity = min(num_parameters, forecasts.basis_capacity(wanted))
+    least, preferred = _bytes_of_search(wanted, num_parameters, element_bytes)
     yield Need(
         ResultKind.EIGENPAIRS,
         name,
         f"{key}.matrix_free.eigenpairs.num_largest",
-        f"a basis of {capacity:,} vectors of P = {num_parameters:,}",
+        f"a search with a basis of {min(num_parameters, forecasts.least_basis_capacity(wanted)):,} "
+        f"vectors or more of P = {num_parameters:,}",
         "use fewer eigenpairs, dtype: float32 or a smaller network",
-        memory_bytes=forecasts.basis_bytes(capacity, num_parameters, element_bytes),
+        memory_bytes=least,
+        preferred_bytes=preferred,
         operations=wanted * product,
     )
+
+
+def _bytes_of_search(num_wanted: int, num_parameters: int, element_bytes: int) -> tuple[int, int]:
+    """Bytes of a search for eigenpairs with the smallest basis, and with the one it prefers."""
+    sizes = (forecasts.least_basis_capacity(num_wanted), forecasts.basis_capacity(num_wanted))
+    least, preferred = (
+        forecasts.vectors_of_search(num_wanted, min(num_parameters, size)) for size in sizes
+    )
+    bytes_of_vector = num_parameters * element_bytes
+    return least * bytes_of_vector, preferred * bytes_of_vector
 
 
 def _needs_of_landscape(

@@ -10,12 +10,13 @@ that it asks for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hesspipe.config.results import ResultKind
+from hesspipe.workflow.executors import Executor
 from hesspipe.workflow.needs import Need, facts_of, needs
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ _WORK_MB = {
     ResultKind.DIRECTIONS: 1000,
     ResultKind.RANDOM_MATRICES: 2000,
 }
-# The Hessian of the network of width 70 takes 2.7 times the forecast of its matrix.
-_TIMES_MEMORY = 3
+# The Hessian of the network of width 70 takes 2.7 times the forecast of its matrix. A search counts
+# every vector it holds, and makes do with less.
+_TIMES_MEMORY = {ResultKind.EIGENPAIRS: 1.5, ResultKind.DIRECTIONS: 1.5}
+_TIMES_OTHER_MEMORY = 3
 _USER_NETWORK_MB = 4000  # nothing is known of it
 _UNKNOWN_MINUTES = 60
 _COPIES_OF_DATA = 3 * 8  # bytes of a number: read, converted, and a batch's
@@ -52,14 +55,18 @@ _OTHER_RATE = 3e8
 _TIMES_SECONDS = 500  # of the steps of the smallest networks, whose forecast is of bare arithmetic
 _GPU_SPEED = 10
 _WITH_PROCESSES = (ResultKind.DENSITIES, ResultKind.EIGENPAIRS)
-ON_A_GPU = {
-    ResultKind.CHECKPOINTS,
-    ResultKind.SPECTRA,
-    ResultKind.DENSITIES,
-    ResultKind.EIGENPAIRS,
-    ResultKind.DIRECTIONS,
-    ResultKind.LANDSCAPE,
+# Results of batch jobs, and the group of their rule. All others take seconds on the machine where
+# Snakemake runs (`localrules`).
+_GROUPS = {
+    ResultKind.CHECKPOINTS: "training",
+    ResultKind.SPECTRA: "spectra",
+    ResultKind.DIRECTIONS: "directions",
+    ResultKind.LANDSCAPE: "landscape",
+    ResultKind.RANDOM_MATRICES: "random_matrices",
+    ResultKind.DENSITIES: None,
+    ResultKind.EIGENPAIRS: None,
 }
+ON_A_GPU = {*_GROUPS} - {ResultKind.RANDOM_MATRICES}
 
 
 class Amount(NamedTuple):
@@ -82,29 +89,37 @@ class Amount(NamedTuple):
 
 @dataclass(frozen=True)
 class JobResources:
-    """The `resources:` of the rules.
+    """The `group:`, `threads:` and `resources:` of the rules.
 
     Attributes
     ----------
     config : Config
     gpus : int
         Of a process of a job that can use one.
+    executor : Executor
+        By default, jobs run here.
     tell : callable, optional
         Of one line, about jobs that get less time than they need.
     """
 
     config: Config
     gpus: int
+    executor: Executor = field(default_factory=Executor)
     tell: Callable[[str], None] | None = None
 
-    def of(self, kind: ResultKind, longest_minutes: int | None = None) -> dict[str, Any]:
+    def group(self, kind: ResultKind) -> str | None:
+        """Name the group of a rule: none here, where groups mean nothing and hide jobs in lists."""
+        return _GROUPS[kind] if self.executor.is_remote else None
+
+    def of(self, kind: ResultKind) -> dict[str, Any]:
         """Give the resources of the rule that makes a kind of result.
+
+        No batch job asks for more time than its partition allows: Slurm would take it and never
+        start it.
 
         Parameters
         ----------
         kind : ResultKind
-        longest_minutes : int, optional
-            That a job may ask for: Slurm takes a job that asks for more, and never starts it.
 
         Returns
         -------
@@ -112,16 +127,18 @@ class JobResources:
             `mem_mb` and `runtime`, as functions of the wildcards and the number of the attempt,
             and `gpu` if the job asks for any: some executors refuse a job with the key, even at 0.
         """
+        is_batch_job = kind in _GROUPS
+        longest = self.executor.longest_minutes(_GROUPS[kind]) if is_batch_job else None
 
         def mem_mb(wildcards: Wildcards, attempt: int) -> int:
             return self.amount(kind, wildcards[0]).mem_mb * attempt
 
         def runtime(wildcards: Wildcards, attempt: int) -> int:
             minutes = self.amount(kind, wildcards[0]).runtime
-            if longest_minutes is None or minutes * attempt <= longest_minutes:
+            if longest is None or minutes * attempt <= longest:
                 return minutes * attempt
-            self._tell_of_less(minutes, longest_minutes)
-            return longest_minutes
+            self._tell_of_less(minutes, longest)
+            return longest
 
         def gpu(wildcards: Wildcards) -> int:
             return self.gpus * self.num_processes(kind, wildcards[0])
@@ -219,7 +236,8 @@ class JobResources:
         if need is None:
             minutes = _UNKNOWN_MINUTES if is_unknown else _START_MINUTES
             return Amount(memory_mb * number, minutes, memory_mb)
-        basis_mb = ceil(_TIMES_MEMORY * need.memory_bytes / _MIB)
+        times = _TIMES_MEMORY.get(kind, _TIMES_OTHER_MEMORY)
+        basis_mb = ceil(times * max(need.memory_bytes, need.preferred_bytes) / _MIB)
         rate = _RATES.get(kind, _OTHER_RATE) * (_GPU_SPEED if self.gpus else 1)
         seconds = need.operations / rate + need.seconds * _TIMES_SECONDS
         minutes = _START_MINUTES + ceil(seconds / 60)

@@ -30,12 +30,6 @@ def test_profile_reruns_what_the_default_one_does() -> None:
     assert "resources" not in PROFILE
 
 
-def test_groups_of_the_profile_are_those_of_the_rules() -> None:
-    rules = "".join(path.read_text() for path in sorted((REPOSITORY / "rules").glob("*.smk")))
-    named = re.findall(r'executor\.group\("(\w+)"\)', rules)
-    assert {part.split("=")[0] for part in PROFILE["group-components"]} == set(named)
-
-
 def test_constraints_pin_the_executor_and_what_it_installs() -> None:
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     (needed,) = extras["optional-dependencies"]["slurm"]

@@ -55,12 +55,6 @@ def test_executor_is_that_of_the_command_line(
     assert (found.name, found.is_remote, found.is_dry_run) == (name, is_remote, is_dry_run)
 
 
-def test_groups_are_for_jobs_elsewhere() -> None:
-    assert Executor("local").group("spectra") is None
-    assert Executor("dryrun").group("spectra") is None
-    assert SLURM.group("spectra") == "spectra"
-
-
 def test_executor_of_a_plain_run_costs_no_reading_of_profiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from small_project import REPOSITORY, Project, make_project, small_config
 from small_project import SMALL as SMALL_FOLDER
 
@@ -15,8 +17,11 @@ from hesspipe.config.expansion import expand
 from hesspipe.config.loading import load_config
 from hesspipe.config.results import ResultKind
 from hesspipe.config.schema import Config
+from hesspipe.workflow import executors
+from hesspipe.workflow.executors import Executor
 from hesspipe.workflow.needs import needs
 from hesspipe.workflow.resources import ON_A_GPU, JobResources
+from hesspipe.workflow.slurm import Partition
 
 
 def typed(raw: dict[str, Any]) -> Config:
@@ -25,6 +30,8 @@ def typed(raw: dict[str, Any]) -> Config:
 
 PAPER = load_config(REPOSITORY / "config.yaml")
 SMALL = typed(small_config())
+SLURM = yaml.safe_load((REPOSITORY / "profiles/slurm/profile.yaml").read_text())
+BATCH_JOBS = ON_A_GPU | {ResultKind.RANDOM_MATRICES}
 MIB = 2**20
 # Peaks of memory (MiB) and seconds of one core, the largest of their kinds in the paper, of jobs
 # on the machine whose numbers are in docs/results.md.
@@ -96,20 +103,50 @@ def test_of_multiplies_by_the_attempt(name: str) -> None:
     ]  # fmt: skip
 
 
-def test_of_asks_for_no_more_time_than_there_is_and_says_so_once() -> None:
+def test_of_asks_for_no_more_time_than_there_is_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told: list[str] = []
-    resources = JobResources(SMALL, 0, told.append)
-    first = resources.amount(ResultKind.SPECTRA, "clusters_gd_k2").runtime
-    ask = resources.of(ResultKind.SPECTRA, 2 * first)["runtime"]
+    first = JobResources(SMALL, 0).amount(ResultKind.SPECTRA, "clusters_gd_k2").runtime
+
+    def asking(longest: int, kind: ResultKind = ResultKind.SPECTRA) -> Callable[..., int]:
+        """What jobs ask for where groups of two have twice the time."""
+        known = {"short": Partition("short", True, 2 * longest, is_open=True)}
+        monkeypatch.setattr(executors, "partitions", lambda: known)
+        executor = Executor("slurm", group_sizes={"spectra": 2})
+        return JobResources(SMALL, 0, executor, told.append).of(kind)["runtime"]
+
+    ask = asking(2 * first)
     assert [ask(["clusters_gd_k2"], attempt) for attempt in (1, 2, 3)] == [
         first, 2 * first, 2 * first,
     ]  # fmt: skip
     assert told == []
-    ask = resources.of(ResultKind.SPECTRA, first - 1)["runtime"]
+    # What is made on the login node has all the time it takes.
+    assert asking(1, ResultKind.DATASETS)(["clusters_k2"], 3) == 30
+    assert told == []
+    ask = asking(first - 1)
     assert {ask(["clusters_gd_k2"], attempt) for attempt in (1, 2, 3)} == {first - 1}
     (line,) = told
     assert f"ask for {first} minutes or more" in line
     assert f"get {first - 1}" in line
+
+
+def test_groups_are_those_of_the_profile_and_only_for_jobs_of_other_machines() -> None:
+    def groups(name: str) -> set[str | None]:
+        return {JobResources(SMALL, 0, Executor(name)).group(kind) for kind in BATCH_JOBS}
+
+    sizes = {part.split("=")[0] for part in SLURM["group-components"]}
+    assert groups("slurm") == {None, *sizes}
+    assert groups("local") == groups("dryrun") == {None}
+
+
+def test_a_search_asks_for_what_its_whole_basis_takes() -> None:
+    resources = JobResources(PAPER, 0)
+    searches = [need for need in needs(PAPER) if need.preferred_bytes > need.memory_bytes]
+    assert {need.kind for need in searches} == {ResultKind.EIGENPAIRS, ResultKind.DIRECTIONS}
+    for need in searches:
+        amount = resources.amount(need.kind, need.owner)
+        assert amount.mem_mb * MIB > need.preferred_bytes + 1000 * MIB
 
 
 @pytest.mark.parametrize("is_known", [True, False])
