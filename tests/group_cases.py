@@ -214,9 +214,16 @@ class Scaled(nn.Module):
     def __init__(self, scale: float, rank: int, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.scale, self.rank, self.function = scale, rank, function
+        self.powers: tuple[float, ...] = (1.0,)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.scale * self.function(inputs)
+        return self.scale * self.function(inputs) ** self.powers[0]
+
+
+def powers(power: float) -> nn.Module:
+    layer = Scaled(1.0, 0, torch.tanh)
+    layer.powers = (power,)
+    return layer
 
 
 def with_layer(place: int, layer: nn.Module) -> nn.Module:
@@ -291,6 +298,14 @@ def refusals(rank: int) -> dict[str, Any]:
         "own function": raised(
             lambda: build(
                 model=with_layer(2, Scaled(1.0, rank, torch.sin if rank == 2 else torch.tanh))
+            )
+        ),
+        "own tuple": raised(lambda: build(model=with_layer(2, powers(1.0 + (rank == 1))))),
+        "own function with arguments": raised(
+            lambda: build(
+                model=with_layer(
+                    2, Scaled(1.0, 0, partial(nn.functional.elu, alpha=1.0 + (rank == 1)))
+                )
             )
         ),
         "mode": raised(lambda: build(model=model().train(rank == 1))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -255,6 +256,80 @@ class Changed(nn.Linear):
         return super().forward(inputs)
 
 
+class Scaled(nn.Linear):
+    """A function with a setting, a buffer and a function, none of which is a parameter."""
+
+    def __init__(self, scale: float = 1.0, offset: float = 0.0, power: float = 1.0) -> None:
+        super().__init__(4, 3, dtype=torch.float64)
+        self.scales, self.change = (scale, 1.0), functools.partial(torch.pow, exponent=power)
+        self.register_buffer("offset", torch.full((3,), offset))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.change(super().forward(inputs)) * self.scales[0] + self.offset
+
+
+class ScaledTwice(Scaled):
+    """Another function with the same parameters."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 2 * super().forward(inputs)
+
+
+class Weighted(nn.Module):
+    """A loss with a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.factor * nn.functional.cross_entropy(outputs, targets)
+
+
+def one_layer(kind: type[nn.Module] = Scaled, **settings: Any) -> Callable[[int], nn.Module]:
+    def make(size: int) -> nn.Module:
+        torch.manual_seed(0)
+        return sharded(kind(**settings), size)
+
+    return make
+
+
+def different(rank: int, size: int) -> dict[str, Any]:
+    """Build objectives of which rank 1 has another model or loss, with equal parameters."""
+    part = INPUTS[PARTS[size][rank]], labels(9, 3)[PARTS[size][rank]]
+    factor = 1.0 + rank
+    by_class = ScaledTwice if rank else Scaled
+    models = {
+        "a setting": one_layer(scale=factor),
+        "a buffer": one_layer(offset=factor),
+        "a function": one_layer(power=factor),
+        "a class": one_layer(by_class),
+    }
+    losses: dict[str, Callable[..., Tensor]] = {
+        "class weights": nn.CrossEntropyLoss(weight=torch.tensor([1.0, factor, 1.0]).double()),
+        "label smoothing": nn.CrossEntropyLoss(label_smoothing=0.1 * rank),
+        "a factor": Weighted(factor),
+        "a closure": lambda outputs, targets: (
+            factor * nn.functional.cross_entropy(outputs, targets)
+        ),
+    }
+    held = one_layer()(size)
+
+    def same(outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, targets) * len(held.scales) / 2
+
+    def build(model: nn.Module, loss: Callable[..., Tensor]) -> Any:
+        rows: Any = None if isinstance(loss, nn.CrossEntropyLoss) else lambda o, t: float(len(t))
+        return hesspipe.ShardedObjective(model, loss, part, denominator=rows)
+
+    found = {
+        name: raised(lambda: build(make(size), nn.CrossEntropyLoss()))  # noqa: B023
+        for name, make in models.items()
+    }
+    found |= {name: raised(lambda: build(one_layer()(size), loss)) for name, loss in losses.items()}  # noqa: B023
+    return found | {"nothing": raised(lambda: build(held, same))}
+
+
 def refusals(rank: int, size: int) -> dict[str, Any]:
     part = PARTS[size][rank]
     inputs, targets = INPUTS, labels(9, 3)
@@ -354,4 +429,5 @@ def everything(rank: int, size: int) -> dict[str, Any]:
     if size == 2:
         found["refusals"] = refusals(rank, size)
         found["derivatives"] = derivatives(rank, size)
+        found["different"] = different(rank, size)
     return copy.copy(found)

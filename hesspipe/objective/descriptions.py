@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from hesspipe.objective.streaming import digest
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, np.generic, Enum)
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, partial)
 _DEEPEST = 6
 _OF_A_PROCESS = re.compile("rank|device|process")
 
@@ -34,6 +36,8 @@ def described(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]
     """Describe a function, or whatever else decides the numbers, by what it holds."""
     if isinstance(value, _PLAIN):
         yield name, repr(value)
+    elif hasattr(value, "full_tensor"):  # a DTensor, of which every process has another part
+        yield name, f"numbers of shape {tuple(value.shape)}, divided among processes"
     elif isinstance(value, (Tensor, np.ndarray)):
         yield name, f"numbers of shape {tuple(value.shape)}, {digest(value).hex()[:16]}"
     elif depth >= _DEEPEST:
@@ -47,17 +51,18 @@ def described(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]
 def described_layers(model: nn.Module) -> Iterator[tuple[str, str]]:
     """Describe what the modules of a model compute, apart from parameters and buffers.
 
-    These are their classes, the code of `forward`, and public attributes that are plain values or
-    functions. Those that say which process this is, such as `rank` and `device`, may differ.
+    These are their classes, the code of `forward`, and public attributes that are plain values,
+    tuples of them, or functions. Those that say which process this is, such as `rank` and `device`,
+    may differ.
     """
     for name, module in model.named_modules():
         place = f"model.{name}" if name else "model"
         kind = type(module)
         yield place, f"{kind.__qualname__}, forward {_name_of(kind.forward)}"
         for key, held in vars(module).items():
-            is_setting = isinstance(held, (*_PLAIN, FunctionType, BuiltinFunctionType))
-            if is_setting and not key.startswith("_") and not _OF_A_PROCESS.search(key):
-                yield f"{place}.{key}", repr(held) if isinstance(held, _PLAIN) else _name_of(held)
+            is_public = not key.startswith("_") and not _OF_A_PROCESS.search(key)
+            if is_public and isinstance(held, (*_PLAIN, *_FUNCTIONS, tuple)):
+                yield from described(f"{place}.{key}", held)
 
 
 def _name_of(value: Any) -> str:

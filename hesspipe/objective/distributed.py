@@ -142,15 +142,26 @@ def require_same_model(objective: Objective, flat: FlatModel, **functions: Any) 
     if ranks is None:
         return
     settings = {"dtype": objective.dtype, "weight_decay": objective.weight_decay, **functions}
-    _require_same_settings(flat.names, flat.shapes, settings, ranks)
-    values = {f"the values of {name}": numbers_digest(part) for name, part in _tensors(flat)}
-    layers = dict(described_layers(flat.structure))
-    ranks.agree_on({"num_parameters": len(flat.theta), **values, **layers})
+    require_same_settings(flat.names, flat.shapes, settings, ranks)
+    values = {f"the values of {name}": numbers_digest(part) for name, part in _parameters(flat)}
+    ranks.agree_on({"num_parameters": len(flat.theta), **values})
+    require_same_structure(flat, ranks)
 
 
-def _require_same_settings(
+def require_same_structure(flat: FlatModel, ranks: Ranks) -> None:
+    """Compare the layers of a model and its buffers between processes."""
+    buffers = {
+        f"the values of {name}": numbers_digest(value)
+        for name, value in flat.buffers.items()
+        if not name.endswith(_UNUSED)
+    }
+    ranks.agree_on({**buffers, **dict(described_layers(flat.structure))})
+
+
+def require_same_settings(
     names: list[str], shapes: list[torch.Size], settings: Mapping[str, Any], ranks: Ranks
 ) -> None:
+    """Compare versions, settings and the order of parameters between processes."""
     # Imported by name, the package would hide from the workflow what this module depends on.
     version = sys.modules["hesspipe"].__version__
     settled: dict[str, Any] = {"hesspipe's version": version, "torch": torch.__version__}
@@ -184,7 +195,7 @@ def part_of_whole(objective: Objective, process_group: ProcessGroup) -> Objectiv
     ranks = Ranks(process_group)
     with ranks.raise_together("adding up the parts of an objective"):
         settings = {"dtype": objective.dtype, "loss_fn": objective.loss_fn}
-        _require_same_settings(objective.names, objective.shapes, settings, ranks)
+        require_same_settings(objective.names, objective.shapes, settings, ranks)
         own = {name: numbers_digest(part) for name, part in _named_theta(objective)}
         every = ranks.gather({**own, "weight_decay": repr(objective.weight_decay)}, "parameters")
         if other := [name for name in every[0] if len({one[name] for one in every}) > 1]:
@@ -322,12 +333,9 @@ def _warn_of_equal_parts(parts: list[Part]) -> None:
         seen.setdefault(key, rank)
 
 
-def _tensors(flat: FlatModel) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, by name."""
+def _parameters(flat: FlatModel) -> Iterator[tuple[str, Tensor]]:
+    """Parameters by name, also those that are constant."""
     yield from flat.unflatten(flat.theta.detach()).items()
     for name, value in flat.structure.named_parameters():
         if name not in flat.names:
             yield name, value.detach()
-    for name, value in flat.buffers.items():
-        if not name.endswith(_UNUSED):
-            yield name, value

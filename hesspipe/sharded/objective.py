@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesspipe.objective.batches import Batch
+from hesspipe.objective.distributed import require_same_settings, require_same_structure
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.loss_of_outputs import reason_without_ggn
@@ -152,8 +153,8 @@ class ShardedObjective(Objective):
         return flat
 
     def _require_same_model(self, flat: FlatModel, **functions: Any) -> None:
-        # By their names: what they hold may be parts of the model, which differ.
-        self.ranks.agree_on({name: _described(value) for name, value in functions.items()})
+        require_same_settings(flat.names, flat.shapes, functions, self.ranks)
+        require_same_structure(flat, self.ranks)
 
     def _become_part(self) -> None:
         """Do nothing: the processes are joined from the beginning."""
@@ -230,12 +231,3 @@ class ShardedObjective(Objective):
             f"{what} must be computed with all {self.num_parameters:,} parameters in one process, "
             f"got a ShardedObjective over {self.ranks.size}; {_WAY_OUT}"
         )
-
-
-def _described(function: Any) -> str:
-    """Print a loss, without the addresses of functions."""
-    if isinstance(function, nn.Module):
-        return type(function).__name__
-    if function is None or isinstance(function, str):
-        return str(function)
-    return str(getattr(function, "__qualname__", type(function).__name__))

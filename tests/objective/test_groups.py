@@ -57,6 +57,15 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "model.2.scale must be the same in every process, got 1.0 in ranks 0, 2 and 2.0 in rank 1",
     ),
     "own function": ("ValueError", "model.2.function must be the same in every process"),
+    "own tuple": (
+        "ValueError",
+        "model.2.powers.0 must be the same in every process, got 1.0 in ranks 0, 2 and 2.0 in rank "
+        "1",
+    ),
+    "own function with arguments": (
+        "ValueError",
+        "model.2.function.alpha must be the same in every process",
+    ),
     "mode": ("RankError", "rank 1 of 3"),
     "features": ("ValueError", "rank 1 of 3"),
     "parameters": (

@@ -207,6 +207,33 @@ def test_refusal_is_raised_in_every_process_with_its_reason(name: str, folder: P
         assert "HesspipeError" in classes or "ValueError" in classes
 
 
+DIFFERENT = {
+    "a setting": "model.scales.0 must be the same in every process, got 1.0 in rank 0",
+    "a buffer": "the values of offset must be the same in every process",
+    "a function": "model.change.exponent must be the same in every process",
+    "a class": "model must be the same in every process, got Scaled, forward",
+    "class weights": "loss_fn.weight must be the same in every process",
+    "label smoothing": "loss_fn.label_smoothing must be the same in every process",
+    "a factor": "loss_fn.factor must be the same in every process, got 1.0 in rank 0 and 2.0",
+    "a closure": "loss_fn.factor must be the same in every process, got 1.0 in rank 0 and 2.0",
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_models_and_losses_that_differ_between_processes_are_refused(
+    name: str, folder: Path
+) -> None:
+    """Their parameters are equal: the sum would be that of two functions."""
+    for one in _everything(folder, 2):
+        classes, message = one["different"][name]
+        assert "ValueError" in classes
+        assert DIFFERENT[name] in message, message
+
+
+def test_loss_that_holds_the_divided_model_is_taken(folder: Path) -> None:
+    assert all(one["different"]["nothing"] == ([], "") for one in _everything(folder, 2))
+
+
 def test_samples_that_depend_on_each_other_are_named(folder: Path) -> None:
     assert all(
         "depend on the other samples" in one["refusals"]["coupling"]
