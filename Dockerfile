@@ -15,4 +15,7 @@ ARG TORCH_OPTIONS=""
 RUN cd /src && TORCH_OPTIONS="${TORCH_OPTIONS}" sh envs/install.sh && rm -rf /src
 # Pods install Snakemake's storage plugin from /opt/hesspipe/wheels, without a network.
 ENV PATH=/opt/hesspipe/bin:${PATH} PIP_NO_INDEX=1 PIP_NO_DEPS=1 PIP_FIND_LINKS=/opt/hesspipe/wheels
+# Users that the image does not know (--user 1000:1000, runAsUser) have no name and no home of theirs.
+RUN mkdir --mode 1777 /home/hesspipe
+ENV USER=hesspipe HOME=/home/hesspipe
 WORKDIR /workdir
