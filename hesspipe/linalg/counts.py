@@ -178,8 +178,9 @@ class Sample:
         # Every gap is tried, and any of them could be wrong.
         exact = self._exact_numbers(thresholds, masses, risk / (4 * self.rules.nodes.shape[1]))
         found = exact >= 0
-        # Two wrong ones could contradict each other; then none is used.
-        if (np.diff(exact[found]) < 0).any():
+        # Two wrong ones could contradict each other; then none is used. At least one eigenvalue
+        # lies between two gaps.
+        if (np.diff(exact[found]) <= 0).any():
             found[:] = False
         ends = [(0, 0), (1, 1)]
         low, high = (

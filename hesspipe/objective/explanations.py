@@ -99,7 +99,8 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
             raise
         fitting = (text for found, text in _ADVICE if re.search(found, message, re.IGNORECASE))
         advice = next(fitting, "run them on the same data without hesspipe first")
-        if isinstance(batch.inputs, WholeBatch):
+        # torch raises RuntimeError: the functions were called as they expect.
+        if isinstance(batch.inputs, WholeBatch) and not isinstance(error, RuntimeError):
             advice += (
                 "; loss is called as loss(model, batch), or, where outputs are given, as "
                 "outputs(model, batch) and loss(outputs, batch)"
