@@ -56,7 +56,8 @@ test-faults: $(VENV)/.installed
 # munge; skipped without.
 test-cluster: $(VENV)/.installed
 	python $(PIP_INSTALL) --editable '.[slurm]'
-	OMP_NUM_THREADS=1 pytest -W error --numprocesses 3 --dist load --maxschedchunk 1 tests/cluster
+	OMP_NUM_THREADS=1 pytest -W error --numprocesses 3 --dist load --maxschedchunk 1 \
+	  tests/cluster/test_slurm.py tests/cluster
 
 # Small changes of the code that a test should notice: a random sample of SAMPLE=400, or SAMPLE=all.
 # Some seconds each; results are kept in .mutants/ and used again.

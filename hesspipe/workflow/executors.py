@@ -11,13 +11,14 @@ import difflib
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hesspipe.workflow.slurm import Partition, partitions, watch_queue
+from hesspipe.workflow.slurm import Partition, accounts, partitions, watch_queue
+from hesspipe.workflow.slurm_executor import mend_executor
 
 _HERE = ("local", "dryrun", "touch")
 
@@ -33,6 +34,8 @@ class Executor:
         Whether jobs are only listed, or their outputs touched.
     partition : str, optional
         Of Slurm, for every job; or several, with commas.
+    account : str, optional
+        The same, of accounts.
     group_sizes : mapping
         How many jobs of a group make one batch job.
     """
@@ -40,6 +43,7 @@ class Executor:
     name: str = "local"
     is_dry_run: bool = False
     partition: str | None = None
+    account: str | None = None
     group_sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -66,7 +70,8 @@ class Executor:
         return cls(
             options.executor or "local",
             bool(options.dryrun or options.touch),
-            _partition(options.default_resources),
+            _name(options.default_resources, "slurm_partition"),
+            _name(options.default_resources, "slurm_account"),
             dict(options.group_components or {}),
         )
 
@@ -105,15 +110,15 @@ class Executor:
                 "run this on a login node of the cluster, or leave the profile out to run jobs here"
             )
             return
-        known = self._known
-        for name in self.partition.split(",") if self.partition and known else []:
-            if name not in known:
-                nearest = difflib.get_close_matches(name, known, 1)
-                meant = f" (did you mean {nearest[0]}?)" if nearest else ""
-                yield (
-                    f"slurm_partition must be one of {', '.join(sorted(known))}, got {name!r}"
-                    f"{meant}; see sinfo"
-                )
+        yield from _unknown("slurm_partition", self.partition, self._known, "sinfo")
+        if self.account:
+            # Slurm reads accounts without case.
+            yield from _unknown(
+                "slurm_account",
+                self.account.lower(),
+                accounts(),
+                "sacctmgr show user $USER withassoc",
+            )
 
     def longest_minutes(self, group: str | None = None) -> int | None:
         """Give the longest time of a job in its partition: all jobs of a batch job share it.
@@ -150,7 +155,7 @@ class Executor:
             )
 
     def watch(self, tell: Callable[[str], None]) -> None:
-        """Tell of batch jobs that wait for ever, as long as this process runs.
+        """Hear from the cluster, as long as this process runs, of what would be waited for in vain.
 
         Parameters
         ----------
@@ -158,6 +163,7 @@ class Executor:
             Of one line.
         """
         if self.name == "slurm" and not self.is_dry_run:
+            mend_executor()
             watch_queue(tell, str(Path.cwd()))
 
     @cached_property
@@ -173,8 +179,20 @@ class Executor:
         return [self._known[name] for name in self.partition.split(",") if name in self._known]
 
 
-def _partition(default_resources: Any) -> str | None:
-    """Read a partition from the default resources; None for an expression of Python's."""
-    resource = default_resources and default_resources.get("slurm_partition")
+def _unknown(key: str, given: str | None, known: Collection[str], command: str) -> Iterator[str]:
+    """Find names that the cluster does not know; none if it does not say what it knows."""
+    for name in given.split(",") if given and known else []:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, 1)
+            meant = f" (did you mean {nearest[0]}?)" if nearest else ""
+            yield (
+                f"{key} must be one of {', '.join(sorted(known))}, got {name!r}{meant}; see "
+                f"{command}"
+            )
+
+
+def _name(default_resources: Any, key: str) -> str | None:
+    """Read a name from the default resources; None for an expression of Python's."""
+    resource = default_resources and default_resources.get(key)
     text = str(getattr(resource, "raw", None) or "").strip("'\"")
     return text if re.fullmatch(r"[\w.,-]+", text) else None

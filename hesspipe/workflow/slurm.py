@@ -1,4 +1,4 @@
-"""What Slurm says of its partitions before jobs are submitted, and of jobs that wait in its queue.
+"""What Slurm says of partitions and accounts before jobs are submitted, and of jobs that wait.
 
 Slurm takes jobs that it will never start, e.g. those that ask for more time than their partition
 allows, and Snakemake waits for them without a word.
@@ -6,6 +6,7 @@ allows, and Snakemake waits for them without a word.
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import subprocess
@@ -85,6 +86,18 @@ def partitions() -> dict[str, Partition]:
             is_open or (known is not None and known.is_open),
         )
     return found
+
+
+def accounts() -> set[str]:
+    """Ask for the accounts of this user, in small letters; none if the cluster does not say."""
+    user = getpass.getuser()
+    for command in (
+        ("sacctmgr", "--noheader", "--associations", "list", "user", user, "format=account%256"),
+        ("sshare", "--Users", "--noheader", "--format=Account%256"),
+    ):
+        if found := _answer(*command).lower().split():
+            return {*found}
+    return set()
 
 
 def minutes_of(limit: str) -> int | None:

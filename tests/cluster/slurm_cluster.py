@@ -75,9 +75,9 @@ class SlurmCluster:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, folder: Path) -> Iterator[SlurmCluster]:
+    def start(cls, folder: Path, cores_of_node: int = 2) -> Iterator[SlurmCluster]:
         """Start the daemons and wait until both nodes are idle; end everything at exit."""
-        _write_configuration(folder)
+        _write_configuration(folder, cores_of_node)
         with (folder / "keeper.log").open("wb") as log:
             keeper = subprocess.Popen(
                 [sys.executable, __file__, str(folder)],
@@ -176,7 +176,7 @@ class SlurmCluster:
         return [*sorted((self.folder / "log").glob("*.log")), self.folder / "keeper.log"]
 
 
-def _write_configuration(folder: Path) -> None:
+def _write_configuration(folder: Path, cores_of_node: int) -> None:
     for name in ("state", "log", "run", "bin", *(f"spool/{node}" for node in NODES)):
         (folder / name).mkdir(parents=True)
     (folder / "run").chmod(0o755)
@@ -192,8 +192,8 @@ def _write_configuration(folder: Path) -> None:
     ports = _free_ports(len(NODES) + 1)
     user = getpass.getuser()
     nodes = "".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 "
-        f"RealMemory=8000 State=UNKNOWN{' Gres=gpu:1' * (name == 'n1')}\n"
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
+        f"CPUs={cores_of_node} RealMemory=8000 State=UNKNOWN{' Gres=gpu:1' * (name == 'n1')}\n"
         for name, port in zip(NODES, ports, strict=False)
     )
     (folder / "slurm.conf").write_text(f"""\

@@ -1,7 +1,7 @@
 """The workflow on a real Slurm of two virtual nodes, through everything that happens to jobs there.
 
-`make test-cluster` runs it: some minutes. The longest tests come first, as several processes take
-them in this order.
+`make test-cluster` runs it: some minutes. Several processes take the tests in this order, and each
+has the next one with it: so the longest come first, and each is followed by one that takes seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -49,18 +49,22 @@ def on_cluster(cluster: SlurmCluster, tmp_path: Path) -> Iterator[OnCluster]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The end of the training without a cluster, made once for all processes of pytest."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], bytes]:
+    """Make the end of the training without a cluster, once for all processes of pytest."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    with (folder / "trained.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        if not (folder / "trained").exists():
-            project = make_project(folder / "trained")
-            configure(project, TRAINED)
-            project.snakemake(TRAINING)
-    return Project(folder / "trained").read(TRAINING)
+
+    def make() -> bytes:
+        with (folder / "trained.lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if not (folder / "trained").exists():
+                project = make_project(folder / "trained")
+                configure(project, TRAINED)
+                project.snakemake(TRAINING)
+        return Project(folder / "trained").read(TRAINING)
+
+    return make
 
 
 def progress(on_cluster: OnCluster) -> tuple[int, int]:
@@ -143,10 +147,11 @@ EVENTS = (_cancel, _end_time, _preempt, _lose_node)
 
 
 def test_a_training_whose_jobs_end_goes_on_at_the_other_node_to_equal_bits(
-    on_cluster: OnCluster, trained: bytes
+    on_cluster: OnCluster, trained: Callable[[], bytes]
 ) -> None:
     run = on_cluster.snakemake(TRAINING)
     job, node = wait_for_training(on_cluster, run)
+    trained()  # while the training is held
     for event in EVENTS:
         event(on_cluster, job, node)
         reached = wait_for_end(on_cluster, run, job, node)
@@ -161,7 +166,20 @@ def test_a_training_whose_jobs_end_goes_on_at_the_other_node_to_equal_bits(
     assert output.endswith("exit 0"), output
     assert output.count("has been submitted with SLURM jobid") == 3
     assert "reached the end of its time" in output
-    assert on_cluster.project.read(TRAINING) == trained
+    assert on_cluster.project.read(TRAINING) == trained()
+
+
+def test_a_machine_without_slurm_is_told_where_to_go(on_cluster: OnCluster, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "env", "uname", "which"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{tools}"
+    command = (sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", TRAINING)
+    output = on_cluster.start(*command, env=on_cluster.environment() | {"PATH": path}).end()
+    assert not output.endswith("exit 0")
+    assert "--executor slurm needs sbatch" in output
+    assert "login node" in output
 
 
 def test_commands_of_the_page_build_what_a_local_run_builds(
@@ -191,8 +209,20 @@ def test_commands_of_the_page_build_what_a_local_run_builds(
     assert project.is_finished()
 
 
+def test_a_misspelled_partition_is_named_before_any_job(on_cluster: OnCluster) -> None:
+    configure(on_cluster.project, one_network(processes=1))
+    run = on_cluster.snakemake(
+        "--retries", "0", "--default-resources", "slurm_partition=debuq", "--", DENSITY
+    )
+    output = run.end()
+    says = "slurm_partition must be one of debug, short, urgent, got 'debuq' (did you mean debug?)"
+    assert says in output
+    assert "has been submitted with SLURM jobid" not in output
+    assert not output.endswith("exit 0")
+
+
 def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(
-    on_cluster: OnCluster, trained: bytes
+    on_cluster: OnCluster, trained: Callable[[], bytes]
 ) -> None:
     run = on_cluster.snakemake(TRAINING)
     wait_for_training(on_cluster, run)
@@ -205,7 +235,32 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(
     assert output.endswith("exit 0"), output  # no lock is left
     first, _ = progress(on_cluster)
     assert first >= reached
-    assert on_cluster.project.read(TRAINING) == trained
+    assert on_cluster.project.read(TRAINING) == trained()
+
+
+def test_nothing_is_left_of_a_cluster_whose_test_was_killed(installed: None) -> None:
+    code = f"""
+import sys, tempfile, time
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from slurm_cluster import SlurmCluster
+with SlurmCluster.start(Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))/ "cluster") as cluster:
+    cluster.call("sbatch", "--output", "/dev/null", "--wrap", "sleep 1000")
+    while not cluster.jobs():
+        time.sleep(0.2)
+    print(cluster.keeper.pid, cluster.folder, flush=True)
+    time.sleep(1000)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        number, folder = child.stdout.readline().split()
+        keeper = psutil.Process(int(number))
+        ours = [keeper, *keeper.children(recursive=True)]
+        child.kill()
+    assert len(ours) >= 6
+    psutil.wait_procs(ours)
+    subprocess.run(["rm", "-r", str(Path(folder).parent)], check=True)
 
 
 def test_a_job_of_several_processes_runs_on_both_nodes_as_on_one_machine(
@@ -248,6 +303,31 @@ def test_a_job_killed_for_memory_says_so_and_is_tried_with_more(on_cluster: OnCl
     assert "get 5: their partition ends batch jobs after its limit" in output
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [("--job-name=mine", "The --job-name option is not allowed"), ("--reservation=no", "sbatch")],
+)
+def test_a_group_that_is_refused_ends_the_run_with_the_reason(
+    on_cluster: OnCluster, option: str, reason: str
+) -> None:
+    # The executor refuses the first, and Slurm the second.
+    extra = ("--default-resources", f"slurm_extra='{option}'")
+    output = on_cluster.snakemake("--retries", "0", *extra, "--", TRAINING).end()
+    assert not output.endswith("exit 0")
+    assert reason in output
+    assert "reservation is invalid" in output or option == "--job-name=mine"
+
+
+def test_a_slurm_without_accounts_takes_any(on_cluster: OnCluster) -> None:
+    configure(on_cluster.project, one_network(processes=1))
+    run = on_cluster.snakemake(
+        "--retries", "0", "--default-resources", "slurm_account=nobody", "--", DENSITY
+    )
+    output = run.end()
+    assert "Proceeding without account validation" in output
+    assert output.endswith("exit 0")
+
+
 def test_a_job_that_waits_and_never_has_enough_memory_says_what_to_do(
     on_cluster: OnCluster,
 ) -> None:
@@ -264,63 +344,3 @@ def test_a_job_that_waits_and_never_has_enough_memory_says_what_to_do(
     assert not output.endswith("exit 0")
     assert "exceeded its memory" in output
     assert "mem_mb" in output.split("exceeded its memory")[1]
-
-
-def test_a_misspelled_partition_is_named_before_any_job(on_cluster: OnCluster) -> None:
-    configure(on_cluster.project, one_network(processes=1))
-    run = on_cluster.snakemake(
-        "--retries", "0", "--default-resources", "slurm_partition=debuq", "--", DENSITY
-    )
-    output = run.end()
-    says = "slurm_partition must be one of debug, short, urgent, got 'debuq' (did you mean debug?)"
-    assert says in output
-    assert "has been submitted with SLURM jobid" not in output
-    assert not output.endswith("exit 0")
-
-
-def test_a_slurm_without_accounts_takes_any(on_cluster: OnCluster) -> None:
-    configure(on_cluster.project, one_network(processes=1))
-    run = on_cluster.snakemake(
-        "--retries", "0", "--default-resources", "slurm_account=nobody", "--", DENSITY
-    )
-    output = run.end()
-    assert "Proceeding without account validation" in output
-    assert output.endswith("exit 0")
-
-
-def test_a_machine_without_slurm_is_told_where_to_go(on_cluster: OnCluster, tmp_path: Path) -> None:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name in ("bash", "env", "uname", "which"):
-        (tools / name).symlink_to(f"/usr/bin/{name}")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{tools}"
-    command = (sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", TRAINING)
-    output = on_cluster.start(*command, env=on_cluster.environment() | {"PATH": path}).end()
-    assert not output.endswith("exit 0")
-    assert "--executor slurm needs sbatch" in output
-    assert "login node" in output
-
-
-def test_nothing_is_left_of_a_cluster_whose_test_was_killed(installed: None) -> None:
-    code = f"""
-import sys, tempfile, time
-from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from slurm_cluster import SlurmCluster
-with SlurmCluster.start(Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))/ "cluster") as cluster:
-    cluster.call("sbatch", "--output", "/dev/null", "--wrap", "sleep 1000")
-    while not cluster.jobs():
-        time.sleep(0.2)
-    print(cluster.keeper.pid, cluster.folder, flush=True)
-    time.sleep(1000)
-"""
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        number, folder = child.stdout.readline().split()
-        keeper = psutil.Process(int(number))
-        ours = [keeper, *keeper.children(recursive=True)]
-        child.kill()
-    assert len(ours) >= 6
-    psutil.wait_procs(ours)
-    subprocess.run(["rm", "-r", str(Path(folder).parent)], check=True)

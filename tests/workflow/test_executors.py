@@ -26,14 +26,19 @@ def answer(
     monkeypatch: pytest.MonkeyPatch,
     missing: str = "",
     sinfo: str = "debug*|up|2:00:00|idle\nlong|up|infinite|mixed\n",
+    **others: str,
 ) -> None:
-    """Let this machine have Slurm's commands but one, and its cluster these partitions."""
+    """Let this machine have Slurm's commands but one, and its cluster these partitions.
+
+    Others of its commands answer what is given by their names, or fail.
+    """
     monkeypatch.setattr(executors.shutil, "which", lambda name: None if name == missing else name)
 
     def run(command: list[str], **options: Any) -> SimpleNamespace:
-        if sinfo == "no answer":
+        said = {"sinfo": sinfo, **others}.get(command[0], "no answer")
+        if said == "no answer":
             raise subprocess.CalledProcessError(1, command)
-        return SimpleNamespace(stdout=sinfo)
+        return SimpleNamespace(stdout=said)
 
     monkeypatch.setattr(slurm.subprocess, "run", run)
 
@@ -72,9 +77,13 @@ def test_executor_of_a_plain_run_costs_no_reading_of_profiles(
         (["mem_mb=3"], None),
     ],
 )
-def test_executor_reads_a_partition_that_is_a_name(given: list[str], partition: str | None) -> None:
+def test_executor_reads_partitions_and_accounts_that_are_names(
+    given: list[str], partition: str | None
+) -> None:
     options = ["--cores", "1", "--jobs", "2", "--default-resources", *given]
     assert Executor.of(options, 2).partition == partition
+    accounts = [text.replace("partition", "account") for text in options]
+    assert Executor.of(accounts, 2).account == partition
 
 
 @pytest.mark.parametrize("name", ["slurm", "kubernetes", "lsf"])
@@ -121,6 +130,35 @@ def test_mistakes_name_a_partition_that_does_not_exist(
     found = [*Executor("slurm", partition=partition).mistakes(0)]
     assert len(found) == len(lines)
     assert all(line in text for line, text in zip(lines, found, strict=True))
+
+
+@pytest.mark.parametrize("command", ["sacctmgr", "sshare"])
+@pytest.mark.parametrize(
+    ("account", "lines"),
+    [
+        ("physics", []),
+        ("PHYSICS,maths", []),
+        (None, []),
+        ("phisics", ["slurm_account must be one of maths, physics, got 'phisics' (did you mean"]),
+        ("physics,x", ["slurm_account must be one of maths, physics, got 'x'; see sacctmgr show"]),
+    ],
+)
+def test_mistakes_name_an_account_that_the_user_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, command: str, account: str | None, lines: list[str]
+) -> None:
+    answer(monkeypatch, **{command: "   Physics\n   maths \n   maths \n"})
+    found = [*Executor("slurm", account=account).mistakes(0)]
+    assert len(found) == len(lines)
+    assert all(line in text for line, text in zip(lines, found, strict=True))
+    assert [*Executor("slurm", account=account, is_dry_run=True).mistakes(0)] == []
+
+
+@pytest.mark.parametrize("said", ["", "\n", "no answer"])
+def test_mistakes_take_any_account_where_slurm_keeps_none(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    answer(monkeypatch, sacctmgr=said, sshare=said)
+    assert [*Executor("slurm", account="physics").mistakes(0)] == []
 
 
 def test_mistakes_leave_a_cluster_that_does_not_answer_to_its_own_commands(
