@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import signal
 import warnings
@@ -220,6 +221,67 @@ class Scaled(nn.Module):
         return self.scale * self.function(inputs) ** self.powers[0]
 
 
+class Hidden(nn.Module):
+    """A layer whose function depends on what no description of it has."""
+
+    def __init__(self, kind: str, is_other: bool) -> None:
+        super().__init__()
+        self._kind, self._factor = kind, 1.0 + is_other
+        self.factors = {"own": self._factor}
+        self._is_reversed = is_other
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self._kind == "rounding":  # the same function, added up in another order
+            terms = [inputs, inputs.cos(), 3 * inputs.sin(), inputs / 7]
+            return functools.reduce(torch.add, terms[::-1] if self._is_reversed else terms)
+        factor = {
+            "private": self._factor,
+            "dictionary": self.factors["own"],
+            "environment": float(os.environ.get("FACTOR_OF_A_TEST", "1")),
+        }.get(self._kind, 1.0)
+        return factor * inputs.tanh()
+
+
+def hidden(kind: str, rank: int) -> nn.Module:
+    """Make a model that is another one in rank 1."""
+    layer = Hidden(kind, rank == 1)
+    if rank == 1:
+        os.environ["FACTOR_OF_A_TEST"] = "2"
+    if kind == "hook" and rank == 1:
+        layer.register_forward_hook(lambda _, __, outputs: 2 * outputs)
+    return with_layer(2, layer)
+
+
+def hidden_differences(rank: int) -> dict[str, Any]:
+    """Objectives of models that are others in rank 1, with data of every form."""
+    group, parts = dist.group.WORLD, PARTS["none first"][rank]
+    data = INPUTS[parts], LABELS[parts]
+    batches = [{"x": data[0], "y": data[1]}] if parts else []
+
+    def built(kind: str, form: str) -> Objective:
+        net = hidden(kind, rank)
+        if form == "whole batches":
+            return Objective.from_batches(
+                net, whole_loss, batches, num_samples=lambda b: len(b["y"]), process_group=group
+            )
+        pairs: Any = {
+            "a batch": data,
+            "a stream": [data] if parts else [],
+            "fields": ((data[0],), data[1]) if parts else [],
+        }[form]
+        is_stream = form == "a stream"
+        return Objective(net, nn.CrossEntropyLoss(), pairs, stream=is_stream, process_group=group)
+
+    forms = dict.fromkeys(HIDDEN, "a batch") | {"rounding": "a batch"}
+    found = {kind: raised(lambda: built(kind, form)) for kind, form in forms.items()}  # noqa: B023
+    for form in ("a stream", "fields", "whole batches"):
+        found[form] = raised(lambda: built("private", form))  # noqa: B023
+    return found
+
+
+HIDDEN = ["private", "dictionary", "environment", "hook"]
+
+
 def powers(power: float) -> nn.Module:
     layer = Scaled(1.0, 0, torch.tanh)
     layer.powers = (power,)
@@ -344,6 +406,19 @@ def calls(rank: int, objective: Objective) -> dict[str, Any]:
         ),
         "function": raised(
             lambda: hesspipe.density(operator) if rank else hesspipe.eigenpairs(operator)
+        ),
+        "dtype of vectors": raised(
+            lambda: operator @ normal(size, 1).to(torch.float32 if rank == 1 else torch.float64)
+        ),
+        "kind of vectors": raised(lambda: operator @ (None if rank == 2 else normal(size, 1))),
+        "block": raised(
+            lambda: (
+                hesspipe.DiagonalBlock(operator, torch.arange(size) < 9)
+                @ normal(9 - (rank == 1), 1)
+            )
+        ),
+        "gradient of a loss": raised(
+            lambda: objective.loss(objective.theta.detach().requires_grad_(rank == 1))
         ),
         "vector": raised(lambda: operator @ normal(size, 1, seed=rank)),
         "argument": raised(lambda: hesspipe.density(objective, num_steps=0)),

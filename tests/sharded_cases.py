@@ -259,13 +259,17 @@ class Changed(nn.Linear):
 class Scaled(nn.Linear):
     """A function with a setting, a buffer and a function, none of which is a parameter."""
 
-    def __init__(self, scale: float = 1.0, offset: float = 0.0, power: float = 1.0) -> None:
+    def __init__(
+        self, scale: float = 1.0, offset: float = 0.0, power: float = 1.0, hidden: float = 1.0
+    ) -> None:
         super().__init__(4, 3, dtype=torch.float64)
         self.scales, self.change = (scale, 1.0), functools.partial(torch.pow, exponent=power)
+        self._hidden = hidden
         self.register_buffer("offset", torch.full((3,), offset))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.change(super().forward(inputs)) * self.scales[0] + self.offset
+        outputs = self.change(super().forward(inputs)) * self.scales[0] + self.offset
+        return self._hidden * outputs
 
 
 class ScaledTwice(Scaled):
@@ -304,6 +308,7 @@ def different(rank: int, size: int) -> dict[str, Any]:
         "a buffer": one_layer(offset=factor),
         "a function": one_layer(power=factor),
         "a class": one_layer(by_class),
+        "a private attribute": one_layer(hidden=factor),
     }
     losses: dict[str, Callable[..., Tensor]] = {
         "class weights": nn.CrossEntropyLoss(weight=torch.tensor([1.0, factor, 1.0]).double()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -88,6 +89,11 @@ class DiagonalBlock(VectorProduct):
         """Rows of `whole` that belong to the block, shape (p,)."""
         places = self._is_member.nonzero().flatten()
         return self.operator.places[places] if isinstance(self.operator, DiagonalBlock) else places
+
+    def telling_errors(self) -> AbstractContextManager[None]:
+        """Raise errors of a product in all processes, as the operator does."""
+        whole = self.operator
+        return whole.telling_errors() if isinstance(whole, VectorProduct) else nullcontext()
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         padded = vectors.new_zeros((len(self._is_member), *vectors.shape[1:]))

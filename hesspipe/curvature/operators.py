@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -141,6 +142,13 @@ class CurvatureOperator(VectorProduct):
     def found_together(self, name: str, compute: Callable[[], _Found]) -> _Found:
         """Compute something from products in rank 0, and send it to the other processes."""
         return lead(self.orders(), name, compute)
+
+    def telling_errors(self) -> AbstractContextManager[None]:
+        """Raise errors of a product in all processes that were called for it."""
+        ranks = self.objective.ranks
+        if ranks is None or ranks.orders is not None:
+            return nullcontext()
+        return ranks.tell_errors(f"a product with the {self.matrix}")
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         is_one = vectors.ndim == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -47,10 +48,15 @@ class VectorProduct(ABC):
 
     def __matmul__(self, vectors: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         """Multiply vectors (P,) or (P, K), of torch or NumPy; the result has the same type."""
-        product: Tensor | NDArray[Any] = multiply_vectors(
-            self._multiply, vectors, self.shape[0], self.dtype, self.device
-        )
-        return product
+        with self.telling_errors():
+            product: Tensor | NDArray[Any] = multiply_vectors(
+                self._multiply, vectors, self.shape[0], self.dtype, self.device
+            )
+            return product
+
+    def telling_errors(self) -> AbstractContextManager[None]:
+        """Raise errors of a product in all processes, if there are several."""
+        return nullcontext()
 
     @abstractmethod
     def _multiply(self, vectors: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any
 
@@ -65,6 +65,15 @@ class Batch:
     def num_samples(self) -> int:
         """Number of samples of the batch."""
         return len(self.inputs)
+
+    def rows(self, rows: slice) -> Batch:
+        """Select samples of the batch."""
+        count = self.num_samples
+        targets = map_tensors(
+            lambda tensor: tensor[rows] if tensor.ndim and len(tensor) == count else tensor,
+            self.targets,
+        )
+        return replace(self, inputs=self.inputs[rows], targets=targets)
 
 
 def read_batches(

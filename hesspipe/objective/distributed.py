@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hesspipe.errors import NotASumOverSamplesError
+from hesspipe.objective.common_samples import require_same_function
 from hesspipe.objective.descriptions import (
     described,
     described_layers,
@@ -256,6 +257,7 @@ def joined(objective: Objective, ranks: Ranks) -> Objective:
         return replace(batch, share=1.0 if whole.is_sum else factor * batch.share)
 
     part.batches = mapped(weighted, objective.batches)
+    require_same_function(objective, ranks)
     return part
 
 
@@ -266,13 +268,15 @@ def term_of(objective: Objective) -> Term:
 
 def summed_loss(objective: Objective, theta: Tensor) -> Tensor:
     """Add up the loss over the processes, without weight decay and without a gradient."""
-    assert objective.ranks is not None
-    if torch.is_grad_enabled() and theta.requires_grad:
-        raise ValueError(
-            "theta must not require a gradient for a loss over several processes, got one that "
-            "does; evaluate the loss under torch.no_grad()"
-        )
-    return objective.ranks.sum_of(term_of(objective), theta, "a loss")
+    ranks = objective.ranks
+    assert ranks is not None
+    with ranks.tell_errors("a loss") if ranks.orders is None else nullcontext():
+        if torch.is_grad_enabled() and theta.requires_grad:
+            raise ValueError(
+                "theta must not require a gradient for a loss over several processes, got one that "
+                "does; evaluate the loss under torch.no_grad()"
+            )
+        return ranks.sum_of(term_of(objective), theta, "a loss")
 
 
 def factor_of(denominator: float | None, ranks: Ranks) -> float:

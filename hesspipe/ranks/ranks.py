@@ -29,7 +29,7 @@ from hesspipe.errors import LostRankError, RankError
 from hesspipe.ranks.groups import has_cpu, is_alive, on_cpu, rank_in
 from hesspipe.ranks.interrupts import late_interrupts
 from hesspipe.ranks.orders import Orders, Term
-from hesspipe.ranks.reports import rank_error, report, told
+from hesspipe.ranks.reports import difference, printed, rank_error, report, told
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -114,13 +114,13 @@ class Ranks:
 
     def agree_on(self, values: Mapping[str, Any]) -> None:
         """Compare values as `agree` does, with names that are any text."""
-        own = {name: _printed(value) for name, value in values.items()}
+        own = {name: printed(value) for name, value in values.items()}
         found = self.gather(own, "the comparison of settings")
         names = dict.fromkeys(name for one in found for name in one)
         lines = [
             line
             for name in names
-            if (line := _difference(name, [one.get(name, "nothing") for one in found]))
+            if (line := difference(name, [one.get(name, "nothing") for one in found]))
         ]
         if lines:
             raise told(rank_error("; ".join(lines), ["ValueError"]))
@@ -191,6 +191,17 @@ class Ranks:
             Python or hesspipe. If all processes raise the same error, it is raised as it is, as
             are `KeyboardInterrupt` and `SystemExit` where they occurred.
         """
+        with self.tell_errors(what):
+            yield
+        with late_interrupts():
+            self._exchange(what)
+
+    @contextlib.contextmanager
+    def tell_errors(self, what: str) -> Iterator[None]:
+        """Raise an error as `raise_together` does, in the next exchange of the other processes.
+
+        Nothing is exchanged without an error: for checks before what is exchanged in any case.
+        """
         try:
             yield
         except BaseException as error:
@@ -198,18 +209,19 @@ class Ranks:
                 with late_interrupts():
                     self._exchange(what, error)
             raise
-        with late_interrupts():
-            self._exchange(what)
 
-    def decide(self, value: Any) -> Any:
-        """Return the value that rank 0 has, in all processes.
+    def decide(self, value: Any, source: int = 0) -> Any:
+        """Return the value that one rank has, in all processes.
 
         Parameters
         ----------
         value : of JSON
             Not used in the other processes.
+        source : int
+            That rank.
         """
-        return self.gather(value if self.is_first else None, "a decision of rank 0")[0]
+        own = value if self.rank == source else None
+        return self.gather(own, f"a decision of rank {source}")[source]
 
     def gather(self, value: Any, what: str) -> list[Any]:
         """Return the values of all processes, which are of JSON, in the order of ranks."""
@@ -233,16 +245,17 @@ class Ranks:
             self._exchange(f"{what}, a sum of {_layout(tensor)}")
             self._add(tensor, what, only_first=only_first)
 
-    def broadcast(self, tensor: Tensor, what: str) -> None:
-        """Overwrite a tensor by that of rank 0; of one shape and dtype in all processes."""
+    def broadcast(self, tensor: Tensor, what: str, source: int = 0) -> None:
+        """Overwrite a tensor by that of one rank; of one shape and dtype in all processes."""
         with late_interrupts():
             self._exchange(f"{what}, a broadcast of {_layout(tensor)}")
-            self.send(tensor, what)
+            self.send(tensor, what, source)
 
-    def send(self, tensor: Tensor, what: str) -> None:
-        """Overwrite a tensor by that of rank 0, right after an exchange."""
+    def send(self, tensor: Tensor, what: str, source: int = 0) -> None:
+        """Overwrite a tensor by that of one rank, right after an exchange."""
+        root = self._global[source]
         with late_interrupts(), self._reachable(tensor) as (buffer, group):
-            self._wait(dist.broadcast(buffer, self._global[0], group=group, async_op=True), what)
+            self._wait(dist.broadcast(buffer, root, group=group, async_op=True), what)
 
     def _add(self, tensor: Tensor, what: str, *, only_first: bool) -> None:
         with self._reachable(tensor) as (buffer, group):
@@ -323,7 +336,7 @@ class Ranks:
             self._raise([json.loads(text) for text in reports], error)
         elif largest != -minus_smallest:
             names = self._texts(what)
-            line = _difference("what the processes do", names)
+            line = difference("what the processes do", names)
             advice = "call the same functions with the same arguments, in the same order, in all"
             raise told(RankError(f"{line}; {advice}"))
         return [int(number) for number in found]
@@ -405,22 +418,3 @@ def checksum(tensor: Tensor) -> int:
     kind = torch.int64 if tensor.itemsize == 8 else torch.int32
     bits = tensor.detach().contiguous().view(kind)
     return int(bits.sum()) + 31 * int(bits.flatten()[::3].sum())
-
-
-def _printed(value: Any) -> str:
-    """Print a value; floating-point numbers with all their digits."""
-    return value if isinstance(value, str) else repr(value)
-
-
-def _difference(name: str, values: list[str]) -> str | None:
-    """Say which ranks have which value; None if all have the same."""
-    ranks: dict[str, list[int]] = {}
-    for rank, value in enumerate(values):
-        ranks.setdefault(value, []).append(rank)
-    if len(ranks) == 1:
-        return None
-    found = [
-        f"{value} in rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
-        for value, numbers in ranks.items()
-    ]
-    return f"{name} must be the same in every process, got {' and '.join(found)}"

@@ -1,4 +1,4 @@
-"""Errors as JSON, from which another process makes an error of the same class."""
+"""Errors as JSON, from which another process makes one of the same class; and differences."""
 
 from __future__ import annotations
 
@@ -45,3 +45,22 @@ def told(error: Any) -> Any:
     """Mark an error that all processes know."""
     error._is_told = True
     return error
+
+
+def printed(value: Any) -> str:
+    """Print a value; floating-point numbers with all their digits."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def difference(name: str, values: list[str]) -> str | None:
+    """Say which ranks have which value; None if all have the same."""
+    ranks: dict[str, list[int]] = {}
+    for rank, value in enumerate(values):
+        ranks.setdefault(value, []).append(rank)
+    if len(ranks) == 1:
+        return None
+    found = [
+        f"{value} in rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        for value, numbers in ranks.items()
+    ]
+    return f"{name} must be the same in every process, got {' and '.join(found)}"

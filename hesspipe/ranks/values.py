@@ -1,4 +1,4 @@
-"""Results sent from rank 0 to all: numbers, tensors, containers, and dataclasses of hesspipe."""
+"""Values sent from one process to all: numbers, tensors, containers, dataclasses of hesspipe."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def share(ranks: Ranks, value: Any, like: Tensor) -> Any:
-    """Return a value that rank 0 has, in all processes.
+def share(ranks: Ranks, value: Any, like: Tensor, source: int = 0) -> Any:
+    """Return a value that one process has, in all of them.
 
     Parameters
     ----------
@@ -25,7 +25,9 @@ def share(ranks: Ranks, value: Any, like: Tensor) -> Any:
     value : nested containers and dataclasses of tensors and numbers
         Not used in the other processes.
     like : Tensor
-        On the device where tensors are put that are not on the CPU of rank 0.
+        On the device where tensors are put that are not on the CPU of that process.
+    source : int
+        The rank of that process.
 
     Raises
     ------
@@ -34,15 +36,15 @@ def share(ranks: Ranks, value: Any, like: Tensor) -> Any:
     """
     tensors: list[Tensor] = []
     with ranks.raise_together("sending a result"):
-        sent = _packed(value, tensors) if ranks.is_first else None
-    sent = ranks.decide(sent)
-    kinds = ranks.decide([[str(t.dtype), list(t.shape), t.device.type] for t in tensors])
-    if not ranks.is_first:
+        sent = _packed(value, tensors) if ranks.rank == source else None
+    sent = ranks.decide(sent, source)
+    kinds = ranks.decide([[str(t.dtype), list(t.shape), t.device.type] for t in tensors], source)
+    if ranks.rank != source:
         tensors = [_empty(like, *kind) for kind in kinds]
     for tensor in tensors:
         if tensor.numel():
-            ranks.broadcast(tensor, "a tensor of a result")
-    return value if ranks.is_first else _unpacked(sent, tensors)
+            ranks.broadcast(tensor, "a tensor of a result", source)
+    return value if ranks.rank == source else _unpacked(sent, tensors)
 
 
 def _empty(like: Tensor, dtype: str, shape: list[int], device: str) -> Tensor:

@@ -16,13 +16,14 @@ import torch.distributed as dist
 
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch
+from hesspipe.objective.common_samples import refuse_other_function
 from hesspipe.objective.determinism import (
     differing,
     refuse_changed_buffers,
     require_finite_evaluation,
 )
 from hesspipe.objective.explanations import explained
-from hesspipe.objective.pytrees import Fields, map_tensors, named_tensors
+from hesspipe.objective.pytrees import Fields, named_tensors
 from hesspipe.objective.reductions import Denominator, ReducedLoss
 from hesspipe.objective.streaming import digest
 from hesspipe.objective.weights import Layouts, evaluate, facts_of
@@ -32,6 +33,8 @@ from hesspipe.ranks.ranks import Ranks
 from hesspipe.sharded.model import ShardedModel
 from hesspipe.tolerances import rounding
 
+# A difference between two processes, in rounding errors.
+_MARGIN = 100.0
 # "parts": each process has another part of the data; "same": all of them have all the data.
 DataOnRanks = Literal["parts", "same"]
 
@@ -118,6 +121,7 @@ def weigh_together(
     is_one = (counts[0][0] if on_ranks == "same" else sum(count for count, _ in counts)) == 1
     divide = None if is_one else loss.known_denominator()
     present = _filled(list(batches), ranks)
+    _require_same_function(model, loss, _given(list(batches), ranks))
     evaluation = _Evaluation(model, loss, divide)
     weights = []
     versions = {name: buffer._version for name, buffer in model.buffers.items()}
@@ -191,7 +195,7 @@ def _examine(evaluation: _Evaluation, batch: Batch, *, is_alone: bool) -> tuple[
         return False, COUPLING
     count = batch.num_samples
     bounds = [(0, count // 2), (count // 2, count)] if count > 1 else [(0, 1), (0, 1)]
-    halves = [_rows(batch, slice(*bound)) for bound in bounds]
+    halves = [batch.rows(slice(*bound)) for bound in bounds]
     with explained(batch, batch.number, model.dtype):
         whole, *parts = (
             (outputs, float(value.detach()), evaluation.weight_of(outputs, part))
@@ -233,28 +237,43 @@ def _are_rows(whole: Any, halves: list[Any]) -> bool:
     return True
 
 
-def _rows(batch: Batch, rows: slice) -> Batch:
-    """Select samples of a batch."""
-    count = batch.num_samples
-    targets = map_tensors(
-        lambda tensor: tensor[rows] if tensor.ndim and len(tensor) == count else tensor,
-        batch.targets,
-    )
-    return replace(batch, inputs=batch.inputs[rows], targets=targets)
-
-
 def _filled(batches: list[Batch], ranks: Ranks) -> list[Batch]:
     """Give a process without batches one of another process."""
     counts = ranks.gather(len(batches), "numbers of batches")
     if all(counts):
         return batches
+    given = _given(batches, ranks)  # by all processes
+    return batches or [given]
+
+
+def _given(batches: list[Batch], ranks: Ranks) -> Batch:
+    """Return the first batch of the first process that has one, in all processes."""
+    counts = ranks.gather(len(batches), "numbers of batches")
     giver = next((rank for rank, count in enumerate(counts) if count), None)
     if giver is None:
         raise ValueError("the loss's denominator must be positive, got 0 over all data")
     holder: list[Any] = [batches[0] if ranks.rank == giver else None]
     source = dist.get_global_rank(ranks.group, giver)
     dist.broadcast_object_list(holder, source, group=ranks.group)
-    return batches or holder
+    found: Batch = holder[0]
+    return found
+
+
+def _require_same_function(model: ShardedModel, loss: ReducedLoss, batch: Batch) -> None:
+    """Let all processes evaluate the same samples: descriptions do not show all that differs.
+
+    See `hesspipe.objective.common_samples`.
+    """
+    if not isinstance(batch.inputs, WholeBatch):
+        batch = batch.rows(slice(2))
+    ranks = model.space.ranks
+    with ranks.raise_together("the evaluation of common samples"):
+        outputs, value = evaluate(model, loss.loss_fn, model.theta, batch)
+        facts = facts_of(outputs, value, None, model.dtype)
+    found = ranks.gather([facts["value"], facts["value_rounding"]], "the losses on common samples")
+    values, errors = zip(*found, strict=True)
+    if not _MARGIN * max(errors) >= max(values) - min(values):
+        refuse_other_function(ranks, "value", facts["value"])
 
 
 def _agree_on_outputs(layouts: Layouts, ranks: Ranks) -> None:

@@ -96,6 +96,14 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "function": ("ValueError", "must be the same in every process"),
     "vector": ("RankError", "a product of the hessian with vectors (torch.float64 and shape (1, "),
+    "dtype of vectors": (
+        "ValueError",
+        "failed: ValueError: vectors must be torch.float64 on cpu, like the operator, got "
+        "torch.float32",
+    ),
+    "kind of vectors": ("TypeError", "rank 2 of 3"),
+    "block": ("ValueError", "failed: ValueError: vectors must have shape (9,) or (9, K), got (8,"),
+    "gradient of a loss": ("ValueError", "theta must not require a gradient for a loss over"),
     "argument": ("ValueError", "num_steps must be 1 to P"),
     "dense": ("ValueError", "the objective must have all the data in this process for a matrix"),
     "layers": ("ValueError", "the objective must have all the data in this process for a matrix"),
@@ -229,6 +237,26 @@ def test_differences_and_errors_are_told_in_all_ranks(
         assert kind in one[name][0], one[name]
         assert message in one[name][1], one[name]
         assert one[name][1] == refused[0][name][1]
+
+
+@pytest.fixture(scope="module")
+def hidden(folder: Path) -> list[dict[str, Any]]:
+    return run_in_ranks(group_cases.hidden_differences, SIZE, folder / "hidden")
+
+
+@pytest.mark.parametrize("name", [*group_cases.HIDDEN, "a stream", "fields", "whole batches"])
+def test_models_that_compute_something_else_are_refused_whatever_the_cause(
+    name: str, hidden: list[dict[str, Any]]
+) -> None:
+    """Nothing that describes them differs, and the first rank has no data."""
+    for one in hidden:
+        assert "ValueError" in one[name][0], one[name]
+        assert "the value of the loss on equal samples" in one[name][1]
+        assert "in ranks 0, 2 and " in one[name][1]
+
+
+def test_models_that_round_differently_are_taken(hidden: list[dict[str, Any]]) -> None:
+    assert all(one["rounding"] == ([], "") for one in hidden)
 
 
 @pytest.mark.parametrize("where", ["density", "a product"])

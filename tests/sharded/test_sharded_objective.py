@@ -212,6 +212,7 @@ DIFFERENT = {
     "a buffer": "the values of offset must be the same in every process",
     "a function": "model.change.exponent must be the same in every process",
     "a class": "model must be the same in every process, got Scaled, forward",
+    "a private attribute": "the value of the loss on equal samples",
     "class weights": "loss_fn.weight must be the same in every process",
     "label smoothing": "loss_fn.label_smoothing must be the same in every process",
     "a factor": "loss_fn.factor must be the same in every process, got 1.0 in rank 0 and 2.0",
