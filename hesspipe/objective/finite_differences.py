@@ -101,24 +101,21 @@ def find_wrong_first_derivative(
     Finding or None
         Of the row with the largest error.
     """
-    steps = STEPS[theta.dtype]
+    step = STEPS[theta.dtype][0]
     first = first_direction(theta, is_varied) if direction is None else direction
-    for kind, found in _outcomes(piece, theta, first, steps[0], with_slopes, survey).items():
-        confirmed = found.is_wrong
-        if not confirmed.any():
-            continue
-        for other in islice(_directions(theta, is_varied), 1, None):
-            if confirmed.any():
-                confirmed = confirmed & _persists(piece, theta, other, kind)
-        if not confirmed.any():
+    for kind, found in _outcomes(piece, theta, first, step, with_slopes, survey).items():
+        if not found.is_wrong.any():
             continue
         errors = row_norms(found.defect)
         # B023: the function is called at once.
         noise = _noise(lambda: _numbers(piece, theta, kind))  # noqa: B023
-        confirmed = confirmed & (errors > noise / steps[0])
+        confirmed = found.is_wrong & (errors > noise / step)
+        for other in islice(_directions(theta, is_varied), 1, None):
+            if confirmed.any():
+                confirmed = confirmed & _persists(piece, theta, other, kind)
         if confirmed.any():
             row = int(torch.where(confirmed, errors, -1.0).argmax())
-            sample = _row_of_loss(piece, theta, first, steps[0]) if kind == "loss" else row
+            sample = _row_of_loss(piece, theta, first, step) if kind == "loss" else row
             return Finding(kind, piece.name(sample), float(errors[row]), float(found.size[row]))
     return None
 
@@ -232,16 +229,21 @@ def _noise(evaluate: Callable[[], Tensor]) -> Tensor:
 def _numbers(piece: Piece, theta: Tensor, kind: str) -> Tensor:
     """Evaluate what is differentiated."""
     rows, loss_of = piece.evaluate(theta)
-    if kind == "outputs":
-        return rows.detach()
-    value, slopes, _ = _value_and_slopes(loss_of, rows.detach(), None)
+    return rows.detach() if kind == "outputs" else _numbers_of_loss(loss_of, rows.detach(), kind)
+
+
+def _numbers_of_loss(loss_of: Callable[[Tensor], Tensor], rows: Tensor, kind: str) -> Tensor:
+    """Evaluate the loss, or its slopes."""
+    value, slopes, _ = _value_and_slopes(loss_of, rows, None)
     return slopes if kind == "slopes" else value.reshape(1, 1)
 
 
 def _persists(piece: Piece, theta: Tensor, direction: Tensor, kind: str) -> Tensor:
     """Whether rows are wrong by the same with two steps in succession, (n,)."""
     found = [
-        _outcomes(piece, theta, direction, step, kind == "slopes")[kind]
+        _outcomes(piece, theta, direction, step, kind == "slopes", with_outputs=kind == "outputs")[
+            kind
+        ]
         for step in sorted(STEPS[theta.dtype])
     ]
     pairs = [one.persists(other) for one, other in pairwise(found)]
@@ -255,23 +257,33 @@ def _outcomes(
     step: float,
     with_slopes: bool,
     survey: Callable[[Tensor], None] | None = None,
+    *,
+    with_outputs: bool = True,
 ) -> dict[str, Outcome]:
-    """Compare all of a piece with one step; nothing where it is not defined nearby."""
-    point = theta.detach().requires_grad_()
+    """Compare all of a piece with one step; nothing where it is not defined nearby.
+
+    The outputs need not be compared, and then the model is not differentiated.
+    """
+    point = theta.detach().requires_grad_(with_outputs)
     rows, loss_of = piece.evaluate(point)
     if survey is not None:
         survey(loss_of(rows))
     center = rows.detach()
     moved = sides(piece, theta, direction, step)
+    found = _nothing(len(rows), with_slopes)
     if moved is None or moved[0].shape != rows.shape:
-        return _nothing(len(rows), with_slopes)
-    found = compare(
-        directional_derivative(rows, point, direction), moved[0], center, moved[1], step
+        return found
+    if with_outputs:
+        along = directional_derivative(rows, point, direction)
+        found["outputs"] = compare(along, moved[0], center, moved[1], step)
+        if found["outputs"].is_wrong.any() and not _is_transpose(
+            rows, point, direction, found["outputs"].defect
+        ):
+            found["outputs"] = _nothing(len(rows), False)["outputs"]  # the second one is wrong
+    del rows  # and its graph
+    return found | (
+        attempt(lambda: outcomes_of_loss(loss_of, center, moved, step, with_slopes)) or {}
     )
-    if found.is_wrong.any() and not _is_transpose(rows, point, direction, found.defect):
-        found = _nothing(len(rows), False)["outputs"]  # the second derivative is wrong
-    outcomes = attempt(lambda: outcomes_of_loss(loss_of, center, moved, step, with_slopes))
-    return {**_nothing(len(rows), with_slopes), "outputs": found, **(outcomes or {})}
 
 
 def outcomes_of_loss(
@@ -303,6 +315,24 @@ def outcomes_of_loss(
     return {
         kind: replace(one, is_wrong=one.persists(found[1][kind])) for kind, one in found[0].items()
     }
+
+
+def without_rounding(
+    found: dict[str, Outcome], loss_of: Callable[[Tensor], Tensor], center: Tensor, step: float
+) -> dict[str, Outcome]:
+    """Leave out what the rounding errors of the loss and its slopes explain.
+
+    They grow by 1 / step, but a slope like p - 1 that does not change at all, because it is a
+    multiple of eps, is wrong by the same with all steps.
+    """
+
+    def judged(kind: str, one: Outcome) -> Outcome:
+        if not one.is_wrong.any():
+            return one
+        noise = _noise(lambda: _numbers_of_loss(loss_of, center, kind))
+        return replace(one, is_wrong=one.is_wrong & (row_norms(one.defect) > noise / step))
+
+    return {kind: judged(kind, one) for kind, one in found.items()}
 
 
 def _value_and_slopes(

@@ -34,6 +34,7 @@ from hesspipe.objective.finite_differences import (
     is_right_ahead,
     outcomes_of_loss,
     sides,
+    without_rounding,
 )
 from hesspipe.objective.flat_model import RELATIVE_STEP, FlatModel
 from hesspipe.objective.loss_graphs import GraphSurvey
@@ -235,9 +236,11 @@ class Screen:
         change = (step / self._step) * (ahead - center)
         found = attempt(lambda: compared((center - change, center + change), step=step))
         if found is None or not all(one.defect.isfinite().all() for one in found.values()):
-            moved = sides(piece, self._near, self._direction, self._step)
-            found = moved and attempt(lambda: compared(moved, step=self._step))
-        return not any(one.is_wrong.any() for one in (found or {}).values())
+            step = self._step
+            moved = sides(piece, self._near, self._direction, step)
+            found = moved and attempt(lambda: compared(moved, step=step))
+        found = without_rounding(found or {}, loss_of, center, step)
+        return not any(one.is_wrong.any() for one in found.values())
 
 
 def _swapped(loss: LossFunction, targets: Any, outputs: Any) -> Tensor:
