@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import hesspipe
+from hesspipe.objective import distributed
 from hesspipe.objective.objective import Objective
 
 N = 11
@@ -326,6 +327,16 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
+def with_other_code(rank: int, build: Callable[[], Any]) -> None:
+    """Build with another hesspipe in rank 1, of the same version."""
+    own = distributed.code_of_package
+    distributed.code_of_package = lambda: own()[::-1] if rank == 1 else own()  # type: ignore[assignment]
+    try:
+        build()
+    finally:
+        distributed.code_of_package = own
+
+
 def refusals(rank: int) -> dict[str, Any]:
     """What differs or fails in one rank; afterwards the group is still used."""
     group, parts = dist.group.WORLD, PARTS["ragged"][rank]
@@ -349,6 +360,7 @@ def refusals(rank: int) -> dict[str, Any]:
             lambda: build(loss_fn=partial(nn.functional.cross_entropy, label_smoothing=0.1 * rank))
         ),
         "dtype": raised(lambda: build(dtype=torch.float32 if rank else torch.float64)),
+        "code": raised(lambda: with_other_code(rank, build)),
         "decay": raised(lambda: build(weight_decay=0.1 * rank)),
         "moved": raised(lambda: build(model=moved(rank))),
         "buffer": raised(lambda: build(model=with_other_buffer(rank))),
@@ -419,6 +431,12 @@ def calls(rank: int, objective: Objective) -> dict[str, Any]:
         ),
         "gradient of a loss": raised(
             lambda: objective.loss(objective.theta.detach().requires_grad_(rank == 1))
+        ),
+        "interval of a monitor": raised(
+            lambda: hesspipe.Monitor(objective, model(), every=0 if rank == 1 else 1)
+        ),
+        "number of a monitor": raised(
+            lambda: hesspipe.Monitor(objective, model(), every=1).step(-1 if rank == 1 else 1)
         ),
         "vector": raised(lambda: operator @ normal(size, 1, seed=rank)),
         "argument": raised(lambda: hesspipe.density(objective, num_steps=0)),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Collection, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -30,7 +30,7 @@ from hesspipe.curvature.products import BatchProduct
 from hesspipe.curvature.vectors import VectorProduct
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.differentiability import differentiating
-from hesspipe.objective.distributed import part_of_whole, term_of
+from hesspipe.objective.distributed import part_of_whole, telling, term_of
 from hesspipe.objective.finiteness import require_finite_matrix
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.streaming import StreamedBatches
@@ -145,10 +145,7 @@ class CurvatureOperator(VectorProduct):
 
     def telling_errors(self) -> AbstractContextManager[None]:
         """Raise errors of a product in all processes that were called for it."""
-        ranks = self.objective.ranks
-        if ranks is None or ranks.orders is not None:
-            return nullcontext()
-        return ranks.tell_errors(f"a product with the {self.matrix}")
+        return telling(self.objective.ranks, f"a product with the {self.matrix}")
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         is_one = vectors.ndim == 1

@@ -28,6 +28,7 @@ from hesspipe.monitor.model_state import ModelState
 from hesspipe.monitor.record_files import read_rows, write_rows
 from hesspipe.monitor.records import Record, rows_of
 from hesspipe.monitor.state import restore, state_of
+from hesspipe.objective.distributed import telling
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.samples import first_samples
 from hesspipe.plots.plotted import Plotted
@@ -171,21 +172,21 @@ class Monitor(Plotted):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         require_kinds(objective, on_error)
-        self.every = require_integer("every", every, 1)
-        self.optimizer, self.path, self.on_error = optimizer, path, on_error
-        self.experiment, self.seed = experiment, seed
-        self._measurement = Measurement(
-            num_smallest, num_largest, tolerance, max_products, verify_every, trace_products,
-            preconditioned, critical, seed,
-        )  # fmt: skip
-        self._measurement.require_size(objective.num_parameters)
-        self._budget = Budget(budget)
-        objective = first_samples(objective, samples)
-        self._objective, self._state = objective, ModelState(objective, model)
-        self._rows = read_rows(path, self._provenance(), objective.ranks)
+        with telling(objective.ranks, "making a monitor"):
+            self.every = require_integer("every", every, 1)
+            self.optimizer, self.path, self.on_error = optimizer, path, on_error
+            self.experiment, self.seed = experiment, seed
+            self._measurement = Measurement(
+                num_smallest, num_largest, tolerance, max_products, verify_every, trace_products,
+                preconditioned, critical, seed,
+            )  # fmt: skip
+            self._measurement.require_size(objective.num_parameters)
+            self._budget = Budget(budget)
+            objective = first_samples(objective, samples)
+            self._objective, self._state = objective, ModelState(objective, model)
+        self._rows, self._reasons = read_rows(path, self._provenance(), objective.ranks), set[str]()
         self._last = None if self._rows else 0
         self._before: Tensor | None = None
-        self._reasons: set[str] = set()
         if self.every == 1 and critical:
             self._before = self._state.objective().theta
 
@@ -203,11 +204,7 @@ class Monitor(Plotted):
         ValueError
             If the number is needed.
         """
-        if number is None:
-            if self._last is None:
-                raise ValueError(_NUMBER_NEEDED.format(self.path))
-            number = self._last + 1
-        number = require_integer("number", number, 0)
+        number = self._checked(number, None if self._last is None else self._last + 1)
         self._budget.enter()
         try:
             self._count(number)
@@ -236,9 +233,7 @@ class Monitor(Plotted):
         number : int, optional
             Updates that the model has had; by default those of the last call of `step`.
         """
-        if number is None and self._last is None:
-            raise ValueError(_NUMBER_NEEDED.format(self.path))
-        self._last = require_integer("number", self._last if number is None else number, 0)
+        self._last = self._checked(number, self._last)
         self._budget.enter()
         try:
             self._record(self._last, None, Budget(None))
@@ -253,7 +248,7 @@ class Monitor(Plotted):
         number : int
             Updates that the model has had.
         """
-        number = require_integer("number", number, 0)
+        number = self._checked(number, None)
         is_done = any(row["step"] == number and row["eigenvalue"] is not None for row in self._rows)
         if number % self.every == 0 and not is_done:
             self.record(number)
@@ -417,6 +412,13 @@ class Monitor(Plotted):
             "num_smallest": self._measurement.num_smallest,
             "num_largest": self._measurement.num_largest,
         }
+
+    def _checked(self, number: int | None, default: int | None) -> int:
+        """Check the number of a step, or take the default."""
+        with telling(self._objective.ranks, "the number of a step"):
+            if number is None and default is None:
+                raise ValueError(_NUMBER_NEEDED.format(self.path))
+            return require_integer("number", default if number is None else number, 0)
 
     def _guarded(self, number: int, what: str = "failed") -> Any:
         return nullcontext() if self.on_error == "raise" else RecordWarning(number, what)

@@ -6,7 +6,8 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -25,6 +26,17 @@ _OF_A_PROCESS = re.compile("rank|device|process")
 def numbers_digest(tensor: Tensor) -> str:
     """Hash the numbers of a tensor."""
     return digest(tensor).hex()[:16]
+
+
+@cache
+def code_of_package() -> str:
+    """Hash the modules of hesspipe as they are installed here."""
+    package = Path(__file__).parents[1]
+    found = hashlib.blake2b(digest_size=8)
+    for path in sorted(package.rglob("*.py")):
+        found.update(f"{path.relative_to(package).as_posix()}:".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def text_digest(value: Any) -> str:

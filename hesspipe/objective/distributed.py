@@ -24,6 +24,7 @@ from torch import Tensor
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.common_samples import require_same_function
 from hesspipe.objective.descriptions import (
+    code_of_package,
     described,
     described_layers,
     numbers_digest,
@@ -118,6 +119,11 @@ def together(ranks: Ranks | None, what: str) -> AbstractContextManager[None]:
     return nullcontext() if ranks is None else ranks.raise_together(what)
 
 
+def telling(ranks: Ranks | None, what: str) -> AbstractContextManager[None]:
+    """Tell errors of a block to all processes, if there are several and none leads the others."""
+    return nullcontext() if ranks is None or ranks.orders is not None else ranks.tell_errors(what)
+
+
 def ranks_of(process_group: ProcessGroup | None) -> Ranks | None:
     """Return the processes of a group, if there is one."""
     return None if process_group is None else Ranks(process_group)
@@ -165,7 +171,11 @@ def require_same_settings(
     """Compare versions, settings and the order of parameters between processes."""
     # Imported by name, the package would hide from the workflow what this module depends on.
     version = sys.modules["hesspipe"].__version__
-    settled: dict[str, Any] = {"hesspipe's version": version, "torch": torch.__version__}
+    settled: dict[str, Any] = {
+        "hesspipe's version": version,
+        "hesspipe's code": code_of_package(),
+        "torch": torch.__version__,
+    }
     for name, value in settings.items():
         settled |= dict(described(name, value))
     for name, shape in zip(names, shapes, strict=True):
@@ -270,7 +280,7 @@ def summed_loss(objective: Objective, theta: Tensor) -> Tensor:
     """Add up the loss over the processes, without weight decay and without a gradient."""
     ranks = objective.ranks
     assert ranks is not None
-    with ranks.tell_errors("a loss") if ranks.orders is None else nullcontext():
+    with telling(ranks, "a loss"):
         if torch.is_grad_enabled() and theta.requires_grad:
             raise ValueError(
                 "theta must not require a gradient for a loss over several processes, got one that "

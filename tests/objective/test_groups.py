@@ -40,6 +40,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "dtype must be the same in every process, got torch.float64 in rank 0 and "
         "torch.float32 in ranks 1, 2",
     ),
+    "code": ("ValueError", "hesspipe's code must be the same in every process, got"),
     "decay": ("ValueError", "weight_decay must be the same in every process"),
     "moved": ("ValueError", "the values of 0.weight must be the same in every process"),
     "buffer": ("ValueError", "the values of 1.running_mean must be the same in every process"),
@@ -102,6 +103,8 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "torch.float32",
     ),
     "kind of vectors": ("TypeError", "rank 2 of 3"),
+    "interval of a monitor": ("ValueError", "rank 1 of 3"),
+    "number of a monitor": ("ValueError", "rank 1 of 3"),
     "block": ("ValueError", "failed: ValueError: vectors must have shape (9,) or (9, K), got (8,"),
     "gradient of a loss": ("ValueError", "theta must not require a gradient for a loss over"),
     "argument": ("ValueError", "num_steps must be 1 to P"),
