@@ -63,7 +63,8 @@ class DiagonalBlock(VectorProduct):
         if not isinstance(is_member, Tensor):
             raise TypeError(
                 f"is_member must be {shape[0]} booleans in a tensor, got "
-                f"{type(is_member).__name__}; convert with torch.as_tensor"
+                f"{type(is_member).__name__}; convert with torch.as_tensor, or name "
+                "parameters by hesspipe.layer_spectra(objective, groups)"
             )
         if is_member.shape != (shape[0],) or is_member.dtype != torch.bool:
             raise ValueError(

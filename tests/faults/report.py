@@ -16,7 +16,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Count the outcomes of each kind, as Markdown."""
     counts = Counter((one["kind"], one["outcome"]) for one in results)
     kinds = list(dict.fromkeys(one["kind"] for one in results))
-    rows = ["| fault | tried | survived | told | failed |", "|---|---|---|---|---|"]
+    rows = ["| fault | tried | survived | reported | failed |", "|---|---|---|---|---|"]
     for kind in kinds:
         numbers = [counts[kind, outcome] for outcome in OUTCOMES]
         rows.append(f"| {kind} | {sum(numbers):,} | {' | '.join(f'{one:,}' for one in numbers)} |")
