@@ -94,6 +94,13 @@ def exchanges(rank: int) -> dict[str, Any]:
                 signal.setitimer(signal.ITIMER_REAL, 0.2)
             ranks.add(torch.ones(1), "ones")
 
+    def with_default_device() -> None:
+        with torch.device("meta"):
+            one = torch.ones(1, device="cpu")
+            ranks.agree(seed=1)
+            ranks.add(one, "ones")
+        assert float(one) == ranks.size
+
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     return {
         "numbers": numbers,
@@ -108,6 +115,7 @@ def exchanges(rank: int) -> dict[str, Any]:
         "shape": raised(lambda: ranks.add(torch.ones(2 + rank), "ones")),
         "kind": raised(lambda: ranks.decide(1) if rank else ranks.broadcast(torch.ones(1), "one")),
         "all": raised(lambda: _fail_in_all(ranks)),
+        "default device": raised(with_default_device),
         "two": raised(lambda: _fail_in_all(ranks, but=1)),
         "interrupted": raised(interrupted),
         "after": ranks.decide(rank),

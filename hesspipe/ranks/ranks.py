@@ -41,6 +41,8 @@ _add_to_part = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatt
 _PATIENCE = 1.0
 # What a process has sent may arrive this much after its end, in seconds, on a busy machine.
 _LATENESS = 5.0
+# Of small exchanges, whatever the user's torch.set_default_device says.
+_CPU = torch.device("cpu")
 # Numbers that an exchange carries from rank 0.
 _LONGEST_ORDER = 6
 
@@ -326,7 +328,7 @@ class Ranks:
         """Raise in all processes if one has failed, or does something else; return an order."""
         code = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=7).digest(), "big")
         numbers = [*order, *[0] * (_LONGEST_ORDER - len(order))]
-        state = torch.tensor([error is not None, code, -code, *numbers])
+        state = torch.tensor([error is not None, code, -code, *numbers], device=_CPU)
         self._wait(
             dist.all_reduce(state, dist.ReduceOp.MAX, group=self._control, async_op=True), what
         )
@@ -344,12 +346,12 @@ class Ranks:
     def _texts(self, text: str) -> list[str]:
         """Gather one text from each process."""
         data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        own = torch.tensor([len(data)])
+        sizes = [torch.zeros(1, dtype=torch.int64, device=_CPU) for _ in range(self.size)]
+        own = torch.tensor([len(data)], device=_CPU)
         self._wait(dist.all_gather(sizes, own, group=self._control, async_op=True), "a message")
         longest = max(int(size) for size in sizes)
         padded = torch.nn.functional.pad(data, (0, longest - len(data)))
-        found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+        found = [torch.empty(longest, dtype=torch.uint8, device=_CPU) for _ in range(self.size)]
         self._wait(dist.all_gather(found, padded, group=self._control, async_op=True), "a message")
         return [
             one[: int(size)].numpy().tobytes().decode()

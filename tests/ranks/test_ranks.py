@@ -54,6 +54,7 @@ def test_error_of_one_rank_is_raised_in_all_with_its_class_and_message(
 def test_agree_names_the_difference_with_values_and_ranks(exchanged: list[dict[str, Any]]) -> None:
     for one in exchanged:
         assert one["same"] == ([], "")
+        assert one["default device"] == ([], "")
         assert "ValueError" in one["differs"][0]
         assert one["differs"][1] == (
             "seed must be the same in every process, got 0 in ranks 0, 1 and 1 in rank 2; steps "
