@@ -5,8 +5,11 @@ These places are private to both: hence pinned versions, and tests.
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from typing import Any
+
+_PREEMPTED, _CANCELLED = "PREEMPTED", "CANCELLED"
 
 
 @cache
@@ -19,6 +22,9 @@ def mend_executor() -> None:
     - The executor waits ten seconds more before each look at its jobs, up to three minutes, until
       one has ended: the end of a group after 50 seconds was seen after 80. Now it waits for
       `--seconds-between-status-checks` at most, as other executors do.
+    - It leaves jobs that were preempted to Slurm, which puts them into its queue again only where
+      the cluster is set up so (PreemptMode=REQUEUE). Others were waited for for ever; now they
+      count as cancelled, and are tried again.
     """
     from snakemake.jobs import GroupJob
     from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -28,6 +34,8 @@ def mend_executor() -> None:
     group.log_error = _with_reason(group.log_error)
     executor: Any = RemoteExecutor
     executor.sleep = _at_most(executor.sleep)
+    plugin: Any = importlib.import_module("snakemake_executor_plugin_slurm")
+    plugin.query_job_status = _with_an_end(plugin.query_job_status)
 
 
 def _with_reason(log_error: Any) -> Any:
@@ -52,3 +60,19 @@ def _at_most(sleep: Any) -> Any:
         await sleep(self)
 
     return sleep_at_most
+
+
+def _with_an_end(query: Any) -> Any:
+    """Say that jobs are cancelled that are preempted at two looks: those in a queue again wait."""
+    seen: set[str] = set()
+
+    async def query_job_status(command: str, logger: Any) -> Any:
+        states, seconds = await query(command, logger)
+        if states is not None:
+            preempted = {job for job, state in states.items() if state == _PREEMPTED}
+            states = {**states, **dict.fromkeys(preempted & seen, _CANCELLED)}
+            seen.clear()
+            seen.update(preempted)
+        return states, seconds
+
+    return query_job_status

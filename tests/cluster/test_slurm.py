@@ -131,28 +131,35 @@ def _end_time(on_cluster: OnCluster, job: str, node: str) -> None:
         pass
 
 
-def _preempt(on_cluster: OnCluster, job: str, node: str) -> None:
+def _preempt(on_cluster: OnCluster, job: str, node: str, mode: str = "requeue") -> None:
     """A job of a partition with priority takes the whole node."""
+    on_cluster.cluster.call("scontrol", "update", "partition=debug", f"preemptmode={mode}")
     urgent = ("--partition", "urgent", "--nodelist", node, "--exclusive", "--mem", "0")
     sleep = ("--output", "/dev/null", "--job-name", "urgent", "--wrap", "sleep 3600")
     assert on_cluster.cluster.call("sbatch", *urgent, *sleep).startswith("Submitted")
+
+
+def _preempt_for_good(on_cluster: OnCluster, job: str, node: str) -> None:
+    """The same, on a cluster that does not put such jobs into its queue again."""
+    _preempt(on_cluster, job, node, "cancel")
 
 
 def _lose_node(on_cluster: OnCluster, job: str, node: str) -> None:
     on_cluster.cluster.kill_node(node)
 
 
-# Snakemake tries the first two again, Slurm the others.
-EVENTS = (_cancel, _end_time, _preempt, _lose_node)
-
-
-def test_a_training_whose_jobs_end_goes_on_at_the_other_node_to_equal_bits(
-    on_cluster: OnCluster, trained: Callable[[], bytes]
+def check_goes_on(
+    on_cluster: OnCluster, trained: Callable[[], bytes], events: dict[Callable[..., None], bool]
 ) -> None:
+    """Let a training go on at the other node after each event, to equal bits.
+
+    Snakemake submits another batch job after some of the events, and Slurm starts the same again
+    after the others.
+    """
     run = on_cluster.snakemake(TRAINING)
     job, node = wait_for_training(on_cluster, run)
     trained()  # while the training is held
-    for event in EVENTS:
+    for event in events:
         event(on_cluster, job, node)
         reached = wait_for_end(on_cluster, run, job, node)
         job, other = wait_for_training(on_cluster, run, reached)
@@ -164,9 +171,16 @@ def test_a_training_whose_jobs_end_goes_on_at_the_other_node_to_equal_bits(
         process.resume()
     output = run.end()
     assert output.endswith("exit 0"), output
-    assert output.count("has been submitted with SLURM jobid") == 3
-    assert "reached the end of its time" in output
+    assert output.count("has been submitted with SLURM jobid") == 1 + sum(events.values())
+    assert ("reached the end of its time" in output) == (_end_time in events)
     assert on_cluster.project.read(TRAINING) == trained()
+
+
+def test_a_training_that_is_preempted_or_loses_its_node_goes_on_to_equal_bits(
+    on_cluster: OnCluster, trained: Callable[[], bytes]
+) -> None:
+    is_submitted = {_preempt_for_good: True, _preempt: False, _lose_node: False}
+    check_goes_on(on_cluster, trained, is_submitted)
 
 
 def test_a_machine_without_slurm_is_told_where_to_go(on_cluster: OnCluster, tmp_path: Path) -> None:
@@ -180,6 +194,24 @@ def test_a_machine_without_slurm_is_told_where_to_go(on_cluster: OnCluster, tmp_
     assert not output.endswith("exit 0")
     assert "--executor slurm needs sbatch" in output
     assert "login node" in output
+
+
+def test_a_training_that_is_cancelled_or_reaches_its_time_goes_on_to_equal_bits(
+    on_cluster: OnCluster, trained: Callable[[], bytes]
+) -> None:
+    check_goes_on(on_cluster, trained, {_cancel: True, _end_time: True})
+
+
+def test_a_misspelled_partition_is_named_before_any_job(on_cluster: OnCluster) -> None:
+    configure(on_cluster.project, one_network(processes=1))
+    run = on_cluster.snakemake(
+        "--retries", "0", "--default-resources", "slurm_partition=debuq", "--", DENSITY
+    )
+    output = run.end()
+    says = "slurm_partition must be one of debug, short, urgent, got 'debuq' (did you mean debug?)"
+    assert says in output
+    assert "has been submitted with SLURM jobid" not in output
+    assert not output.endswith("exit 0")
 
 
 def test_commands_of_the_page_build_what_a_local_run_builds(
@@ -209,35 +241,6 @@ def test_commands_of_the_page_build_what_a_local_run_builds(
     assert project.is_finished()
 
 
-def test_a_misspelled_partition_is_named_before_any_job(on_cluster: OnCluster) -> None:
-    configure(on_cluster.project, one_network(processes=1))
-    run = on_cluster.snakemake(
-        "--retries", "0", "--default-resources", "slurm_partition=debuq", "--", DENSITY
-    )
-    output = run.end()
-    says = "slurm_partition must be one of debug, short, urgent, got 'debuq' (did you mean debug?)"
-    assert says in output
-    assert "has been submitted with SLURM jobid" not in output
-    assert not output.endswith("exit 0")
-
-
-def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(
-    on_cluster: OnCluster, trained: Callable[[], bytes]
-) -> None:
-    run = on_cluster.snakemake(TRAINING)
-    wait_for_training(on_cluster, run)
-    os.killpg(run.process.pid, signal.SIGINT)
-    assert not run.end().endswith("exit 0")
-    on_cluster.cluster.wait_until_idle()
-    _, reached = progress(on_cluster)
-    assert 0 < reached < NUM_STEPS
-    output = on_cluster.snakemake(TRAINING).end()
-    assert output.endswith("exit 0"), output  # no lock is left
-    first, _ = progress(on_cluster)
-    assert first >= reached
-    assert on_cluster.project.read(TRAINING) == trained()
-
-
 def test_nothing_is_left_of_a_cluster_whose_test_was_killed(installed: None) -> None:
     code = f"""
 import sys, tempfile, time
@@ -261,6 +264,23 @@ with SlurmCluster.start(Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))/ "clu
     assert len(ours) >= 6
     psutil.wait_procs(ours)
     subprocess.run(["rm", "-r", str(Path(folder).parent)], check=True)
+
+
+def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(
+    on_cluster: OnCluster, trained: Callable[[], bytes]
+) -> None:
+    run = on_cluster.snakemake(TRAINING)
+    wait_for_training(on_cluster, run)
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert not run.end().endswith("exit 0")
+    on_cluster.cluster.wait_until_idle()
+    _, reached = progress(on_cluster)
+    assert 0 < reached < NUM_STEPS
+    output = on_cluster.snakemake(TRAINING).end()
+    assert output.endswith("exit 0"), output  # no lock is left
+    first, _ = progress(on_cluster)
+    assert first >= reached
+    assert on_cluster.project.read(TRAINING) == trained()
 
 
 def test_a_job_of_several_processes_runs_on_both_nodes_as_on_one_machine(

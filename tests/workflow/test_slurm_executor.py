@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +13,24 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from hesspipe.workflow.slurm_executor import mend_executor
 
+ANSWERS: list[dict[str, str] | None] = []
+PLUGIN: Any = ModuleType("snakemake_executor_plugin_slurm")
+
+
+async def answer(command: str, logger: object) -> tuple[dict[str, str] | None, float]:
+    return ANSWERS.pop(0), 0.1
+
+
+PLUGIN.query_job_status = answer
+
 
 @pytest.fixture(autouse=True)
 def mended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RemoteExecutor, "sleep", RemoteExecutor.sleep)  # restored at the end
     monkeypatch.setattr(GroupJob, "rule", None, raising=False)
     monkeypatch.setattr(GroupJob, "log_error", GroupJob.log_error)
+    monkeypatch.setitem(sys.modules, "snakemake_executor_plugin_slurm", PLUGIN)
+    monkeypatch.setattr(PLUGIN, "query_job_status", answer)
     mend_executor.__wrapped__()
 
 
@@ -59,3 +72,24 @@ def test_a_group_logs_the_reason_of_its_error(monkeypatch: pytest.MonkeyPatch) -
     assert texts[0] == "sbatch: error: no"
     assert texts[-1] == "Error in group training"
     assert said[-1][1]["aux_logs"] == ["a.log"]
+
+
+LOOKS = {
+    "put into the queue again": (["PREEMPTED", "PENDING", "PREEMPTED"], ["PREEMPTED"] * 2),
+    "not put into the queue again": (["PREEMPTED"] * 3, ["PREEMPTED", "CANCELLED", "CANCELLED"]),
+    "no answer between": (["PREEMPTED", None, "PREEMPTED"], ["PREEMPTED", None, "CANCELLED"]),
+    "other states": (["RUNNING", "RUNNING", "FAILED"], ["RUNNING", "RUNNING", "FAILED"]),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_preempted_job_is_cancelled_where_nobody_starts_it_again(name: str) -> None:
+    states, seen = LOOKS[name]
+    ANSWERS[:] = [None if state is None else {"7": state, "8": "RUNNING"} for state in states]
+    found = []
+    while ANSWERS:
+        jobs, seconds = asyncio.run(PLUGIN.query_job_status("squeue", None))
+        assert seconds == 0.1
+        assert jobs is None or jobs["8"] == "RUNNING"
+        found.append(None if jobs is None else jobs["7"])
+    assert [state for state in found if state != "PENDING"] == seen
