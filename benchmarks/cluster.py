@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -98,22 +97,22 @@ def _seconds(job: str) -> float:
 def compare(
     cluster: SlurmCluster,
     folder: Path,
-    make: Callable[[Path], Project],
+    project: Project,
     runs: dict[str, tuple[str, ...]],
     repeats: int,
 ) -> None:
     """Make something in several ways, in turns, and print a row of the table for each way."""
     found: dict[str, list[Times]] = {name: [] for name in runs}
-    files: dict[str, bytes] | None = None
+    before, files = made(project), None
     for repeat in range(repeats):
         for number, (name, arguments) in enumerate(runs.items()):
-            project = make(folder / f"run{repeat}_{number}")
-            before = made(project)
-            found[name].append(measure(cluster, project, *arguments))
-            new = {path: text for path, text in made(project).items() if path not in before}
+            copy = project.copy_to(folder / f"run{repeat}_{number}")
+            found[name].append(measure(cluster, copy, *arguments))
+            new = {path: text for path, text in made(copy).items() if path not in before}
             files = new if files is None else files
-            assert new == files, name
-            shutil.rmtree(project.folder)
+            assert {*new} == {*files}, {*new} ^ {*files}
+            assert not (other := [path for path in new if new[path] != files[path]]), other
+            shutil.rmtree(copy.folder)
             print(f"{name}: {found[name][-1]}, load {os.getloadavg()[0]:.1f}", flush=True)
     assert files
     print(f"\n{len(files)} files, equal to the last byte in all runs\n\n{HEADER}")
@@ -157,13 +156,13 @@ def compare_groups(cluster: SlurmCluster, folder: Path, repeats: int) -> None:
     for size in (1, NUM_SPECTRA // 2, NUM_SPECTRA):
         groups = ("--group-components", f"spectra={size}")
         runs[f"groups of {size}"] = (*PROFILE, *groups, "--", *targets)
-    compare(cluster, folder, trained.copy_to, runs, repeats)
+    compare(cluster, folder, trained, runs, repeats)
 
 
 def compare_figure(cluster: SlurmCluster, folder: Path, repeats: int) -> None:
     """Make Figure 2 at full size with two cores, and on two nodes with a core each."""
     runs = {"here, two cores": (*HERE, FIGURE), "two nodes with a core each": (*PROFILE, FIGURE)}
-    compare(cluster, folder, paper_project, runs, repeats)
+    compare(cluster, folder, paper_project(folder / "paper"), runs, repeats)
 
 
 def paper_project(folder: Path) -> Project:

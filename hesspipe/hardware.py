@@ -41,8 +41,9 @@ def available_bytes(device: torch.device | None = None) -> int:
     On a GPU it is what the driver has, and what torch keeps for later.
 
     Batch systems and containers limit the control group of a job, or a group above it, and
-    ``ulimit -v`` the process; the figure for the whole machine shows neither. Files that a group
-    has read count as free, because the system drops them first.
+    ``ulimit -v`` the process; the figure for the whole machine shows neither. Nor does it show what
+    Slurm has granted to a job, where it ends jobs itself that use more. Files that a group has read
+    count as free, because the system drops them first.
     """
     if device is not None and device.type != "cpu":
         import torch
@@ -51,7 +52,7 @@ def available_bytes(device: torch.device | None = None) -> int:
         if hasattr(there, "mem_get_info"):  # some GPUs share the memory of the machine
             kept = there.memory_reserved(device) - there.memory_allocated(device)
             return int(there.mem_get_info(device)[0] + kept)
-    rooms = [limit - used for limit, used in (*_group_limits(), *_process_limits())]
+    rooms = [limit - used for limit, used in _limits()]
     return max(0, min([int(psutil.virtual_memory().available), *rooms]))
 
 
@@ -63,8 +64,14 @@ def available_on(device: torch.device | None) -> int:
 
 def total_bytes() -> int:
     """Return the memory of the machine, within every limit on it: the most that may become free."""
-    limits = [limit for limit, _ in (*_group_limits(), *_process_limits())]
-    return min([int(psutil.virtual_memory().total), *limits])
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _limits())])
+
+
+def _limits() -> Iterator[tuple[int, int]]:
+    """Every limit of the memory, and what is used of it."""
+    yield from _group_limits()
+    yield from _process_limits()
+    yield from _batch_limits()
 
 
 def _group_limits() -> Iterator[tuple[int, int]]:
@@ -152,6 +159,31 @@ def _process_limits() -> Iterator[tuple[int, int]]:
         limit = process.rlimit(kind)[0]
         if limit != psutil.RLIM_INFINITY:
             yield limit, amount
+
+
+def _batch_limits() -> Iterator[tuple[int, int]]:
+    """What Slurm has granted to this job on this node, and what the job's processes use of it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    cores = _number_in("SLURM_CPUS_ON_NODE")
+    mib = _number_in("SLURM_MEM_PER_NODE") or _number_in("SLURM_MEM_PER_CPU") * cores
+    if job is None or mib == 0:  # the whole node
+        return
+    first = psutil.Process()
+    with contextlib.suppress(psutil.Error):  # of another user: the daemon that has started the job
+        for parent in first.parents():
+            if parent.environ().get("SLURM_JOB_ID") != job:
+                break
+            first = parent
+    used = 0
+    for process in (first, *first.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):  # it has ended
+            used += process.memory_info().rss
+    yield mib * 2**20, used
+
+
+def _number_in(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def require(num_bytes: int, what: str, advice: str, *, device: torch.device | None = None) -> None:

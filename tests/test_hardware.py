@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,55 @@ def test_available_bytes_keeps_to_the_control_group(
     assert hardware.available_bytes() == 600_000
     (tmp_path / "memory.max").write_text("max\n")
     assert hardware.available_bytes() > 600_000
+
+
+@pytest.mark.parametrize(
+    "granted",
+    [
+        {"SLURM_MEM_PER_NODE": "{}"},
+        {"SLURM_MEM_PER_CPU": "{}", "SLURM_CPUS_ON_NODE": "1"},
+        {"SLURM_MEM_PER_NODE": "{}", "SLURM_CPUS_ON_NODE": "4"},
+    ],
+)
+def test_available_bytes_keeps_to_what_slurm_has_granted(
+    granted: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mib = 2**20
+    used = psutil.Process().memory_info().rss // mib
+    free = 500  # of what is granted, above what this process uses
+    for name, text in granted.items():
+        monkeypatch.setenv(name, text.format(used + free))
+    # Without a job, the variables are leftovers.
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    before = hardware.available_bytes()
+    assert before > 600 * mib
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert 400 * mib < hardware.available_bytes() < 600 * mib
+    assert hardware.total_bytes() == (used + free) * mib
+
+
+@pytest.mark.parametrize("granted", ["0", "all", ""])
+def test_available_bytes_is_that_of_the_node_where_slurm_grants_all(
+    granted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", granted)
+    assert hardware.total_bytes() > 2**30
+
+
+def test_available_bytes_counts_all_processes_of_a_job_of_slurm() -> None:
+    ask = "import hesspipe.hardware as h; print(h.total_bytes(), h.available_bytes())"
+    parent = f"""
+import subprocess, sys
+held = b"1" * (200 << 20)
+subprocess.run([sys.executable, "-c", {ask!r}])
+"""
+    environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_MEM_PER_NODE": "700"}
+    command = [sys.executable, "-c", parent]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    total, available = (int(text) for text in done.stdout.split())
+    assert total == 700 << 20
+    assert 300 << 20 < available < 500 << 20
 
 
 def test_require_states_both_numbers_and_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:

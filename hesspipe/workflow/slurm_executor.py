@@ -25,6 +25,7 @@ def mend_executor() -> None:
     - It leaves jobs that were preempted to Slurm, which puts them into its queue again only where
       the cluster is set up so (PreemptMode=REQUEUE). Others were waited for for ever; now they
       count as cancelled, and are tried again.
+    - It refuses a cluster without job arrays (MaxArraySize=0), which no rule here needs.
     """
     from snakemake.jobs import GroupJob
     from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -36,6 +37,8 @@ def mend_executor() -> None:
     executor.sleep = _at_most(executor.sleep)
     plugin: Any = importlib.import_module("snakemake_executor_plugin_slurm")
     plugin.query_job_status = _with_an_end(plugin.query_job_status)
+    most = plugin.get_max_array_size
+    plugin.get_max_array_size = lambda: max(2, most())
 
 
 def _with_reason(log_error: Any) -> Any:

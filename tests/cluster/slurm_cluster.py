@@ -232,6 +232,7 @@ UnkillableStepTimeout=600
 InactiveLimit=0
 KillWait=2
 MinJobAge=3600
+MaxArraySize=0
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

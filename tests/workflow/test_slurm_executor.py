@@ -22,6 +22,7 @@ async def answer(command: str, logger: object) -> tuple[dict[str, str] | None, f
 
 
 PLUGIN.query_job_status = answer
+PLUGIN.get_max_array_size = lambda: -1  # of a cluster whose MaxArraySize is 0
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,7 @@ def mended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GroupJob, "log_error", GroupJob.log_error)
     monkeypatch.setitem(sys.modules, "snakemake_executor_plugin_slurm", PLUGIN)
     monkeypatch.setattr(PLUGIN, "query_job_status", answer)
+    monkeypatch.setattr(PLUGIN, "get_max_array_size", PLUGIN.get_max_array_size)
     mend_executor.__wrapped__()
 
 
@@ -51,6 +53,10 @@ def test_sleep_is_as_long_as_the_executor_wants_up_to_what_its_user_says(
     executor = SimpleNamespace(workflow=workflow, next_seconds_between_status_checks=wanted)
     asyncio.run(RemoteExecutor.sleep(executor))
     assert sleeps == [slept]
+
+
+def test_a_cluster_without_arrays_of_jobs_is_taken() -> None:
+    assert PLUGIN.get_max_array_size() >= 2
 
 
 def test_rule_of_a_group_is_that_of_one_of_its_jobs() -> None:
