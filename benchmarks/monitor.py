@@ -1,12 +1,15 @@
 """What a monitor costs on the transformer of examples/, and how far its values are right.
 
-python benchmarks/monitor.py [steps [setting]]     (half an hour on one core for 1,000 steps)
+python benchmarks/monitor.py [seed [steps]]     (two minutes of processor time for 800 steps)
 
-The transformer of examples/transformer is trained as its configuration says, with 1,000 steps
-instead of 200. For each setting below, the same training runs once with a monitor; the share is the
-processor time of the records, less that at step 0, over that of the steps between them, so that
-other jobs on the machine slow both. Values at some records are compared with those of
-`hesspipe.eigenpairs` at the same parameters.
+The transformer of examples/transformer is trained as its configuration says, with 800 steps instead
+of 200, and all monitors of `SETTINGS` are called in turns after each step. A training is the same
+to the last bit with and without monitors, so that each of them sees what it would see alone. Times
+are processor times of this process, and the clock of the budget is one that stands still for the
+other monitors. The record at step 0 starts from nothing and is no part of the shares.
+
+Each value that is said to be converged is compared with `hesspipe.eigenpairs` at the same
+parameters, which is asked for a tolerance of 1e-5.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import itertools
 import statistics
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -22,86 +26,141 @@ import torch
 from torch import nn
 
 import hesspipe
+import hesspipe.monitor.budget
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "transformer"))
 
-# Passages in a step of the training, and of the monitor; smallest, largest; other arguments.
-SETTINGS: list[tuple[int, int, int, int, dict[str, Any]]] = [
-    (16, 1, 0, 1, {}),
-    (16, 1, 0, 1, {"verify_every": 5}),
-    (16, 1, 0, 1, {"budget": 0.05}),
-    (16, 1, 1, 1, {}),
-    (64, 1, 0, 1, {}),
-    (64, 4, 0, 1, {}),
-]
-COMPARED_EVERY = 5  # records: `eigenpairs` takes up to a minute each
+BATCH_SIZE = 16
+SETTINGS: dict[str, dict[str, Any]] = {
+    "largest": {"num_smallest": 0},
+    "largest, verify_every=5": {"num_smallest": 0, "verify_every": 5},
+    "largest, budget=0.05": {"num_smallest": 0, "budget": 0.05},
+    "both ends": {},
+    "both ends, budget=0.05": {"budget": 0.05},
+}
 
 
-def run(setting: tuple[int, int, int, int, dict[str, Any]], num_steps: int) -> None:
-    """Train once with a monitor, and print one row."""
+class Watched:
+    """A monitor, its seconds at each record, and its errors."""
+
+    # Processor seconds of all monitors, and of those other than the one that is called.
+    all_seconds = elsewhere = 0.0
+
+    def __init__(self, name: str, objective: hesspipe.Objective, model: nn.Module, opt: Any):
+        self.name, self.monitor = name, hesspipe.Monitor(objective, model, opt, **SETTINGS[name])
+        self.seconds: list[float] = []
+        self.total = 0.0
+        self.errors: dict[str, list[float]] = {"largest": [], "smallest": []}
+        self.wrong: list[float] = []  # errors of what is not said to be converged
+
+    def step(self, number: int) -> None:
+        """Call the monitor, with a clock of the training and of its own."""
+        start = time.process_time()
+        Watched.elsewhere = Watched.all_seconds - self.total
+        self.monitor.record(0) if number == 0 else self.monitor.step()
+        spent = time.process_time() - start
+        self.total += spent
+        Watched.all_seconds += spent
+        if number > 0:
+            self.seconds.append(spent)
+
+    def compare(self, number: int, exact: dict[str, float]) -> None:
+        """Note the relative errors of a record."""
+        for row in self.monitor.table.query("step == @number").itertuples():
+            error = abs(row.eigenvalue / exact[row.end] - 1)
+            if row.is_converged:
+                self.errors[row.end].append(error)
+            elif row.end == "largest":
+                self.wrong.append(error)
+
+
+def train(seed: int, num_steps: int) -> None:
+    """Train once, and print a row for each monitor."""
     from network import Transformer
     from text import passages
 
-    batch_size, num_watched, num_smallest, num_largest, options = setting
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = Transformer(length=32, width=160, num_heads=4, num_blocks=4)
     inputs, targets, *_ = passages(num_train=64, num_test=1, length=32, seed=0)
     loss_fn = nn.CrossEntropyLoss()
-    data = inputs[:num_watched], targets[:num_watched]
+    data = inputs[:1], targets[:1]
     objective = hesspipe.Objective(model, loss_fn, data, dtype=torch.float32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    numbers = {"num_smallest": num_smallest, "num_largest": num_largest}
-    monitor = hesspipe.Monitor(objective, model, optimizer, **numbers, **options)
-    monitor.record(0)  # not part of the share: it starts from nothing
-    seconds_training = seconds_monitor = 0.0
-    products, errors = [], {"smallest": [], "largest": []}
+    watched = [Watched(name, objective, model, optimizer) for name in SETTINGS]
+    clock = types.SimpleNamespace(perf_counter=lambda: time.process_time() - Watched.elsewhere)
+    hesspipe.monitor.budget.time = clock  # type: ignore[assignment]
     orders = itertools.chain.from_iterable(
-        torch.randperm(64).split(batch_size) for _ in range(10**6)
+        torch.randperm(64).split(BATCH_SIZE) for _ in range(10**6)
     )
-    for step in range(1, num_steps + 1):
+    training: list[float] = []
+    for step in range(num_steps + 1):
         start = time.process_time()
-        chosen = next(orders)
-        optimizer.zero_grad()
-        loss_fn(model(inputs[chosen]), targets[chosen]).backward()
-        optimizer.step()
-        middle = time.process_time()
-        monitor.step()
-        seconds_training += middle - start
-        seconds_monitor += time.process_time() - middle
-        if step % monitor.every == 0:
-            rows = monitor.table.query("step == @step")
-            products += [int(number) for number in rows["num_products"][:1]]
-            if step // monitor.every % COMPARED_EVERY == 0:
-                compare(objective, model, rows, errors)
-    shares = f"{100 * seconds_monitor / seconds_training:.1f} %"
-    worst = [f"{max(found):.0e}" if found else "-" for found in errors.values()]
-    converged = monitor.table.query("step > 0").groupby("end")["is_converged"].mean()
-    print(
-        f"| {batch_size} | {num_watched} | {num_smallest} + {num_largest}"
-        f"{''.join(f', {key} {value}' for key, value in options.items())} | {shares} "
-        f"| {statistics.mean(products):.1f} | {worst[1]} | {worst[0]} "
-        f"| {100 * converged['largest']:.0f} % | "
-        + (f"{100 * converged['smallest']:.0f} % |" if num_smallest else "- |"),
-        flush=True,
-    )
+        if step > 0:
+            chosen = next(orders)
+            optimizer.zero_grad()
+            loss_fn(model(inputs[chosen]), targets[chosen]).backward()
+            optimizer.step()
+            training.append(time.process_time() - start)
+        for each in watched:
+            each.step(step)
+        if step and step % hesspipe.monitor.monitor.EVERY == 0:
+            compare(objective, model, watched, step)
+            print(step, f"{sum(training):.1f} s", flush=True, file=sys.stderr)
+    for each in watched:
+        print(row_of(each, training), flush=True)
 
 
-def compare(objective: hesspipe.Objective, model: nn.Module, rows, errors) -> None:  # type: ignore[no-untyped-def]
-    """Add the relative errors of what converged in one record."""
+def compare(
+    objective: hesspipe.Objective, model: nn.Module, watched: list[Watched], step: int
+) -> None:
+    """Compute the ends that are said to be converged, and the largest in any case."""
+    start = time.process_time()
     theta = torch.cat([part.detach().flatten() for part in model.parameters()])
-    for end, found in errors.items():
-        row = rows[rows["end"] == end]
-        if len(row) and row["is_converged"].iloc[0]:
+    here = objective.at(theta)
+    tables = [each.monitor.table for each in watched]
+    rows = [table[(table["step"] == step) & (table["end"] == "smallest")] for table in tables]
+    exact = {"smallest": float("nan")}
+    for end in ("largest", "smallest"):
+        if end == "largest" or any(found["is_converged"].any() for found in rows):
             numbers = {"num_smallest": int(end == "smallest"), "num_largest": int(end == "largest")}
-            exact = hesspipe.eigenpairs(objective.at(theta), tolerance=1e-4, **numbers)
-            right = float(exact.eigenvalues)
-            found.append(abs(float(row["eigenvalue"].iloc[0]) / right - 1))
+            pairs = hesspipe.eigenpairs(here, tolerance=1e-5, progress=False, **numbers)
+            exact[end] = float(pairs.eigenvalues)
+    for each in watched:
+        each.compare(step, exact)
+    Watched.all_seconds += time.process_time() - start
+
+
+def row_of(watched: Watched, training: list[float]) -> str:
+    """Make a row: shares of windows of `every` steps, products, and errors."""
+    every, table = watched.monitor.every, watched.monitor.table.query("step > 0")
+    windows = range(0, len(training), every)
+    shares = [
+        100 * sum(watched.seconds[at : at + every]) / sum(training[at : at + every])
+        for at in windows
+    ]
+    whole = 100 * sum(watched.seconds) / sum(training)
+    late = len(training) // 2
+    second = 100 * sum(watched.seconds[late:]) / sum(training[late:])
+    products = table.groupby("step")["num_products"].first()
+    cells = [
+        watched.name,
+        f"{whole:.1f} % ({min(shares):.1f} to {max(shares):.1f})",
+        f"{second:.1f} %",
+        f"{len(products)} of {len(windows)}",
+        f"{statistics.mean(products):.1f}",
+    ]
+    for end in ("largest", "smallest"):
+        rows, found = table[table["end"] == end], watched.errors[end]
+        number = f"{int(rows['is_converged'].sum())} of {len(rows)}" if len(rows) else "-"
+        cells.append(f"{number}, {max(found):.0e}" if found else number)
+    cells.append(f"{max(watched.wrong):.0e}" if watched.wrong else "-")
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    num_steps = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    print("| step | monitor | ends | share | products | error, largest | smallest | converged | |")
-    chosen = [SETTINGS[int(sys.argv[2])]] if len(sys.argv) > 2 else SETTINGS
-    for setting in chosen:
-        run(setting, num_steps)
+    arguments = [int(each) for each in sys.argv[1:]]
+    seed, num_steps = (*arguments, *(0, 800)[len(arguments) :])
+    print("| monitor | share (windows) | second half | records | products | largest: converged, "
+          "worst error | smallest | worst error of a largest that is not converged |")  # fmt: skip
+    train(seed, num_steps)
