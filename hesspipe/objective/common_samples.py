@@ -63,7 +63,8 @@ def require_same_function(objective: Objective, ranks: Ranks) -> None:
     with ranks.raise_together("the evaluation of common samples"):
         batch = _received(objective, *sent)
         compute = partial(_measured, objective, batch)
-        found = compute()
+        with objective.explained(batch):
+            found = compute()
     every = ranks.gather(found.tolist(), "the losses on common samples")
     if all(repr(one) == repr(every[0]) for one in every):
         return

@@ -267,7 +267,8 @@ def _require_same_function(model: ShardedModel, loss: ReducedLoss, batch: Batch)
     if not isinstance(batch.inputs, WholeBatch):
         batch = batch.rows(slice(2))
     ranks = model.space.ranks
-    with ranks.raise_together("the evaluation of common samples"):
+    is_explained = explained(batch, batch.number, model.dtype)
+    with ranks.raise_together("the evaluation of common samples"), is_explained:
         outputs, value = evaluate(model, loss.loss_fn, model.theta, batch)
         facts = facts_of(outputs, value, None, model.dtype)
     found = ranks.gather([facts["value"], facts["value_rounding"]], "the losses on common samples")
