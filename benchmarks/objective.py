@@ -38,6 +38,7 @@ _DENSE = {
     "mlp-many-samples": ([784, 100, 10], 20000, 500),
     "wide": ([3000, 3000, 1000, 10], 24, 8),
     "wide-one-batch": ([3000, 3000, 1000, 10], 8, 8),
+    "three-layers": ([500, 700, 480, 10], 8, 8),
 }
 NAMES = (*_DENSE, "conv", "conv-one-batch", "transformer", "transformer-few-samples")
 
@@ -93,11 +94,15 @@ def problem(name: str) -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make, while they exist."""
+    """Counts the bytes of the tensors that operations make, while they exist; not of some others.
 
-    def __init__(self) -> None:
+    An operation may return a view of a parameter of the caller's, or of the data.
+    """
+
+    def __init__(self, others: list[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._counted = 0
+        self._others = {tensor.untyped_storage()._cdata for tensor in others}
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -111,7 +116,7 @@ class LiveBytes(TorchDispatchMode):
         storage = tensor.untyped_storage()
         key = storage._cdata
         known = self._storages.get(key)
-        if known is not None and not known[0].expired():
+        if key in self._others or (known is not None and not known[0].expired()):
             return
         self._counted += storage.nbytes() - (known[1] if known else 0)
         self._storages[key] = StorageWeakRef(storage), storage.nbytes()
@@ -128,9 +133,9 @@ def seconds_of(compute: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def peak_of(compute: Callable[[], Any]) -> int:
+def peak_of(compute: Callable[[], Any], others: list[torch.Tensor]) -> int:
     """Return the largest number of bytes that exist in tensors made by a computation."""
-    with LiveBytes() as live:
+    with LiveBytes(others) as live:
         compute()
     return live.peak
 
@@ -170,7 +175,11 @@ def measure(name: str, dtype: torch.dtype, repeats: int, with_checks: bool) -> N
     later = min(seconds_of(partial(operator.__matmul__, vector)) for _ in range(1 + repeats))
     del operator
     unit = objective.num_parameters * dtype.itemsize
-    peaks = [peak_of(build), peak_of(lambda: hesspipe.HessianOperator(objective) @ vector)]
+    others = [*model.parameters(), *itertools.chain.from_iterable(data)]
+    peaks = [
+        peak_of(build, others),
+        peak_of(lambda: hesspipe.HessianOperator(objective) @ vector, others),
+    ]
     num_samples = sum(len(inputs) for inputs, _ in data)
     print(
         f"| {name} | {objective.num_parameters:,} | {num_samples:,} in {len(data)} | "

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import Dependence, Divide, one
-from hesspipe.objective.determinism import attempt
+from hesspipe.objective.determinism import attempt, refuse_changed_parameters, sums_of_bits
 from hesspipe.objective.differentiability import refuse_wrong_derivatives
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
@@ -72,6 +72,7 @@ class ChecksOnData:
         self.loss, self.batches, self.layouts = loss, batches, Layouts()
         self.coupling: str | None = None
         self.is_unlike_parts = False
+        self._bits: dict[str, int] = {}
 
     def run(self, progress: bool | None = None) -> None:
         """Weight the batches, and check the model and the loss on them.
@@ -91,6 +92,7 @@ class ChecksOnData:
         flat = self._flat
         if not self.batches:  # other processes have data
             return
+        self._bits = sums_of_bits(flat.unflatten(flat.theta))
         work = measured_work(flat, self.loss.loss_fn, self.batches[0])
         require_graph(work, max(sizes_of(self.batches)), flat.theta)
         before = torch.get_rng_state()
@@ -149,6 +151,7 @@ class ChecksOnData:
             is_quiet = False
             for batch in self._bar("outputs and first derivatives", progress):
                 outputs = weighing.look(batch)
+                refuse_changed_parameters(self._bits, sums_of_bits(flat.unflatten(flat.theta)))
                 if not is_quiet:
                     stack.enter_context(_without_warnings())
                     is_quiet = True

@@ -142,6 +142,36 @@ def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int])
             )
 
 
+def sums_of_bits(parameters: dict[str, Tensor]) -> dict[str, int]:
+    """Add the bits of each parameter as integers, which takes no memory for a copy."""
+    kinds = {torch.float64: torch.int64, torch.float32: torch.int32}
+    with torch.no_grad():
+        return {name: int(part.view(kinds[part.dtype]).sum()) for name, part in parameters.items()}
+
+
+def refuse_changed_parameters(before: dict[str, int], after: dict[str, int]) -> None:
+    """Raise an error if evaluations of the model or the loss have changed its parameters.
+
+    Autograd does not see it where they work on `.data` or under `torch.no_grad()`.
+
+    Parameters
+    ----------
+    before, after : dict of int
+        Of `sums_of_bits`.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, sum_before in before.items():
+        if after[name] != sum_before:
+            raise ValueError(
+                f"model must not change when it is evaluated, got a change in its parameter "
+                f"{name}, such as one that is clamped or normalized in place; compute what is used "
+                "from the parameter instead, or change it before"
+            )
+
+
 def attempt(evaluate: Callable[[], Any]) -> Any:
     """Evaluate, at a point that is not the caller's: None where the model or loss is not defined.
 

@@ -30,6 +30,11 @@ _ADVICE = [
         "do not change parameters or their views in place, e.g. by max_norm in an embedding",
     ),
     (
+        r"in-?place operation",
+        "do not work in place on what the loss is given, or a derivative needs: write "
+        "outputs = outputs / 2, not outputs /= 2",
+    ),
+    (
         r"found dtype (long|int|bool|short|byte|char) but expected"
         r"|expected floating point type for target|result type (float|double) can't be cast"
         r"|not implemented for 'long'|bool tensors",

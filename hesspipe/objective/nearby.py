@@ -6,7 +6,7 @@ separate evaluations, which tell what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -91,7 +91,9 @@ class NearbyChecks:
         self.is_near = survey is not None
         self.divide = divide
         self._screen = None if survey is None else Screen(loss, near, model.is_varied, survey)
-        self._point = near if self._screen is None else self._screen.ahead
+        self._point: Callable[[], Tensor] = lambda: near
+        if self._screen is not None:
+            self._point = self._screen.ahead
         self.is_defined, self.found, self.open = True, Dependence(), Open()
         self._is_alone = True
         self._samples = ModelCheck(model, fresh, self._point, self.found)
@@ -121,7 +123,9 @@ class NearbyChecks:
             self._look(batch, at_theta)
 
     def _look(self, batch: Batch, at_theta: Any) -> None:
-        again = partial(evaluate, self._model, self._loss, self._point, batch)
+        def again() -> tuple[Any, Tensor]:
+            return evaluate(self._model, self._loss, self._point(), batch)
+
         evaluation = in_full_precision(
             partial(attempt, partial(self._first, batch)), self._model.dtype
         )
@@ -141,7 +145,7 @@ class NearbyChecks:
 
     def _first(self, batch: Batch) -> tuple[Any, Tensor]:
         """Evaluate a batch for the first time, and let second derivatives be compared."""
-        point = self._point.detach().requires_grad_(self._screen is not None)
+        point = self._point().detach().requires_grad_(self._screen is not None)
         outputs, loss = evaluate(self._model, self._loss, point, batch)
         if self._screen is not None:
             self._screen.begin(batch, outputs, point, is_divided=self._is_divided(batch, outputs))
@@ -168,7 +172,7 @@ class NearbyChecks:
         """Refuse a model that keeps something of its first call, which was elsewhere."""
         if self._model.function is not None or not self._is_alone:  # several may not depend at all
             return
-        outputs = attempt(partial(self._fresh, self._point, batch.inputs))
+        outputs = attempt(lambda: self._fresh(self._point(), batch.inputs))
         if outputs is not None:
             self._refuse_differences(batch, evaluation, lambda: (outputs, evaluation[1]))
 

@@ -87,10 +87,6 @@ class Screen:
     survey : GraphSurvey
         Sees the losses, with their graphs.
 
-    Attributes
-    ----------
-    ahead : Tensor, shape (P,)
-        Where whole batches are evaluated.
     """
 
     def __init__(
@@ -99,8 +95,11 @@ class Screen:
         self._loss, self._survey, self._near = loss, survey, near
         self._direction = first_direction(near, is_varied)
         self._step = _STEPS[near.dtype]
-        self.ahead = torch.add(near, self._direction, alpha=self._step)
         self._sum: SumOfOutputs | None = None
+
+    def ahead(self) -> Tensor:
+        """Return the point (P,) where whole batches are evaluated, which nothing keeps."""
+        return torch.add(self._near, self._direction, alpha=self._step)
 
     def begin(self, batch: Batch, outputs: Any, ahead: Tensor, *, is_divided: bool) -> None:
         """Take the outputs for a batch, with their graph, at `ahead`.
@@ -113,7 +112,7 @@ class Screen:
         batch : Batch
         outputs : nested tensors
         ahead : Tensor, shape (P,)
-            The point `self.ahead`, by which they can be differentiated.
+            The point `self.ahead()`, by which they can be differentiated.
         is_divided : bool
             Whether samples of the batch are looked at, or all of it as one piece.
         """
@@ -147,7 +146,7 @@ class Screen:
         index : Tensor of int, shape (n,), optional
             The samples. By default outputs need not have a row per sample, and count as one.
         whole : Term
-            Outputs for the batch at `ahead`.
+            Outputs for the batch at `ahead()`.
         at_theta : nested tensors
             Outputs for the batch at the parameters.
         """

@@ -66,15 +66,16 @@ class ModelCheck:
     fresh : FlatModel
         A copy with a structure of its own, that has been evaluated by nobody else. It evaluates
         the parts.
-    theta : Tensor, shape (P,)
+    point : callable () -> Tensor, shape (P,)
+        Where they are evaluated; called each time, so that nothing keeps it.
     found : Dependence
         Filled.
     """
 
     def __init__(
-        self, model: FlatModel, fresh: FlatModel, theta: Tensor, found: Dependence
+        self, model: FlatModel, fresh: FlatModel, point: Callable[[], Tensor], found: Dependence
     ) -> None:
-        self.model, self.fresh, self.theta, self.found = model, fresh, theta, found
+        self.model, self.fresh, self._point, self.found = model, fresh, point, found
         self._before: Batch | None = None
 
     def begin(self, batches: Sequence[Batch]) -> None:
@@ -86,7 +87,7 @@ class ModelCheck:
             last = batches[-1]
             self._before = last
             first = parts_of(last)[0]
-            attempt(lambda: self.fresh(self.theta, part_of(last.inputs, first)))
+            attempt(lambda: self.fresh(self._point(), part_of(last.inputs, first)))
 
     def splits(self, batch: Batch, whole: Term, look: Look | None) -> list[Split]:
         """Compare on one batch; returns the parts to test the loss on, which may be none.
@@ -118,7 +119,7 @@ class ModelCheck:
     def _part(self, whole: Term, index: Tensor, batch: Batch) -> Term | None:
         """Evaluate the model on some samples, and compare with the whole."""
         try:
-            outputs = self.fresh(self.theta, part_of(batch.inputs, index))
+            outputs = self.fresh(self._point(), part_of(batch.inputs, index))
         except Exception as error:  # whatever the model raises
             message = (str(error).strip() or "no message").splitlines()[0]
             self.found.couple(
@@ -161,10 +162,11 @@ class ModelCheck:
         bound = rounding(size, self.model.dtype)
         if not bound < change < math.inf:
             return bound
+        theta = self._point()
         signs = torch.randn(
-            len(self.theta), generator=generator(0, "rounding"), dtype=torch.float64
+            len(theta), generator=generator(0, "rounding"), dtype=torch.float64
         ).sign()
-        moved = self.theta * (1 + torch.finfo(self.theta.dtype).eps * signs.to(self.theta))
+        moved = theta * (1 + torch.finfo(theta.dtype).eps * signs.to(theta))
         others = self.model(moved, batch.inputs)
         other = list(named_tensors(others, ""))[place][1]
         return max(bound, _ROUNDINGS * _change(other, outputs))
@@ -177,8 +179,10 @@ class ModelCheck:
             inputs = _joined_values(values_of(batch.inputs), values_of(beside))
             targets = take(other.targets, first, other.num_samples)
             pair = Fields(inputs) if isinstance(beside, Fields) else inputs
-            joined = Term(self.fresh(self.theta, pair), _joined_values(whole.targets, targets), 2)
-            second = Term(self.fresh(self.theta, beside), targets, 1)
+            joined = Term(
+                self.fresh(self._point(), pair), _joined_values(whole.targets, targets), 2
+            )
+            second = Term(self.fresh(self._point(), beside), targets, 1)
         except Exception:  # the two need not fit together
             return []
         self._compare(joined, whole.outputs, first, batch)

@@ -206,12 +206,12 @@ def _derivatives(
 
 def _second(value: Tensor, point: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradient, and the product of the second derivative with a vector."""
-    nothing = torch.zeros_like(point)
     if not value.requires_grad:
+        nothing = torch.zeros_like(point)
         return nothing, nothing
     (slopes,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
     if not slopes.requires_grad:
-        return slopes.detach(), nothing
+        return slopes.detach(), torch.zeros_like(point)
     (product,) = torch.autograd.grad(slopes, point, vector, materialize_grads=True)
     return slopes.detach(), product
 

@@ -29,10 +29,12 @@ class SumOfOutputs:
     def __init__(self, rows: Tensor, ahead: Tensor, step: float) -> None:
         numbers = random_numbers(rows.detach().reshape(-1), generator(0, "weights of outputs"), 1)
         self.weights, self._step = next(numbers).view(rows.shape), step
-        self._rest = torch.zeros_like(ahead, requires_grad=False)
         if rows.requires_grad:
             (found,) = torch.autograd.grad(rows, ahead, self.weights, materialize_grads=True)
             self._rest = found.clone()  # which may be the weights, or one number repeated
+            del found
+        else:
+            self._rest = torch.zeros_like(ahead, requires_grad=False)
         self._num_open = len(rows)
         self._center, self._size = (self._rest.new_zeros(1) for _ in range(2))
 

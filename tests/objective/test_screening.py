@@ -48,7 +48,7 @@ def screened(
     flat = FlatModel(Hidden(function), dtype, None)
     batch = Batch(INPUTS.to(dtype), TARGETS, 1.0)
     screen = Screen(loss, flat.another_point(), flat.is_varied, GraphSurvey(flat))
-    whole = Term(flat(screen.ahead, batch.inputs), TARGETS, 20)
+    whole = Term(flat(screen.ahead(), batch.inputs), TARGETS, 20)
     at_theta = flat(flat.theta, batch.inputs)
     return screen.look(flat.fresh_copy(), batch, ALL[1::2], whole, at_theta)
 
