@@ -18,7 +18,7 @@ _FLOAT64 = 8
 # Vectors beside the basis and the results of a search, while a product is made and orthogonalized:
 # theta, its gradient with the graph, the product, its parts, and what scaling and projection make
 # of it.
-_VECTORS_OF_A_PRODUCT = 10
+VECTORS_OF_A_PRODUCT = 10
 # Of a pair of two floats and four numbers in a list, before it is a row of a table.
 _BYTES_PER_ROW = 200
 
@@ -153,7 +153,7 @@ def least_basis_capacity(num_wanted: int) -> int:
 
 def vectors_of_search(num_wanted: int, basis_size: int) -> int:
     """Vectors of length P: the basis with the one that extends it, the pairs, a product's own."""
-    return basis_size + 1 + num_wanted + _VECTORS_OF_A_PRODUCT
+    return basis_size + 1 + num_wanted + VECTORS_OF_A_PRODUCT
 
 
 def plane_bytes(num_checkpoints: int, num_parameters: int, element_bytes: int) -> int:

@@ -19,6 +19,7 @@ Building blocks
     operator           Operators as products with a vector: `symmetric_product`, `random_unit`
     orthogonalization  Gram-Schmidt, repeated until nothing is left: `orthogonalize`
     lanczos            Tridiagonalization with full reorthogonalization: `tridiagonalize`
+    lanczos_basis      Its basis, whole or rounded: `LanczosBasis`, `RoundedBasis`
 
 Parts of the density
     radau              Bounds on the distribution function of a quadrature: `Rules`

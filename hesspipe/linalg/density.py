@@ -13,17 +13,19 @@ Estimation of tr(f(A)) via Stochastic Lanczos Quadrature; Ghorbani, Krishnan, Xi
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.hardware import require
+from hesspipe.forecasts import VECTORS_OF_A_PRODUCT
+from hesspipe.hardware import available_on, require
 from hesspipe.linalg.arguments import require_integer
 from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
+from hesspipe.linalg.lanczos_basis import HALF_OF, LanczosBasis, RoundedBasis
 from hesspipe.linalg.operator import SymmetricProduct, random_normal, symmetric_product
 from hesspipe.linalg.spectral_density import Density
 from hesspipe.progress import bar_options
@@ -32,6 +34,7 @@ from hesspipe.seeding import generator
 # Defaults for a quick look; Ghorbani, Krishnan, Xiao (2019) took 10 probes of 90 steps.
 NUM_PROBES = 3
 NUM_STEPS = 80
+_LOG = logging.getLogger(__name__)
 
 
 def density(
@@ -45,7 +48,9 @@ def density(
     """Estimate the spectral density of a symmetric operator.
 
     Full reorthogonalization is used, at the cost of storing num_steps vectors of length P:
-    without it, copies of the extreme eigenvalues would replace nodes of the bulk.
+    without it, copies of the extreme eigenvalues would replace nodes of the bulk. Where memory has
+    no room for them, they are rounded to half of their bits, which the log says; the quadrature is
+    as exact (`hesspipe.linalg.lanczos_basis`), but counts of outliers are intervals.
 
     Parameters
     ----------
@@ -69,7 +74,7 @@ def density(
     Raises
     ------
     TooLargeError
-        Before allocating, if the vectors do not fit into memory.
+        Before allocating, if the vectors do not fit into memory, rounded either.
     ValueError
         If num_probes or num_steps is out of range.
 
@@ -82,23 +87,27 @@ def density(
     """
     product = symmetric_product(operator)
     num_probes, num_steps = _require_numbers(product, num_probes, num_steps)
+    is_rounded = _is_rounded(product, num_steps)
     rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
         label = f"density, probe {probe + 1}/{num_probes}"
         steps = tqdm(range(num_steps), label, **bar_options(progress), unit="step")
-        found, squared_length = _tridiagonalize(product, seed, probe, num_steps, steps)
+        basis = (RoundedBasis if is_rounded else LanczosBasis)(product, num_steps)
+        found, squared_length = _tridiagonalize(product, seed, probe, basis, steps)
         squared_lengths.append(squared_length)
         row, vectors = _quadrature(found, num_steps)
         num_products += len(vectors)
         rows.append(row)
         asymmetry = max(asymmetry, found.asymmetry)
-        if probe < num_probes - 1:
-            del found  # its basis, before the next one is allocated
+        if probe < num_probes - 1 or is_rounded:
+            del found, basis  # before the next one is allocated
     overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
-    for probe, overlap in enumerate(overlaps):
+    for probe, overlap in enumerate(() if is_rounded else overlaps):
         overlap[: len(vectors)] = _components(product, seed, probe, found) @ vectors
     nodes, weights, couplings = torch.stack(rows).unbind(1)
-    settings = {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}
+    settings: dict[str, Any] = {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}
+    if is_rounded:
+        settings["basis"] = str(HALF_OF[product.dtype]).removeprefix("torch.")
     return Density(
         nodes=nodes,
         weights=weights,
@@ -120,13 +129,27 @@ def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int)
     num_steps = require_integer("num_steps", num_steps)
     if not 1 <= num_steps <= product.dim:
         raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
+    return num_probes, num_steps
+
+
+def _is_rounded(product: SymmetricProduct, num_steps: int) -> bool:
+    """Whether the basis must be rounded to have room; raise an error if it has none then either."""
+    space, half = product.space, HALF_OF[product.dtype]
+    vector_bytes = space.length * torch.finfo(product.dtype).bits // 8
+    missing = (num_steps + VECTORS_OF_A_PRODUCT) * vector_bytes - available_on(product.device)
+    # All processes decide alike.
+    if space.largest(torch.tensor(float(missing), dtype=torch.float64)) <= 0:
+        return False
+    num_vectors = num_steps / 2 + 1 + VECTORS_OF_A_PRODUCT  # the last two are whole
+    what = f"a Lanczos basis of {num_steps} vectors of length P = {space.length:,}"
     require(
-        (num_steps + 2) * product.space.length * torch.finfo(product.dtype).bits // 8,
-        f"a Lanczos basis of {num_steps} vectors of length P = {product.space.length:,}",
+        math.ceil(num_vectors * vector_bytes),
+        f"{what} in {half}, with {VECTORS_OF_A_PRODUCT} others,",
         "use fewer steps, or float32",
         device=product.device,
     )
-    return num_probes, num_steps
+    _LOG.warning("memory has no room for %s: all but the last two are rounded to %s", what, half)
+    return True
 
 
 def _start(product: SymmetricProduct, seed: int, probe: int) -> Tensor:
@@ -135,14 +158,15 @@ def _start(product: SymmetricProduct, seed: int, probe: int) -> Tensor:
 
 
 def _tridiagonalize(
-    product: SymmetricProduct, seed: int, probe: int, num_steps: int, steps: Iterable[int]
+    product: SymmetricProduct, seed: int, probe: int, basis: LanczosBasis, steps: tqdm[Any]
 ) -> tuple[Tridiagonalization, float]:
     """Tridiagonalize from the start vector of a probe; return its squared length, too."""
     start = _start(product, seed, probe)
     space = product.space
     squared_length = float(space.sum(start.double().square().sum()))
     unit = start / space.norm(start)
-    return tridiagonalize(product, unit, num_steps, steps=steps), squared_length
+    del start
+    return tridiagonalize(product, unit, len(steps), steps=steps, basis=basis), squared_length
 
 
 def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tensor]:

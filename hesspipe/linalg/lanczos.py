@@ -4,7 +4,8 @@
 
 The rows of Q are the basis. Without reorthogonalization, rounding reintroduces directions that have
 already converged, and their eigenvalues are found again and again ("ghosts"). Each new vector is
-therefore orthogonalized against all earlier ones; see `hesspipe.linalg.orthogonalization`.
+therefore orthogonalized against all earlier ones; see `hesspipe.linalg.orthogonalization`, and
+`hesspipe.linalg.lanczos_basis` for earlier ones of fewer bits.
 
 References
 ----------
@@ -21,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesspipe.linalg.lanczos_basis import LanczosBasis
 from hesspipe.linalg.operator import SymmetricProduct, scaled, symmetric_product
-from hesspipe.linalg.orthogonalization import orthogonalize
 
 # Largest asymmetry in units of the measured rounding of a product; see
 # `hesspipe.curvature.error_bounds`.
@@ -39,7 +40,7 @@ class Tridiagonalization:
     off_diagonal : Tensor, shape (k - 1,)
         Positive.
     basis : Tensor, shape (k, P)
-        Orthonormal rows.
+        Orthonormal rows; none if they were rounded.
     residual : Tensor, shape (P,)
         Unit vector orthogonal to the basis, or zero.
     residual_norm : float
@@ -68,7 +69,12 @@ class Tridiagonalization:
 
 
 def tridiagonalize(
-    operator: Any, start: Tensor, num_steps: int, *, steps: Iterable[int] | None = None
+    operator: Any,
+    start: Tensor,
+    num_steps: int,
+    *,
+    steps: Iterable[int] | None = None,
+    basis: LanczosBasis | None = None,
 ) -> Tridiagonalization:
     """Run Lanczos from a start vector.
 
@@ -82,6 +88,8 @@ def tridiagonalize(
         Number of products, at most P. Fewer are made if the Krylov space becomes invariant.
     steps : iterable of int, optional
         range(num_steps), e.g. wrapped in a progress bar.
+    basis : LanczosBasis, optional
+        An empty one, for num_steps rows.
 
     Returns
     -------
@@ -102,17 +110,18 @@ def tridiagonalize(
     """
     product, scaling = scaled(symmetric_product(operator))
     vector = _unit_start(product, start, num_steps)
-    basis = vector.new_empty(num_steps, len(vector))
+    basis = basis or LanczosBasis(product, num_steps)
     diagonal: list[Tensor] = []
     off_diagonal: list[float] = []
     scale = asymmetry = 0.0
     for step in steps if steps is not None else range(num_steps):
-        basis[step] = vector
+        basis.append(vector)
         image = product.multiply(vector)  # (P,)
-        vector, coefficients, norm = orthogonalize(image, basis[: step + 1], product.space)
+        vector, coefficients, norm = basis.orthogonalize(image)
         diagonal.append(coefficients[-1])
         scale = max(scale, float(product.space.norm(image)))
-        asymmetry = max(asymmetry, _asymmetry(coefficients, off_diagonal))
+        last_norm = off_diagonal[-1] if off_diagonal else 0.0
+        asymmetry = max(asymmetry, basis.asymmetry(coefficients, last_norm, scale))
         _require_symmetric(product, asymmetry, scale, step, scaling.unit)
         is_invariant = norm <= breakdown(scale, product)
         off_diagonal.append(0.0 if is_invariant else norm)
@@ -124,20 +133,11 @@ def tridiagonalize(
     return Tridiagonalization(
         diagonal=(torch.stack(diagonal).double() * unit).to(vector.dtype),
         off_diagonal=norms[: size - 1].to(vector),
-        basis=basis[:size],
+        basis=basis.rows,
         residual=vector if off_diagonal[-1] > 0 else torch.zeros_like(vector),
         residual_norm=float(norms[-1]),
         asymmetry=asymmetry * unit,
     )
-
-
-def _asymmetry(coefficients: Tensor, off_diagonal: list[float]) -> float:
-    """Norm of what a symmetric operator has not: all but the last two coefficients are zero."""
-    upper = coefficients[:-1].double()  # (step,)
-    if len(upper) == 0:
-        return 0.0
-    difference = float(upper[-1]) - off_diagonal[-1]
-    return math.hypot(float(upper[:-1].norm()), difference)
 
 
 def _require_symmetric(
@@ -171,7 +171,7 @@ def _unit_start(product: SymmetricProduct, start: Tensor, num_steps: int) -> Ten
             f"start must be a vector of length {space.length} and {product.dtype}, got shape "
             f"{tuple(start.shape)} and {start.dtype}"
         )
-    largest = float(space.largest(start.abs().max()))
+    largest = space.largest_entry(start)
     if not 0 < largest < math.inf:
         raise ValueError(f"start must be finite and not zero, got norm {largest}")
     # Squares of tiny or huge entries would be zero or infinite.

@@ -114,7 +114,7 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
         scaling.num_products += 1
         _check_image(product, image, scaling.num_products)
         if scaling.exponent is None:
-            largest = float(product.space.largest(image.abs().max()))
+            largest = product.space.largest_entry(image)
             require_digits(largest, product.dtype, product.name)
             if largest > 0:
                 scaling.exponent = math.frexp(largest)[1] - 1

@@ -19,7 +19,7 @@ from hesspipe.linalg.vector_space import VectorSpace
 
 # A vector that a pass shrinks by less than this factor is orthogonal to working precision.
 # Daniel, Gragg, Kaufman, Stewart (1976) take 1/sqrt(2).
-_ENOUGH = 0.5**0.5
+ENOUGH = 0.5**0.5
 
 
 def orthogonalize(
@@ -72,7 +72,7 @@ def orthogonalize(
         total[first:] += projection
         passes += 1
         norm = float(space.norm(vector))
-        if passes >= least_passes and not norm < _ENOUGH * before:
+        if passes >= least_passes and not norm < ENOUGH * before:
             return vector, total, norm
         if norm == 0 or passes == 5:  # inside the span of the basis
             return vector, total, norm

@@ -72,6 +72,10 @@ class VectorSpace:
         """Largest of what the processes have computed from their entries."""
         return part
 
+    def largest_entry(self, vector: Tensor) -> float:
+        """Largest absolute entry of a vector (length,), of which a process may hold none."""
+        return float(self.largest(vector.abs().amax() if len(vector) else vector.new_zeros(())))
+
     def holds(self, is_true: bool) -> bool:
         """Whether something is true in every process."""
         return is_true
