@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 _PREEMPTED, _CANCELLED = "PREEMPTED", "CANCELLED"
+_ENOUGH_FOR_AN_ARRAY = 11  # jobs; of fewer, users are warned
 
 
 @cache
@@ -38,7 +39,7 @@ def mend_executor() -> None:
     plugin: Any = importlib.import_module("snakemake_executor_plugin_slurm")
     plugin.query_job_status = _with_an_end(plugin.query_job_status)
     most = plugin.get_max_array_size
-    plugin.get_max_array_size = lambda: max(2, most())
+    plugin.get_max_array_size = lambda: max(_ENOUGH_FOR_AN_ARRAY, most())
 
 
 def _with_reason(log_error: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import signal
@@ -72,8 +73,11 @@ def progress(on_cluster: OnCluster) -> tuple[int, int]:
     project = on_cluster.project
     log = project.folder / LOG
     begun = re.search(rf"(\d+)/{NUM_STEPS}", log.read_text()) if log.exists() else None
-    records = [path.stem for path in project.folder.glob(".hesspipe/training/*/step*.saf*")]
-    reached = max([-1, *(int(name.removeprefix("step")) for name in records)])
+    reached = -1
+    # A record counts when the history lists it, which is written after its file.
+    for path in project.folder.glob(".hesspipe/training/*/history.json"):
+        with contextlib.suppress(FileNotFoundError):  # the training is over
+            reached = max(map(int, json.loads(path.read_bytes())["checkpoints"]))
     return -1 if begun is None else int(begun[1]), reached
 
 
