@@ -302,7 +302,12 @@ def run_cell(network: str, task: str, dtype: str, rounds: int) -> None:
     load = os.getloadavg()[0]
     size = sum(parameter.numel() for parameter in model.parameters())
     row = {"network": network, "size": size, "task": task, "dtype": dtype, "load": load}
-    print(json.dumps(row | measured))
+    print(json.dumps({"commit": _commit()} | row | measured))
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def format_report(rows: list[dict[str, object]]) -> str:
@@ -351,7 +356,11 @@ def format_report(rows: list[dict[str, object]]) -> str:
         text.append(f"- Not measured in this run: {'; '.join(missing)}.")
     text.append("")
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    text.append(f"Python {platform.python_version()}, torch {torch.__version__}; {packages}.\n")
+    commits = ", ".join(dict.fromkeys(str(row["commit"]) for row in rows))
+    text.append(
+        f"Python {platform.python_version()}, torch {torch.__version__}; hesspipe at {commits}; "
+        f"{packages}.\n"
+    )
     return "\n".join(text)
 
 

@@ -102,7 +102,7 @@ def test_outcomes_of_loss_are_wrong_where_the_error_is_the_same_for_both_steps(
     kind: str, factor: float
 ) -> None:
     first, second = (factor, 1.0) if kind == "loss" else (1.0, factor)
-    found = outcomes_along(lambda rows: _Scaled.apply(rows, first, second))  # type: ignore[no-untyped-call, no-any-return]
+    found = outcomes_along(lambda rows: _Scaled.apply(rows, first, second))  # type: ignore[no-untyped-call]
     assert found == {"loss": kind == "loss", "slopes": kind == "slopes"}
 
 
