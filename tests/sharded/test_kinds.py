@@ -1,4 +1,4 @@
-"""Models of unusual structures and divisions on 1, 2 and 3 gloo processes against plain torch."""
+"""Models of unusual structures and divisions on 2 and 3 gloo processes against plain torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from problems import EPS, normal
 from process_groups import run_in_ranks
 from torch import Tensor, nn
 
-SIZES = [1, 2, 3]
+SIZES = [2, 3]
 
 
 @pytest.fixture(scope="module")
