@@ -299,7 +299,8 @@ class _Search:
 
     def _values(self, sign: int) -> Floats:
         """Ritz values of an end, descending, of sign * A."""
-        return np.linalg.eigvalsh(sign * self.space.matrix())[::-1][: self._number(sign)]
+        values = np.asarray(np.linalg.eigvalsh(sign * self.space.matrix()), dtype=np.float64)
+        return values[::-1][: self._number(sign)]
 
     def _goals(self, sign: int) -> Floats:
         """Bounds that are as close as is asked for."""
