@@ -20,6 +20,7 @@ from hesspipe.workflow.forecasts import Machine, excessive_needs
 from hesspipe.workflow.groups import unmatched_groups
 from hesspipe.workflow.planning import look_once
 from hesspipe.workflow.stages import STAGES, folders_on_disk
+from hesspipe.workflow.starts import fork_jobs
 from hesspipe.workflow.states import unfit_states
 
 min_version("9.18")
@@ -91,6 +92,11 @@ include: "rules/outliers.smk"
 include: "rules/landscape.smk"
 include: "rules/random_matrices.smk"
 include: "rules/products.smk"
+
+
+# A GPU's driver does not survive a fork.
+if workflow.is_main_process and not executor.is_remote and GPUS == 0:
+    fork_jobs()
 
 
 # Jobs that this machine cannot do are refused in the dry run.

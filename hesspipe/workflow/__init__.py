@@ -7,6 +7,8 @@ the modules that a script imports, directly or not     `workflow.closure`
 groups that match no parameter, found in a dry run     `workflow.groups`
 functions of the user that fail, found by a check      `workflow.user_functions`
 jobs that are too large for this machine               `workflow.forecasts`
+jobs that are forked, not started                      `workflow.starts`
+the process that forks them                            `workflow.fork_server`
 logs and records of a job                              `workflow.jobs`
 the origin of each output                              `workflow.origins`
 restored files, adopted or refused                     `workflow.adopt`
