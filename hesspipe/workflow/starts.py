@@ -1,6 +1,6 @@
 """Jobs on this machine, forked from one process that has imported torch once for all of them.
 
-A job takes 2.7 s of processor time before its first line, all but 0.3 s of it for the imports of
+A job takes 2.8 s of processor time before its first line, all but 0.4 s of it for the imports of
 torch, pandas and pyarrow. `hesspipe.workflow.fork_server` spends them once in a run. The job is in
 all else what Snakemake would start: it has the same environment, folder, streams, process group and
 exit code, and a signal that ends it ends nothing else. Wherever that is not certain, Snakemake

@@ -48,7 +48,9 @@ json.dump([seen, drawn, os.getppid()], open("seen.json", "w"), default=str)
 def light_server(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The process that forks, with numpy only, as these jobs need no other package."""
     text = Path(starts._SERVER).read_text()
-    light, num = re.subn(r"_MODULES = \(.*?\n\)", '_MODULES = ("numpy",)', text, flags=re.DOTALL)
+    light, num = re.subn(
+        r"_MODULES = \(.*?\n\)", '_MODULES = ("numpy.random",)', text, flags=re.DOTALL
+    )
     assert num == 1
     path = tmp_path_factory.mktemp("server") / "fork_server.py"
     path.write_text(light)
@@ -192,7 +194,7 @@ def test_server_that_has_started_a_thread_forks_nothing(
     (tmp_path / "threaded.py").write_text(
         "import threading, time\nthreading.Thread(target=time.sleep, args=[5], daemon=True).start()"
     )
-    text = Path(starts._SERVER).read_text().replace('("numpy",)', '("threaded",)')
+    text = Path(starts._SERVER).read_text().replace('("numpy.random",)', '("threaded",)')
     (tmp_path / "server.py").write_text(text)
     monkeypatch.setattr(starts, "_SERVER", str(tmp_path / "server.py"))
     environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
