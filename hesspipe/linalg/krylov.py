@@ -18,6 +18,12 @@ and |x| <= 1. So |x_0| is at most 1 / |x / x_0|, which decreases with every step
 larger l. A random start in P dimensions has |x_0| < d / sqrt(P) with a probability below d. `watch`
 tracks this bound for given l.
 
+Ritz vectors Y that have not converged may be locked, too. With Theta their values and beta c_i r
+their residuals, the eigenvectors that remain are bounded for A', which is A on the complement of Y:
+with this probability it has no eigenvalue beyond l. Then A has as many eigenvalues above a t > l as
+Theta + beta^2 c c^T / (t - l) at most (Haynsworth; see `hesspipe.linalg.hidden`), which are those
+of Theta above t if the sum of (beta c_i)^2 / (t - theta_i) is at most t - l.
+
 References
 ----------
 Wu, Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems.
@@ -90,6 +96,10 @@ class KrylovBasis:
     watched, hidden : array, shape (w,)
         Values l, and for each a bound on the component along the random start of any eigenvector
         with eigenvalue l or beyond.
+    couplings : array, shape (num_locked,)
+    rest : Tensor, shape (1, P) or (0, P)
+        The residuals of the locked vectors are couplings[i] * rest, unless there is none: then
+        they are not known.
     beta : float
         Norm of the part of the last product outside the basis; 0 in an invariant space.
     scale : float
@@ -121,7 +131,11 @@ class KrylovBasis:
         self.watched = np.zeros(0)
         self._components = np.zeros((0, capacity + 1))
         self.hidden, self._rests = np.zeros(0), np.zeros(0)
+        self._forget_residuals()
         self._draw()
+
+    def _forget_residuals(self) -> None:
+        self.couplings, self.rest = np.zeros(0), self.vectors.new_empty(0, self.space.length)
 
     def _allocate(self) -> None:
         self.vectors = torch.zeros(
@@ -212,8 +226,19 @@ class KrylovBasis:
         self._rests = ritz.rests[kept]
 
     def lock(self, ritz: Ritz, kept: NDArray[np.int64]) -> None:
-        """Lock some Ritz vectors as eigenvectors, and continue with a random direction."""
+        """Lock some Ritz vectors, and continue with a random direction."""
+        self.couplings = self.beta * ritz.coefficients[-1, kept]
         self._rotate(ritz.coefficients[:, kept], ritz.values[kept])
+        self.rest = self.vectors[[self.size]]
+        self._continue_locked()
+
+    def lock_fewer(self, num_rows: int) -> None:
+        """Keep the first of the locked vectors, and continue with another random direction."""
+        self._cut(num_rows)
+        self.couplings = self.couplings[:num_rows]
+        self._continue_locked()
+
+    def _continue_locked(self) -> None:
         self.num_locked = self.size
         self.beta = 0.0
         self._draw()
@@ -221,19 +246,39 @@ class KrylovBasis:
     def unlock(self) -> None:
         """Make the locked vectors part of the search again."""
         self.num_locked = 0
+        self._forget_residuals()
         self.watch(np.zeros(0))
+
+    def unlock_some(self, num_rows: int, coefficients: NDArray[np.float64]) -> None:
+        """Keep the first of the locked vectors, and a combination of the others as the next one."""
+        part = self.vectors[self.num_locked : self.size]
+        vector = torch.from_numpy(coefficients).to(part) @ part  # (P,)
+        self._cut(num_rows)
+        self.unlock()
+        vector, _, norm = orthogonalize(vector, self.vectors[:num_rows], self.space)
+        torch.div(vector, norm, out=self.vectors[num_rows])
+        self.num_steps, self.beta = 0, 0.0
+
+    def _cut(self, num_rows: int) -> None:
+        values = self.projected.diagonal()[:num_rows].copy()
+        self.projected[:] = 0.0
+        np.fill_diagonal(self.projected[:num_rows, :num_rows], values)
+        self.size = num_rows
 
     def give(self, num_rows: int) -> Tensor:
         """Give the first vectors away, orthonormal columns (P, num_rows), and free the others."""
-        columns = self.space.orthonormal(self.vectors[:num_rows].T)
+        rows = self.vectors[:num_rows]
+        columns = self.space.orthonormal(rows.T)
+        # A factorization Q R may turn their signs, which the couplings know.
+        columns *= self.space.inner(rows, columns).diagonal().sign()
         self.vectors = self.vectors.new_empty(0, self.space.length)
         return columns
 
     def begin_with(self, rows: Tensor, values: NDArray[np.float64], vector: Tensor) -> None:
         """Begin again with Ritz vectors (k, P) and the part of a vector (P,) orthogonal to them."""
         self._allocate()
-        self.size, self.num_locked, self.num_steps = len(rows), 0, 0
-        self.watch(np.zeros(0))
+        self.size, self.num_steps = len(rows), 0
+        self.unlock()
         self.vectors[: self.size] = rows
         self.projected[:] = 0.0
         np.fill_diagonal(self.projected[: self.size, : self.size], values)
@@ -266,6 +311,8 @@ class KrylovBasis:
             "projected": torch.from_numpy(self.projected[: self.size, : self.size].copy()),
             "watched": torch.from_numpy(self.watched),
             "components": torch.from_numpy(self._components),
+            "couplings": torch.from_numpy(self.couplings),
+            "rest": self.rest,
             "hidden": torch.from_numpy(self.hidden),
             "beta_scale": torch.tensor([self.beta, self.scale], dtype=torch.float64),
         }
@@ -278,6 +325,7 @@ class KrylovBasis:
             setattr(self, name, int(numbers[name]))
         self.watched, self.hidden = tensors["watched"].numpy(), tensors["hidden"].numpy()
         self._components = tensors["components"].numpy()
+        self.couplings, self.rest = tensors["couplings"].numpy(), tensors["rest"].to(self.vectors)
         self.beta, self.scale = tensors["beta_scale"].tolist()
         self.vectors[: self.size + 1] = tensors["vectors"].to(self.vectors)
         self.projected[: self.size, : self.size] = tensors["projected"].numpy()

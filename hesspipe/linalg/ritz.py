@@ -1,4 +1,12 @@
-"""Eigenpairs with true residual norms, from products made for this purpose."""
+"""Eigenpairs with true residual norms, from products made for this purpose.
+
+One product with each vector gives the residuals. Where a Krylov relation predicts them, one product
+is enough to trust all of them: let E be the errors of the predictions, a matrix with a column for
+each of k vectors. With normal numbers g, E g is normal along the first singular vector of E, with
+at least the largest singular value s as its standard deviation, so that |E g| < d s has a
+probability below d. What is seen of |E g| bounds s, and with it the error of every residual, by
+|E g| / d.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +19,7 @@ from torch import Tensor
 
 from hesspipe.linalg.operator import SymmetricProduct
 from hesspipe.plots.plotted import Plotted
+from hesspipe.seeding import generator
 from hesspipe.summaries import ends, layout, summary
 
 if TYPE_CHECKING:
@@ -18,6 +27,11 @@ if TYPE_CHECKING:
 
 # Rows of vectors that are rotated at once.
 _ROWS_AT_ONCE = 2**16
+# Probability that predicted residuals are believed though one is wrong by more than is allowed.
+_DELTA = 1e-4
+# Rounding of a product with a combination of vectors, in units of eps of the largest eigenvalue;
+# where less than that would have to be seen, no product is tried.
+_ROUNDING = 20.0
 
 
 @dataclass(frozen=True)
@@ -34,8 +48,9 @@ class Eigenpairs(Plotted):
     eigenvectors : Tensor, shape (P, k)
         Orthonormal columns, in the operator's dtype and on its device.
     residual_norms : Tensor, shape (k,)
-        |A v - lambda v|, from additional products. Each interval lambda +- residual norm contains
-        an eigenvalue of A.
+        |A v - lambda v|, from additional products: one with each v, or one with a random
+        combination of them, which confirms to a small part of the tolerance what the search has
+        computed of them. Each interval lambda +- residual norm contains an eigenvalue of A.
     num_products : int
         Products with A, including those for the residuals.
     matrix : str
@@ -148,3 +163,61 @@ def times(pairs: Eigenpairs, unit: float) -> Eigenpairs:
         eigenvalues=pairs.eigenvalues * unit,
         residual_norms=pairs.residual_norms * unit,
     )
+
+
+def confirmed_pairs(
+    product: SymmetricProduct,
+    columns: Tensor,
+    predicted: tuple[Tensor, Tensor, Tensor],
+    num_smallest: int,
+    num_products: int,
+    allowed: float,
+) -> tuple[Eigenpairs | None, int]:
+    """Confirm predicted residuals by one product; see the module docstring.
+
+    Parameters
+    ----------
+    product : SymmetricProduct
+    columns : Tensor, shape (P, k)
+        Orthonormal vectors.
+    predicted : tuple of Tensor
+        Their Ritz values (k,), float64 and ascending; their couplings (k,), float64; and a unit
+        vector (P,): that of column i is A v_i - values[i] v_i = couplings[i] * unit vector.
+    num_smallest, num_products : int
+        As for `pairs_of_orthonormal`.
+    allowed : float
+        What a residual norm may be.
+
+    Returns
+    -------
+    Eigenpairs, or None
+        None if some residual norm may be larger, with a probability of 1e-4 or more: the products
+        with all vectors have to tell.
+    num_products : int
+        With the one that was made, if any.
+    """
+    values, couplings, rest = predicted
+    left = _DELTA * (allowed - float(couplings.abs().max()))
+    scale = float(values.abs().max())
+    if left < _ROUNDING * torch.finfo(product.dtype).eps * scale:
+        return None, num_products
+    weights = torch.randn(
+        len(values), generator=generator(0, "confirmed residuals"), dtype=torch.float64
+    )
+    image = product.multiply(columns @ weights.to(columns))  # (P,)
+    image -= columns @ (values * weights).to(columns)
+    image -= float(couplings @ weights) * rest
+    error = float(product.space.norm(image))
+    num_products += 1
+    if not error <= left:
+        return None, num_products
+    pairs = Eigenpairs(
+        eigenvalues=values,
+        eigenvectors=columns,
+        residual_norms=(couplings.square() + error**2 / len(values)).sqrt(),
+        num_products=num_products,
+        matrix=product.name,
+        num_smallest=num_smallest,
+        num_largest=len(values) - num_smallest,
+    )
+    return pairs, num_products

@@ -24,7 +24,10 @@ from hesspipe.unfinished import put_aside, remove_leftovers_of, remove_state
 _LOG = logging.getLogger(__name__)
 # Numbers of a basis, and the least that they can be.
 _LEAST = {"size": 1, "num_locked": 0, "num_steps": 0, "num_products": 1, "num_starts": 1}
-_TENSORS = ("vectors", "projected", "watched", "hidden", "components", "beta_scale", "image")
+_TENSORS = (
+    "vectors", "projected", "watched", "hidden", "components", "couplings", "rest", "beta_scale",
+    "image",
+)  # fmt: skip
 # Multiples of the tolerance that the relation of a basis may be off by: the residuals of locked
 # pairs, and those of a few that were taken as converged too early.
 _NUM_TOLERANCES = 10.0
@@ -139,7 +142,7 @@ class SearchState:
         is_near = abs(doublings) <= 1 and self._is_close(saved * 2.0**doublings)
         if not is_near or (exponent is None) != (scaling.exponent is None):
             raise ForeignStateError(self._foreign("another operator (parameters, data or loss)"))
-        self._check_basis(tensors, numbers["size"], 2.0**doublings)
+        self._check_basis(tensors, numbers, 2.0**doublings)
         scaling.exponent, self.image = exponent, saved
         self.basis.load(tensors, metadata)
 
@@ -164,21 +167,25 @@ class SearchState:
         if not (is_in_range and numbers["num_locked"] <= size <= capacity):
             raise _UnusableError(f"its numbers cannot be {numbers}")
         num_watched = shapes["watched"][0] if shapes["watched"] else 0
+        num_held = numbers["num_locked"] if shapes["couplings"] != (0,) else 0
         expected = {
             "vectors": (size + 1, length), "projected": (size, size), "watched": (num_watched,),
             "hidden": (num_watched,), "components": (num_watched, capacity + 1), "beta_scale": (2,),
-            "image": (length,),
+            "couplings": (num_held,), "rest": (min(1, num_held), length), "image": (length,),
         }  # fmt: skip
         if shapes != expected:
             raise _UnusableError(f"its tensors have shapes {shapes}, not {expected}")
         return exponent, numbers
 
-    def _check_basis(self, tensors: dict[str, Tensor], size: int, unit: float) -> None:
+    def _check_basis(
+        self, tensors: dict[str, Tensor], numbers: dict[str, int], unit: float
+    ) -> None:
         """Refuse a basis that is not orthonormal, or not one of this operator.
 
         Of A V^T = V^T T + beta r e_last^T only a random combination of columns is checked, which
-        needs one product. The relation holds up to the residuals of locked pairs.
+        needs one product. The residuals of locked vectors are added to it.
         """
+        size = numbers["size"]
         vectors = tensors["vectors"].to(self.basis.vectors)
         space = self.basis.space
         gram = space.inner(vectors, vectors.T)  # (size + 1, size + 1)
@@ -189,6 +196,11 @@ class SearchState:
         weights = (random / random.norm()).to(vectors)  # (size,)
         image = self.basis.product.multiply(weights @ vectors[:size]) / unit  # (P,)
         rest = image - (projected @ weights) @ vectors[:size]
+        if len(couplings := tensors["couplings"].to(vectors)):
+            part = vectors[numbers["num_locked"] : size]  # the products with these are in T
+            outside = tensors["rest"][0].to(vectors)
+            outside = outside - space.inner(part, outside) @ part
+            rest -= couplings @ weights[: len(couplings)] * outside
         rest -= space.inner(vectors[size], rest) * vectors[size]
         scale = float(tensors["beta_scale"][1])
         allowed = _NUM_TOLERANCES * self.tolerance * scale + rounding(scale, vectors.dtype)
