@@ -265,7 +265,7 @@ max |eigenvalue|, the tolerance is {_TOLERANCE:.0e}. "Correct" counts eigenvalue
 
 {text}
 
-The products of hesspipe include {_NUM_PAIRS} for the true residuals, 2 that test the operator's \
+The products of hesspipe include one that confirms the residuals, 2 that test the operator's \
 symmetry, and a second search for further copies of the wanted eigenvalues, which the others do \
 not make. "Equal terms": as many vectors as hesspipe, and the same tolerance, relative to \
 max |eigenvalue| and not to each eigenvalue. CPU time of one thread; \
