@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from torch.optim import Optimizer
+
 from hesspipe.objective.objective import Objective
 
 
@@ -26,12 +28,22 @@ class RecordWarning:
         return True
 
 
-def require_kinds(objective: object, on_error: str) -> None:
-    """Refuse what is no objective, and unknown ways to treat errors."""
+def is_wrapper(optimizer: object) -> bool:
+    """Tell whether an object has an optimizer, as those of accelerate and Lightning do."""
+    return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
+
+
+def require_kinds(objective: object, optimizer: object, on_error: str) -> None:
+    """Refuse what is no objective or no optimizer, and unknown ways to treat errors."""
     if not isinstance(objective, Objective):
         raise TypeError(
             f"objective must be an Objective, got {type(objective).__name__}; build one with "
             "hesspipe.Objective(model, loss_fn, data), and pass the model as well"
+        )
+    if not (optimizer is None or hasattr(optimizer, "param_groups") or is_wrapper(optimizer)):
+        raise TypeError(
+            f"optimizer must be one Optimizer of torch, or None, got {type(optimizer).__name__}; "
+            "of several, pass the one that moves the parameters of the objective"
         )
     if on_error not in ("warn", "raise"):
         raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")

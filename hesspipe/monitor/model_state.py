@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from hesspipe.objective.flattening import flatten
@@ -33,11 +35,24 @@ class ModelState:
         structure, varied = objective.model, set(objective.names)
         every = [name for name, _ in (*structure.named_parameters(), *structure.named_buffers())]
         self._constants = [name for name in every if name not in varied]
-        self._require_parameters()
+        named = self._named()
+        self._frozen = [
+            name
+            for name in self._constants
+            if isinstance(named.get(name), nn.Parameter) and not named[name].requires_grad
+        ]
+        self._require_parameters(named)
 
     def objective(self) -> Objective:
-        """Copy the objective with theta and the constants of now."""
+        """Copy the objective with theta and the constants of now.
+
+        Raises
+        ------
+        ValueError
+            If the model has lost a parameter, or has one of another shape.
+        """
         named, objective = self._named(), self._objective
+        self._require_parameters(named)
 
         def converted(name: str) -> Tensor:
             return cast(named[name].detach(), objective.dtype, objective.device)
@@ -51,6 +66,11 @@ class ModelState:
         named = self._named()
         return [named[name] for name in self._objective.names]
 
+    def thawed(self) -> list[str]:
+        """Names of parameters that were frozen when the monitor was built, and are not now."""
+        named = self._named()
+        return [name for name in self._frozen if name in named and named[name].requires_grad]
+
     def _named(self) -> dict[str, Tensor]:
         """Parameters and buffers of the model, by their names in the objective."""
         model = unwrapped(self._model)
@@ -60,8 +80,8 @@ class ModelState:
         )
         return {name.replace(_WRAPPER, ""): tensor for name, tensor in every}
 
-    def _require_parameters(self) -> None:
-        named, objective = self._named(), self._objective
+    def _require_parameters(self, named: Mapping[str, Tensor]) -> None:
+        objective = self._objective
         for name, shape in zip(objective.names, objective.shapes, strict=True):
             if name not in named or named[name].shape != shape:
                 what = f"shape {tuple(named[name].shape)}" if name in named else "none"

@@ -99,7 +99,8 @@ class Monitor(Plotted):
         Relative error of each eigenvalue. `is_converged` says that its bound is below it.
     max_products : int
         Products with H of a record, for each of the two matrices. A record that needs more has
-        `is_converged` False, and its residual norms tell how far it came.
+        `is_converged` False, and its residual norms tell how far it came. The most negative
+        eigenvalues are left where more would be needed: raise it to have them in a dense bulk.
     verify_every : int
         The first of every so many records verifies its eigenvalues: a Lanczos run from a random
         vector bounds how far the ends of the spectrum may lie beyond them, but for a probability of
@@ -171,7 +172,7 @@ class Monitor(Plotted):
         seed: int = 0,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        require_kinds(objective, on_error)
+        require_kinds(objective, optimizer, on_error)
         with telling(objective.ranks, "making a monitor"):
             self.every = require_integer("every", every, 1)
             self.optimizer, self.path, self.on_error = optimizer, path, on_error
@@ -279,6 +280,12 @@ class Monitor(Plotted):
             found.time_share = self._decided(budget.time_share)
             if found.sizes.reason is not None:
                 self._say(f"the monitor leaves columns empty: {found.sizes.reason}")
+        if thawed := self._state.thawed():
+            self._say(
+                f"the objective holds {', '.join(thawed)} constant, frozen when it was built, and "
+                "the training varies it now; build a new Objective and a new Monitor for the "
+                "curvature in all parameters"
+            )
         ends = (self._measurement.num_smallest, self._measurement.num_largest)
         self._rows = [row for row in self._rows if row["step"] < number]
         self._rows += rows_of(number, found, ends, self._objective.num_parameters)

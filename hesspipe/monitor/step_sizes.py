@@ -71,7 +71,8 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
     optimizer : Optimizer
         Of torch, or a wrapper with an attribute `optimizer`. It is only read.
     parameters : sequence of Tensor
-        Those of theta, in its order. The ones that the optimizer does not move have zeros in D.
+        Those of theta, in its order. The ones that the optimizer does not move, such as those that
+        were frozen meanwhile, have zeros in D.
     like : Tensor, shape (P,)
         Gives the dtype and the device.
 
@@ -88,10 +89,15 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
     """
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = inner  # of accelerate or Lightning
-    groups = {id(each): group for group in optimizer.param_groups for each in group["params"]}
+    groups = {
+        id(each): group
+        for group in optimizer.param_groups
+        for each in group["params"]
+        if each.requires_grad or each.grad is not None  # the others are frozen
+    }
     own = [groups[id(each)] for each in parameters if id(each) in groups]
     if not own:
-        return StepSizes(None, reason="the optimizer has none of the parameters of the objective")
+        return StepSizes(None, reason="the optimizer moves none of the parameters of the objective")
     largest = max(float(group["lr"]) for group in own)
     if type(optimizer) not in _LIMITS:
         known = ", ".join(kind.__name__ for kind in _LIMITS)
