@@ -105,9 +105,9 @@ def train(seed: int, num_steps: int) -> None:
             each.step(step)
         if step and step % hesspipe.monitor.monitor.EVERY == 0:
             compare(objective, model, watched, step)
-            print(step, f"{sum(training):.1f} s", flush=True, file=sys.stderr)
-    for each in watched:
-        print(row_of(each, training), flush=True)
+            print(f"up to step {step}:", flush=True)
+            for each in watched:
+                print(row_of(each, training), flush=True)
 
 
 def compare(
