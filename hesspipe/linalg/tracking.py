@@ -15,10 +15,6 @@ an end of the spectrum may lie beyond the value that was found, but for a small 
 appears in the run; it is added to what is known, and followed by a run from another random vector.
 As outliers are known to the search, the run sees little but the bulk, and is short as well.
 
-The largest eigenvalues come first, and their run bounds the smallest too. Where these lie at the
-edge of a dense bulk, tens or hundreds of products would be needed: a search that sees from its
-progress that `max_products` will not suffice ends there, with the bounds that it has.
-
 References
 ----------
 Parlett (1998), The Symmetric Eigenvalue Problem, chapter 11. Morgan, Scott (1986), Generalizations
@@ -54,8 +50,6 @@ _GUESSED_GAP = 0.3
 # Ritz vectors of the last search whose residuals are so many times larger than all Ritz values say
 # nothing of the operator: a random vector has a Ritz value near zero and a large residual.
 _LOST = 2.0
-# Steps of a search before it is told whether it gets to its end.
-_FEW = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +108,7 @@ def track_eigenpairs(
     tolerance : float
         Relative error of each eigenvalue.
     max_products : int
-        Products after which the search ends, converged or not. It ends before where the smallest
-        of eigenvalues from both ends would take more.
+        Products after which the search ends, converged or not.
     max_missed_probability : float
         Of each run from a random vector. With 1 there is none, and nothing counts as converged
         unless the search has seen the whole space: the values are those next to the carried
@@ -158,8 +151,10 @@ def track_eigenpairs(
         max_missed_probability, generator, may_go_on,
     )  # fmt: skip
     search.take(vectors)
-    for sign in search.pending[:]:
-        search.seek(sign)
+    search.refine()
+    while search.is_verifying and search.run():
+        search.guessed_gap /= 2
+        search.refine()
     return search.tracking()
 
 
@@ -174,19 +169,18 @@ class _Search:
     max_missed: float
     generator: torch.Generator
     may_go_on: Callable[[], bool]
+    guessed_gap: float = _GUESSED_GAP
     is_over: bool = False
     num_runs: int = 0
-    pending: list[int] = field(init=False)
-    points: dict[int, float] = field(init=False)
+    pending: list[tuple[int, int]] = field(init=False)
+    bounds: dict[int, Floats] = field(init=False)
 
     def __post_init__(self) -> None:
-        # Signs of the ends that are not bounded yet: the largest come first, as they stand apart.
-        # The best x of each end so far.
-        self.pending = [sign for sign in (1, -1) if self._number(sign) > 0]
-        self.points = {1: math.inf, -1: math.inf}
-
-    def _number(self, sign: int) -> int:
-        return self.num_largest if sign > 0 else self.num_smallest
+        # Signs of the wanted ends, and how many there are: those that are not bounded yet, and the
+        # best bounds so far, from the end inwards. The largest come first, as they stand apart.
+        both = [(1, self.num_largest), (-1, self.num_smallest)]
+        self.pending = [(sign, number) for sign, number in both if number > 0]
+        self.bounds = {sign: np.full(number, math.inf) for sign, number in both}
 
     @property
     def is_stopped(self) -> bool:
@@ -223,51 +217,27 @@ class _Search:
         self.space.append(unit)
         self.is_over = not self.may_go_on()
 
-    def seek(self, sign: int) -> None:
-        """Bound an end: refine it, and verify it from random vectors."""
-        gap = _GUESSED_GAP
-        while self._refine(sign, gap) and self._is_pending(sign):
-            if not self.is_verifying or not self._run(sign):
-                return
-            gap /= 2
+    def refine(self) -> None:
+        """Add residuals until the ends are bounded, if the complement ends where it is guessed.
 
-    def _is_pending(self, sign: int) -> bool:
-        """Tell whether an end is not bounded as closely as is asked for."""
-        if sign in self.pending and self._blocking(sign, self.points[sign]) is None:
-            self.pending.remove(sign)
-        return sign in self.pending
-
-    def _is_second(self, sign: int) -> bool:
-        """Tell whether the other end comes first: this one is left where it is out of reach."""
-        return sign < 0 and self.num_largest > 0
-
-    def _refine(self, sign: int, gap: float) -> bool:
-        """Add residuals until an end is bounded, if the complement ends where it is guessed.
-
-        Half of the room is left for the run that verifies it. False if the end is out of reach.
+        Half of the room is left for the run that verifies them.
         """
-        size, lengths = self.space.size, []
+        size = self.space.size
         room = (len(self.space.basis) - size) // (2 if self.max_missed < 1 else 1)
         while not self.is_stopped and self.space.size < size + room:
-            value = self._values(sign)[-1]
-            point = min(value - gap * abs(value), value - self.space.rounding)
-            direction = self._blocking(sign, min(point, self.points[sign]))
+            found = (self._blocking(sign, number, None) for sign, number in self.pending)
+            direction = next((each for each in found if each is not None), None)
             if direction is None:
-                return True
+                return
             residual = self.space.residuals(direction[:, None])[0]
-            lengths.append(float(norm(residual)))
-            aim = math.sqrt(_STRICTER * self.tolerance * gap) * abs(value)
-            if self._is_second(sign) and _is_far(lengths, aim, size + room - self.space.size):
-                return False
             if not self.space.extend(residual, least=self.space.rounding):
-                return True
+                return
             self.is_over = not self.may_go_on()
-        return True
 
-    def _run(self, sign: int) -> bool:
-        """Go on from a random vector, until it bounds an end or shows that it will not.
+    def run(self) -> bool:
+        """Go on from a random vector, until it bounds the ends or shows that it will not.
 
-        True if another run may bound it, now that the space has seen more.
+        True if another run may bound what is left, now that the space has seen more.
         """
         run, self.num_runs = RandomRun(), self.num_runs + 1
         unit, _ = self.space.orthogonal(self._random())
@@ -280,39 +250,40 @@ class _Search:
             run.beyond.append(left)
             if self.space.is_whole:
                 return False
-            for end in self.pending:
-                point = run.limit(self.least_component, end)
-                self.points[end] = min(self.points[end], point)
-            if not self._is_pending(sign) or self.is_stopped or left == 0:
-                return self._is_pending(sign) and not self.is_stopped
-            if self._blocking(sign, run.end(sign)) is not None:
-                return True  # because of what it has seen
-            if self._is_second(sign) and self._is_slow(run, sign):
-                return False
+            is_ending = self.is_stopped or left == 0 or self._is_passed(run)
+            self._bound(run, is_ending=is_ending)
+            if is_ending or not self.pending:
+                return bool(self.pending)
 
-    def _is_slow(self, run: RandomRun, sign: int) -> bool:
-        """Tell whether a run will not bound an end with the products that are left."""
-        hidden = run.hidden(self._goals(sign)[-1], sign)
-        steps, room = len(run.diagonal), len(self.space.basis) - self.space.size
-        gained = -math.log(hidden) * (steps + room) / steps if hidden > 0 else math.inf
-        return steps >= _FEW and gained < -math.log(self.least_component)
+    def _bound(self, run: RandomRun, *, is_ending: bool) -> None:
+        """Note the bounds of the ends that are as close as is asked for, or of all at its end."""
+        for sign, number in list(self.pending):
+            point = run.limit(self.least_component, sign)
+            is_bounded = self._blocking(sign, number, point) is None
+            if is_bounded or is_ending:
+                matrix = sign * self.space.matrix()
+                bounds = upper_bounds(matrix, self.space.excess(), number, point)
+                if len(bounds) == number:
+                    self.bounds[sign] = np.minimum(self.bounds[sign], bounds)
+            if is_bounded:
+                self.pending.remove((sign, number))
 
-    def _values(self, sign: int) -> Floats:
-        """Ritz values of an end, descending, of sign * A."""
-        values = np.asarray(np.linalg.eigvalsh(sign * self.space.matrix()), dtype=np.float64)
-        return values[::-1][: self._number(sign)]
+    def _is_passed(self, run: RandomRun) -> bool:
+        """Tell whether a run cannot bound what is left, because of what it has seen."""
+        return all(
+            self._blocking(sign, number, run.end(sign)) is not None for sign, number in self.pending
+        )
 
-    def _goals(self, sign: int) -> Floats:
-        """Bounds that are as close as is asked for."""
-        values, rounding = self._values(sign), self.space.rounding
+    def _blocking(self, sign: int, number: int, point: float | None) -> Floats | None:
+        """Find what keeps an end from its goals, by default for the guessed complement."""
+        matrix = sign * self.space.matrix()
+        values = np.linalg.eigvalsh(matrix)[::-1][:number]
+        rounding = self.space.rounding
         allowed = np.maximum(_STRICTER * self.tolerance * np.abs(values), 2 * rounding) - rounding
-        found: Floats = values + allowed
-        return found
-
-    def _blocking(self, sign: int, point: float) -> Floats | None:
-        """Find what keeps an end from its goals, where the complement ends at a point."""
-        matrix, excess = sign * self.space.matrix(), self.space.excess()
-        return blocking(matrix, excess, self._goals(sign), point)
+        if point is None:
+            point = float(values[-1]) - self.guessed_gap * abs(float(values[-1]))
+            point = min(point, float(values[-1]) - rounding)
+        return blocking(matrix, self.space.excess(), values + allowed, point)
 
     def _random(self) -> Tensor:
         """Draw a random vector (P,): its direction is uniform."""
@@ -354,10 +325,7 @@ class _Search:
         num_low = min(self.num_smallest, num_found)
         for sign, number in ((-1, num_low), (1, num_found - num_low)):
             values = np.linalg.eigvalsh(sign * space.matrix())[::-1][:number]
-            bounds = values
-            if not space.is_whole:
-                point = self.points[sign]
-                bounds = upper_bounds(sign * space.matrix(), space.excess(), number, point)
+            bounds = values if space.is_whole else self.bounds[sign][:number]
             over = np.maximum(bounds - values, 0.0) + space.rounding
             parts.append(over if sign < 0 else over[::-1])
         return np.concatenate(parts)
@@ -367,15 +335,6 @@ class _Search:
         if self.space.is_whole:
             return 0.0
         return min(1.0, self.num_runs * self.max_missed) if self.num_runs else 1.0
-
-
-def _is_far(lengths: list[float], aim: float, room: int) -> bool:
-    """Tell whether residuals that shrink as they did will not be as short as their aim in time."""
-    steps = len(lengths) - 1
-    if steps < _FEW or lengths[-1] <= aim:
-        return False
-    shrunk = math.log(lengths[0] / lengths[-1])
-    return shrunk * (steps + room) < math.log(lengths[0] / aim) * steps
 
 
 def errors_of_ends(values: Floats, norms: Floats, num_smallest: int, num_largest: int) -> Floats:

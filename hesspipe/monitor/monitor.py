@@ -99,8 +99,7 @@ class Monitor(Plotted):
         Relative error of each eigenvalue. `is_converged` says that its bound is below it.
     max_products : int
         Products with H of a record, for each of the two matrices. A record that needs more has
-        `is_converged` False, and its residual norms tell how far it came. The most negative
-        eigenvalues are left where more would be needed: raise it to have them in a dense bulk.
+        `is_converged` False, and its residual norms tell how far it came.
     verify_every : int
         The first of every so many records verifies its eigenvalues: a Lanczos run from a random
         vector bounds how far the ends of the spectrum may lie beyond them, but for a probability of
