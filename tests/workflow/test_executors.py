@@ -139,7 +139,7 @@ def test_mistakes_name_a_partition_that_does_not_exist(
         ("physics", []),
         ("PHYSICS,maths", []),
         (None, []),
-        ("phisics", ["slurm_account must be one of maths, physics, got 'phisics' (did you mean"]),
+        ("physixs", ["slurm_account must be one of maths, physics, got 'physixs' (did you mean"]),
         ("physics,x", ["slurm_account must be one of maths, physics, got 'x'; see sacctmgr show"]),
     ],
 )
