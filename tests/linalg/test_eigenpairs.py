@@ -126,7 +126,7 @@ def test_interrupted_search_resumes_and_ends_the_same(tmp_path: Path) -> None:
     assert not (tmp_path / "other.safetensors").exists()
     num_interruptions = 0
     while True:
-        operator = Counted(matrix, most=50)
+        operator = Counted(matrix, most=40)
         try:
             found = eigenpairs(operator, **options, state=state)
             break
