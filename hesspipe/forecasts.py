@@ -156,6 +156,22 @@ def vectors_of_search(num_wanted: int, basis_size: int) -> int:
     return basis_size + 1 + num_wanted + VECTORS_OF_A_PRODUCT
 
 
+def search_bytes(num_wanted: int, num_parameters: int, element_bytes: int) -> tuple[int, int]:
+    """Bytes of a search for eigenpairs with the smallest basis, and with the one it prefers."""
+    sizes = (least_basis_capacity(num_wanted), basis_capacity(num_wanted))
+    least, preferred = (vectors_of_search(num_wanted, min(num_parameters, one)) for one in sizes)
+    bytes_of_vector = num_parameters * element_bytes
+    return least * bytes_of_vector, preferred * bytes_of_vector
+
+
+def density_bytes(num_steps: int, num_parameters: int, element_bytes: int) -> tuple[int, int]:
+    """Bytes of a density with a basis of which all but two vectors are halves, and a whole one."""
+    bytes_of_vector = num_parameters * element_bytes
+    others = VECTORS_OF_A_PRODUCT * bytes_of_vector
+    halves = (num_steps + 2) * bytes_of_vector // 2
+    return halves + others, num_steps * bytes_of_vector + others
+
+
 def plane_bytes(num_checkpoints: int, num_parameters: int, element_bytes: int) -> int:
     """Every checkpoint of two parts of a training, and the plane in float64."""
     return num_parameters * (num_checkpoints * element_bytes + 3 * _FLOAT64)

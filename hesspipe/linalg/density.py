@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.forecasts import VECTORS_OF_A_PRODUCT
+from hesspipe.forecasts import VECTORS_OF_A_PRODUCT, density_bytes
 from hesspipe.hardware import available_on, require
 from hesspipe.linalg.arguments import require_integer
 from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
@@ -90,14 +90,13 @@ def density(
     is_rounded = _is_rounded(product, num_steps)
     rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
-        label = f"density, probe {probe + 1}/{num_probes}"
-        steps = tqdm(range(num_steps), label, **bar_options(progress), unit="step")
+        steps = _steps(num_steps, f"density, probe {probe + 1}/{num_probes}", progress)
         basis = (RoundedBasis if is_rounded else LanczosBasis)(product, num_steps)
         found, squared_length = _tridiagonalize(product, seed, probe, basis, steps)
-        squared_lengths.append(squared_length)
         row, vectors = _quadrature(found, num_steps)
         num_products += len(vectors)
         rows.append(row)
+        squared_lengths.append(squared_length)
         asymmetry = max(asymmetry, found.asymmetry)
         if probe < num_probes - 1 or is_rounded:
             del found, basis  # before the next one is allocated
@@ -105,9 +104,7 @@ def density(
     for probe, overlap in enumerate(() if is_rounded else overlaps):
         overlap[: len(vectors)] = _components(product, seed, probe, found) @ vectors
     nodes, weights, couplings = torch.stack(rows).unbind(1)
-    settings: dict[str, Any] = {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}
-    if is_rounded:
-        settings["basis"] = str(HALF_OF[product.dtype]).removeprefix("torch.")
+    settings = {"num_probes": num_probes, "num_steps": num_steps, "seed": seed}
     return Density(
         nodes=nodes,
         weights=weights,
@@ -119,7 +116,7 @@ def density(
         num_products=num_products,
         eps=torch.finfo(product.dtype).eps,
         asymmetry=asymmetry,
-        provenance=product.origin | {"density": settings},
+        provenance=product.origin | {"density": settings | _rounding(product, is_rounded)},
     )
 
 
@@ -135,21 +132,29 @@ def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int)
 def _is_rounded(product: SymmetricProduct, num_steps: int) -> bool:
     """Whether the basis must be rounded to have room; raise an error if it has none then either."""
     space, half = product.space, HALF_OF[product.dtype]
-    vector_bytes = space.length * torch.finfo(product.dtype).bits // 8
-    missing = (num_steps + VECTORS_OF_A_PRODUCT) * vector_bytes - available_on(product.device)
+    element_bytes = torch.finfo(product.dtype).bits // 8
+    least, preferred = density_bytes(num_steps, space.length, element_bytes)
+    missing = preferred - available_on(product.device)
     # All processes decide alike.
     if space.largest(torch.tensor(float(missing), dtype=torch.float64)) <= 0:
         return False
-    num_vectors = num_steps / 2 + 1 + VECTORS_OF_A_PRODUCT  # the last two are whole
     what = f"a Lanczos basis of {num_steps} vectors of length P = {space.length:,}"
     require(
-        math.ceil(num_vectors * vector_bytes),
+        least,
         f"{what} in {half}, with {VECTORS_OF_A_PRODUCT} others,",
         "use fewer steps, or float32",
         device=product.device,
     )
     _LOG.warning("memory has no room for %s: all but the last two are rounded to %s", what, half)
     return True
+
+
+def _rounding(product: SymmetricProduct, is_rounded: bool) -> dict[str, str]:
+    return {"basis": str(HALF_OF[product.dtype]).removeprefix("torch.")} if is_rounded else {}
+
+
+def _steps(num_steps: int, label: str, progress: bool | None) -> tqdm[int]:
+    return tqdm(range(num_steps), label, **bar_options(progress), unit="step")
 
 
 def _start(product: SymmetricProduct, seed: int, probe: int) -> Tensor:

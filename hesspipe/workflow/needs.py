@@ -6,6 +6,7 @@ the user is measured by its jobs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,7 @@ def _needs_of_experiment(name: str, experiment: Experiment, config: Config) -> I
         number = num_classes + config.directions.num_beyond
         # The gradients of all classes follow the search, whose basis is gone by then.
         gradients = forecasts.basis_bytes(number + num_classes**2, size.num_parameters, 8)
-        least, preferred = _bytes_of_search(number, size.num_parameters, 8)
+        least, preferred = forecasts.search_bytes(number, size.num_parameters, 8)
         yield Need(
             ResultKind.DIRECTIONS,
             name,
@@ -209,6 +210,8 @@ def _needs_of_matrix_free(
     # A product takes four evaluations' work or more, at two operations a multiplication.
     product = 8.0 * size.num_products * num_train
     num_steps = min(plan.density.num_steps, num_parameters)
+    all_steps = plan.density.num_probes * num_steps
+    least, preferred = forecasts.density_bytes(num_steps, num_parameters, element_bytes)
     yield Need(
         ResultKind.DENSITIES,
         name,
@@ -216,13 +219,12 @@ def _needs_of_matrix_free(
         f"a basis of {num_steps:,} vectors of P = {num_parameters:,}, "
         f"for each of {plan.density.num_probes:,} probes,",
         "use fewer steps or probes, dtype: float32 or a smaller network",
-        memory_bytes=forecasts.basis_bytes(num_steps, num_parameters, element_bytes),
-        operations=plan.density.num_probes
-        * num_steps
-        * (product + 4.0 * num_steps * num_parameters),
+        memory_bytes=least,
+        preferred_bytes=preferred,
+        operations=all_steps * (product + 4.0 * num_steps * num_parameters),
     )
     wanted = plan.eigenpairs.num_smallest + plan.eigenpairs.num_largest
-    least, preferred = _bytes_of_search(wanted, num_parameters, element_bytes)
+    least, preferred = forecasts.search_bytes(wanted, num_parameters, element_bytes)
     yield Need(
         ResultKind.EIGENPAIRS,
         name,
@@ -236,16 +238,6 @@ def _needs_of_matrix_free(
     )
 
 
-def _bytes_of_search(num_wanted: int, num_parameters: int, element_bytes: int) -> tuple[int, int]:
-    """Bytes of a search for eigenpairs with the smallest basis, and with the one it prefers."""
-    sizes = (forecasts.least_basis_capacity(num_wanted), forecasts.basis_capacity(num_wanted))
-    least, preferred = (
-        forecasts.vectors_of_search(num_wanted, min(num_parameters, size)) for size in sizes
-    )
-    bytes_of_vector = num_parameters * element_bytes
-    return least * bytes_of_vector, preferred * bytes_of_vector
-
-
 def _needs_of_landscape(
     key: str,
     name: str,
@@ -255,7 +247,7 @@ def _needs_of_landscape(
     num_train: int,
 ) -> Iterator[Need]:
     training: Any = experiment.training
-    number = num_checkpoints(experiment)
+    number, element_bytes = num_checkpoints(experiment), _ELEMENT_BYTES[training.dtype]
     if experiment.starts_from in config.experiments:
         number += num_checkpoints(config.experiments[experiment.starts_from])
     points = max(
@@ -269,9 +261,7 @@ def _needs_of_landscape(
         f"{key}.training.checkpoint_every" if config.planes else "lines.num_between",
         f"evaluating {points:,} points between {number:,} checkpoints",
         "use fewer points in planes and lines, fewer checkpoints or a smaller network",
-        memory_bytes=forecasts.plane_bytes(
-            number, size.num_parameters, _ELEMENT_BYTES[training.dtype]
-        ),
+        memory_bytes=forecasts.plane_bytes(number, size.num_parameters, element_bytes),
         operations=points * evaluation,
     )
 
@@ -279,18 +269,16 @@ def _needs_of_landscape(
 def _need_of_random_matrix(key: str, name: str, entry: Any) -> Need:
     if isinstance(entry, LinearModel):
         outputs = 1 if entry.model == "logistic" else 2
+        sizes = entry.num_features, entry.num_samples
         rows = min(entry.num_features * outputs, entry.num_samples)
-        entries = float(entry.num_features * entry.num_samples)
         return Need(
             ResultKind.RANDOM_MATRICES,
             name,
             f"{key}.num_samples",
             f"a linear model of {entry.num_samples:,} samples of {entry.num_features:,} features",
             "use fewer samples, features or steps",
-            memory_bytes=forecasts.linear_model_bytes(
-                entry.num_features, entry.num_samples, outputs
-            ),
-            operations=4 / 3 * rows**3 + 4.0 * entries * outputs * entry.num_steps,
+            memory_bytes=forecasts.linear_model_bytes(*sizes, outputs),
+            operations=4 / 3 * rows**3 + 4.0 * math.prod(sizes) * outputs * entry.num_steps,
         )
     if isinstance(entry, Spikes):
         draws = len(entry.strengths) * len(entry.num_samples) * entry.num_repeats

@@ -36,9 +36,11 @@ _WORK_MB = {
     ResultKind.DIRECTIONS: 1000,
     ResultKind.RANDOM_MATRICES: 2000,
 }
-# The Hessian of the network of width 70 takes 2.7 times the forecast of its matrix. A search counts
-# every vector it holds, and makes do with less.
-_TIMES_MEMORY = {ResultKind.EIGENPAIRS: 1.5, ResultKind.DIRECTIONS: 1.5}
+# The Hessian of the network of width 70 takes 2.7 times the forecast of its matrix. Densities and
+# searches count every vector they hold, and make do with less.
+_TIMES_MEMORY = dict.fromkeys(
+    (ResultKind.DENSITIES, ResultKind.EIGENPAIRS, ResultKind.DIRECTIONS), 1.5
+)
 _TIMES_OTHER_MEMORY = 3
 _USER_NETWORK_MB = 4000  # nothing is known of it
 _UNKNOWN_MINUTES = 60

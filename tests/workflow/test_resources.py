@@ -140,10 +140,12 @@ def test_groups_are_those_of_the_profile_and_only_for_jobs_of_other_machines() -
     assert groups("local") == groups("dryrun") == {None}
 
 
-def test_a_search_asks_for_what_its_whole_basis_takes() -> None:
+def test_of_asks_for_what_a_whole_basis_takes_where_less_would_do() -> None:
     resources = JobResources(PAPER, 0)
     searches = [need for need in needs(PAPER) if need.preferred_bytes > need.memory_bytes]
-    assert {need.kind for need in searches} == {ResultKind.EIGENPAIRS, ResultKind.DIRECTIONS}
+    assert {need.kind for need in searches} == {
+        ResultKind.DENSITIES, ResultKind.EIGENPAIRS, ResultKind.DIRECTIONS,
+    }  # fmt: skip
     for need in searches:
         amount = resources.amount(need.kind, need.owner)
         assert amount.mem_mb * MIB > need.preferred_bytes + 1000 * MIB
