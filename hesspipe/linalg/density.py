@@ -91,15 +91,14 @@ def density(
     rows, squared_lengths, num_products, asymmetry = [], [], 0, 0.0
     for probe in range(num_probes):
         steps = _steps(num_steps, f"density, probe {probe + 1}/{num_probes}", progress)
-        basis = (RoundedBasis if is_rounded else LanczosBasis)(product, num_steps)
-        found, squared_length = _tridiagonalize(product, seed, probe, basis, steps)
+        found, squared_length = _tridiagonalize(product, seed, probe, is_rounded, steps)
         row, vectors = _quadrature(found, num_steps)
         num_products += len(vectors)
         rows.append(row)
         squared_lengths.append(squared_length)
         asymmetry = max(asymmetry, found.asymmetry)
         if probe < num_probes - 1 or is_rounded:
-            del found, basis  # before the next one is allocated
+            del found  # before the next one is allocated
     overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
     for probe, overlap in enumerate(() if is_rounded else overlaps):
         overlap[: len(vectors)] = _components(product, seed, probe, found) @ vectors
@@ -163,9 +162,10 @@ def _start(product: SymmetricProduct, seed: int, probe: int) -> Tensor:
 
 
 def _tridiagonalize(
-    product: SymmetricProduct, seed: int, probe: int, basis: LanczosBasis, steps: tqdm[Any]
+    product: SymmetricProduct, seed: int, probe: int, is_rounded: bool, steps: tqdm[Any]
 ) -> tuple[Tridiagonalization, float]:
     """Tridiagonalize from the start vector of a probe; return its squared length, too."""
+    basis = (RoundedBasis if is_rounded else LanczosBasis)(product, len(steps))
     start = _start(product, seed, probe)
     space = product.space
     squared_length = float(space.sum(start.double().square().sum()))
