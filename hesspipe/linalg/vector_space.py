@@ -140,14 +140,16 @@ def orthonormal(columns: Tensor) -> tuple[Tensor, Tensor]:
         return basis, factor
     # QR of blocks and of their stacked factors (Demmel and others, 2012, Communication-optimal
     # parallel and sequential QR and LU factorizations), all in float64.
-    basis, factors = torch.empty(columns.shape, dtype=columns.dtype), []
-    for block, place in zip(columns.split(_CONVERTED), basis.split(_CONVERTED), strict=True):
-        part, factor = torch.linalg.qr(block.double())
+    basis = torch.empty(columns.shape, dtype=columns.dtype)
+    blocks, places = columns.split(_CONVERTED), basis.split(_CONVERTED)
+    sizes = [min(len(block), columns.shape[1]) for block in blocks]
+    # One array: a small one that outlives a block would keep the memory of the block from the next.
+    factors = columns.new_empty(sum(sizes), columns.shape[1], dtype=torch.float64)
+    for block, place, factor in zip(blocks, places, factors.split(sizes), strict=True):
+        part, factor[:] = torch.linalg.qr(block.double())
         place[:, : len(factor)] = part.to(columns)
-        factors.append(factor)
-    turn, factor = torch.linalg.qr(torch.cat(factors))
-    turns = turn.to(columns).split([len(small) for small in factors])
-    for own, place in zip(turns, basis.split(_CONVERTED), strict=True):
+    turn, factor = torch.linalg.qr(factors)
+    for own, place in zip(turn.to(columns).split(sizes), places, strict=True):
         place[:, : len(factor)] = place[:, : len(own)] @ own
     return basis[:, : len(factor)], factor.to(columns)
 

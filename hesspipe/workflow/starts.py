@@ -31,9 +31,9 @@ _SCRIPT = re.compile(r"\.snakemake/scripts/[^/]+\.py$")
 
 def fork_jobs() -> None:
     """Let Snakemake, in this process, fork its Python scripts."""
-    shell: Any = importlib.import_module("snakemake.shell")
     # Where Snakemake has prepared everything and starts bash, which would start Python.
-    shell.sp = SimpleNamespace(**vars(subprocess) | {"Popen": Starts().start})
+    module: Any = importlib.import_module("snakemake.shell")
+    module.sp = SimpleNamespace(**vars(subprocess) | {"Popen": Starts().start})
 
 
 class Starts:

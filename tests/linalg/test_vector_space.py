@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -104,3 +107,20 @@ def test_random_blocks_are_the_entries_of_a_single_call(dim: int) -> None:
     for blocks, draw in ((normal_blocks, space.normal), (sign_blocks, space.signs)):
         found = torch.cat([*blocks(dim, torch.Generator().manual_seed(3))])
         assert torch.equal(found, draw(torch.Generator().manual_seed(3)))
+
+
+MEMORY_OF_ORTHONORMAL = """
+import psutil, torch
+from hesspipe.linalg.vector_space import orthonormal
+columns = torch.randn(10, 2**21).T
+before = psutil.Process().memory_info().data
+basis, _ = orthonormal(columns)
+print((psutil.Process().memory_info().data - before) / (basis.numel() * 4))
+"""
+
+
+def test_orthonormal_keeps_no_memory_of_its_blocks() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_OF_ORTHONORMAL], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1.2  # of the basis
