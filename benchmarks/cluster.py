@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests/cluster"))
 
 from cluster_project import OnCluster, configure, one_training
 from slurm_cluster import NODES, SlurmCluster
-from small_project import REPOSITORY, SOURCES, Project, make_project
+from small_project import SOURCES, Project, copy_of_repository, make_project
 
 FIGURE = "figures/fig2.pdf"
 PROFILE = ("--workflow-profile", "profiles/slurm")
@@ -168,13 +168,7 @@ def compare_figure(cluster: SlurmCluster, folder: Path, repeats: int) -> None:
 def paper_project(folder: Path) -> Project:
     """Make a copy of the paper's project, in which nothing is built."""
     folder.mkdir()
-    for name in [*SOURCES, "config.yaml", "statements.yaml", "data"]:
-        source = REPOSITORY / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, ignore=ignored)
-        else:
-            shutil.copy2(source, folder / name)
+    copy_of_repository([*SOURCES, "config.yaml", "statements.yaml", "data"], folder)
     return Project(folder)
 
 

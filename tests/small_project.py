@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,16 +103,21 @@ def _said(code: int, output: str, check: bool) -> str:
     return output if check else f"{output}\nexit {code}"
 
 
-def make_project(folder: Path) -> Project:
-    """Make the small project with a copy of the code, and nothing built."""
-    shutil.copytree(SMALL, folder, dirs_exist_ok=True)
-    for name in SOURCES:
+def copy_of_repository(names: Iterable[str], folder: Path) -> None:
+    """Copy files and folders of the repository, without compiled code."""
+    for name in names:
         source = REPOSITORY / name
         if source.is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(source, folder / name, ignore=ignored)
         else:
             shutil.copy2(source, folder / name)
+
+
+def make_project(folder: Path) -> Project:
+    """Make the small project with a copy of the code, and nothing built."""
+    shutil.copytree(SMALL, folder, dirs_exist_ok=True)
+    copy_of_repository(SOURCES, folder)
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     for number, parameter in enumerate(network.parameters()):
         values = torch.arange(parameter.numel(), dtype=torch.float32).reshape(parameter.shape)

@@ -86,7 +86,6 @@ class Screen:
     is_varied : Tensor of bool, shape (P,)
     survey : GraphSurvey
         Sees the losses, with their graphs.
-
     """
 
     def __init__(

@@ -120,8 +120,8 @@ def weigh_together(
         raise ValueError("data must hold at least one sample, got none in any process")
     is_one = (counts[0][0] if on_ranks == "same" else sum(count for count, _ in counts)) == 1
     divide = None if is_one else loss.known_denominator()
-    present = _filled(list(batches), ranks)
-    _require_same_function(model, loss, _given(list(batches), ranks))
+    _require_same_function(model, loss, given := _given(list(batches), ranks))
+    present = list(batches) or [given]
     evaluation = _Evaluation(model, loss, divide)
     weights = []
     versions = {name: buffer._version for name, buffer in model.buffers.items()}
@@ -239,8 +239,7 @@ def _are_rows(whole: Any, halves: list[Any]) -> bool:
 
 def _filled(batches: list[Batch], ranks: Ranks) -> list[Batch]:
     """Give a process without batches one of another process."""
-    counts = ranks.gather(len(batches), "numbers of batches")
-    if all(counts):
+    if all(ranks.gather(len(batches), "numbers of batches")):
         return batches
     given = _given(batches, ranks)  # by all processes
     return batches or [given]
