@@ -77,10 +77,11 @@ class Count(Plotted):
 
     def _draw(self, ax: Axes | None) -> Axes:
         from hesspipe.plots.estimates import plot_estimates
+        from hesspipe.plots.style import interval_label
 
-        what = f"holds it with {100 * self.confidence:g} %"
+        what = interval_label(self.confidence)
         bounds = [(float(self.low), float(self.high))]
-        return plot_estimates(ax, ["count"], [self.estimate], bounds, what, "eigenvalues")
+        return plot_estimates(ax, ["count"], [self.estimate], bounds, what, "number of eigenvalues")
 
 
 @dataclass(frozen=True)

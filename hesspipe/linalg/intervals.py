@@ -152,7 +152,8 @@ class Moment(Plotted):
 
     def _draw(self, ax: Axes | None) -> Axes:
         from hesspipe.plots.estimates import plot_estimates
+        from hesspipe.plots.style import interval_label
 
-        what = f"holds it with {100 * self.confidence:g} %"
+        what = interval_label(self.confidence)
         bounds = [(self.low, self.high)]
         return plot_estimates(ax, ["moment"], [self.estimate], bounds, what, "trace of the power")

@@ -120,10 +120,11 @@ class NormEstimates(Plotted):
         )
 
     def _draw(self, ax: Axes | None) -> Axes:
+        from hesspipe.plots.style import matrix_label
+
         estimates = {"trace": self.trace, "Frobenius norm": self.frobenius_norm}
-        axes = _draw_estimates(ax, estimates, "units of the loss")
-        axes.set_title(f"{self.matrix}: {self.num_products:,} products", loc="left")
-        return axes
+        title = f"{matrix_label(str(self.matrix))}: {self.num_products:,} products"
+        return _draw_estimates(ax, estimates, "units of the loss", title)
 
     @property
     def squared_frobenius_norm(self) -> Estimate:
@@ -155,7 +156,9 @@ class NormEstimates(Plotted):
         return Estimate(norm, norm - math.sqrt(max(value - error, 0.0))).times(self.unit)
 
 
-def _draw_estimates(ax: Axes | None, estimates: Mapping[str, Estimate], unit: str) -> Axes:
+def _draw_estimates(
+    ax: Axes | None, estimates: Mapping[str, Estimate], unit: str, title: str = ""
+) -> Axes:
     from hesspipe.plots.estimates import plot_estimates
 
     values = [each.value for each in estimates.values()]
@@ -163,7 +166,8 @@ def _draw_estimates(ax: Axes | None, estimates: Mapping[str, Estimate], unit: st
         (each.value - 3 * each.standard_error, each.value + 3 * each.standard_error)
         for each in estimates.values()
     ]
-    return plot_estimates(ax, list(estimates), values, bounds, "three standard errors", unit)
+    what = "three standard errors"
+    return plot_estimates(ax, list(estimates), values, bounds, what, unit, title)
 
 
 def estimate_norms(

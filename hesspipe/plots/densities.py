@@ -35,10 +35,10 @@ def plot_density(
         Height of the peak of a single eigenvalue, which ends the axis; see `finish_density_axes`.
     title : str
     """
-    color = style.MATRIX_COLORS.get(matrix, style.OTHER_COLOR)
+    color = style.matrix_color(matrix, axes)
     draw_density(axes, values, density, band, color)
-    axes.lines[-1].set_label(style.MATRIX_LABELS.get(matrix, matrix or "estimate"))
-    axes.collections[-1].set_label(f"holds it with {100 * confidence:g} % at each point")
+    axes.lines[-1].set_label(style.matrix_label(matrix or "estimate"))
+    axes.collections[-1].set_label(f"{style.interval_label(confidence)} at each point")
     highest = float(max(density.max(), band[1].max()))
     if fits_logarithmic(highest, highest):
         axes.set_yscale("log", nonpositive="clip")
@@ -47,7 +47,7 @@ def plot_density(
     axes.set_ylabel(r"density $\phi$ (1 / units of the loss)")
     axes.set_title(title, loc="left")
     if single is not None:
-        finish_density_axes(axes, single, float(density.max()))
+        finish_density_axes(axes, single, highest)
     axes.legend()
 
 
@@ -58,9 +58,10 @@ def plot_distribution(
     """Plot the share of the eigenvalues (n,) up to some points (n,) between its bounds."""
     order = np.argsort(points, kind="stable")
     low, high = band
-    draw_density(axes, points[order], share[order], (low[order], high[order]), style.OTHER_COLOR)
+    color = style.matrix_color("", axes)
+    draw_density(axes, points[order], share[order], (low[order], high[order]), color)
     axes.lines[-1].set_label("estimate")
-    axes.collections[-1].set_label(f"holds it with {100 * confidence:g} % at each point")
+    axes.collections[-1].set_label(f"{style.interval_label(confidence)} at each point")
     axes.set_xlabel(_EIGENVALUE)
     axes.set_ylabel("share of the eigenvalues below")
     axes.legend()
@@ -71,7 +72,7 @@ def draw_density(
 ) -> None:
     """Draw a curve in the band between its bounds."""
     axes.fill_between(values, *band, color=color, alpha=0.3, linewidth=0)
-    axes.plot(values, heights, color=color)
+    axes.plot(values, heights, color=color, marker="." if len(values) == 1 else None)
 
 
 def finish_density_axes(axes: Axes, single: float, highest: float) -> None:

@@ -59,16 +59,21 @@ def plot_in_order(
     zeros = slice(num_negative, num_negative + num_zero)
     axes.plot(
         ranks[zeros], eigenvalues[zeros], linestyle="none", marker=".", markersize=3,
-        color="black", label=f"{num_zero:,} zero",
+        color=style.ink(axes), label=f"{num_zero:,} zero",
     )  # fmt: skip
     axes.axhspan(-tolerance, tolerance, color=style.NEUTRAL_COLOR, alpha=0.5, zorder=0, linewidth=0)
     if math.isfinite(error_bound) and error_bound > 0:
         below, above = eigenvalues - error_bound, eigenvalues + error_bound
-        axes.fill_between(ranks, below, above, color="black", alpha=0.2, linewidth=0)
+        axes.fill_between(ranks, below, above, color=style.ink(axes), alpha=0.2, linewidth=0)
     scale_both_sides(axes, "y", eigenvalues, linear_part(eigenvalues, tolerance))
     axes.set_xlabel("rank of the eigenvalue")
     axes.set_ylabel(_EIGENVALUE)
-    axes.set_title(f"{_label(matrix)}: {len(eigenvalues):,} eigenvalues", loc="left")
+    steps = [1, 2, 2.5, 5, 10]
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=steps, integer=True, min_n_ticks=1))
+    if len(eigenvalues) == 1:
+        axes.set_xlim(-0.5, 0.5)
+    size = _counted(len(eigenvalues))
+    axes.set_title(f"{style.matrix_label(matrix)}: {size}", loc="left")
     axes.legend()
 
 
@@ -91,7 +96,7 @@ def plot_histogram(
     threshold = linear_part(eigenvalues, tolerance)
     edges = _edges(eigenvalues, threshold)
     counts = np.histogram(eigenvalues, edges)[0]
-    color = style.MATRIX_COLORS.get(matrix, style.OTHER_COLOR)
+    color = style.matrix_color(matrix, axes)
     axes.stairs(counts, edges, fill=True, color=color, baseline=0.5)
     axes.axvspan(-tolerance, tolerance, color=style.NEUTRAL_COLOR, alpha=0.5, zorder=0, linewidth=0)
     scale_both_sides(axes, "x", eigenvalues, threshold)
@@ -99,8 +104,8 @@ def plot_histogram(
     axes.set_ylim(bottom=0.5)
     axes.set_xlabel(_EIGENVALUE)
     axes.set_ylabel("number of eigenvalues")
-    size = len(eigenvalues)
-    axes.set_title(f"{_label(matrix)}: {size:,} eigenvalues, {num_zero:,} zero", loc="left")
+    size = _counted(len(eigenvalues))
+    axes.set_title(f"{style.matrix_label(matrix)}: {size}, {num_zero:,} zero", loc="left")
 
 
 @on_axes
@@ -141,10 +146,10 @@ def plot_ends(
         threshold = max(noise, linear_part(eigenvalues, 0.0))
         scale_both_sides(axes, "y", eigenvalues, threshold)
         axes.axhline(0.0, color=style.NEUTRAL_COLOR, linewidth=0.6, zorder=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _number_axis(axes, max((len(values) for _, values, _ in ends), default=0))
     axes.set_xlabel("order from the end of the spectrum")
     axes.set_ylabel(_EIGENVALUE)
-    axes.set_title(f"{_label(matrix)}: extreme eigenvalues", loc="left")
+    axes.set_title(f"{style.matrix_label(matrix)}: extreme eigenvalues", loc="left")
     if len(eigenvalues):
         axes.legend()
 
@@ -153,9 +158,12 @@ def plot_ends(
 def plot_outliers(axes: Axes, largest: Floats, cutoff: float, num_outliers: int, rule: str) -> None:
     """Plot the largest eigenvalues (n,), descending, and the cutoff of a rule for outliers."""
     draw_outliers(axes, np.arange(1, len(largest) + 1), largest, cutoff)
+    named = (("above the cutoff", largest > cutoff), ("not above", largest <= cutoff))
+    for line, (what, chosen) in zip(axes.lines[-3:-1], named, strict=True):
+        line.set(markersize=6, label=what if chosen.any() else None)
     if len(largest) and fits_logarithmic(min(largest[-1], cutoff), max(largest[0], cutoff)):
         axes.set_yscale("log", nonpositive="clip")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _number_axis(axes, len(largest))
     axes.set_xlabel("order of the largest eigenvalues")
     axes.set_ylabel(_EIGENVALUE)
     axes.set_title(f"{rule}: {num_outliers:,} above the cutoff", loc="left")
@@ -179,7 +187,7 @@ def plot_groups(axes: Axes, groups: Mapping[str, tuple[Floats, float, str]], mat
         for is_part, color in (
             (values > noise, style.SIGN_COLORS["positive"]),
             (values < -noise, style.SIGN_COLORS["negative"]),
-            (np.abs(values) <= noise, "black"),
+            (np.abs(values) <= noise, style.ink(axes)),
         ):
             part = values[is_part]
             label = None if what in labeled or len(part) == 0 else what
@@ -195,7 +203,9 @@ def plot_groups(axes: Axes, groups: Mapping[str, tuple[Floats, float, str]], mat
     axes.set_xticks(range(len(groups)), list(groups), rotation=45, ha="right")
     axes.set_xlim(-0.5, max(len(groups), 1) - 0.5)
     axes.set_ylabel(_EIGENVALUE)
-    axes.set_title(f"{_label(matrix)}: {len(groups):,} groups of parameters", loc="left")
+    axes.set_title(
+        f"{style.matrix_label(matrix)}: {len(groups):,} groups of parameters", loc="left"
+    )
     if len(values):
         axes.legend()
 
@@ -227,9 +237,9 @@ def draw_by_sign(
 def draw_end(axes: Axes, orders: Integers, heights: Floats, matrix: str) -> None:
     """Mark eigenvalues of one end of a spectrum in their order, joined by a line."""
     axes.plot(
-        orders, heights, markersize=2.5, label=_label(matrix),
+        orders, heights, markersize=2.5, label=style.matrix_label(matrix),
         marker=style.MATRIX_MARKERS.get(matrix, "D"),
-        color=style.MATRIX_COLORS.get(matrix, style.OTHER_COLOR),
+        color=style.matrix_color(matrix, axes),
     )  # fmt: skip
 
 
@@ -245,10 +255,6 @@ def draw_outliers(axes: Axes, positions: Integers, eigenvalues: Floats, cutoff: 
             color=color,
         )  # fmt: skip
     axes.axhline(cutoff, color=style.OUTLIER_COLOR, linewidth=0.6, linestyle="--", label="cutoff")
-
-
-def _label(matrix: str) -> str:
-    return style.MATRIX_LABELS.get(matrix, matrix)
 
 
 def linear_part(eigenvalues: Floats, tolerance: float) -> float:
@@ -282,6 +288,17 @@ def scale_both_sides(
         ticks += [sign * 10.0**power for power in powers if 10.0**power > threshold]
     axis.set_major_locator(FixedLocator(sorted(ticks)))
     axis.set_minor_locator(NullLocator())
+
+
+def _number_axis(axes: Axes, most: int) -> None:
+    """Label whole numbers from 1 on."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if most <= 1:
+        axes.set_xlim(0.5, 1.5)
+
+
+def _counted(number: int) -> str:
+    return f"{number:,} eigenvalue" if number == 1 else f"{number:,} eigenvalues"
 
 
 def _edges(eigenvalues: Floats, threshold: float) -> Floats:

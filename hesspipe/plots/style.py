@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.style as mpl_style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize, to_rgba
 from matplotlib.figure import Figure
 
 from hesspipe.files import write_bytes
@@ -31,8 +31,9 @@ MATRIX_COLORS: dict[str, str] = {
     "ggn": "#228833",
     "residual": "#EE6677",
 }
-# Of any other operator.
+# Of any other operator, on a light and on a dark background.
 OTHER_COLOR = "#555555"
+_OTHER_ON_DARK = "#BBBBBB"
 # One color and one marker per network, in the order of the figure's entry in config.yaml.
 NETWORK_COLORS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]
 NETWORK_MARKERS = ["o", "s", "^", "D", "v", "P"]
@@ -72,6 +73,7 @@ RC_PARAMS: dict[str, Any] = {
 # These apply when a figure is saved, not when it is drawn; Type 42 fonts stay editable text.
 _SAVE_PARAMS: dict[str, Any] = {"pdf.fonttype": 42, "savefig.bbox": None}
 _PNG_DPI = 200
+_OPAQUE = 0.5
 
 
 def context() -> AbstractContextManager[None]:
@@ -90,6 +92,33 @@ def loss_scale(axes: Axes, table: pd.DataFrame) -> None:
     losses = table[["train_loss", "test_loss"]].to_numpy(dtype=float)
     if (losses[~np.isnan(losses)] > 0).all():
         axes.set_yscale("log", nonpositive="clip")
+
+
+def is_dark(axes: Axes) -> bool:
+    """Tell whether the background of axes is dark."""
+    backgrounds = [to_rgba(axes.get_facecolor()), to_rgba(axes.figure.get_facecolor())]
+    seen = next((color for color in backgrounds if color[3] > _OPAQUE), (1.0,))
+    return max(seen[:3]) < _OPAQUE
+
+
+def ink(axes: Axes) -> str:
+    """Color of marks on the background of axes."""
+    return "white" if is_dark(axes) else "black"
+
+
+def matrix_color(matrix: str, axes: Axes) -> str:
+    """Color of a matrix, or of any other operator, on the background of axes."""
+    return MATRIX_COLORS.get(matrix, _OTHER_ON_DARK if is_dark(axes) else OTHER_COLOR)
+
+
+def matrix_label(matrix: str) -> str:
+    """Name of a matrix in titles and legends."""
+    return MATRIX_LABELS.get(matrix, matrix)
+
+
+def interval_label(confidence: float) -> str:
+    """Name of intervals that hold what they bound, but for a small probability."""
+    return f"{100 * confidence:g} % confidence"
 
 
 def color_norm(low: float, high: float, *, is_log: bool) -> Normalize:
