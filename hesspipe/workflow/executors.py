@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from hesspipe.workflow.slurm import Partition, accounts, partitions, watch_queue
-from hesspipe.workflow.slurm_executor import mend_executor
 
 _HERE = ("local", "dryrun", "touch")
 
@@ -163,6 +162,8 @@ class Executor:
             Of one line.
         """
         if self.name == "slurm" and not self.is_dry_run:
+            from hesspipe.workflow.slurm_executor import mend_executor
+
             mend_executor()
             watch_queue(tell, str(Path.cwd()))
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hesspipe.errors import HesspipeError, explain_os_error
+from hesspipe.workflow.slurm_reasons import advise_on_refusal
 
 # All others are defects, or errors in a user's code: their traceback helps.
 TELLABLE = (HesspipeError, OSError, MemoryError)
 _LOG_OF_BATCH_JOB = r"submitted with SLURM jobid \d+ \(log: (.+\.log)\)"
-# How jobs end that could not say why, the most certain first. Slurm's own words are in the logs of
-# its jobs, which Snakemake shows (`show-failed-logs`), or are the state that `squeue` tells.
+# How jobs end that could not say why. Slurm's own words are in the logs of its jobs, which
+# Snakemake shows (`show-failed-logs`), or are the state that `squeue` tells.
 _ENDS = (
     (
         r"[Ee]xceeded (job |step )?memory limit|oom.kill|OUT_OF_MEMORY",
@@ -29,46 +30,18 @@ _ENDS = (
         "name after `rule` above",
     ),
     (
-        r"Invalid account|account \S+ appears to be invalid",
-        "Slurm refused the account of a batch job. Name one of yours with --default-resources "
-        "slurm_account=NAME; sacctmgr show user $USER withassoc lists them",
-    ),
-    (
-        r"Unable to test the validity of the given or guessed",
-        "slurm_account is given, and this Slurm keeps no accounts: leave it out",
-    ),
-    (
-        r"time limit is invalid",
-        "A batch job asks for more time than its partition allows (sinfo). Name a partition for "
-        "longer jobs with --default-resources slurm_partition=NAME, or ask for less with "
-        "--set-resources RULE:runtime=120 (minutes), where RULE is the name after `rule` above",
-    ),
-    (
-        r"[Nn]ode configuration is not available|Memory specification can not be satisfied",
-        "No node of the partition has what a batch job asks for (sinfo -o '%P %c %m %G': "
-        "processors, memory in MiB, GPUs). Name another partition with --default-resources "
-        "slurm_partition=NAME, or ask for less with --set-resources RULE:mem_mb=4000, where RULE "
-        "is the name after `rule` above",
-    ),
-    (
-        r"violates accounting/QOS policy|Invalid qos",
-        "Slurm refused a batch job by a limit of your account or its quality of service: see "
-        "sacctmgr show user $USER withassoc. Ask for less with --set-resources RULE:runtime=120 "
-        "(minutes) or RULE:mem_mb=4000, where RULE is the name after `rule` above",
-    ),
-    (
         r"Logfile \S*slurm_logs\S* not found",
         "The log of a batch job is not on this machine. This folder must be on a disk that the "
         "login node and all nodes share; if it is, the disk is slow: raise `latency-wait`",
     ),
-    (
-        # What bash and Python call the death of a job by signal 9.
-        r"Signals\.SIGKILL|(exit status|exit code|returned non-zero.*) 137\b",
-        "A job was killed by signal 9 and could not say why: by the system, if memory ran out (see "
-        "dmesg), by the batch system, at the end of its time, or by a user. Finished files are "
-        "kept, and a training or a search goes on from its last state. Run the same command "
-        "again, with fewer jobs at once (--cores 1) or more memory",
-    ),
+)
+# What bash and Python call the death of a job by signal 9, which others explain better.
+_KILLED = r"Signals\.SIGKILL|(exit status|exit code|returned non-zero.*) 137\b"
+_BY_SOMEBODY = (
+    "A job was killed by signal 9 and could not say why: by the system, if memory ran out (see "
+    "dmesg), by the batch system, at the end of its time, or by a user. Finished files are "
+    "kept, and a training or a search goes on from its last state. Run the same command "
+    "again, with fewer jobs at once (--cores 1) or more memory"
 )
 
 
@@ -95,7 +68,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def explain_kills(paths_to_logs: Iterable[str]) -> str | None:
-    """Say why jobs ended without a message, if any were killed.
+    """Say why jobs ended without a message, a line for each reason, if any were killed or refused.
 
     Parameters
     ----------
@@ -108,5 +81,10 @@ def explain_kills(paths_to_logs: Iterable[str]) -> str | None:
     for path in named:
         with contextlib.suppress(OSError):  # those of jobs that succeeded are removed
             texts.append(Path(path).read_text(encoding="utf-8", errors="replace"))
-    found = (advice for sign, advice in _ENDS if any(re.search(sign, text) for text in texts))
-    return next(found, None)
+    text = "\n".join(texts)
+    found = [advice for sign, advice in _ENDS if re.search(sign, text)]
+    if refusal := advise_on_refusal(text):
+        found.append(refusal)
+    if not found and re.search(_KILLED, text):
+        found.append(_BY_SOMEBODY)
+    return "\n".join(found) or None

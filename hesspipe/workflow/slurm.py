@@ -15,37 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from hesspipe.workflow.slurm_reasons import advise_on_waiting
+
 _PATIENCE = 60.0  # seconds that Slurm's commands have to answer
 _FIRST_LOOK, _LOOKS = 60.0, 300.0  # seconds: kind to the controller of a large cluster
 # How states of nodes that take no jobs begin, as sinfo's %T says them.
 _CLOSED = r"down|drain|fail|maint|inval"
-# Reasons of squeue's %r that do not pass by waiting, the most telling first.
-_STUCK = (
-    (r"PartitionTimeLimit", "it asks for more time than its partition allows: see sinfo; {ask}"),
-    (
-        r"PartitionNodeLimit|BadConstraints|ReqNodeNotAvail.*Reserved|NodeConfig",
-        "no node of its partition has what it asks for: see sinfo; {ask}",
-    ),
-    (
-        r"DOWN, DRAINED|ReqNodeNotAvail|PartitionDown|PartitionInactive|AllNodesDrained",
-        "the nodes or the partition that it needs take no jobs now: see sinfo, or choose others "
-        "with --default-resources slurm_partition=NAME",
-    ),
-    (
-        r"JobHeld|[Hh]eld",
-        "somebody holds it: scontrol release {job}, or ask the administrators of the cluster",
-    ),
-    (
-        r"QOS|Assoc|InvalidAccount|InvalidQOS|AccountNotAllowed|Max\w+Per",
-        "a limit of your account or its quality of service (sacctmgr show user $USER withassoc): "
-        "it waits until other jobs have ended, or for ever if it alone is above the limit; {ask}",
-    ),
-    (r"DependencyNeverSatisfied|Licenses", "Slurm does not start it; see scontrol show job {job}"),
-)
-_ASK = (
-    "to ask for less, end this run with Ctrl-C and add --set-resources RULE:runtime=MINUTES or "
-    "RULE:mem_mb=MIB"
-)
 
 
 @dataclass(frozen=True)
@@ -128,19 +103,23 @@ def stuck_jobs(folder: str) -> Iterator[tuple[str, str]]:
     tuple of (reason, line)
         Slurm's reason, and a line for all jobs that have it: what it means, and the way out.
     """
-    options = ("--me", "--noheader", "--states=PENDING", "--format=%i|%Z|%r")
+    options = ("--me", "--noheader", "--states=PENDING,SUSPENDED", "--format=%i|%T|%Z|%r")
     waiting: dict[str, list[str]] = {}
     for line in _answer("squeue", *options).splitlines():
-        job, _, rest = line.strip().partition("|")
-        place, _, reason = rest.partition("|")
+        job, state, rest = line.strip().split("|", 2)
+        place, _, reason = rest.rpartition("|")
         if os.path.realpath(place) == os.path.realpath(folder):
-            waiting.setdefault(reason, []).append(job)
+            waiting.setdefault("suspended" if state == "SUSPENDED" else reason, []).append(job)
     for reason, jobs in waiting.items():
-        advice = next((text for sign, text in _STUCK if re.search(sign, reason)), None)
+        advice = advise_on_waiting(reason, jobs[0])
         if advice is not None:
             others = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
-            text = advice.format(job=jobs[0], ask=_ASK)
-            yield reason, f"Batch job {jobs[0]}{others} waits in the queue ({reason}): {text}"
+            yield reason, f"Batch job {jobs[0]}{others} waits in the queue ({reason}): {advice}"
+
+
+def has_jobs_in_queue() -> bool:
+    """Whether this user has any job in the queue, of this run or another."""
+    return bool(_answer("squeue", "--me", "--noheader").strip())
 
 
 def watch_queue(tell: Callable[[str], None], folder: str) -> None:

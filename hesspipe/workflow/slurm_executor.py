@@ -1,82 +1,225 @@
-"""What the executor for Slurm and Snakemake's groups of jobs leave undone between them.
+"""The executor for Slurm, with what Snakemake's plugin leaves undone.
 
-These places are private to both: hence pinned versions, and tests.
+The plugin submits jobs, and asks for their states. Whatever else a cluster does must neither let a
+run wait for ever without a word, nor leave jobs of a run behind that has ended. The methods that
+are changed are private to the plugin: hence its pinned version, and tests with a real Slurm.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_PREEMPTED, _CANCELLED = "PREEMPTED", "CANCELLED"
+from hesspipe.workflow.slurm import has_jobs_in_queue
+from hesspipe.workflow.slurm_reasons import advise_on_refusal, is_full, passes_by_itself
+from hesspipe.workflow.slurm_states import BatchJobs
+
 _ENOUGH_FOR_AN_ARRAY = 11  # jobs; of fewer, users are warned
+_PATIENCE = 60.0  # seconds that scancel has
+_PAUSE = 15.0  # seconds between attempts to submit a job that was refused for what passes
+
+if TYPE_CHECKING:
+
+    class _PluginExecutor:
+        """What is used of the plugin's executor."""
+
+        workflow: Any
+        logger: Any
+        run_uuid: str
+        wait: bool
+        next_seconds_between_status_checks: float
+        lock: threading.Lock
+        active_jobs: list[Any]
+        _job_submission_executor: Any
+
+        def __init__(self, workflow: Any, logger: Any) -> None: ...
+        def run_job(self, job: Any) -> None: ...
+        def report_job_error(self, job_info: Any, msg: str | None = None) -> None: ...
+        def print_job_error(self, job_info: Any, msg: str | None, **details: Any) -> None: ...
+        def report_job_submission(self, job_info: Any, register_job: bool = True) -> None: ...
+        def check_active_jobs(self, active_jobs: list[Any]) -> AsyncIterator[Any]: ...
+        def shutdown(self) -> None: ...
+
+else:
+    _PluginExecutor = object
+
+
+class PatientExecutor(_PluginExecutor):
+    """Methods that come before those of the plugin's executor.
+
+    - A job that Slurm refuses for what passes, e.g. as its controller is away or as a limit allows
+      no more jobs in the queue, is submitted again until it is taken. Any other refusal is final:
+      an attempt with more memory and time would be refused again.
+    - All jobs of a run have its name, by which Ctrl-C cancels them. The plugin cancels by their
+      numbers those that it knows of: none while it asks for their states, and not those that it
+      goes on to submit.
+    - The plugin waits ten seconds more before each look at its jobs, up to three minutes, until one
+      has ended: the end of a group after 50 seconds was seen after 80. Here it waits for
+      `--seconds-between-status-checks` at most, as other executors do, and not at the end of a run.
+    - A group tells the reason of its error, as a single job does.
+    - A controller that has lost its state gives the numbers of jobs a second time.
+    """
+
+    jobs: BatchJobs
+
+    def __init__(self, workflow: Any, logger: Any) -> None:
+        self._has_ended = threading.Event()
+        self._refusals: dict[Any, str | None] = {}  # of the jobs that are submitted now
+        super().__init__(workflow, logger)  # starts a thread
+
+    def run_job(self, job: Any) -> None:
+        """Submit a job, in a thread of the plugin's, and again while it is refused for a time."""
+        has_told = False
+        while not self._has_ended.is_set():
+            refusal = self._submit(job)
+            if refusal is None:
+                return
+            if not self._is_temporary(refusal):
+                self._give_up(job, refusal)
+                return
+            if not has_told:
+                has_told = True
+                self.logger.warning(
+                    f"Slurm takes no batch job now ({_words(refusal)}): this run submits it again "
+                    f"until it does, every {_PAUSE:.0f} seconds"
+                )
+            self._has_ended.wait(_PAUSE)
+
+    def _submit(self, job: Any) -> str | None:
+        """Submit a job; return the words of a refusal."""
+        self._refusals[job] = None
+        try:
+            super().run_job(job)
+        except Exception as error:  # the plugin's own handler fails for groups
+            self._refusals[job] = str(error.__context__ or error)
+        return self._refusals.pop(job)
+
+    def _report_job_error_threadsafe(self, job_info: Any, msg: str) -> None:
+        if job_info.job in self._refusals:
+            self._refusals[job_info.job] = msg
+        else:  # of an array
+            self.report_job_error(job_info, msg=msg)
+
+    @staticmethod
+    def _is_temporary(refusal: str) -> bool:
+        # Without other jobs, the limit is below one.
+        return passes_by_itself(refusal) or (is_full(refusal) and has_jobs_in_queue())
+
+    def _give_up(self, job: Any, refusal: str) -> None:
+        """Report a refused job, which is not tried again."""
+        from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+
+        job.attempt = max(job.attempt, job.restart_times + 1)
+        advice = advise_on_refusal(refusal)
+        line = f"Slurm takes no batch job of {_name(job)} ({_words(refusal)})"
+        self.report_job_error(SubmittedJobInfo(job), msg=f"{line}. {advice}. " if advice else line)
+
+    def print_job_error(self, job_info: Any, msg: str | None = None, **details: Any) -> None:
+        """Log an error, that of a group with its reason."""
+        if msg and job_info.job.is_group():
+            self.logger.error(msg)
+        super().print_job_error(job_info, msg, **details)
+
+    def report_job_submission(self, job_info: Any, register_job: bool = True) -> None:
+        """Take a submitted job; one with its number is of a time before the controller's reset."""
+        with self.lock:
+            lost = [
+                one for one in self.active_jobs if one.external_jobid == job_info.external_jobid
+            ]
+            self.active_jobs = [one for one in self.active_jobs if one not in lost]
+        for one in lost:
+            self.report_job_error(one, msg=f"Slurm gave the number {number} to another batch job. ")
+        super().report_job_submission(job_info, register_job=register_job)
+
+    async def check_active_jobs(self, active_jobs: list[Any]) -> AsyncIterator[Any]:
+        """Ask for the states of jobs; yield those that go on."""
+        self.jobs.numbers = {job.external_jobid for job in active_jobs}
+        async for job in super().check_active_jobs(active_jobs):
+            yield job
+
+    async def sleep(self) -> None:
+        """Sleep until the next look at jobs, or the end of the run."""
+        longest = self.workflow.remote_execution_settings.seconds_between_status_checks
+        self.next_seconds_between_status_checks = min(
+            longest, self.next_seconds_between_status_checks
+        )
+        rest = float(self.next_seconds_between_status_checks)
+        while rest > 0 and self.wait and not self._has_ended.is_set():
+            await asyncio.sleep(min(0.5, rest))
+            rest -= 0.5
+
+    def cancel(self) -> None:
+        """Cancel all jobs of the run, and end."""
+        with _without_ctrl_c(self.logger.warning):
+            self._has_ended.set()
+            self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
+            self._cancel_all()
+        self.shutdown()
+
+    def _cancel_all(self) -> None:
+        command = ("scancel", "--me", f"--name={self.run_uuid}")
+        try:
+            # In a session of its own: Ctrl-C does not reach it.
+            subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=_PATIENCE,
+                start_new_session=True,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError) as error:
+            words = _words(getattr(error, "stderr", None) or str(error))
+            self.logger.error(
+                f"The batch jobs of this run could not be cancelled ({words}), and go on. Cancel "
+                f"them before you start it again: {' '.join(command)}"
+            )
+
+    def shutdown(self) -> None:
+        """End at once: what waits to be submitted again is not waited for."""
+        self._has_ended.set()
+        super().shutdown()
+
+
+def _words(text: str) -> str:
+    """What Slurm says of a refusal, in one line and without the command."""
+    said = re.search(r"error message was '(.*?)'?\.?\n\s+sbatch call:", text, re.DOTALL)
+    lines = (said[1] if said else text).strip().splitlines()
+    return "; ".join(line.strip() for line in lines if line.strip())
+
+
+def _name(job: Any) -> str:
+    return f"group {job.groupid}" if job.is_group() else f"rule {job.rule.name}"
+
+
+@contextlib.contextmanager
+def _without_ctrl_c(tell: Callable[[str], None]) -> Iterator[None]:
+    """Answer Ctrl-C by a line: jobs would be left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    line = "The batch jobs of this run are being cancelled: wait for some seconds"
+    before = signal.signal(signal.SIGINT, lambda *_: tell(line))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @cache
 def mend_executor() -> None:
-    """Let this process say why groups fail, and see soon when batch jobs have ended.
+    """Let runs of this process use the executor above."""
+    from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-    - The executor names the rule of a job that it cannot submit. A group has none, which was an
-      error of its own, in a thread: the run went on for ever without a word.
-    - A group told of its error, but not of the reason, e.g. the words of `sbatch`.
-    - The executor waits ten seconds more before each look at its jobs, up to three minutes, until
-      one has ended: the end of a group after 50 seconds was seen after 80. Now it waits for
-      `--seconds-between-status-checks` at most, as other executors do.
-    - It leaves jobs that were preempted to Slurm, which puts them into its queue again only where
-      the cluster is set up so (PreemptMode=REQUEUE). Others were waited for for ever; now they
-      count as cancelled, and are tried again.
-    - It refuses a cluster without job arrays (MaxArraySize=0), which no rule here needs.
-    """
-    from snakemake.jobs import GroupJob
-    from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
-
-    group: Any = GroupJob
-    group.rule = property(lambda self: next(iter(self.jobs)).rule)
-    group.log_error = _with_reason(group.log_error)
-    executor: Any = RemoteExecutor
-    executor.sleep = _at_most(executor.sleep)
     plugin: Any = importlib.import_module("snakemake_executor_plugin_slurm")
-    plugin.query_job_status = _with_an_end(plugin.query_job_status)
+    jobs = BatchJobs(plugin)
+    plugin.query_job_status = jobs.ask
+    # It refuses a cluster without job arrays (MaxArraySize=0), which no rule here needs.
     most = plugin.get_max_array_size
     plugin.get_max_array_size = lambda: max(_ENOUGH_FOR_AN_ARRAY, most())
-
-
-def _with_reason(log_error: Any) -> Any:
-    """Log what a group is told of its error."""
-    from snakemake.logging import logger
-
-    def log_reason_and_error(self: Any, msg: str | None = None, **details: Any) -> None:
-        if msg:
-            logger.error(msg)
-        log_error(self, msg, **details)
-
-    return log_reason_and_error
-
-
-def _at_most(sleep: Any) -> Any:
-    """Let an executor sleep no longer than its user says."""
-
-    async def sleep_at_most(self: Any) -> None:
-        longest = self.workflow.remote_execution_settings.seconds_between_status_checks
-        seconds = self.next_seconds_between_status_checks
-        self.next_seconds_between_status_checks = min(seconds, longest)
-        await sleep(self)
-
-    return sleep_at_most
-
-
-def _with_an_end(query: Any) -> Any:
-    """Say that jobs are cancelled that are preempted at two looks: those in a queue again wait."""
-    seen: set[str] = set()
-
-    async def query_job_status(command: str, logger: Any) -> Any:
-        states, seconds = await query(command, logger)
-        if states is not None:
-            preempted = {job for job, state in states.items() if state == _PREEMPTED}
-            states = {**states, **dict.fromkeys(preempted & seen, _CANCELLED)}
-            seen.clear()
-            seen.update(preempted)
-        return states, seconds
-
-    return query_job_status
+    bases = (PatientExecutor, plugin.Executor)
+    ExecutorPluginRegistry().plugins["slurm"].executor = type("Executor", bases, {"jobs": jobs})

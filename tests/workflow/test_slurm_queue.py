@@ -28,7 +28,18 @@ REASONS = {
     "QOSMaxWallDurationPerJobLimit": ASK,
     "QOSMaxJobsPerUserLimit": "until other jobs have ended",
     "AssocGrpCPUMinutesLimit": "sacctmgr show user",
+    "AssocMaxJobsLimit": "until other jobs have ended",
+    "QOSGrpCpuLimit": "until other jobs have ended",
+    "MaxCpuPerAccount": "until other jobs have ended",
+    "QOSMaxMemoryPerJob": "will never start",
+    "AssocMaxCpuPerJobLimit": "will never start",
+    "QOSMinCpuNotSatisfied": "will never start",
+    "AssocGrpWallLimit": "slurm_account=NAME",
     "InvalidAccount": "sacctmgr show user",
+    "InvalidQOS": "--slurm-qos NAME",
+    "Reservation": "scontrol show reservation",
+    "ReservationDeleted": "without the reservation",
+    "ReqNodeNotAvail, Reserved for maintenance": ASK,
     "DependencyNeverSatisfied": "scontrol show job 7",
     "Priority": None,
     "Resources": None,
@@ -106,8 +117,9 @@ def test_longest_minutes_are_those_of_the_partition_shared_by_the_group(
 def test_stuck_jobs_are_those_that_do_not_start_by_waiting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: str
 ) -> None:
-    other = f"9|{tmp_path / 'elsewhere'}|JobHeldUser"
-    answer(monkeypatch, f"7|{tmp_path}|{reason}\n8|{tmp_path}|{reason}\n{other}\n")
+    other = f"9|PENDING|{tmp_path / 'elsewhere'}|JobHeldUser"
+    lines = [f"{number}|PENDING|{tmp_path}|{reason}" for number in (7, 8)]
+    answer(monkeypatch, "\n".join([*lines, other]))
     found = [*stuck_jobs(str(tmp_path))]
     advice = REASONS[reason]
     if advice is None:
@@ -117,6 +129,13 @@ def test_stuck_jobs_are_those_that_do_not_start_by_waiting(
         assert said == reason
         assert line.startswith(f"Batch job 7 (and 1 more) waits in the queue ({reason}): ")
         assert advice in line
+
+
+def test_a_suspended_job_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer(monkeypatch, f"7|SUSPENDED|{tmp_path}|None\n")
+    ((_, line),) = stuck_jobs(str(tmp_path))
+    assert "(suspended)" in line
+    assert "scontrol resume 7" in line
 
 
 class EndOfTestError(Exception):
@@ -133,7 +152,7 @@ def test_watch_queue_tells_each_reason_once(
         if next(looks) > 3:
             raise EndOfTestError
         reason = "JobHeldUser" if len(told) == 0 else "PartitionTimeLimit"
-        answer(monkeypatch, f"7|{tmp_path}|{reason}\n")
+        answer(monkeypatch, f"7|PENDING|{tmp_path}|{reason}\n")
 
     monkeypatch.setattr(slurm.time, "sleep", sleep)
     monkeypatch.setattr(slurm.threading, "Thread", _Here)
