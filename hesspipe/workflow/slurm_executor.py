@@ -130,11 +130,10 @@ class PatientExecutor(_PluginExecutor):
 
     def report_job_submission(self, job_info: Any, register_job: bool = True) -> None:
         """Take a submitted job; one with its number is of a time before the controller's reset."""
+        number = job_info.external_jobid
         with self.lock:
-            lost = [
-                one for one in self.active_jobs if one.external_jobid == job_info.external_jobid
-            ]
-            self.active_jobs = [one for one in self.active_jobs if one not in lost]
+            lost = [one for one in self.active_jobs if one.external_jobid == number]
+            self.active_jobs = [one for one in self.active_jobs if one.external_jobid != number]
         for one in lost:
             self.report_job_error(one, msg=f"Slurm gave the number {number} to another batch job. ")
         super().report_job_submission(job_info, register_job=register_job)
