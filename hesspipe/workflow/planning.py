@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+import threading
 from abc import ABCMeta
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
@@ -32,6 +33,7 @@ class _Plain(ABCMeta):
 def look_once() -> None:
     """Let Snakemake, in this process, look once at each script and at each function."""
     from snakemake import common, dag, io, jobs, resources, rules, script
+    from snakemake.scheduling.job_scheduler import JobScheduler
     from snakemake_interface_common.io import AnnotatedStringInterface
 
     dag.ScriptProcessor.process_job = _once_for_each_script(dag.ScriptProcessor.process_job)
@@ -40,6 +42,7 @@ def look_once() -> None:
     io._IOFile.checksum = _once_for_each_content(io._IOFile.checksum)
     dag.DAG.check_directory_outputs = _check_no_output_is_in_another
     jobs.Job.conda_env_spec = property(_conda_env_spec)
+    JobScheduler._schedule_reevalutation = _choose_later
     script.get_language = _python_without_notebooks(script.get_language)
     evaluate = _once_for_folder(resources.Resource.cli_evaluator)
     resources.Resource.cli_evaluator = staticmethod(evaluate)
@@ -122,6 +125,21 @@ def _conda_env_spec(job: Any) -> Any:
         params = job.params if callable(job.rule._conda_env) else None
         job._conda_env_spec = job.rule.expand_conda_env(job.wildcards_dict, params, job.input)
     return job._conda_env_spec
+
+
+def _choose_later(scheduler: Any, delay: float) -> None:
+    """Choose jobs again in a second only if some were started, or the rate holds some back.
+
+    Snakemake does so after each choice, to start 100 jobs in a second at most. Since each of these
+    choices is followed by another, it chooses n times in a second once n jobs have ended.
+    """
+    has_started = not scheduler._last_job_selection_empty
+    limiter = scheduler.job_rate_limiter
+    is_held_back = limiter is not None and limiter.get_free_jobs() == 0
+    if has_started or is_held_back or scheduler.workflow.dag.queue_input_jobs:
+        timer = threading.Timer(delay, scheduler._open_jobs.release)
+        timer.daemon = True  # the end of a run does not wait for it
+        timer.start()
 
 
 def _python_without_notebooks(language: Callable[[Any, str], str]) -> Callable[[Any, str], str]:

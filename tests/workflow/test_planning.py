@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import itertools
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -21,7 +23,10 @@ from snakemake import api, common, dag, io, jobs, rules, script  # noqa: F401 (i
 from snakemake.exceptions import ChildIOException
 from snakemake.io import AnnotatedString, IOFile, is_flagged
 from snakemake.resources import Resource
+from snakemake.scheduling.job_scheduler import JobRateLimiter, JobScheduler
+from snakemake.settings.types import MaxJobsPerTimespan
 from snakemake_interface_common.io import AnnotatedStringInterface
+from snakemake_starts import run_snakemake
 
 from hesspipe.workflow.planning import look_once
 
@@ -36,7 +41,7 @@ def looked_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (dag.ScriptProcessor, "process_job"), (common, "get_function_params"),
         (rules, "get_function_params"), (dag.DAG, "check_directory_outputs"),
         (io._IOFile, "checksum"), (jobs.Job, "conda_env_spec"), (script, "get_language"),
-        (Resource, "cli_evaluator"),
+        (Resource, "cli_evaluator"), (JobScheduler, "_schedule_reevalutation"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, getattr(owner, name))
     kind = type(AnnotatedStringInterface)
@@ -281,3 +286,60 @@ def test_file_of_a_rule_has_the_flags_of_its_path() -> None:
     assert isinstance(file, AnnotatedStringInterface)
     assert file.is_temp
     assert not file.is_directory
+
+
+@pytest.mark.parametrize("is_waiting_for_input", [False, True])
+@pytest.mark.parametrize("num_before", [None, 0, 1, 2])
+@pytest.mark.parametrize("num_started", [0, 1])
+def test_jobs_are_chosen_again_later_only_if_that_may_start_one(
+    num_started: int, num_before: int | None, is_waiting_for_input: bool
+) -> None:
+    scheduler: Any = JobScheduler.__new__(JobScheduler)
+    scheduler._open_jobs = threading.Semaphore(0)
+    scheduler.job_rate_limiter = None
+    if num_before is not None:
+        scheduler.job_rate_limiter = JobRateLimiter(MaxJobsPerTimespan(2, "1h"))
+        scheduler.job_rate_limiter.register_jobs(num_before)
+    scheduler._last_job_selection_empty = not num_started
+    inputs = {"a job"} if is_waiting_for_input else set()
+    scheduler.workflow = SimpleNamespace(dag=SimpleNamespace(queue_input_jobs=inputs))
+    scheduler._schedule_reevalutation(0.01)
+    is_needed = bool(num_started or num_before == 2 or is_waiting_for_input)
+    assert scheduler._open_jobs.acquire(timeout=5.0 if is_needed else 0.05) == is_needed
+
+
+SNAKEFILE = """
+import sys, time
+from snakemake.scheduling.job_scheduler import JobRateLimiter, JobScheduler
+from hesspipe.workflow.planning import look_once
+look_once()
+select = JobScheduler.job_selector
+def job_selector(scheduler, jobs):
+    chosen = select(scheduler, jobs)
+    print("CHOSE", len(chosen), time.time(), file=sys.stderr)
+    return chosen
+JobScheduler.job_selector = job_selector
+JobRateLimiter.timespan = 0.2
+rule all:
+    input: expand("{number}.txt", number=range(6))
+rule one:
+    output: "{number}.txt"
+    shell: "touch {output}; sleep 0.5"
+"""
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_snakemake_chooses_jobs_when_one_has_ended_and_keeps_the_rate_that_was_asked_for(
+    limit: int, tmp_path: Path
+) -> None:
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = ["--cores", "2", "--scheduler", "greedy", f"--max-jobs-per-timespan={limit}/1h"]
+    code, said = run_snakemake(arguments, tmp_path, environment)
+    assert code == 0, said
+    choices = [line.split()[1:] for line in said.splitlines() if line.startswith("CHOSE")]
+    started = [float(at) for num, at in choices if num != "0"]
+    assert len(choices) <= 2 * 7 or limit == 1  # after each end, and a while after each start
+    if limit == 1:
+        assert {num for num, _ in choices} == {"0", "1"}
+        assert min(after - before for before, after in itertools.pairwise(started)) > 0.19
