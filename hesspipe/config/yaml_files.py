@@ -65,7 +65,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise
     except yaml.MarkedYAMLError as error:
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _error(path, error.problem_mark or error.context_mark, what) from None
+        mark = error.problem_mark or error.context_mark
+        if isinstance(error, yaml.scanner.ScannerError) and _is_tab(text, mark):
+            what = "it is indented with a tab, which YAML does not allow; use spaces"
+        raise _error(path, mark, what) from None
     except yaml.reader.ReaderError as error:  # a control character
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(
@@ -130,6 +133,10 @@ def _read_text(path: str | Path) -> str:
             "which editors do not show; save it as UTF-8 without one"
         )
     return text
+
+
+def _is_tab(text: str, mark: Any) -> bool:
+    return text.split("\n")[mark.line][mark.column : mark.column + 1] == "\t"
 
 
 def _check_events(text: str, path: str | Path) -> None:

@@ -124,7 +124,8 @@ def _require_numbers(product: SymmetricProduct, num_probes: int, num_steps: int)
     num_probes = require_integer("num_probes", num_probes, 1)
     num_steps = require_integer("num_steps", num_steps)
     if not 1 <= num_steps <= product.dim:
-        raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}")
+        advice = f"; write num_steps={product.dim} for so small a matrix" * (num_steps > 0)
+        raise ValueError(f"num_steps must be 1 to P = {product.dim}, got {num_steps}{advice}")
     return num_probes, num_steps
 
 

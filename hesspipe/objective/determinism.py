@@ -62,11 +62,15 @@ def require_finite_evaluation(
             raise ValueError(f"model {name} must be finite, got nan or inf in batch {number}{hint}")
     if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.is_floating_point():
         what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(
-            f"loss_fn must return a scalar tensor, got {what}; use reduction='mean' or 'sum'"
+        advice = (
+            "use reduction='mean' or 'sum'"
+            if isinstance(loss, Tensor)
+            else "return the tensor alone, without .item() or float()"
         )
+        raise ValueError(f"loss_fn must return a scalar tensor, got {what}; {advice}")
     if not torch.isfinite(loss):
-        raise ValueError(f"the loss must be finite, got {float(loss)} in batch {number}")
+        advice = "; a mean of no labels is nan, if all are ignored" * bool(loss.isnan())
+        raise ValueError(f"the loss must be finite, got {float(loss)} in batch {number}{advice}")
 
 
 def refuse_random_modules(model: nn.Module) -> None:

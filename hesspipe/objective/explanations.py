@@ -21,6 +21,25 @@ _FLOATS = r"(float|double|half|bfloat16|c10::half|c10::bfloat16)"
 # Messages of torch 2.13, and what to do about each.
 _ADVICE = [
     (
+        r"'nonetype' object has no attribute|must be tensor, not nonetype|for .*: 'nonetype'",
+        "None stands where a tensor is needed: forward must return its outputs",
+    ),
+    (
+        r"object has no attribute '(ndim|size|shape|dim|dtype|device|log_softmax|view)'"
+        r"|must be tensor, not "
+        r"|unsupported operand .*: ('[\w.]+' and 'tensor'|'tensor' and '[\w.]+')",
+        "loss_fn is given what the model returns; of a tuple, a dictionary or an object it has to "
+        "take the tensor, as in lambda outputs, targets: loss_fn(outputs[0], targets)",
+    ),
+    (
+        r"input should be between 0 and 1",
+        "nn.BCELoss takes probabilities: use nn.BCEWithLogitsLoss() on outputs without a sigmoid",
+    ),
+    (
+        r"multi-target not supported",
+        "class labels have no dimension of their own: of shape (N, 1) pass targets.squeeze(1)",
+    ),
+    (
         r"float32.* got double|not implemented for 'double'",
         "this operation has no other dtype: pass dtype=torch.float32",
     ),

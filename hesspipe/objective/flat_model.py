@@ -38,6 +38,10 @@ from hesspipe.seeding import generator
 
 # Relative size of a step away from theta: small, so that the loss is still defined.
 RELATIVE_STEP = 1e-3
+NONE_VARIES = (
+    "at least one parameter must be varied, got only frozen ones; requires_grad_(True) lets the "
+    "parameters of a module vary"
+)
 
 
 class FlatModel:
@@ -96,7 +100,7 @@ class FlatModel:
             name: value for name, value in named.items() if value.requires_grad and name in chosen
         }
         if not varied:
-            raise ValueError("at least one parameter must be varied, got only frozen ones")
+            raise ValueError(NONE_VARIES)
         self.names, self.shapes = list(varied), [value.shape for value in varied.values()]
         copier = self.copier = Copier(dtype, self.device)
         self.originals: dict[int, str] = {}
@@ -153,6 +157,12 @@ class FlatModel:
                 raise ValueError(
                     "loss_fn and denominator must be functions of (outputs, targets), got "
                     f"{type(function).__name__}; pass one of torch, e.g. nn.MSELoss()"
+                )
+            if isinstance(function, type):
+                name = function.__name__
+                raise ValueError(
+                    "loss_fn and denominator must be functions of (outputs, targets), got the "
+                    f"class {name}; build it first: {name}()"
                 )
         copies = tuple(map(self.copier.copy, functions))
         del self.copier  # keeps the originals alive
@@ -332,6 +342,11 @@ def chosen_names(names: list[str], patterns: Sequence[str] | None) -> set[str]:
         raise ValueError(f"parameters must be a list of patterns, got the string {patterns!r}")
     chosen: set[str] = set()
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                "parameters must be patterns of names, such as '0.*' or '*.bias', got "
+                f"{type(pattern).__name__}; name the tensors as named_parameters() does"
+            )
         matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches:
             raise ValueError(

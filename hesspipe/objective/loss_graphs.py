@@ -63,7 +63,8 @@ class GraphSurvey:
                 return
         raise ValueError(
             "the loss must depend on the parameters, got one without a gradient; the model may "
-            "detach its outputs or be evaluated under torch.no_grad()"
+            "detach its outputs, be evaluated under torch.no_grad() or be another one than the "
+            "loss is given, or the loss may count, as accuracy does"
         )
 
     def product(

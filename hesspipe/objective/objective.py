@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hesspipe.linalg.arguments import require_number
 from hesspipe.objective.batches import Batch, read_batches
 from hesspipe.objective.checks_on_data import ChecksOnData
 from hesspipe.objective.determinism import preserved_random_state
@@ -264,6 +265,7 @@ class Objective:
         parameters: Sequence[str] | None,
     ) -> FlatModel:
         """Adopt the model."""
+        require_number("weight_decay", weight_decay)
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
         self._adopt(flat := FlatModel(model, dtype, parameters))
@@ -317,6 +319,10 @@ class Objective:
         >>> objective.loss(objective.theta)
         tensor(3., dtype=torch.float64)
         """
+        if not isinstance(theta, Tensor):
+            raise TypeError(
+                f"theta must be a tensor, got {type(theta).__name__}; convert with torch.as_tensor"
+            )
         if theta.ndim != 1 or not theta.is_floating_point():
             raise ValueError(
                 "theta must be a vector of floating point, got "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
-from hesspipe.objective.flat_model import FlatModel, chosen_names, signature_of
+from hesspipe.objective.flat_model import NONE_VARIES, FlatModel, chosen_names, signature_of
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.model_kinds import unwrapped
 from hesspipe.objective.padding import constant_rows
@@ -89,7 +89,7 @@ class ShardedModel(FlatModel):
         chosen = chosen_names(list(named), patterns)
         varied = [name for name in named if named[name].requires_grad and name in chosen]
         if not varied:
-            raise ValueError("at least one parameter must be varied, got only frozen ones")
+            raise ValueError(NONE_VARIES)
         self.dtype, self.device = dtype, next(iter(named.values())).device
         self.draws_numbers = False
         self.function: Callable[[nn.Module, Any], Any] | None = None

@@ -56,6 +56,13 @@ def refusal(tmp_path, content):
         ("a: 1\nb: " + "9" * 5000, ", line 2: numbers must have at most 1000 digits, got 5000"),
         ("a: 0x" + "F" * 5000, ", line 1: numbers must have at most 1000 digits, got 5002"),
         ("a: 1\nb: [2026-13-45]\n", ", line 2: it is not valid YAML: month must be in 1..12"),
+        ("a:\n  b: 1\n\tc: 2\n", ", line 3: it is indented with a tab"),
+        (
+            "a:\n  \tb: 1\n",
+            ", line 2: it is indented with a tab, which YAML does not allow; use spaces",
+        ),
+        ("a: {\n\tb: 1,\n\tb: 2}\n", ", line 3: the key 'b' is also in line 2"),
+        ("a: {\n\tb: @}\n", ", line 2: while scanning for the next token, found character that"),
         ("a: 1\nb: \x07\n", ", line 2: it is not valid YAML: unacceptable character #x0007"),
         ("a: {? [b] : 1}\n", ", line 1: while constructing a mapping, found unhashable key"),
         ("a: {<<: 3}\n", ", line 1: while constructing a mapping, expected a mapping"),
