@@ -9,12 +9,14 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from hesspipe.errors import TooLargeError
+from hesspipe.process_settings import HeldSettings, Setting
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +33,8 @@ _SIGNS_OF_EXHAUSTION = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "can't start new thread",
 )
+# Values of torch's `fp32_precision`: all digits, and whatever holds for all operations.
+_FULL, _AS_ALL = "ieee", "none"
 # The control device that NVIDIA's driver makes wherever it is loaded.
 _DRIVER = Path("/dev/nvidiactl")
 
@@ -276,7 +280,7 @@ def pick_device() -> torch.device:
     name = os.environ.get("HESSPIPE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"HESSPIPE_DEVICE must name a usable device such as 'cpu' or 'cuda:0', got {name!r} "
@@ -295,23 +299,60 @@ def exact_kernels() -> Iterator[None]:
     By default cuDNN may sum in a different order in each run, and rounds factors to 10 bits
     (TF32). Matrix products do so, on CPUs too, where the caller has set a lower precision for them.
     """
+    with _EXACT_KERNELS.held():
+        yield
+
+
+def _exact_kernels() -> list[Setting]:
+    """The settings in both of torch's interfaces.
+
+    Where the caller has used the newer one, `fp32_precision`, torch refuses to read the older one.
+    """
     import torch
 
-    before = torch.get_float32_matmul_precision()
-    with torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled,
-        benchmark=False,
-        deterministic=True,
-        allow_tf32=False,
-    ):
-        if before == "highest":
-            yield
-            return
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+    backends = torch.backends
+    older = [
+        Setting(torch._C._get_cudnn_benchmark, torch._C._set_cudnn_benchmark, False),
+        Setting(torch._C._get_cudnn_deterministic, torch._C._set_cudnn_deterministic, True),
+        Setting(torch._C._get_cudnn_allow_tf32, torch._C._set_cudnn_allow_tf32, False),
+        Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+    ]
+    owners = [backends.cuda.matmul] + [
+        getattr(backend, name)
+        for backend in (backends.cudnn, backends.mkldnn)
+        for name in ("conv", "rnn", "matmul")
+        if hasattr(backend, name)
+    ]
+    newer = [
+        Setting(partial(_precision, owner), partial(_set_precision, owner), _FULL)
+        for owner in owners
+        if hasattr(owner, "fp32_precision")
+    ]
+    return [*filter(_is_readable, older), *newer]
+
+
+def _precision(owner: Any) -> str:
+    """The precision of float32 of some operations, their own or that of all operations."""
+    found = str(owner.fp32_precision)
+    return _FULL if found == _AS_ALL else found
+
+
+def _set_precision(owner: Any, value: str) -> None:
+    """Set it, by itself only where that of all operations is another."""
+    owner.fp32_precision = _AS_ALL
+    if _precision(owner) != value:
+        owner.fp32_precision = value
+
+
+def _is_readable(setting: Setting) -> bool:
+    try:
+        setting.read()
+    except RuntimeError:
+        return False
+    return True
+
+
+_EXACT_KERNELS = HeldSettings(_exact_kernels)
 
 
 @contextlib.contextmanager

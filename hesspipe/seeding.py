@@ -86,5 +86,7 @@ def probe(like: Tensor) -> Tensor:
     """
     import torch
 
-    numbers = torch.randn(like.shape, generator=probe_generator(), dtype=torch.float64)
+    numbers = torch.randn(
+        like.shape, generator=probe_generator(), dtype=torch.float64, device="cpu"
+    )
     return numbers.to(like)

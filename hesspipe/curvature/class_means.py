@@ -95,7 +95,7 @@ def direction_groups(gradients: Tensor) -> dict[str, Tensor]:
     num_classes = len(gradients)
     flat = gradients.mean(1)
     relative = gradients - flat[:, None]
-    index = torch.arange(num_classes)
+    index = torch.arange(num_classes, device="cpu")
     return {
         "own": relative[index, index],
         "every": relative.flatten(0, 1),

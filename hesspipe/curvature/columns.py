@@ -200,7 +200,7 @@ def _second_derivative(
         label = f"columns, batch {number + 1}/{len(objective.batches)}"
         for entries in tqdm(blocks, desc=label, **bar_options(progress), unit="block"):
             units = objective.theta.new_zeros(len(entries), size)
-            units[torch.arange(len(entries)), entries] = 1
+            units[torch.arange(len(entries), device="cpu"), entries] = 1
             total[entries] += multiply_block(units)
     return total
 

@@ -103,7 +103,7 @@ def _triangle(factors: Factors, vectors: Tensor) -> Tensor:
     num_columns = factors.num_sampled + len(factors.kept) + len(vectors)
     step = -(-num_columns // max(1, factors.reduction.shape[1]))
     triangle: Tensor | None = None
-    for units in torch.arange(factors.largest.num_units).split(step):
+    for units in torch.arange(factors.largest.num_units, device="cpu").split(step):
         rows = torch.cat([_rows(factors, vectors, int(unit)) for unit in units])
         if triangle is None:
             triangle = torch.linalg.qr(rows, mode="r").R

@@ -210,7 +210,7 @@ def _add_by_cotangents(
     patches = [extend(early, evaluation.patches[early.name]) for early in others]
     for entry in range(late.num_inputs):
         gradients = torch.autograd.grad(inputs[:, entry].sum(), deltas, retain_graph=True)
-        entries = torch.tensor([entry], device=inputs.device)
+        entries = torch.tensor([entry], dtype=torch.long, device=inputs.device)
         for early, patch, gradient in zip(others, patches, gradients, strict=True):
             products = (gradient @ patch.mT).flatten(1)  # (n, U * width) of early
             block = slopes.squeeze(2).mT @ products  # (U of late, U * width of early)

@@ -69,7 +69,11 @@ class Directions:
         formed = torch.stack([self.multiply(objective, weights) for weights in pulled])
         error = norm_bound(samples, row_norms(formed - samples.products), matrix)
         every_weights = torch.randn(
-            len(formed), len(gram), generator=generator(0, "Gram matrix error"), dtype=torch.float64
+            len(formed),
+            len(gram),
+            generator=generator(0, "Gram matrix error"),
+            dtype=torch.float64,
+            device="cpu",
         ).to(gram)
         combined = (self.multiply(objective, weights) for weights in every_weights)
         formed = torch.stack([self.project(objective, vector) for vector in combined])

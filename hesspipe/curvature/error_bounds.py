@@ -158,6 +158,7 @@ def sample_products(objective: Objective, matrix: Matrix) -> ProductSamples:
         objective.num_parameters,
         generator=generator(0, "matrix error"),
         dtype=torch.float64,
+        device="cpu",
     ).to(objective.theta)
     products = _multiply(objective, matrix, vectors)
     require_finite_matrix(objective, products, matrix)

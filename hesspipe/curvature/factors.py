@@ -200,11 +200,11 @@ def _couple(objective: Objective, layers: list[Layer], index: int, factors: Fact
 
 def _positions(layers: list[Layer], device: torch.device) -> Tensor:
     """Map positions in P_2 to positions in theta."""
-    ranges = [torch.arange(0)]
+    ranges = [torch.arange(0, device="cpu")]
     for layer in layers:
-        ranges.append(torch.arange(layer.num_units * layer.num_inputs) + layer.weight)
+        ranges.append(torch.arange(layer.num_units * layer.num_inputs, device="cpu") + layer.weight)
         if layer.bias is not None:
-            ranges.append(torch.arange(layer.num_units) + layer.bias)
+            ranges.append(torch.arange(layer.num_units, device="cpu") + layer.bias)
     return torch.cat(ranges).to(device)
 
 
@@ -222,13 +222,13 @@ def _whiten(
 def _reduction(inputs: Tensor, *, is_first: bool) -> Tensor:
     """Orthonormal columns that span the inputs (N, width): no zero inputs, at most N columns."""
     width = inputs.shape[1]
-    used = inputs.any(0).nonzero().flatten() if is_first else torch.arange(width)
+    used = inputs.any(0).nonzero().flatten() if is_first else torch.arange(width, device="cpu")
     is_wide = is_first and len(used) > len(inputs)
     reduction = inputs.new_zeros(width, len(inputs) if is_wide else len(used))
     if is_wide:
         reduction[used] = torch.linalg.qr(inputs[:, used].mT).Q
     else:
-        reduction[used, torch.arange(len(used))] = 1
+        reduction[used, torch.arange(len(used), device="cpu")] = 1
     return reduction
 
 

@@ -35,7 +35,7 @@ def gram_matrix(factors: Factors) -> Tensor:
         (factors.whitened[:, :, layer.units].flatten(0, 1), factors.inputs[layer.name])
         for layer in (factors.largest, *factors.others)
     ]
-    for part in torch.arange(num_samples).split(_BLOCK_SAMPLES):
+    for part in torch.arange(num_samples, device="cpu").split(_BLOCK_SAMPLES):
         first, stop = int(part[0]), int(part[-1]) + 1
         rows = slice(first * num_directions, stop * num_directions)
         columns = slice(0, rows.stop)

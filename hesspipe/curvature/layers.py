@@ -418,7 +418,7 @@ def _tested_layers(
     theta = objective.theta.clone().requires_grad_()
     outputs = objective.outputs(theta, inputs)
     _require(agrees(evaluation.outputs, outputs, outputs.norm()))
-    is_half = torch.randperm(len(inputs), generator=probe_generator()) % 2 == 0
+    is_half = torch.randperm(len(inputs), generator=probe_generator(), device="cpu") % 2 == 0
     for is_kept in (is_half, ~is_half):
         cotangents = probe(outputs) * is_kept.to(outputs).unsqueeze(1)
         slopes = evaluation_slopes(evaluation, cotangents)

@@ -183,8 +183,10 @@ def _check_separable(outputs: Tensor, slopes: Tensor) -> None:
     If the loss couples no samples, autograd gives exact zeros there, however small S_n is.
     """
     generator = probe_generator()
-    direction = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
-    is_moved = torch.randperm(len(outputs), generator=generator) % 2 == 0
+    direction = torch.randn(
+        outputs.shape, generator=generator, dtype=torch.float64, device="cpu"
+    ).to(outputs)
+    is_moved = torch.randperm(len(outputs), generator=generator, device="cpu") % 2 == 0
     direction[~is_moved] = 0
     (change,) = torch.autograd.grad(slopes, outputs, grad_outputs=direction, retain_graph=True)
     if is_moved.all():

@@ -129,7 +129,7 @@ class CurvatureOperator(VectorProduct):
             matmat=multiply,
             rmatvec=multiply,
             rmatmat=multiply,
-            dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
+            dtype=torch.empty(0, dtype=self.dtype, device="cpu").numpy().dtype,
         )
 
     def orders(self) -> Orders:

@@ -79,7 +79,7 @@ class ShardedProducts:
         objective = self.objective
         product = BatchProduct(objective, self.matrix, objective.batches[place])
         with objective.gathering.counting():
-            own = torch.tensor(float(product.graph_bytes), dtype=torch.float64)
+            own = torch.tensor(float(product.graph_bytes), dtype=torch.float64, device="cpu")
         largest = float(objective.space.largest(own))  # all must decide alike
         if self._kept_bytes + largest <= _KEPT_BYTES:
             self._kept[place] = product

@@ -42,7 +42,7 @@ from hesspipe.linalg.spectrum import (
     solver_bytes,
 )
 from hesspipe.linalg.trace import NormEstimates
-from hesspipe.objective.differentiability import differentiating
+from hesspipe.objective.differentiability import differentiating, refuse_transforms
 from hesspipe.objective.objective import Objective
 from hesspipe.progress import bar_options
 from hesspipe.ranks.ranks import Ranks
@@ -187,10 +187,10 @@ def _rows(product: SymmetricProduct, step: int, progress: bool | None) -> Tensor
     """Form the matrix from products with unit vectors, `step` at once."""
     size = product.dim
     values = torch.empty(size, size, dtype=product.dtype, device=product.device)
-    blocks = torch.arange(size).split(step)
+    blocks = torch.arange(size, device="cpu").split(step)
     for rows in tqdm(blocks, desc="products", **bar_options(progress), unit="block"):
         units = torch.zeros_like(values[rows])
-        units[torch.arange(len(rows)), rows] = 1
+        units[torch.arange(len(rows), device="cpu"), rows] = 1
         values[rows] = product.multiply(units[0]) if step == 1 else product.multiply(units.T).T
     return values
 
@@ -382,6 +382,7 @@ def _computed(
     settings: Mapping[str, Any],
 ) -> _Found:
     """Compute from products, in rank 0 where there are several processes."""
+    refuse_transforms()
     ranks = _ranks_of(operator)
     if ranks is None:
         return _recorded(compute(_product(operator, matrix)), operator)

@@ -88,7 +88,7 @@ def separate_units(push: Push, num_inputs: int, delta: Tensor) -> list[Tensor]:
                 owners[is_reached] = unit
                 break
         else:
-            owners = torch.full((num_inputs,), -1, device=delta.device)
+            owners = torch.full((num_inputs,), -1, dtype=torch.long, device=delta.device)
             owners[is_reached] = unit
             groups.append(owners)
     return groups

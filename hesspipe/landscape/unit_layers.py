@@ -124,7 +124,11 @@ def unit_layers(model: nn.Sequential) -> list[UnitLayer]:
         weight = module.weight.detach().double().cpu()
         # After Flatten, each channel is a run of consecutive inputs, one per pixel.
         units = layers[-1].weight.shape[0] if layers else weight.shape[1]
-        bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach().cpu()
+        bias = (
+            torch.zeros(len(weight), dtype=module.weight.dtype, device="cpu")
+            if module.bias is None
+            else module.bias.detach().cpu()
+        )
         if not (weight.isfinite().all() and bias.isfinite().all()):
             raise ValueError(f"weights must be finite, got nan or inf in layer {name}")
         layers.append(

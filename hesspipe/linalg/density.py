@@ -99,7 +99,7 @@ def density(
         asymmetry = max(asymmetry, found.asymmetry)
         if probe < num_probes - 1 or is_rounded:
             del found  # before the next one is allocated
-    overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64)
+    overlaps = torch.zeros(num_probes - 1, num_steps, dtype=torch.float64, device="cpu")
     for probe, overlap in enumerate(() if is_rounded else overlaps):
         overlap[: len(vectors)] = _components(product, seed, probe, found) @ vectors
     nodes, weights, couplings = torch.stack(rows).unbind(1)
@@ -108,7 +108,7 @@ def density(
         nodes=nodes,
         weights=weights,
         couplings=couplings,
-        squared_lengths=torch.tensor(squared_lengths, dtype=torch.float64),
+        squared_lengths=torch.tensor(squared_lengths, dtype=torch.float64, device="cpu"),
         overlaps=overlaps,
         dim=product.dim,
         matrix=product.name,
@@ -136,7 +136,7 @@ def _is_rounded(product: SymmetricProduct, num_steps: int) -> bool:
     least, preferred = density_bytes(num_steps, space.length, element_bytes)
     missing = preferred - available_on(product.device)
     # All processes decide alike.
-    if space.largest(torch.tensor(float(missing), dtype=torch.float64)) <= 0:
+    if space.largest(torch.tensor(float(missing), dtype=torch.float64, device="cpu")) <= 0:
         return False
     what = f"a Lanczos basis of {num_steps} vectors of length P = {space.length:,}"
     require(
@@ -182,7 +182,7 @@ def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tens
     nodes, vectors = torch.linalg.eigh(tridiagonal / unit)
     nodes *= unit
     vectors *= torch.where(vectors[0] < 0, -1.0, 1.0)
-    size, row = len(nodes), torch.zeros(3, num_steps, dtype=torch.float64)
+    size, row = len(nodes), torch.zeros(3, num_steps, dtype=torch.float64, device="cpu")
     row[0, :size], row[0, size:] = nodes, nodes[-1]
     row[1, :size] = vectors[0].square()
     row[2, :size] = found.residual_norm * vectors[-1]

@@ -202,7 +202,7 @@ def _default_capacity(product: SymmetricProduct, num_wanted: int, state: str | P
     vector_bytes = max(1, space.length) * torch.finfo(product.dtype).bits // 8
     room = available_on(product.device) // vector_bytes - vectors_of_search(num_wanted, 0)
     # All processes take the largest saved number, and the least room.
-    own = torch.tensor([saved, -room], dtype=torch.float64)
+    own = torch.tensor([saved, -room], dtype=torch.float64, device="cpu")
     saved, missing = (int(number) for number in space.largest(own).tolist())
     if least <= saved <= whole:
         return saved

@@ -314,7 +314,7 @@ class KrylovBasis:
             "couplings": torch.from_numpy(self.couplings),
             "rest": self.rest,
             "hidden": torch.from_numpy(self.hidden),
-            "beta_scale": torch.tensor([self.beta, self.scale], dtype=torch.float64),
+            "beta_scale": torch.tensor([self.beta, self.scale], dtype=torch.float64, device="cpu"),
         }
         names = ("size", "num_locked", "num_steps", "num_products", "num_starts")
         return tensors, {name: str(int(getattr(self, name))) for name in names}

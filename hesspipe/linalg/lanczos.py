@@ -129,7 +129,7 @@ def tridiagonalize(
             break
         vector = vector / norm
     size, unit = len(diagonal), scaling.unit
-    norms = torch.tensor(off_diagonal, dtype=torch.float64) * unit
+    norms = torch.tensor(off_diagonal, dtype=torch.float64, device="cpu") * unit
     return Tridiagonalization(
         diagonal=(torch.stack(diagonal).double() * unit).to(vector.dtype),
         off_diagonal=norms[: size - 1].to(vector),

@@ -101,7 +101,9 @@ class Rules:
         terms = torch.where(squares == 0, squares, squares / distances)
         limit = _LARGEST_CORNER * float(self.nodes.abs().max())
         corner = (points + terms.sum(2)).clamp(-limit, limit)
-        arrow = torch.zeros(num_probes, len(points), size + 1, size + 1, dtype=torch.float64)
+        arrow = torch.zeros(
+            num_probes, len(points), size + 1, size + 1, dtype=torch.float64, device="cpu"
+        )
         arrow.diagonal(dim1=2, dim2=3)[..., :size] = self.nodes.unsqueeze(1)
         arrow[..., size, :size] = arrow[..., :size, size] = self.couplings.unsqueeze(1)
         arrow[..., size, size] = corner

@@ -202,7 +202,10 @@ def confirmed_pairs(
     if left < _ROUNDING * torch.finfo(product.dtype).eps * scale:
         return None, num_products
     weights = torch.randn(
-        len(values), generator=generator(0, "confirmed residuals"), dtype=torch.float64
+        len(values),
+        generator=generator(0, "confirmed residuals"),
+        dtype=torch.float64,
+        device="cpu",
     )
     image = product.multiply(columns @ weights.to(columns))  # (P,)
     image -= columns @ (values * weights).to(columns)

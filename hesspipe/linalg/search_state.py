@@ -189,10 +189,14 @@ class SearchState:
         vectors = tensors["vectors"].to(self.basis.vectors)
         space = self.basis.space
         gram = space.inner(vectors, vectors.T)  # (size + 1, size + 1)
-        if not agrees(gram, torch.eye(size + 1).to(vectors), size + 1.0):
+        if not agrees(
+            gram, torch.eye(size + 1, dtype=vectors.dtype, device="cpu").to(vectors), size + 1.0
+        ):
             raise _UnusableError("its basis is not orthonormal")
         projected = tensors["projected"].to(vectors)
-        random = torch.randn(size, generator=generator(0, "basis check"), dtype=torch.float64)
+        random = torch.randn(
+            size, generator=generator(0, "basis check"), dtype=torch.float64, device="cpu"
+        )
         weights = (random / random.norm()).to(vectors)  # (size,)
         image = self.basis.product.multiply(weights @ vectors[:size]) / unit  # (P,)
         rest = image - (projected @ weights) @ vectors[:size]

@@ -357,7 +357,9 @@ class Density:
 def spread_grid(low: float, high: float, width: float, num_points: int) -> Tensor:
     """Spread points over an interval and five widths of a Gaussian beyond its ends, (n,)."""
     margin = _MARGIN_IN_WIDTHS * width
-    return torch.linspace(low - margin, high + margin, num_points, dtype=torch.float64)
+    return torch.linspace(
+        low - margin, high + margin, num_points, dtype=torch.float64, device="cpu"
+    )
 
 
 def require_confidence(confidence: float) -> float:

@@ -312,7 +312,9 @@ def _averages(
         image = product.multiply(projected)
         forms.append(float(space.inner(projected, image)))
         norms.append(float(space.sum(image.square().sum())))
-    return torch.tensor(forms, dtype=torch.float64), torch.tensor(norms, dtype=torch.float64)
+    return torch.tensor(forms, dtype=torch.float64, device="cpu"), torch.tensor(
+        norms, dtype=torch.float64, device="cpu"
+    )
 
 
 def _signs(product: SymmetricProduct, random: torch.Generator) -> Tensor:

@@ -288,7 +288,9 @@ class _Search:
     def _random(self) -> Tensor:
         """Draw a random vector (P,): its direction is uniform."""
         product = self.space.product
-        numbers = torch.randn(product.dim, generator=self.generator, dtype=product.dtype)
+        numbers = torch.randn(
+            product.dim, generator=self.generator, dtype=product.dtype, device="cpu"
+        )
         return numbers.to(product.device)
 
     def tracking(self) -> Tracking:

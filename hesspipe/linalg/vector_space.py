@@ -90,11 +90,11 @@ class VectorSpace:
 
     def normal(self, generator: torch.Generator) -> Tensor:
         """Draw standard normal numbers (length,), in float64 on the CPU."""
-        return torch.randn(self.dim, generator=generator, dtype=torch.float64)
+        return torch.randn(self.dim, generator=generator, dtype=torch.float64, device="cpu")
 
     def signs(self, generator: torch.Generator) -> Tensor:
         """Draw random signs (length,), as integers on the CPU."""
-        return 2 * torch.randint(2, (self.dim,), generator=generator) - 1
+        return 2 * torch.randint(2, (self.dim,), generator=generator, device="cpu") - 1
 
     def set_entry(self, vector: Tensor, index: int, value: float) -> None:
         """Set one of the P entries, in the process that holds it."""
@@ -140,7 +140,7 @@ def orthonormal(columns: Tensor) -> tuple[Tensor, Tensor]:
         return basis, factor
     # QR of blocks and of their stacked factors (Demmel and others, 2012, Communication-optimal
     # parallel and sequential QR and LU factorizations), all in float64.
-    basis = torch.empty(columns.shape, dtype=columns.dtype)
+    basis = torch.empty(columns.shape, dtype=columns.dtype, device="cpu")
     blocks, places = columns.split(_CONVERTED), basis.split(_CONVERTED)
     sizes = [min(len(block), columns.shape[1]) for block in blocks]
     # One array: a small one that outlives a block would keep the memory of the block from the next.
@@ -162,12 +162,16 @@ def _is_long(vectors: Tensor) -> bool:
 
 def normal_blocks(dim: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Draw the numbers of ``torch.randn(dim, dtype=torch.float64)`` block by block."""
-    return _blocks(dim, lambda size: torch.randn(size, generator=generator, dtype=torch.float64))
+    return _blocks(
+        dim, lambda size: torch.randn(size, generator=generator, dtype=torch.float64, device="cpu")
+    )
 
 
 def sign_blocks(dim: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Draw the signs of `VectorSpace.signs` block by block."""
-    return _blocks(dim, lambda size: 2 * torch.randint(2, (size,), generator=generator) - 1)
+    return _blocks(
+        dim, lambda size: 2 * torch.randint(2, (size,), generator=generator, device="cpu") - 1
+    )
 
 
 def _blocks(dim: int, draw: Callable[[int], Tensor]) -> Iterator[Tensor]:

@@ -63,7 +63,7 @@ class Sketch:
 
     def without(self, index: int) -> Sketch:
         """Leave out one of the vectors."""
-        kept = torch.arange(len(self.forms)) != index
+        kept = torch.arange(len(self.forms), device="cpu") != index
         turn, images = torch.linalg.qr(self.images[:, kept])  # (s, s - 1), (s - 1, s - 1)
         return Sketch(
             turn.T @ self.vectors[:, kept],

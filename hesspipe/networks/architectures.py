@@ -229,7 +229,9 @@ def initialize_normal(model: nn.Module, std: float, generator: torch.Generator) 
         On the CPU.
     """
     for parameter in model.parameters():
-        numbers = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        numbers = torch.randn(
+            parameter.shape, generator=generator, dtype=torch.float64, device="cpu"
+        )
         parameter.copy_(std * numbers)
 
 
@@ -257,7 +259,9 @@ def initialize_scaled(model: nn.Module, gain: float, generator: torch.Generator)
         if parameter.dim() < 2:
             parameter.zero_()
             continue
-        numbers = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        numbers = torch.randn(
+            parameter.shape, generator=generator, dtype=torch.float64, device="cpu"
+        )
         parameter.copy_((gain / parameter[0].numel()) ** 0.5 * numbers)
 
 

@@ -222,8 +222,10 @@ def _require_separable(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) 
 def _draw_probes(num_samples: int, size: int) -> Tensor:
     """Draw samples from all batches, ascending; none if there is one batch."""
     if size >= num_samples:
-        return torch.empty(0, dtype=torch.int64)
-    order = torch.randperm(num_samples, generator=generator(num_samples, "probes of a set"))
+        return torch.empty(0, dtype=torch.int64, device="cpu")
+    order = torch.randperm(
+        num_samples, generator=generator(num_samples, "probes of a set"), device="cpu"
+    )
     return order[:_NUM_PROBES].sort().values
 
 

@@ -201,7 +201,9 @@ def _batches(
     starts = range(0, num_samples, schedule.batch_size)
     epoch, first = divmod(start, len(starts))
     while True:
-        order = torch.randperm(num_samples, generator=generator(seed, f"batches of epoch {epoch}"))
+        order = torch.randperm(
+            num_samples, generator=generator(seed, f"batches of epoch {epoch}"), device="cpu"
+        )
         order = order.to(data.train_inputs.device)
         for position in starts[first:]:
             chosen = order[position : position + schedule.batch_size]

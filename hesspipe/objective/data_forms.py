@@ -61,9 +61,20 @@ def iterate_batches(data: Any) -> Iterator[tuple[Any, Any]]:
         )
     else:
         batches = data
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(beginning_of(batches)):
         inputs, targets = _pair(batch, number)
         yield as_tensors(inputs, "inputs"), as_tensors(targets, "targets")
+
+
+def beginning_of(batches: Iterable[Any]) -> Iterator[Any]:
+    """Begin a pass; where the seeds of a DataLoader are drawn, the default device is the CPU.
+
+    torch draws them on its default device, for which a generator on the CPU is refused.
+    """
+    if not isinstance(batches, DataLoader):
+        return iter(batches)
+    with torch.device("cpu"):
+        return iter(batches)
 
 
 def as_tensors(values: Any, name: str) -> Any:

@@ -50,7 +50,10 @@ def differentiating() -> Iterator[None]:
     Raises
     ------
     NotTwiceDifferentiableError
+    ValueError
+        Inside a transform of `torch.func`, where torch does not differentiate in this way.
     """
+    refuse_transforms()
     try:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -65,6 +68,22 @@ def differentiating() -> Iterator[None]:
         if (explained := _without_second_derivative(error)) is None:
             raise
         raise explained from error
+
+
+def refuse_transforms() -> None:
+    """Raise an error inside a transform of `torch.func`, through which no product would pass.
+
+    Raises
+    ------
+    ValueError
+    """
+    transform = torch._C._functorch.peek_interpreter_stack()
+    if transform is not None:
+        raise ValueError(
+            "hesspipe must be called outside of transforms of torch.func, got a call inside "
+            f"{transform.key().name.lower()}; products are linear, so that H @ tangent is the "
+            "derivative of H @ vector, and H @ V multiplies the columns of V at once"
+        )
 
 
 def _without_second_derivative(

@@ -384,7 +384,7 @@ def _row_of_loss(piece: Piece, theta: Tensor, direction: Tensor, step: float) ->
     moved = sides(piece, theta, direction, step)
     if moved is None:
         return 0
-    center, candidates = rows.detach(), torch.arange(len(rows))
+    center, candidates = rows.detach(), torch.arange(len(rows), device="cpu")
 
     def error(index: Tensor) -> float:
         is_moved = torch.zeros(len(rows), 1, dtype=torch.bool, device=rows.device)
@@ -403,6 +403,6 @@ def _nothing(num_rows: int, with_slopes: bool) -> dict[str, Outcome]:
     found = {}
     for kind in ("outputs", "loss", "slopes") if with_slopes else ("outputs", "loss"):
         count = 1 if kind == "loss" else num_rows
-        nothing = torch.zeros(count)
+        nothing = torch.zeros(count, dtype=torch.float64, device="cpu")
         found[kind] = Outcome(nothing > 0, nothing > 0, nothing.unsqueeze(1), nothing)
     return found

@@ -159,7 +159,9 @@ class LossCheck:
         """
         whole = split.whole
         rows, layout = join_outputs(whole.outputs, whole.num_samples)
-        order = torch.randperm(len(rows), generator=generator(0, "samples that are moved"))
+        order = torch.randperm(
+            len(rows), generator=generator(0, "samples that are moved"), device="cpu"
+        )
         is_moved = (order < (len(rows) + 1) // 2).to(rows.device)
         point = rows.detach().clone().requires_grad_()
 

@@ -60,7 +60,7 @@ def require_usable(model: nn.Module) -> None:
     for name, value in parameters.items():
         if value.is_complex():
             raise ValueError(f"parameters must be real, got {name} of {value.dtype}")
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.detach()).all():  # made in inference mode, perhaps
             raise ValueError(f"parameters must be finite, got nan or inf in {name}")
     devices = {value.device for value in parameters.values()}
     if len(devices) > 1:

@@ -328,7 +328,7 @@ class Objective:
                 "theta must be a vector of floating point, got "
                 f"shape {tuple(theta.shape)} of {theta.dtype}"
             )
-        nothing = torch.zeros(1, 0)
+        nothing = torch.zeros(1, 0, dtype=dtype, device="cpu")
         objective = cls(
             FunctionOfTheta(loss, theta),
             FunctionOfTheta.sum_of_outputs,

@@ -122,7 +122,7 @@ class Division:
                 continue
             for start in range(0, batch.num_samples, SAMPLES_AT_ONCE):
                 stop = min(start + SAMPLES_AT_ONCE, batch.num_samples)
-                yield self._piece(batch, torch.arange(start, stop))
+                yield self._piece(batch, torch.arange(start, stop, device="cpu"))
 
     def subset(self, count: int, num_batches: int) -> tuple[list[Piece], bool]:
         """Draw samples from all the data, each with its batch's, or whole batches.
@@ -145,18 +145,25 @@ class Division:
         is_all = sum(sizes) <= count
         if is_all:
             return list(self.all_pieces()), True
-        order = torch.randperm(len(sizes), generator=draw).tolist()
+        order = torch.randperm(len(sizes), generator=draw, device="cpu").tolist()
         chosen: dict[int, list[int]] = {}
         if self.is_separable:
             places = [(place, at) for place in order[:num_batches] for at in range(sizes[place])]
-            for number in torch.randperm(len(places), generator=draw)[:count].tolist():
+            for number in torch.randperm(len(places), generator=draw, device="cpu")[
+                :count
+            ].tolist():
                 chosen.setdefault(places[number][0], []).append(places[number][1])
         else:
             for place in order:
                 if not chosen or sum(sizes[other] for other in chosen) + sizes[place] <= count:
                     chosen[place] = []
         pieces = [
-            self._piece(batch, torch.tensor(chosen[place]) if self.is_separable else None)
+            self._piece(
+                batch,
+                torch.tensor(chosen[place], dtype=torch.int64, device="cpu")
+                if self.is_separable
+                else None,
+            )
             for place, batch in enumerate(self.batches)
             if place in chosen
         ]
@@ -249,5 +256,5 @@ def random_numbers(theta: Tensor, draw: torch.Generator, count: int) -> Iterator
     """Draw standard normal vectors (P,), in which numbers recur if they are very long."""
     period = min(len(theta), _NUM_NUMBERS)
     for _ in range(count):
-        few = torch.randn(period, generator=draw, dtype=torch.float64).to(theta)
+        few = torch.randn(period, generator=draw, dtype=torch.float64, device="cpu").to(theta)
         yield few.repeat(-(-len(theta) // period))[: len(theta)] if period else few

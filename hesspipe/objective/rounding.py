@@ -257,6 +257,7 @@ class _Perturbation(TorchDispatchMode):
                 _NUM_NUMBERS,
                 generator=generator(self._seed, "perturbations"),
                 dtype=torch.float64,
+                device="cpu",
             )
             numbers = -numbers if self._is_inward else 2 * numbers - 1
             eps = min(torch.finfo(dtype).eps, 2.0**-16)

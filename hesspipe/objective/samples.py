@@ -56,7 +56,7 @@ def first_samples(objective: Objective, number: int | None) -> Objective:
     left = number
     for batch in objective.batches:
         count = min(left, batch.num_samples)
-        index = torch.arange(count)
+        index = torch.arange(count, device="cpu")
         inputs = part_of(batch.inputs, index)
         targets = take(batch.targets, index, batch.num_samples)
         chosen.append(Batch(inputs, targets, share=1.0, number=batch.number))

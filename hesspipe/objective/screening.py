@@ -72,7 +72,7 @@ class Screened:
     @classmethod
     def nothing(cls, count: int) -> Screened:
         """Nothing is known of so many samples."""
-        return cls(torch.arange(count), has_right_slopes=False, is_regular=False)
+        return cls(torch.arange(count, device="cpu"), has_right_slopes=False, is_regular=False)
 
 
 class Screen:

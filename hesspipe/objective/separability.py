@@ -164,7 +164,7 @@ class ModelCheck:
             return bound
         theta = self._point()
         signs = torch.randn(
-            len(theta), generator=generator(0, "rounding"), dtype=torch.float64
+            len(theta), generator=generator(0, "rounding"), dtype=torch.float64, device="cpu"
         ).sign()
         moved = theta * (1 + torch.finfo(theta.dtype).eps * signs.to(theta))
         others = self.model(moved, batch.inputs)
@@ -173,7 +173,7 @@ class ModelCheck:
 
     def _joined(self, whole: Term, batch: Batch, other: Batch) -> list[Split]:
         """Compare a batch of one sample with the same sample beside one of another batch."""
-        first = torch.zeros(1, dtype=torch.long)
+        first = torch.zeros(1, dtype=torch.long, device="cpu")
         try:
             beside = part_of(other.inputs, first)
             inputs = _joined_values(values_of(batch.inputs), values_of(beside))
@@ -192,7 +192,9 @@ class ModelCheck:
 def parts_of(batch: Batch) -> list[Tensor]:
     """Draw the samples of each part: halves, or more where a batch is large."""
     size = batch.num_samples
-    order = torch.randperm(size, generator=generator(batch.number, "parts of a batch"))
+    order = torch.randperm(
+        size, generator=generator(batch.number, "parts of a batch"), device="cpu"
+    )
     num_parts = max(2, -(-size // SAMPLES_AT_ONCE))
     return list(order.split(-(-size // num_parts)))
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from hesspipe.hardware import is_exhaustion, require
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.copies import Copier
+from hesspipe.objective.data_forms import beginning_of
 from hesspipe.objective.pytrees import cast
 from hesspipe.objective.streaming import StreamedBatches, require_iterable_again
 
@@ -127,7 +128,7 @@ class _Packer(pickle.Pickler):
         if type(value) is np.ndarray and value.dtype.kind in "fc":
             dtype = self._copier.dtype
             kind = dtype if value.dtype.kind == "f" else dtype.to_complex()
-            return value.astype(torch.empty(0, dtype=kind).numpy().dtype)
+            return value.astype(torch.empty(0, dtype=kind, device="cpu").numpy().dtype)
         if isinstance(value, _OF_THE_MODEL):
             return self._copier.copy(value)
         if isinstance(value, _SHARED) or not _can_be_pickled(value):
@@ -207,7 +208,7 @@ def read_whole_batches(
 
 
 def _packed(batches: Iterable[Any], copier: Copier) -> Iterator[WholeBatch]:
-    for number, value in enumerate(batches):
+    for number, value in enumerate(beginning_of(batches)):
         try:
             batch = WholeBatch(value, copier)
         except Exception as error:

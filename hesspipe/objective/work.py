@@ -146,7 +146,7 @@ def _measured(
     """Count the operations of some samples, and the bytes of what their graph keeps."""
     inputs, targets = batch.inputs, batch.targets
     if size < batch.num_samples:
-        index = torch.arange(size)
+        index = torch.arange(size, device="cpu")
         inputs, targets = part_of(inputs, index), take(targets, index, batch.num_samples)
     point = model.theta.detach().requires_grad_()
     own = {point.untyped_storage().data_ptr()}

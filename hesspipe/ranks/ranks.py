@@ -328,7 +328,9 @@ class Ranks:
         """Raise in all processes if one has failed, or does something else; return an order."""
         code = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=7).digest(), "big")
         numbers = [*order, *[0] * (_LONGEST_ORDER - len(order))]
-        state = torch.tensor([error is not None, code, -code, *numbers], device=_CPU)
+        state = torch.tensor(
+            [error is not None, code, -code, *numbers], dtype=torch.int64, device=_CPU
+        )
         self._wait(
             dist.all_reduce(state, dist.ReduceOp.MAX, group=self._control, async_op=True), what
         )
@@ -347,7 +349,7 @@ class Ranks:
         """Gather one text from each process."""
         data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
         sizes = [torch.zeros(1, dtype=torch.int64, device=_CPU) for _ in range(self.size)]
-        own = torch.tensor([len(data)], device=_CPU)
+        own = torch.tensor([len(data)], dtype=torch.int64, device=_CPU)
         self._wait(dist.all_gather(sizes, own, group=self._control, async_op=True), "a message")
         longest = max(int(size) for size in sizes)
         padded = torch.nn.functional.pad(data, (0, longest - len(data)))

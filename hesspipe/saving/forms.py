@@ -104,14 +104,16 @@ def density_of(result: Result) -> Density:
     )
     overlaps = torch.zeros_like(nodes[1:])
     if "overlaps" in about:
-        overlaps = torch.tensor(about["overlaps"], dtype=torch.float64).view(overlaps.shape)
+        overlaps = torch.tensor(about["overlaps"], dtype=torch.float64, device="cpu").view(
+            overlaps.shape
+        )
     names = ("num_parameters", "matrix", "squared_lengths", "overlaps", "num_products", "eps",
              "asymmetry")  # fmt: skip
     return Density(
         nodes=nodes,
         weights=weights,
         couplings=couplings,
-        squared_lengths=torch.tensor(about["squared_lengths"], dtype=torch.float64),
+        squared_lengths=torch.tensor(about["squared_lengths"], dtype=torch.float64, device="cpu"),
         overlaps=overlaps,
         dim=about["num_parameters"],
         matrix=about["matrix"],
@@ -152,7 +154,7 @@ def _eigenpairs_table(found: Eigenpairs) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def _eigenpairs(result: Result) -> Eigenpairs:
     table, about = result.table, result.provenance
-    vectors = torch.zeros(about["num_parameters"], 0, dtype=torch.float64)
+    vectors = torch.zeros(about["num_parameters"], 0, dtype=torch.float64, device="cpu")
     if "eigenvector" in table:
         rows = np.zeros((len(table), about["num_parameters"]), about["eigenvector_dtype"])
         for row, vector in zip(rows, table["eigenvector"], strict=True):

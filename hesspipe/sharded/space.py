@@ -63,7 +63,7 @@ class ShardedSpace(VectorSpace):
 
     def holds(self, is_true: bool) -> bool:
         """Whether it is true in every process."""
-        return bool(self._of_all(torch.tensor(is_true, dtype=torch.float64)).all())
+        return bool(self._of_all(torch.tensor(is_true, dtype=torch.float64, device="cpu")).all())
 
     def orthonormal(self, columns: Tensor) -> Tensor:
         """Orthonormal columns, from QR of the parts and of their stacked factors."""
@@ -117,7 +117,7 @@ class ShardedSpace(VectorSpace):
 
     def _kept(self, blocks: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
         """Keep this process's entries of consecutive blocks of theta."""
-        part = torch.empty(self.length, dtype=dtype)
+        part = torch.empty(self.length, dtype=dtype, device="cpu")
         held = [piece for piece in self.pieces if piece.length]
         begin = 0
         for block in blocks:

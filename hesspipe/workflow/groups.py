@@ -38,5 +38,7 @@ def _parameter_names(plan: Experiment) -> list[str]:
     from hesspipe.networks.architectures import build_architecture
 
     settings = plan.model.model_dump(mode="json", exclude={"initial_std", "initial_gain"})
-    network = build_architecture(torch.zeros(_IMAGE), _NUM_OUTPUTS, **settings)
+    network = build_architecture(
+        torch.zeros(_IMAGE, dtype=torch.float32, device="cpu"), _NUM_OUTPUTS, **settings
+    )
     return [name for name, _ in network.named_parameters()]
