@@ -16,6 +16,8 @@ Cost: P/32 backward passes of a block of 32, so O(P N P). For networks of Linear
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
@@ -29,6 +31,8 @@ from hesspipe.curvature.loss_derivatives import (
 )
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct, pull_back
+from hesspipe.curvature.whole_outputs import output_factors, outputs_of_batches, pulled_rows
+from hesspipe.errors import TooLargeError
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pytrees import Fields
@@ -103,6 +107,9 @@ def ggn_by_columns(objective: Objective, progress: bool | None = None) -> Tensor
     Tensor, shape (P, P)
         In the objective's dtype; symmetric up to rounding.
     """
+    if _takes_whole_outputs(objective):
+        with suppress(TooLargeError, ValueError):  # products need no curvature of the loss
+            return add_weight_decay(objective, Matrix.GGN, _ggn_by_outputs(objective, progress))
     if not _takes_jacobians(objective):
         total = _second_derivative(objective, Matrix.GGN, _COLUMNS_PER_BLOCK, progress)
         return add_weight_decay(objective, Matrix.GGN, total)
@@ -117,6 +124,32 @@ def ggn_by_columns(objective: Objective, progress: bool | None = None) -> Tensor
             add_squares(total, rows[signs[part] > 0], 1.0)
             add_squares(total, rows[signs[part] < 0], -1.0)
     return add_weight_decay(objective, Matrix.GGN, mirror_lower(total))
+
+
+def _ggn_by_outputs(objective: Objective, progress: bool | None) -> Tensor:
+    """Add the squares of T^T J, batch by batch, where samples are not independent."""
+    total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
+    row_bytes = objective.num_parameters * objective.theta.element_size()
+    for batch in tqdm(objective.batches, desc="ggn", **bar_options(progress), unit="batch"):
+        factors, signs = output_factors(objective, batch)
+        for sign in (1.0, -1.0):
+            chosen = factors[:, signs == sign]
+            for part in chunks(chosen.shape[1], _JACOBIAN_BYTES // row_bytes):
+                rows = list(pulled_rows(objective, batch, chosen[:, part]))
+                add_squares(total, torch.cat(rows), sign)
+    return mirror_lower(total)
+
+
+def _takes_whole_outputs(objective: Objective) -> bool:
+    """Whether G is computed from all outputs of each batch, and not from P products.
+
+    A product takes three passes and an output one, besides the update of G, some 16 of which take
+    as long as a pass for one sample. The third is left for what forms the curvature of the loss.
+    """
+    if objective.is_separable:
+        return False
+    counts = outputs_of_batches(objective)
+    return counts is not None and max(counts, default=0) <= int(objective.is_varied.sum())
 
 
 def outputs_per_sample(objective: Objective) -> int | None:

@@ -4,28 +4,79 @@ With S_n = T_n T_n^T (T_n of shape C x r; r = C - 1 for softmax),
 
     G = A A^T,      A = [J_n^T T_n], one column for each sample n and direction c of T_n
 
+Where samples are not independent, all outputs for a batch are one vector f_b instead, with S_b and
+T_b of their number (`hesspipe.curvature.whole_outputs`).
+
 A is applied by differentiation, so that a Gram matrix A^T A computed in another way can be compared
 with it.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from hesspipe.curvature.columns import combine_gradients
 from hesspipe.curvature.error_bounds import ProductSamples, norm_bound
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import pull_back
+from hesspipe.curvature.whole_outputs import pulled_rows
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pieces import row_norms
 from hesspipe.seeding import generator
 
 
+class Columns(ABC):
+    """The columns of A, with G = A A^T, applied by differentiation."""
+
+    @property
+    @abstractmethod
+    def num_columns(self) -> int:
+        """M, the columns of A."""
+
+    @property
+    @abstractmethod
+    def num_terms(self) -> int:
+        """Number of samples or batches whose columns are computed one after the other."""
+
+    @abstractmethod
+    def project(self, objective: Objective, vector: Tensor) -> Tensor:
+        """A^T v, of shape (M,)."""
+
+    @abstractmethod
+    def multiply(self, objective: Objective, weights: Tensor) -> Tensor:
+        """A w, of shape (P,)."""
+
+    @abstractmethod
+    def rows(self, part: Objective, entries: slice, bar: tqdm[Any]) -> Tensor:
+        """A^T in some entries of the theta of an objective with fewer parameters: (M, k)."""
+
+    def gram_error(
+        self, objective: Objective, matrix: Matrix, gram: Tensor, samples: ProductSamples
+    ) -> float:
+        """Bound the errors of A A^T as G, and of A^T A, with A applied by differentiation."""
+        pulled = (self.project(objective, vector) for vector in samples.vectors)
+        formed = torch.stack([self.multiply(objective, weights) for weights in pulled])
+        error = norm_bound(samples, row_norms(formed - samples.products), matrix)
+        every_weights = torch.randn(
+            len(formed),
+            len(gram),
+            generator=generator(0, "Gram matrix error"),
+            dtype=torch.float64,
+            device="cpu",
+        ).to(gram)
+        combined = (self.multiply(objective, weights) for weights in every_weights)
+        formed = torch.stack([self.project(objective, vector) for vector in combined])
+        return error + norm_bound(samples, row_norms(formed - every_weights @ gram), matrix)
+
+
 @dataclass(frozen=True)
-class Directions:
+class Directions(Columns):
     """T_n of all samples, without the directions in which no S_n has curvature.
 
     Attributes
@@ -40,6 +91,11 @@ class Directions:
     def num_columns(self) -> int:
         """N r, the columns of A."""
         return self.values.shape[0] * self.values.shape[2]
+
+    @property
+    def num_terms(self) -> int:
+        """N."""
+        return len(self.values)
 
     def project(self, objective: Objective, vector: Tensor) -> Tensor:
         """A^T v = (T_n^T J_n v), of shape (N r,)."""
@@ -61,20 +117,76 @@ class Directions:
         by_sample = weights.view(len(self.values), self.values.shape[2], 1)
         return combine_gradients(objective, (self.values @ by_sample).squeeze(2))
 
-    def gram_error(
-        self, objective: Objective, matrix: Matrix, gram: Tensor, samples: ProductSamples
-    ) -> float:
-        """Bound the errors of A A^T as G, and of A^T A, with A applied by differentiation."""
-        pulled = (self.project(objective, vector) for vector in samples.vectors)
-        formed = torch.stack([self.multiply(objective, weights) for weights in pulled])
-        error = norm_bound(samples, row_norms(formed - samples.products), matrix)
-        every_weights = torch.randn(
-            len(formed),
-            len(gram),
-            generator=generator(0, "Gram matrix error"),
-            dtype=torch.float64,
-            device="cpu",
-        ).to(gram)
-        combined = (self.multiply(objective, weights) for weights in every_weights)
-        formed = torch.stack([self.project(objective, vector) for vector in combined])
-        return error + norm_bound(samples, row_norms(formed - every_weights @ gram), matrix)
+    def rows(self, part: Objective, entries: slice, bar: tqdm[Any]) -> Tensor:
+        """A^T in some entries, one sample at a time, so that none can mix."""
+        theta = part.theta.clone().requires_grad_()
+        num_directions = self.values.shape[2]
+        rows = theta.new_empty(self.num_columns, entries.stop - entries.start)
+        number = 0
+        for batch in part.batches:
+            with part.explained(batch):
+                for sample in range(len(batch.inputs)):
+                    outputs = part.outputs(theta, batch.inputs[sample : sample + 1]).squeeze(0)
+                    pulled = pull_back(outputs, theta, self.values[number].mT)
+                    place = slice(number * num_directions, (number + 1) * num_directions)
+                    rows[place] = pulled[:, entries]
+                    number += 1
+                    bar.update()
+        return rows
+
+
+@dataclass(frozen=True)
+class OutputDirections(Columns):
+    """T_b of all batches, where the loss is convex in the outputs.
+
+    Attributes
+    ----------
+    factors : tuple of Tensor, shapes (K_b, r_b)
+        In the order of the batches.
+    """
+
+    factors: tuple[Tensor, ...]
+
+    @property
+    def num_columns(self) -> int:
+        """Number of columns of A."""
+        return sum(part.shape[1] for part in self.factors)
+
+    @property
+    def num_terms(self) -> int:
+        """Number of batches."""
+        return len(self.factors)
+
+    def project(self, objective: Objective, vector: Tensor) -> Tensor:
+        """A^T v = (T_b^T J_b v)."""
+        theta = objective.theta.clone().requires_grad_()
+        changes = []
+        for batch, factors in zip(objective.batches, self.factors, strict=True):
+            outputs = objective.output_vector(theta, batch)
+            pulled = torch.zeros_like(outputs, requires_grad=True)
+            (combined,) = torch.autograd.grad(
+                outputs, theta, pulled, create_graph=True, materialize_grads=True
+            )
+            changes.append(factors.mT @ pull_back(combined, pulled, vector.unsqueeze(0))[0])
+        return torch.cat(changes)
+
+    def multiply(self, objective: Objective, weights: Tensor) -> Tensor:
+        """A w, of shape (P,)."""
+        theta = objective.theta.clone().requires_grad_()
+        total = torch.zeros_like(objective.theta)
+        parts = weights.split([factors.shape[1] for factors in self.factors])
+        for batch, factors, part in zip(objective.batches, self.factors, parts, strict=True):
+            outputs = objective.output_vector(theta, batch)
+            total += pull_back(outputs, theta, (factors @ part).unsqueeze(0))[0]
+        return total
+
+    def rows(self, part: Objective, entries: slice, bar: tqdm[Any]) -> Tensor:
+        """A^T in some entries of the theta of a part: (M, k)."""
+        rows = part.theta.new_empty(self.num_columns, entries.stop - entries.start)
+        start = 0
+        for batch, factors in zip(part.batches, self.factors, strict=True):
+            for found in pulled_rows(part, batch, factors):
+                rows[start : start + len(found)] = found[:, entries]
+                start += len(found)
+            bar.update()
+        return rows

@@ -15,7 +15,13 @@ from hesspipe.curvature.factored import factored_spectrum, find_factors, is_chea
 from hesspipe.curvature.factors import Factors
 from hesspipe.curvature.layers import Layer, find_layers
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.curvature.sampled import find_directions, has_few_outputs, sampled_spectrum
+from hesspipe.curvature.sampled import (
+    find_directions,
+    find_output_directions,
+    has_few_outputs,
+    has_few_whole_outputs,
+    sampled_spectrum,
+)
 from hesspipe.errors import TooLargeError
 from hesspipe.linalg.spectrum import (
     Spectrum,
@@ -25,7 +31,9 @@ from hesspipe.linalg.spectrum import (
 )
 from hesspipe.objective.objective import Objective
 
-SpectrumMethod = Literal["auto", "factored", "jacobians", "layers", "convolutions", "columns"]
+SpectrumMethod = Literal[
+    "auto", "factored", "jacobians", "outputs", "layers", "convolutions", "columns"
+]
 
 
 def objective_spectrum(
@@ -39,6 +47,8 @@ def objective_spectrum(
     """Compute the spectrum from factors, or from the matrix where there are none."""
     if method == "jacobians":
         return _from_jacobians(objective, matrix, progress, options)
+    if method == "outputs":
+        return _from_outputs(objective, matrix, progress, options)
     layers = find_layers(objective) if method in ("auto", "factored") else None
     too_large: TooLargeError | None = None
     for compute in _ways_without_matrix(objective, layers, matrix, method, progress, options):
@@ -88,6 +98,8 @@ def _ways_without_matrix(
         yield partial(_from_factors, objective, layers, matrix, method, options)
     if method == "auto" and has_few_outputs(objective, matrix):
         yield partial(_from_jacobians, objective, matrix, progress, options)
+    if method == "auto" and has_few_whole_outputs(objective, matrix):
+        yield partial(_from_outputs, objective, matrix, progress, options)
 
 
 def _from_factors(
@@ -107,6 +119,14 @@ def _from_jacobians(
 ) -> Spectrum:
     """The spectrum from the Gram matrix of the Jacobians."""
     directions = find_directions(objective, matrix)
+    return sampled_spectrum(objective, directions, progress=progress, **options)
+
+
+def _from_outputs(
+    objective: Objective, matrix: Matrix, progress: bool | None, options: dict[str, Any]
+) -> Spectrum:
+    """The spectrum from the Gram matrix of the Jacobians of all outputs of each batch."""
+    directions = find_output_directions(objective, matrix)
     return sampled_spectrum(objective, directions, progress=progress, **options)
 
 

@@ -53,13 +53,13 @@ class BatchProduct:
 
     def __init__(self, objective: Objective, matrix: Matrix, batch: Batch) -> None:
         theta = objective.theta.clone().requires_grad_()
-        self._on_cpu = theta.device.type == "cpu"
+        self._device = theta.device
         self._links = _LINKS[matrix](objective, theta, batch)
 
     @functools.cached_property
     def graph_bytes(self) -> int:
         """Memory of the graphs."""
-        return _graph_bytes([values for values, _ in self._links])
+        return graph_bytes([values for values, _ in self._links])
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Multiply the vectors, shape (K, P), all at once; the result has the same shape."""
@@ -70,8 +70,13 @@ class BatchProduct:
 
     def num_at_once(self, block_bytes: int) -> int:
         """Return the number of vectors to multiply at once, by memory and cache size."""
-        budget = min(block_bytes, _CACHE_BYTES) if self._on_cpu else block_bytes
-        return max(1, min(_MOST_AT_ONCE, budget // max(1, self.graph_bytes)))
+        return num_at_once(self.graph_bytes, self._device, block_bytes)
+
+
+def num_at_once(num_bytes: int, device: torch.device, block_bytes: int) -> int:
+    """Return the number of vectors to multiply with graphs of so many bytes at once."""
+    budget = min(block_bytes, _CACHE_BYTES) if device.type == "cpu" else block_bytes
+    return max(1, min(_MOST_AT_ONCE, budget // max(1, num_bytes)))
 
 
 def _hessian_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
@@ -84,7 +89,7 @@ def _hessian_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Li
 def _residual_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
     """R from the gradient of <e, f(theta)>, with e constant."""
     outputs = objective.output_vector(theta, batch)  # (K,)
-    _, slopes = _slopes(objective, outputs, batch)
+    _, slopes = slopes_of_vector(objective, outputs, batch)
     return _gradient_link((slopes.detach() * outputs).sum(), theta)
 
 
@@ -100,11 +105,11 @@ def _ggn_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
     (combined,) = torch.autograd.grad(
         outputs, theta, pulled, create_graph=True, materialize_grads=True
     )
-    leaf, slopes = _slopes(objective, outputs, batch)
+    leaf, slopes = slopes_of_vector(objective, outputs, batch)
     return [(combined, pulled), (slopes, leaf), (outputs, theta)]
 
 
-def _slopes(objective: Objective, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def slopes_of_vector(objective: Objective, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Differentiate the batch's term of L by the outputs, as a leaf f: f and dL/df, (K,)."""
     leaf = outputs.detach().requires_grad_()
     loss = objective.loss_of_vector(leaf, batch)
@@ -200,7 +205,7 @@ def _is_combination(
     return True
 
 
-def _graph_bytes(roots: list[Tensor]) -> int:
+def graph_bytes(roots: list[Tensor]) -> int:
     """Memory of the tensors that the graphs of the roots have saved, each counted once."""
     storages: dict[int, int] = {}
     nodes: list[Any] = [root.grad_fn for root in roots]

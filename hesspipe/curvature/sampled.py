@@ -17,14 +17,13 @@ convolutional layers, of which A is a sum of outer products, take much less: see
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from hesspipe.curvature.columns import mirror_lower, outputs_per_sample
-from hesspipe.curvature.directions import Directions
+from hesspipe.curvature.directions import Columns, Directions, OutputDirections
 from hesspipe.curvature.error_bounds import sample_products
 from hesspipe.curvature.loss_derivatives import curvature_factors, decay_diagonal
 from hesspipe.curvature.matrix import Matrix
@@ -34,7 +33,7 @@ from hesspipe.curvature.outer_products import (
     add_squares_of_rows,
     find_weights,
 )
-from hesspipe.curvature.products import pull_back
+from hesspipe.curvature.whole_outputs import output_factors, outputs_of_batches
 from hesspipe.errors import InconsistentMatrixError
 from hesspipe.hardware import available_bytes, require
 from hesspipe.linalg.spectrum import ZERO_TOLERANCE, Spectrum, matrix_spectrum
@@ -90,6 +89,49 @@ def find_directions(objective: Objective, matrix: Matrix) -> Directions:
     return directions
 
 
+def find_output_directions(objective: Objective, matrix: Matrix) -> OutputDirections:
+    """Compute T_b of all batches, for any outputs.
+
+    Parameters
+    ----------
+    objective : Objective
+    matrix : Matrix
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not G, there are no outputs, an S_b has a negative eigenvalue, or all are
+        zero.
+    TooLargeError
+        If an S_b does not fit into memory.
+    """
+    if matrix is not Matrix.GGN:
+        raise ValueError(f"method 'outputs' needs the matrix 'ggn', got {str(matrix)!r}")
+    parts = [output_factors(objective, batch) for batch in objective.batches]
+    if any((signs < 0).any() for _, signs in parts):
+        raise ValueError(
+            "method 'outputs' needs a loss that is convex in the outputs; use method='columns'"
+        )
+    directions = OutputDirections(tuple(factors for factors, _ in parts))
+    if not directions.num_columns:
+        raise ValueError("method 'outputs' needs a loss that is curved in them; use method='auto'")
+    num_varied = int(objective.is_varied.sum())
+    if directions.num_columns > num_varied:
+        raise ValueError(
+            f"method 'outputs' needs at most as many curved outputs, {directions.num_columns:,}, "
+            f"as parameters that vary, {num_varied:,}; use method='auto'"
+        )
+    return directions
+
+
+def has_few_whole_outputs(objective: Objective, matrix: Matrix) -> bool:
+    """Whether G is much larger than the number of all outputs, where samples are not apart."""
+    if matrix is not Matrix.GGN or objective.is_separable:
+        return False
+    counts = outputs_of_batches(objective)
+    return counts is not None and _FEWEST_ROWS * sum(counts) < int(objective.is_varied.sum())
+
+
 def has_few_outputs(objective: Objective, matrix: Matrix) -> bool:
     """Whether G is so much larger than A^T A that the latter is cheaper."""
     num_outputs = outputs_per_sample(objective) if matrix is Matrix.GGN else None
@@ -101,7 +143,7 @@ def has_few_outputs(objective: Objective, matrix: Matrix) -> bool:
 @differentiating()
 def sampled_spectrum(
     objective: Objective,
-    directions: Directions,
+    directions: Columns,
     *,
     zero_tolerance: float = ZERO_TOLERANCE,
     certify: bool | None = None,
@@ -113,7 +155,7 @@ def sampled_spectrum(
     ----------
     objective : Objective
         Without frozen parameters.
-    directions : Directions
+    directions : Columns
     zero_tolerance : float
     certify : bool, optional
         See `hesspipe.linalg.spectrum.matrix_spectrum`, as for zero_tolerance.
@@ -145,7 +187,7 @@ def sampled_spectrum(
     return matrix_spectrum(
         gram,
         matrix=matrix,
-        method="jacobians",
+        method="jacobians" if isinstance(directions, Directions) else "outputs",
         matrix_error=error,
         zero_tolerance=zero_tolerance,
         certify=certify,
@@ -156,7 +198,7 @@ def sampled_spectrum(
 @differentiating()
 def gram_of_jacobians(
     objective: Objective,
-    directions: Directions,
+    directions: Columns,
     *,
     by_weights: bool = True,
     progress: bool | None = None,
@@ -167,7 +209,7 @@ def gram_of_jacobians(
     ----------
     objective : Objective
         Without frozen parameters.
-    directions : Directions
+    directions : Columns
     by_weights : bool
         Whether weights whose gradient is a sum of outer products take the cheaper way.
     progress : bool, optional
@@ -187,7 +229,9 @@ def gram_of_jacobians(
     )
     free = available_bytes(objective.device) - 2 * size**2 * itemsize
     budget = min(_BLOCK_BYTES, free // _SHARE)
-    weights = find_weights(objective, directions.values.shape[2], budget) if by_weights else []
+    weights = []
+    if by_weights and isinstance(directions, Directions):
+        weights = find_weights(objective, directions.values.shape[2], budget)
     groups = list(_groups(weights, budget))
     total = objective.theta.new_zeros(size, size)
     found = {weight.name for weight in weights}
@@ -195,14 +239,15 @@ def gram_of_jacobians(
     rest = objective.restricted_to(others) if others else None
     blocks = [] if rest is None else list(_blocks(rest, budget // (size * itemsize)))
     with tqdm(
-        total=(len(groups) + len(blocks)) * objective.num_data,
-        desc="G", unit="sample", **bar_options(progress),
+        total=(len(groups) + len(blocks)) * directions.num_terms,
+        desc="G", unit="term", **bar_options(progress),
     ) as bar:  # fmt: skip
         for group in groups:
+            assert isinstance(directions, Directions)
             add_gram(total, objective, directions, group, bar)
         for names, entries in blocks:
             part = objective.restricted_to(names)
-            add_squares_of_rows(total, _rows(part, directions, entries, bar))
+            add_squares_of_rows(total, directions.rows(part, entries, bar))
     return mirror_lower(total)
 
 
@@ -234,21 +279,3 @@ def _blocks(objective: Objective, length: int) -> Iterator[tuple[list[str], slic
             held += shape.numel()
     if names:
         yield names, slice(0, held)
-
-
-def _rows(part: Objective, directions: Directions, entries: slice, bar: tqdm[Any]) -> Tensor:
-    """A^T in some entries of theta, (N r, K); one sample at a time, so that none can mix."""
-    theta = part.theta.clone().requires_grad_()
-    num_directions = directions.values.shape[2]
-    rows = theta.new_empty(directions.num_columns, entries.stop - entries.start)
-    number = 0
-    for batch in part.batches:
-        with part.explained(batch):
-            for sample in range(len(batch.inputs)):
-                outputs = part.outputs(theta, batch.inputs[sample : sample + 1]).squeeze(0)
-                pulled = pull_back(outputs, theta, directions.values[number].mT)
-                place = slice(number * num_directions, (number + 1) * num_directions)
-                rows[place] = pulled[:, entries]
-                number += 1
-                bar.update()
-    return rows

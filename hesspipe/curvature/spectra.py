@@ -83,11 +83,12 @@ def spectrum(
         constant. The matrix of any other block or operator is formed by products.
     matrix : {"hessian", "ggn", "residual"}, optional
         By default the hessian of an objective, or the matrix of an operator.
-    method : {"auto", "factored", "jacobians", "layers", "convolutions", "columns"}
+    method : {"auto", "factored", "jacobians", "outputs", "layers", "convolutions", "columns"}
         "factored" computes the spectrum without the matrix (see
-        `hesspipe.curvature.factored`), as does "jacobians" that of G of any network (see
-        `hesspipe.curvature.sampled`); the others form the matrix first (see
-        `hesspipe.curvature.dense`). "auto" chooses the first two where they are cheaper.
+        `hesspipe.curvature.factored`), as do "jacobians" and "outputs" that of G of any network,
+        with independent samples and without (see `hesspipe.curvature.sampled`); the others form
+        the matrix first (see `hesspipe.curvature.dense`). "auto" chooses the first three where they
+        are cheaper.
     zero_tolerance : float
         Multiple of the errors, the solver's and the matrix's, up to which an eigenvalue
         counts as zero; see `Spectrum.tolerance`.

@@ -34,7 +34,6 @@ from hesspipe.objective.nearby import Open
 from hesspipe.objective.pieces import Division, Piece, random_numbers
 from hesspipe.objective.places import OperationFinder
 from hesspipe.objective.special_points import find_special_point
-from hesspipe.objective.substitutes import ExactDerivatives
 from hesspipe.objective.symmetry import refuse_asymmetry
 from hesspipe.objective.work import Work
 from hesspipe.progress import bar_options
@@ -58,7 +57,6 @@ def differentiating() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(ExactDerivatives())
             for device_type in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
             stack.enter_context(twice_differentiable_kernels(torch.device("cpu")))

@@ -32,6 +32,7 @@ from hesspipe.objective.padding import (
 from hesspipe.objective.pieces import random_directions
 from hesspipe.objective.pytrees import Fields, call_arguments, cast, map_tensors
 from hesspipe.objective.rounding import model_evaluation
+from hesspipe.objective.substitutes import ExactDerivatives
 from hesspipe.objective.training_steps import NoBackward
 from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.seeding import generator
@@ -171,7 +172,8 @@ class FlatModel:
     def __call__(self, theta: Tensor, inputs: Tensor | Fields | WholeBatch) -> Any:
         """Evaluate the model; checkpoints are plain calls."""
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
-        with guard, model_evaluation(), twice_differentiable_kernels(self.device):
+        kernels = twice_differentiable_kernels(self.device)
+        with guard, model_evaluation(), kernels, ExactDerivatives():
             if isinstance(inputs, WholeBatch):
                 return self._evaluated(theta, inputs.copy())
             args, kwargs = call_arguments(inputs, self._signature)

@@ -10,13 +10,15 @@ import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import _reduction, functional
+
+from hesspipe.objective.substitutes import evaluated_exactly
 
 # (outputs, targets) -> scalar; outputs as the model returns them.
 LossFunction = Callable[[Any, Any], Tensor]
@@ -58,16 +60,22 @@ class ReducedLoss:
 
     Attributes
     ----------
-    loss_fn : callable (outputs, targets) -> scalar Tensor
+    given : callable (outputs, targets) -> scalar Tensor
+        The loss of the caller.
     denominator : callable (outputs, targets) -> float, optional
         Of a mean on a batch, if the caller gave it.
     is_sum : bool
         Whether losses of batches are added, and not averaged.
     """
 
-    loss_fn: LossFunction
+    given: LossFunction
     denominator: Denominator | None
     is_sum: bool
+
+    @cached_property
+    def loss_fn(self) -> LossFunction:
+        """The loss with exact operations; see `hesspipe.objective.substitutes`."""
+        return partial(evaluated_exactly, self.given)
 
     def known_denominator(self) -> Denominator | None:
         """Return the denominator of a mean loss; None for a sum.
@@ -79,7 +87,7 @@ class ReducedLoss:
         """
         if self.is_sum:
             return None
-        return self.denominator or known_denominator(self.loss_fn)
+        return self.denominator or known_denominator(self.given)
 
 
 class _Known(NamedTuple):
