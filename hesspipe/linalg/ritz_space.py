@@ -27,6 +27,8 @@ _BLOCK = 2**14
 _ROUNDING_LEFT = 0.1
 # A vector that one pass shrinks by more takes a second one.
 _SHRUNK = 0.1
+# Memory of a space that is kept for the next one.
+_MOST_KEPT = 2**30
 
 Floats = NDArray[np.float64]
 
@@ -43,6 +45,41 @@ class BlockSums(VectorSpace):
         parts = zip(rows.split(_BLOCK, -1), vectors.split(_BLOCK), strict=True)
         sums = torch.stack([some @ others for some, others in parts])  # (blocks, k)
         return sums.double().sum(0).to(vectors.dtype)
+
+
+@dataclass
+class Workspace:
+    """Memory for one space after another, where it is small.
+
+    The pages of new memory take a tenth of the time of a search with small products.
+    """
+
+    _kept: Tensor | None = None
+
+    def take(self, capacity: int, product: SymmetricProduct) -> Tensor:
+        """Return memory for a basis and its products, of shape (2, capacity, P).
+
+        Raises
+        ------
+        TooLargeError
+            If it does not fit.
+        """
+        shape, kept = (2, capacity, product.dim), self._kept
+        if kept is not None and (kept.shape, kept.dtype, kept.device) == (
+            shape, product.dtype, product.device,
+        ):  # fmt: skip
+            return kept
+        self._kept = None
+        num_bytes = 2 * capacity * product.dim * product.dtype.itemsize
+        require(
+            num_bytes + product.dim * product.dtype.itemsize,
+            f"a basis of {capacity} vectors of length P = {product.dim:,}, and its products,",
+            "pass a smaller max_products",
+            device=product.device,
+        )
+        taken = torch.empty(shape, dtype=product.dtype, device=product.device)
+        self._kept = taken if num_bytes <= _MOST_KEPT else None
+        return taken
 
 
 @dataclass
@@ -71,23 +108,15 @@ class RitzSpace:
     size: int = 0
 
     @classmethod
-    def begin(cls, product: SymmetricProduct, capacity: int) -> RitzSpace:
-        """Begin with no vector.
+    def begin(cls, product: SymmetricProduct, capacity: int, workspace: Workspace) -> RitzSpace:
+        """Begin with no vector, in the memory of a workspace.
 
         Raises
         ------
         TooLargeError
             If the basis and its products do not fit into memory.
         """
-        require(
-            (2 * capacity + 1) * product.dim * product.dtype.itemsize,
-            f"a basis of {capacity} vectors of length P = {product.dim:,}, and its products,",
-            "pass a smaller max_products",
-            device=product.device,
-        )
-        basis, images = torch.empty(
-            2, capacity, product.dim, dtype=product.dtype, device=product.device
-        )
+        basis, images = workspace.take(capacity, product)
         return cls(product, basis, images, *np.zeros((2, capacity, capacity)))
 
     @property

@@ -37,7 +37,7 @@ from torch import Tensor
 from hesspipe.linalg.hidden import RandomRun, blocking, upper_bounds
 from hesspipe.linalg.operator import symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs
-from hesspipe.linalg.ritz_space import RitzSpace
+from hesspipe.linalg.ritz_space import RitzSpace, Workspace
 from hesspipe.linalg.vector_space import norm
 
 Floats = NDArray[np.float64]
@@ -94,6 +94,7 @@ def track_eigenpairs(
     max_missed_probability: float,
     generator: torch.Generator,
     may_go_on: Callable[[], bool] = lambda: True,
+    workspace: Workspace | None = None,
 ) -> Tracking:
     """Compute extreme eigenpairs, from what a search for those of a similar operator found.
 
@@ -118,6 +119,8 @@ def track_eigenpairs(
         was not used for these. Only read where a random vector is needed.
     may_go_on : callable () -> bool, optional
         Asked after each product; the carried vectors are multiplied in any case.
+    workspace : Workspace, optional
+        Memory that searches one after another share.
 
     Returns
     -------
@@ -146,10 +149,10 @@ def track_eigenpairs(
     product = symmetric_product(operator)
     vectors: list[Tensor] = [] if carried is None else list(carried)
     capacity = min(max(max_products, len(vectors)), product.dim)
+    space = RitzSpace.begin(product, capacity, workspace or Workspace())
     search = _Search(
-        RitzSpace.begin(product, capacity), num_smallest, num_largest, tolerance,
-        max_missed_probability, generator, may_go_on,
-    )  # fmt: skip
+        space, num_smallest, num_largest, tolerance, max_missed_probability, generator, may_go_on
+    )
     search.take(vectors)
     search.refine()
     while search.is_verifying and search.run():

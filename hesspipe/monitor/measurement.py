@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from hesspipe.curvature.operators import HessianOperator
 from hesspipe.linalg.arguments import require_integer, require_number
 from hesspipe.linalg.operator import SymmetricProduct
+from hesspipe.linalg.ritz_space import Workspace
 from hesspipe.linalg.trace import estimate_norms
 from hesspipe.linalg.tracking import Tracking, track_eigenpairs
 from hesspipe.monitor.budget import Budget
@@ -31,8 +32,30 @@ from hesspipe.seeding import derive_seed, generator
 # At records that verify: probability that an eigenvalue beyond the bounds is missed. A tenth of it
 # costs one to two products more.
 _MAX_MISSED = 1e-3
-# Products that such a record is expected to take, before there was one.
+# Products that records are expected to take, before there was one of their kind: those that verify
+# one end, and those that do not.
 _PRODUCTS_OF_VERIFICATION = 20
+_PRODUCTS_OF_ESTIMATE = 6
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a record searches for, and whether it verifies what it finds."""
+
+    num_smallest: int
+    num_largest: int
+    is_verified: bool
+
+    @property
+    def name(self) -> str:
+        """Name in the state of a monitor."""
+        what = "verified" if self.is_verified else "estimated"
+        return f"{self.num_smallest} smallest, {self.num_largest} largest, {what}"
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Numbers of smallest and largest eigenvalues."""
+        return self.num_smallest, self.num_largest
 
 
 @dataclass
@@ -49,9 +72,10 @@ class Measurement:
     critical: bool
     seed: int
     num_since_verified: int | None = None
-    verification_products: int = _PRODUCTS_OF_VERIFICATION
+    taken: dict[str, int] = field(default_factory=dict)
     carried: dict[str, Tensor] = field(default_factory=dict)
     critical_step: float = 1.0
+    _workspace: Workspace = field(default_factory=Workspace, repr=False)
 
     def __post_init__(self) -> None:
         least = {"num_smallest": 0, "num_largest": 0, "max_products": 1, "verify_every": 1,
@@ -70,10 +94,25 @@ class Measurement:
         if not 1 <= total <= size:
             raise ValueError(f"num_smallest + num_largest must be 1 to P = {size}, got {total}")
 
-    @property
-    def least_products(self) -> int:
-        """Products of a record that nothing can cut short."""
-        return max(1, sum(len(vectors) for vectors in self.carried.values()))
+    def kinds(self) -> list[Kind]:
+        """Kinds of the next record, from the most complete to the cheapest one.
+
+        The most negative eigenvalues often lie at the edge of a dense bulk, and take many times the
+        products of the largest: without time for both, a record is of the largest.
+        """
+        is_due = self.num_since_verified is None or self.num_since_verified + 1 >= self.verify_every
+        whole = Kind(self.num_smallest, self.num_largest, is_due)
+        one = replace(whole, num_smallest=0) if whole.num_largest else whole
+        return list(dict.fromkeys((whole, one, replace(one, is_verified=False))))
+
+    def expected(self, kinds: Sequence[Kind]) -> dict[str, int]:
+        """Products that a record of each kind will take, by the last one of its kind."""
+        guesses = {}
+        for kind in kinds:
+            guess = _PRODUCTS_OF_VERIFICATION if kind.is_verified else _PRODUCTS_OF_ESTIMATE
+            guess = self.max_products if all(kind.ends) else guess * max(kind.ends)
+            guesses[kind.name] = self.taken.get(kind.name, min(guess, self.max_products))
+        return guesses
 
     def measure(
         self,
@@ -82,6 +121,7 @@ class Measurement:
         number: int,
         before: Tensor | None,
         budget: Budget,
+        kind: Kind,
     ) -> Record:
         """Measure everything that is asked for.
 
@@ -95,6 +135,7 @@ class Measurement:
             theta before the last update.
         budget : Budget
             It ends the searches.
+        kind : Kind
 
         Raises
         ------
@@ -103,7 +144,7 @@ class Measurement:
         """
         objective = state.objective()
         operator = HessianOperator(objective)
-        measure = partial(self._measured, operator, state, optimizer, number, before, budget)
+        measure = partial(self._measured, operator, state, optimizer, number, before, budget, kind)
         with preserved_random_state(objective.device), _full_precision():
             if objective.ranks is None:
                 return measure()
@@ -120,9 +161,14 @@ class Measurement:
         number: int,
         before: Tensor | None,
         budget: Budget,
+        kind: Kind,
     ) -> Record:
         """Measure in this process."""
-        is_verified = self._is_verified(budget)
+        is_verified = kind.is_verified
+        if is_verified:
+            self.num_since_verified = 0
+        elif self.num_since_verified is not None:
+            self.num_since_verified += 1
         objective = operator.objective
         with torch.no_grad():
             loss = float(objective.loss(objective.theta))
@@ -132,11 +178,8 @@ class Measurement:
         if optimizer is not None:
             sizes = step_sizes(optimizer, state.parameters(), objective.theta)
         product = _product(operator)
-        wanted = (self.num_smallest, self.num_largest)
-        ends = self._track(product, "ends", number, wanted, is_verified, budget)
-        found = Record(loss, ends, sizes, ends.pairs.num_products)
-        if is_verified:
-            self.verification_products = ends.pairs.num_products
+        ends = self._track_ends(product, number, kind, budget)
+        found = Record(loss, ends, self.tolerance, sizes, ends.pairs.num_products)
         if optimizer is not None:
             self._measure_preconditioned(found, product, number, is_verified, budget)
         if self.critical and before is not None and sizes.step_size:
@@ -146,39 +189,44 @@ class Measurement:
             norms = estimate_norms(product, num_products=self.trace_products, seed=seed)
             found.trace, found.trace_error = norms.trace.value, norms.trace.standard_error
             found.num_products += self.trace_products
+        self.taken[kind.name] = found.num_products * (2 if budget.was_cut else 1)
         return found
 
-    def _is_verified(self, budget: Budget) -> bool:
-        """Tell whether this record verifies, and count it."""
-        is_first = self.num_since_verified is None
-        is_due = is_first or (self.num_since_verified or 0) + 1 >= self.verify_every
-        cost = budget.seconds_of(self.verification_products)
-        is_verified = is_due and (is_first or cost <= budget.saved)
-        self.num_since_verified = 0 if is_verified else (self.num_since_verified or 0) + 1
-        return is_verified
+    def _track_ends(
+        self, product: SymmetricProduct, number: int, kind: Kind, budget: Budget
+    ) -> Tracking:
+        """Find the ends of H; what is carried for an end that is not searched stays as it is."""
+        names = ["smallest"] * (kind.num_smallest > 0) + ["largest"] * (kind.num_largest > 0)
+        parts = [self.carried[name] for name in names if name in self.carried]
+        carried = torch.cat(parts) if parts else None
+        found = self._track(product, "ends", carried, number, kind.ends, kind.is_verified, budget)
+        num_low = kind.num_smallest + 1 if kind.num_smallest else 0
+        halves = {"smallest": found.carried[:num_low], "largest": found.carried[num_low:]}
+        self.carried |= {name: halves[name] for name in names}
+        return found
 
     def _track(
         self,
         product: SymmetricProduct,
         name: str,
+        carried: Tensor | None,
         number: int,
         ends: tuple[int, int],
         is_verified: bool,
         budget: Budget,
     ) -> Tracking:
         """Find ends of a matrix, from where they were at the last record."""
-        found = track_eigenpairs(
+        return track_eigenpairs(
             product,
             *ends,
-            carried=self.carried.get(name),
+            carried=carried,
             tolerance=self.tolerance,
             max_products=self.max_products,
             max_missed_probability=_MAX_MISSED if is_verified else 1.0,
             generator=generator(self.seed, f"random vectors at step {number} for {name}"),
             may_go_on=budget.may_go_on,
+            workspace=self._workspace,
         )
-        self.carried[name] = found.carried
-        return found
 
     def _measure_preconditioned(
         self,
@@ -191,8 +239,10 @@ class Measurement:
         """Find the largest eigenvalue of D H D; without D it is that of H, at no cost."""
         diagonal, ends = found.sizes.diagonal, found.ends
         if diagonal is not None and self.preconditioned:
-            scaled = _in_metric(product, diagonal)
-            ends = self._track(scaled, "preconditioned", number, (0, 1), is_verified, budget)
+            scaled, name = _in_metric(product, diagonal), "preconditioned"
+            carried = self.carried.get(name)
+            ends = self._track(scaled, name, carried, number, (0, 1), is_verified, budget)
+            self.carried[name] = ends.carried
             found.num_products += ends.pairs.num_products
         elif diagonal is not None or not found.sizes.is_metric_known or self.num_largest == 0:
             return

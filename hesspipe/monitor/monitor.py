@@ -23,7 +23,7 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.linalg.arguments import require_integer
 from hesspipe.monitor.budget import Budget
 from hesspipe.monitor.guards import RecordWarning, require_kinds
-from hesspipe.monitor.measurement import Measurement
+from hesspipe.monitor.measurement import Kind, Measurement
 from hesspipe.monitor.model_state import ModelState
 from hesspipe.monitor.record_files import read_rows, write_rows
 from hesspipe.monitor.records import Record, rows_of
@@ -206,22 +206,25 @@ class Monitor(Plotted):
         """
         number = self._checked(number, None if self._last is None else self._last + 1)
         self._budget.enter()
+        kind: Kind | None = None
         try:
-            self._count(number)
+            kind = self._count(number)
         finally:
-            self._budget.leave()
+            self._budget.leave(None if kind is None else kind.name)
 
-    def _count(self, number: int) -> None:
-        """Record if a record is due, and keep what the next one needs."""
+    def _count(self, number: int) -> Kind | None:
+        """Record if a record is due, and keep what the next one needs; return what was recorded."""
         last = number - 1 if self._last is None else self._last
         before, self._before = self._before, None
-        if number // self.every > last // self.every and self._is_affordable(number):
-            self._record(number, before, self._budget)
+        kind = self._affordable(number) if number // self.every > last // self.every else None
+        if kind is not None:
+            self._record(number, before, self._budget, kind)
         self._last, stride = number, max(1, number - last)
         is_next = (number + stride) // self.every > number // self.every
         if is_next and self._measurement.critical:
             with self._guarded(number):
                 self._before = self._state.objective().theta
+        return kind
 
     def record(self, number: int | None = None) -> None:
         """Record now, whether or not one is due: before the training, for example.
@@ -236,7 +239,10 @@ class Monitor(Plotted):
         self._last = self._checked(number, self._last)
         self._budget.enter()
         try:
-            self._record(self._last, None, Budget(None))
+            budget = Budget(None)
+            budget.enter()
+            self._record(self._last, None, budget, self._decided(self._measurement.kinds()[0]))
+            self._budget.learn(budget.seconds_per_product)
         finally:
             self._budget.leave(is_counted=False)
 
@@ -256,25 +262,36 @@ class Monitor(Plotted):
         if self._measurement.critical and (number + 1) % self.every == 0:
             self._before = self._state.objective().theta
 
-    def _is_affordable(self, number: int) -> bool:
-        """Tell whether the time that was saved suffices for a record, and warn once if not."""
-        least = self._budget.seconds_of(self._measurement.least_products)
-        is_affordable: bool = self._decided(least <= self._budget.saved)
-        if not is_affordable:
-            self._say(
-                f"the record at step {number} takes at least {least:.2g} s, and budget="
-                f"{self._budget.share:g} leaves {max(self._budget.saved, 0.0):.2g} s for it now; "
-                "records are left out until enough time is saved. Use fewer samples or "
-                "eigenvalues, or a larger every"
-            )
-        return is_affordable
+    def _affordable(self, number: int) -> Kind | None:
+        """Choose the kind of a record by the time that was saved, and warn once if there is none.
 
-    def _record(self, number: int, before: Tensor | None, budget: Budget) -> None:
+        Rank 0 decides.
+        """
+        kinds = self._measurement.kinds()
+        expected = self._measurement.expected(kinds)
+        name = self._budget.affordable([kind.name for kind in kinds], expected)
+        found: Kind | None = self._decided(
+            next((each for each in kinds if each.name == name), None)
+        )
+        if found is not None:
+            return found
+        least = self._budget.seconds_of(min(expected.values()))
+        self._say(
+            f"the record at step {number} takes at least {least:.2g} s, and budget="
+            f"{self._budget.share:g} leaves {max(self._budget.saved, 0.0):.2g} s for it now; "
+            "records are left out until enough time is saved. Use fewer samples or "
+            "eigenvalues, or a larger every"
+        )
+        return None
+
+    def _record(self, number: int, before: Tensor | None, budget: Budget, kind: Kind) -> None:
         """Record at a step, given theta before the update that led to it."""
         found: Record | None = None
         with self._guarded(number):
             budget.begin()
-            found = self._measurement.measure(self._state, self.optimizer, number, before, budget)
+            found = self._measurement.measure(
+                self._state, self.optimizer, number, before, budget, kind
+            )
             budget.finish(found.num_products)
             found.time_share = self._decided(budget.time_share)
             if found.sizes.reason is not None:
@@ -285,9 +302,8 @@ class Monitor(Plotted):
                 "the training varies it now; build a new Objective and a new Monitor for the "
                 "curvature in all parameters"
             )
-        ends = (self._measurement.num_smallest, self._measurement.num_largest)
         self._rows = [row for row in self._rows if row["step"] < number]
-        self._rows += rows_of(number, found, ends, self._objective.num_parameters)
+        self._rows += rows_of(number, found, kind.ends, self._objective.num_parameters)
         if self.path is not None:
             with self._guarded(number, "was made, but not written"):
                 write_rows(self.result, self.path, self._objective.ranks)

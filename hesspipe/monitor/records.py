@@ -11,6 +11,10 @@ from torch import Tensor
 from hesspipe.linalg.tracking import Tracking
 from hesspipe.monitor.step_sizes import StepSizes
 
+# Of an eigenvalue: its error is at most the tolerance, but for a small probability; or is so by
+# estimate, if no other eigenvector has risen above it; or is not.
+CERTIFIED, ESTIMATED, OPEN = "certified", "estimated", "open"
+
 
 @dataclass
 class Record:
@@ -18,6 +22,7 @@ class Record:
 
     loss: float
     ends: Tracking
+    tolerance: float
     sizes: StepSizes
     num_products: int = 0
     preconditioned: float | None = None
@@ -37,6 +42,14 @@ class Record:
             "critical_sharpness", "trace", "trace_error", "time_share",
         )  # fmt: skip
         return {**dict.fromkeys(names), "num_products": 0}
+
+    def status(self, place: int) -> str:
+        """Tell what is known of an eigenvalue: one of the three above."""
+        if self.ends.is_converged[place]:
+            return CERTIFIED
+        size = abs(float(self.ends.pairs.eigenvalues[place]))
+        is_small = float(self.ends.error_estimates[place]) <= self.tolerance * size
+        return ESTIMATED if is_small else OPEN
 
     def columns(self) -> dict[str, Any]:
         """Columns that all rows of the record share."""
@@ -83,7 +96,7 @@ def rows_of(
     for place, (end, rank) in enumerate(places):
         row: dict[str, Any] = {"end": end, "rank": rank, "is_converged": False}
         row |= {"eigenvalue": None, "residual_norm": None, "error_estimate": None}
-        row |= {"error_bound": None, "is_verified": False}
+        row |= {"error_bound": None, "is_verified": False, "status": None}
         if found is not None and len(found.ends.pairs.eigenvalues) == len(places):
             pairs = found.ends.pairs
             row["eigenvalue"] = float(pairs.eigenvalues[place])
@@ -92,5 +105,6 @@ def rows_of(
             row["error_bound"] = finite(found.ends.error_bounds[place])
             row["is_verified"] = row["error_bound"] is not None
             row["is_converged"] = bool(found.ends.is_converged[place])
+            row["status"] = found.status(place)
         rows.append(common | row)
     return rows

@@ -17,9 +17,9 @@ def state_of(measurement: Measurement, budget: Budget) -> dict[str, Any]:
     return {
         "carried": {name: vectors.clone() for name, vectors in measurement.carried.items()},
         "num_since_verified": measurement.num_since_verified,
-        "verification_products": measurement.verification_products,
+        "taken": dict(measurement.taken),
         "critical_step": measurement.critical_step,
-        "seconds": [budget.training, budget.records],
+        "seconds": budget.state(),
     }
 
 
@@ -35,9 +35,9 @@ def restore(
     """
     measurement.carried = _carried(state, objective)
     measurement.num_since_verified = state["num_since_verified"]
-    measurement.verification_products = state["verification_products"]
+    measurement.taken = dict(state["taken"])
     measurement.critical_step = state["critical_step"]
-    budget.training, budget.records = state["seconds"]
+    budget.restore(state["seconds"])
 
 
 def _carried(state: Mapping[str, Any], objective: Objective) -> dict[str, Tensor]:

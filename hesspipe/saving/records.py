@@ -19,16 +19,17 @@ def plot_records(result: Result, ax: Axes | None) -> Axes:
         Of kind "monitor". Records that failed are left out.
     ax : Axes of matplotlib, or None
     """
-    from hesspipe.plots.training import plot_training
+    from hesspipe.plots.training import Line, plot_training
 
     table = result.table[result.table["eigenvalue"].notna()]
-    lines = {}
+    lines: dict[tuple[str, int], Line] = {}
     for end, part in table.groupby("end"):
         ranks = sorted(part["rank"].unique(), reverse=end == "largest")
         for order, rank in enumerate(ranks, 1):
             line = part[part["rank"] == rank].sort_values("step")
             columns = ("step", "eigenvalue", "residual_norm")
-            lines[str(end), order] = tuple(line[name].to_numpy("float64") for name in columns)
+            arrays = [line[name].to_numpy("float64") for name in columns]
+            lines[str(end), order] = (*arrays, line["status"].to_numpy(str))
     steps = table[table["stability_limit"].notna()].drop_duplicates("step").sort_values("step")
     limits = steps["step"].to_numpy("float64"), steps["stability_limit"].to_numpy("float64")
     return plot_training(ax, lines, limits)

@@ -12,7 +12,7 @@ def by_step(result: Result) -> list[Result]:
     """
     if result.kind != "monitor":
         return [result]
-    columns = ["end", "rank", "eigenvalue", "residual_norm"]
+    columns = ["end", "rank", "eigenvalue", "residual_norm", "status"]
     complete = result.table.groupby("step")["eigenvalue"].transform(lambda part: part.notna().all())
     return [
         Result(

@@ -69,6 +69,7 @@ NETWORK_SCHEMAS: dict[str, pa.Schema] = {
             column("error_bound", pa.float64(), "how far it may lie beyond", nullable=True),
             column("is_verified", pa.bool_(), "whether there is a bound"),
             column("is_converged", pa.bool_(), "whether the bound is below the tolerance"),
+            column("status", pa.string(), "certified, estimated or open", nullable=True),
             column("loss", pa.float64(), "on the data of the monitor", nullable=True),
             column("missed_probability", pa.float64(), "of a wrong bound", nullable=True),
             column("step_size", pa.float64(), "the largest of the optimizer", nullable=True),

@@ -139,8 +139,8 @@ def extreme_eigenvalues(
     DataFrame
         experiment, seed, step, matrix, num_parameters, end ("largest" or "smallest"),
         order (1 = most extreme), eigenvalue, uncertainty (a smaller magnitude counts as zero: the
-        tolerance of a spectrum, the residual norm of an eigenpair); by increasing order within
-        each end.
+        tolerance of a spectrum, the residual norm of an eigenpair), status (of the records of a
+        monitor); by increasing order within each end.
 
     Raises
     ------
@@ -189,5 +189,6 @@ def _end(result: Result, end: str, number: int) -> pd.DataFrame:
             "uncertainty": provenance["tolerance"]
             if is_whole
             else extreme["residual_norm"].to_numpy(),
+            "status": extreme["status"].to_numpy() if "status" in extreme else None,
         }
     )
