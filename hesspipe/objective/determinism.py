@@ -142,7 +142,7 @@ def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int])
         if buffer._version != versions[name]:
             raise ValueError(
                 f"model must not change when it is evaluated, got a change in its buffer {name}; "
-                "call model.eval() first"
+                "call model.eval() first, or make the change depend on `self.training`"
             )
 
 

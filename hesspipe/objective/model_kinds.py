@@ -79,6 +79,13 @@ def _require_usable_module(name: str, module: nn.Module) -> None:
             f"model must compute with real numbers, got {name} ({type(module).__name__}); pass the "
             "model from before quantization"
         )
+    if hasattr(module, "fake_quant_enabled") and module.fake_quant_enabled.any():
+        raise ValueError(
+            f"the gradient must be the derivative of the loss, got {name} "
+            f"({type(module).__name__}), which rounds to few numbers and has the gradient of no "
+            "rounding; turn it off with model.apply(torch.ao.quantization.disable_fake_quant) and "
+            "model.apply(torch.ao.quantization.disable_observer)"
+        )
     for setting in ("max_norm", "scale_grad_by_freq"):
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and getattr(module, setting):
             raise ValueError(

@@ -143,6 +143,7 @@ class Weighing:
         with explained(batch, number, model.dtype):
             loss = self._loss_fn(outputs, batch.targets)
             require_finite_evaluation(outputs, loss, model.buffers, number)
+            refuse_changed_buffers(model.buffers, self._versions)
             self._evaluate_again(batch, (outputs, loss))
         layout = self.layouts.record(outputs, batch.num_samples)
         if layout is not None and layout.withheld:
