@@ -7,6 +7,7 @@ guessed from the number of parts or their types, because a guess that is wrong d
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from numbers import Number
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from hesspipe.errors import HesspipeError
 from hesspipe.hardware import is_exhaustion
 from hesspipe.objective.pytrees import map_leaves, named_tensors
 
@@ -61,20 +63,42 @@ def iterate_batches(data: Any) -> Iterator[tuple[Any, Any]]:
         )
     else:
         batches = data
-    for number, batch in enumerate(beginning_of(batches)):
+    for number, batch in enumerate(batches_of(batches)):
         inputs, targets = _pair(batch, number)
         yield as_tensors(inputs, "inputs"), as_tensors(targets, "targets")
 
 
-def beginning_of(batches: Iterable[Any]) -> Iterator[Any]:
-    """Begin a pass; where the seeds of a DataLoader are drawn, the default device is the CPU.
+def batches_of(data: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over an object of the caller, and say at which batch it fails.
 
-    torch draws them on its default device, for which a generator on the CPU is refused.
+    torch draws the seeds of a DataLoader on its default device, for which a generator on the CPU is
+    refused: until then it is the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the object raises another error than a ValueError or one of the system.
     """
-    if not isinstance(batches, DataLoader):
-        return iter(batches)
-    with torch.device("cpu"):
-        return iter(batches)
+    number = 0
+    try:
+        with torch.device("cpu") if isinstance(data, DataLoader) else nullcontext():
+            iterator = iter(data)
+        for batch in iterator:
+            yield batch
+            number += 1
+    except GeneratorExit:
+        raise
+    except (HesspipeError, ValueError, OSError):
+        raise
+    except Exception as error:
+        if is_exhaustion(error):
+            raise
+        message = (str(error).strip() or "no message").splitlines()[0]
+        lie = "; its __len__ may be more than it holds" if isinstance(error, IndexError) else ""
+        raise ValueError(
+            f"data must be readable, got {type(error).__name__} ({message}) from "
+            f"{type(data).__name__} as batch {number} was read{lie}"
+        ) from error
 
 
 def as_tensors(values: Any, name: str) -> Any:

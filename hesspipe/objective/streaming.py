@@ -268,7 +268,11 @@ def digest(values: Any) -> bytes:
 
 def _parts(values: Any) -> Iterator[Any]:
     """Yield what is hashed: descriptions and bytes of numbers."""
-    if isinstance(values, Tensor):
+    if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_nested):
+        shape = "" if values.is_nested else tuple(values.shape)
+        yield f"tensor of layout {values.layout} {shape};".encode()
+        yield from _parts(_components(values))
+    elif isinstance(values, Tensor):
         plain = values.detach().resolve_conj().resolve_neg().cpu().contiguous()
         yield f"tensor {plain.dtype} {tuple(plain.shape)};".encode()
         yield _bytes(plain)
@@ -292,6 +296,22 @@ def _parts(values: Any) -> Iterator[Any]:
         yield from _parts(list(values.digest_parts()))
     else:
         yield f"{values!r};".encode()
+
+
+def _components(tensor: Tensor) -> list[Tensor]:
+    """Return the dense tensors of which a sparse or nested one consists."""
+    if tensor.is_nested:
+        return list(tensor.unbind())
+    if tensor.layout == torch.sparse_coo:
+        tensor = tensor.coalesce()
+        return [tensor.indices(), tensor.values()]
+    is_by_row = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    places = (
+        [tensor.crow_indices(), tensor.col_indices()]
+        if is_by_row
+        else [tensor.ccol_indices(), tensor.row_indices()]
+    )
+    return [*places, tensor.values()]
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from hesspipe.hardware import is_exhaustion, require
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.copies import Copier
-from hesspipe.objective.data_forms import beginning_of
+from hesspipe.objective.data_forms import batches_of
 from hesspipe.objective.pytrees import cast
 from hesspipe.objective.streaming import StreamedBatches, require_iterable_again
 
@@ -208,7 +208,7 @@ def read_whole_batches(
 
 
 def _packed(batches: Iterable[Any], copier: Copier) -> Iterator[WholeBatch]:
-    for number, value in enumerate(beginning_of(batches)):
+    for number, value in enumerate(batches_of(batches)):
         try:
             batch = WholeBatch(value, copier)
         except Exception as error:
@@ -278,7 +278,13 @@ def number_of(batch: WholeBatch, what: BatchNumber, name: str) -> float:
         If the batch has no such attribute or key, or it is no number.
     """
     value = batch.copy()
-    found = _entry(value, what, name) if isinstance(what, str) else what(value)
+    try:
+        found = _entry(value, what, name) if isinstance(what, str) else what(value)
+    except (LookupError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{name} must be a function of every batch, got {type(error).__name__} ({error}) for "
+            f"{batch}; batches may have different keys, but all need those that it uses"
+        ) from error
     try:
         return float(found)
     except (TypeError, ValueError, RuntimeError) as error:
