@@ -165,10 +165,6 @@ class Measurement:
     ) -> Record:
         """Measure in this process."""
         is_verified = kind.is_verified
-        if is_verified:
-            self.num_since_verified = 0
-        elif self.num_since_verified is not None:
-            self.num_since_verified += 1
         objective = operator.objective
         with torch.no_grad():
             loss = float(objective.loss(objective.theta))
@@ -179,6 +175,10 @@ class Measurement:
             sizes = step_sizes(optimizer, state.parameters(), objective.theta)
         product = _product(operator)
         ends = self._track_ends(product, number, kind, budget)
+        if is_verified:
+            self.num_since_verified = 0
+        elif self.num_since_verified is not None:
+            self.num_since_verified += 1
         found = Record(loss, ends, self.tolerance, sizes, ends.pairs.num_products)
         if optimizer is not None:
             self._measure_preconditioned(found, product, number, is_verified, budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from hesspipe.objective.flattening import flatten
@@ -57,9 +58,10 @@ class ModelState:
         def converted(name: str) -> Tensor:
             return cast(named[name].detach(), objective.dtype, objective.device)
 
-        constants = {name: converted(name).clone() for name in self._constants if name in named}
-        theta = flatten({name: converted(name) for name in objective.names})  # a copy
-        return objective.at(theta, constants)
+        with torch.inference_mode(False):  # its tensors could not be differentiated
+            constants = {name: converted(name).clone() for name in self._constants if name in named}
+            theta = flatten({name: converted(name) for name in objective.names})  # a copy
+            return objective.at(theta, constants)
 
     def parameters(self) -> list[Tensor]:
         """Return the parameters of theta, as the optimizer has them, in its order."""
@@ -72,8 +74,16 @@ class ModelState:
         return [name for name in self._frozen if name in named and named[name].requires_grad]
 
     def _named(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the model, by their names in the objective."""
-        model = unwrapped(self._model)
+        """Parameters and buffers of the model, by their names in the objective.
+
+        Averages of weights and other wrappers have the model as their `module`.
+        """
+        model, first = unwrapped(self._model), self._objective.names[0]
+        while first not in dict(model.named_parameters(remove_duplicate=False)):
+            inner = getattr(model, "module", None)
+            if not isinstance(inner, nn.Module):
+                break
+            model = unwrapped(inner)
         every = (
             *model.named_buffers(remove_duplicate=False),
             *model.named_parameters(remove_duplicate=False),
