@@ -19,7 +19,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hesspipe.workflow.slurm import has_jobs_in_queue
-from hesspipe.workflow.slurm_reasons import advise_on_refusal, is_full, passes_by_itself
+from hesspipe.workflow.slurm_reasons import (
+    advise_on_refusal,
+    explain_pause,
+    is_full,
+    passes_by_itself,
+)
 from hesspipe.workflow.slurm_states import BatchJobs
 
 _ENOUGH_FOR_AN_ARRAY = 11  # jobs; of fewer, users are warned
@@ -72,12 +77,12 @@ class PatientExecutor(_PluginExecutor):
 
     def __init__(self, workflow: Any, logger: Any) -> None:
         self._has_ended = threading.Event()
+        self._told: set[str] = set()
         self._refusals: dict[Any, str | None] = {}  # of the jobs that are submitted now
         super().__init__(workflow, logger)  # starts a thread
 
     def run_job(self, job: Any) -> None:
         """Submit a job, in a thread of the plugin's, and again while it is refused for a time."""
-        has_told = False
         while not self._has_ended.is_set():
             refusal = self._submit(job)
             if refusal is None:
@@ -85,12 +90,10 @@ class PatientExecutor(_PluginExecutor):
             if not self._is_temporary(refusal):
                 self._give_up(job, refusal)
                 return
-            if not has_told:
-                has_told = True
-                self.logger.warning(
-                    f"Slurm takes no batch job now ({_words(refusal)}): this run submits it again "
-                    f"until it does, every {_PAUSE:.0f} seconds"
-                )
+            line = explain_pause(_words(refusal), _PAUSE)
+            if line not in self._told:
+                self._told.add(line)
+                self.logger.warning(line)
             self._has_ended.wait(_PAUSE)
 
     def _submit(self, job: Any) -> str | None:
@@ -188,7 +191,8 @@ def _words(text: str) -> str:
     """What Slurm says of a refusal, in one line and without the command."""
     said = re.search(r"error message was '(.*?)'?\.?\n\s+sbatch call:", text, re.DOTALL)
     lines = (said[1] if said else text).strip().splitlines()
-    return "; ".join(line.strip() for line in lines if line.strip())
+    words = (re.sub(r"^s\w+: error: |Batch job submission failed: ", "", line) for line in lines)
+    return "; ".join(word.strip() for word in words if word.strip())
 
 
 def _name(job: Any) -> str:

@@ -81,9 +81,14 @@ _PASSING = (
     r"|Connection refused|temporarily u|Unable to establish control|Cannot allocate memory"
 )
 _FULL = _REFUSALS[0][0]
+_NOT_NOW = "Slurm takes no batch job now"
 # Reasons of squeue's %r for jobs in the queue that do not pass by waiting, the most telling first.
 _WAITS = (
     (r"PartitionTimeLimit", "it asks for more time than its partition allows: see sinfo; {ask}"),
+    (
+        r"PartitionConfig",
+        "its partition does not allow what it asks for, e.g. time or processors: see sinfo; {ask}",
+    ),
     (
         r"PartitionNodeLimit|BadConstraints|ReqNodeNotAvail.*Reserved|NodeConfig",
         "no node of its partition has what it asks for: see sinfo; {ask}",
@@ -144,7 +149,8 @@ def advise_on_refusal(words: str) -> str | None:
     Parameters
     ----------
     words : str
-        Of `sbatch` or of the executor.
+        Of `sbatch` or of the executor, or the log of a run: jobs that were refused for a time, and
+        were taken later, do not count.
 
     Returns
     -------
@@ -156,7 +162,8 @@ def advise_on_refusal(words: str) -> str | None:
     >>> advise_on_refusal("sbatch: error: Requested reservation is invalid")[:45]
     'Slurm refused the reservation of a batch job:'
     """
-    return next((advice for sign, advice in _REFUSALS if re.search(sign, words)), None)
+    final = "\n".join(line for line in words.splitlines() if _NOT_NOW not in line)
+    return next((advice for sign, advice in _REFUSALS if re.search(sign, final)), None)
 
 
 def advise_on_waiting(reason: str, job: str) -> str | None:
@@ -186,3 +193,17 @@ def passes_by_itself(words: str) -> bool:
 def is_full(words: str) -> bool:
     """Whether a job is refused because as many are in the queue as a limit allows."""
     return re.search(_FULL, words) is not None
+
+
+def explain_pause(words: str, seconds: float) -> str:
+    """Say that a job is refused for a time, and what happens then.
+
+    Parameters
+    ----------
+    words : str
+        Of `sbatch`, in one line.
+    seconds : float
+        Between attempts.
+    """
+    hint = ". --jobs NUMBER keeps a run below the limit" if is_full(words) else ""
+    return f"{_NOT_NOW} ({words}): it is submitted again every {seconds:.0f} seconds{hint}"

@@ -123,14 +123,15 @@ class BatchJobs:
         self._tell(
             logger,
             gone,
-            "Slurm does not know batch job {jobs} any more: it ended while Snakemake or the "
-            "controller did not answer, or the controller has lost its state. It counts as failed",
+            "Slurm does not know some batch jobs any more ({jobs}): they ended while Snakemake or "
+            "the controller did not answer, or it has lost its state. They count as failed",
         )
         self._tell(
             logger,
             set() if asks_controller else is_open,
-            "Batch job {jobs} is not in Slurm's queue, and its accounts say that it goes on: this "
-            "run waits for it. If it has ended, end this run with Ctrl-C, and start it again",
+            "Some batch jobs are not in Slurm's queue, and its accounts say that they go on "
+            "({jobs}): this run waits for them. If they have ended, end it with Ctrl-C, and start "
+            "it again",
         )
         stays = is_open | {n for n in lost - gone if found[n] not in _MAY_RETURN | _OTHER_ENDS}
         return {number: found[number] if number in stays else _CANCELLED for number in lost}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
-from slurm_cluster import PATIENCE, SlurmCluster
-from small_project import Project, small_config
+from slurm_cluster import NODES, PATIENCE, SlurmCluster
+from small_project import Project, make_project, small_config
 
 DATA = "clusters_k2"
 
@@ -98,6 +100,25 @@ class OnCluster:
 
     project: Project
     cluster: SlurmCluster
+
+    @classmethod
+    @contextlib.contextmanager
+    def new(
+        cls, cluster: SlurmCluster, folder: Path, config: dict[str, Any]
+    ) -> Iterator[OnCluster]:
+        """Give a project that has nothing, on a cluster that does nothing, also afterwards."""
+        project = make_project(folder)
+        configure(project, config)
+        yield cls(project, cluster)
+        # A test that fails leaves its Snakemake running.
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.cwd() == str(project.folder):
+                    process.kill()
+        cluster.call("scancel", "--user", str(os.getuid()))
+        for node in NODES:
+            cluster.open_node(node)
+        cluster.wait_until_idle()
 
     def environment(self) -> dict[str, str]:
         """Of a user of the cluster: Slurm's commands are found after this environment's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import slurm_accounts
 from slurm_cluster import SlurmCluster, missing_daemons
 
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -30,9 +32,26 @@ def installed(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def cluster(installed: None) -> Iterator[SlurmCluster]:
-    """Two virtual nodes; a short path, as that of a socket has at most 107 letters."""
+    """Two virtual nodes."""
+    with _cluster(keeps_accounts=False) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def cluster_with_accounts(installed: None) -> Iterator[SlurmCluster]:
+    """Two others, with accounting."""
+    if missing := missing_daemons(slurm_accounts.DAEMONS):
+        packages = "mariadb-server slurmdbd slurm-wlm-mysql-plugin"
+        pytest.skip(f"{', '.join(missing)} not installed: apt-get install {packages}")
+    with _cluster(keeps_accounts=True) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _cluster(keeps_accounts: bool) -> Iterator[SlurmCluster]:
+    """Start one at a short path, as that of a socket has at most 107 letters."""
     with (
         tempfile.TemporaryDirectory(prefix="slurm", dir="/tmp") as folder,
-        SlurmCluster.start(Path(folder) / "cluster") as found,
+        SlurmCluster.start(Path(folder) / "cluster", keeps_accounts=keeps_accounts) as found,
     ):
         yield found

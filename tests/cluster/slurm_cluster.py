@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import slurm_accounts
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 # Commands that users and the executor call. Each is wrapped to read the configuration of the
@@ -33,6 +34,8 @@ DAEMONS = ("munged", "slurmctld", "slurmd")
 _COMMANDS = (
     "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr", "sshare",
 )  # fmt: skip
+# These wait for ten seconds only for a controller that is away.
+_QUERIES = ("squeue", "scontrol", "sinfo")
 NODES = ("n1", "n2")
 _SET_CHILD_SUBREAPER = 36  # of prctl
 # Seconds after which what hangs is ended. Nothing waits for a time that a busy machine may need:
@@ -49,9 +52,9 @@ def _node_of(process: psutil.Process) -> str | None:
         return None
 
 
-def missing_daemons() -> list[str]:
+def missing_daemons(names: tuple[str, ...] = DAEMONS) -> list[str]:
     """Name the programs that are not installed: Debian's packages slurm-wlm and munge."""
-    return [name for name in DAEMONS if _program(name) is None]
+    return [name for name in names if _program(name) is None]
 
 
 def _program(name: str) -> str | None:
@@ -75,9 +78,11 @@ class SlurmCluster:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, folder: Path, cores_of_node: int = 2) -> Iterator[SlurmCluster]:
+    def start(
+        cls, folder: Path, cores_of_node: int = 2, keeps_accounts: bool = False
+    ) -> Iterator[SlurmCluster]:
         """Start the daemons and wait until both nodes are idle; end everything at exit."""
-        _write_configuration(folder, cores_of_node)
+        _write_configuration(folder, cores_of_node, keeps_accounts)
         with (folder / "keeper.log").open("wb") as log:
             keeper = subprocess.Popen(
                 [sys.executable, __file__, str(folder)],
@@ -164,6 +169,23 @@ class SlurmCluster:
         self.keeper.stdin.flush()
         self._wait_until(lambda: self.states().get(name) == "idle")
 
+    def kill_controller(self) -> None:
+        """End the controller, as a crash does: no command gets an answer, and jobs go on."""
+        for process in psutil.Process(self.keeper.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.name() in ("slurmctld", "slurmscriptd"):
+                    process.kill()
+
+    def start_controller(self, forgets: bool = False) -> None:
+        """Start the controller again, and wait until it answers; without its state, it forgets."""
+        if forgets:
+            shutil.rmtree(self.folder / "state")
+            (self.folder / "state").mkdir()
+        assert self.keeper.stdin is not None
+        self.keeper.stdin.write(b"slurmctld\n")
+        self.keeper.stdin.flush()
+        self._wait_until(lambda: len(self.states()) == len(NODES))
+
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
         while not condition():
@@ -176,7 +198,7 @@ class SlurmCluster:
         return [*sorted((self.folder / "log").glob("*.log")), self.folder / "keeper.log"]
 
 
-def _write_configuration(folder: Path, cores_of_node: int) -> None:
+def _write_configuration(folder: Path, cores_of_node: int, keeps_accounts: bool) -> None:
     for name in ("state", "log", "run", "bin", *(f"spool/{node}" for node in NODES)):
         (folder / name).mkdir(parents=True)
     (folder / "run").chmod(0o755)
@@ -186,17 +208,21 @@ def _write_configuration(folder: Path, cores_of_node: int) -> None:
     for name in _COMMANDS:
         if path := _program(name):
             wrapper = folder / "bin" / name
-            wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {path} "$@"\n')
+            conf = f"{folder}/{'queries' if name in _QUERIES else 'slurm'}.conf"
+            wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {path} "$@"\n')
             wrapper.chmod(0o755)
     host = socket.gethostname().split(".")[0]
-    ports = _free_ports(len(NODES) + 1)
+    ports = _free_ports(len(NODES) + 3)
     user = getpass.getuser()
+    accounting = "AccountingStorageType=accounting_storage/none\n"
+    if keeps_accounts:
+        accounting = slurm_accounts.write_configuration(folder, (ports[-2], ports[-3]), user)
     nodes = "".join(
         f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
         f"CPUs={cores_of_node} RealMemory=8000 State=UNKNOWN{' Gres=gpu:1' * (name == 'n1')}\n"
         for name, port in zip(NODES, ports, strict=False)
     )
-    (folder / "slurm.conf").write_text(f"""\
+    text = f"""\
 ClusterName=virtual
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[-1]}
@@ -237,12 +263,13 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-AccountingStorageType=accounting_storage/none
-{nodes}PartitionName=DEFAULT Nodes=ALL MaxTime=120 DefaultTime=30 DefMemPerCPU=1000
+{accounting}{nodes}PartitionName=DEFAULT Nodes=ALL MaxTime=120 DefaultTime=30 DefMemPerCPU=1000
 PartitionName=debug Default=YES PriorityTier=1
 PartitionName=short MaxTime=5 PriorityTier=1
 PartitionName=urgent PriorityTier=10
-""")
+"""
+    (folder / "slurm.conf").write_text(text)
+    (folder / "queries.conf").write_text(text.replace("MessageTimeout=100", "MessageTimeout=10"))
     (folder / "gres.conf").write_text(f"NodeName=n1 Name=gpu File={folder}/gpu0\n")
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nIgnoreSystemd=yes\n")
     for name in ("gpu0", "plugstack.conf"):
@@ -275,17 +302,20 @@ def keep(folder: Path) -> None:
         )  # fmt: skip
         while not (run / "munge.socket").exists():
             time.sleep(0.05)
-        _start(folder, "slurmctld", "-D", "-f", f"{folder}/slurm.conf")
-        for node in NODES:
-            _start_node(folder, node)
+        if slurm_accounts.are_wanted(folder):
+            slurm_accounts.start_daemons(folder, _start, getpass.getuser())
+        for name in ("slurmctld", *NODES):
+            _start_daemon(folder, name)
         for line in sys.stdin:
-            _start_node(folder, line.strip())
+            _start_daemon(folder, line.strip())
     finally:
         _end_all()
 
 
-def _start_node(folder: Path, node: str) -> None:
-    _start(folder, "slurmd", "-D", "-N", node, "-f", f"{folder}/slurm.conf")
+def _start_daemon(folder: Path, name: str) -> None:
+    """Start the controller, or the daemon of a node."""
+    program = ("slurmctld",) if name == "slurmctld" else ("slurmd", "-N", name)
+    _start(folder, *program, "-D", "-f", f"{folder}/slurm.conf")
 
 
 def _start(folder: Path, name: str, *arguments: str) -> None:

@@ -35,18 +35,8 @@ RULE = "estimate_density"
 @pytest.fixture
 def on_cluster(cluster: SlurmCluster, tmp_path: Path) -> Iterator[OnCluster]:
     """A project that has nothing, on a cluster that does nothing."""
-    project = make_project(tmp_path / "project")
-    configure(project, TRAINED)
-    yield OnCluster(project, cluster)
-    # A test that fails leaves its Snakemake running.
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd() == str(project.folder):
-                process.kill()
-    cluster.call("scancel", "--user", str(os.getuid()))
-    for node in NODES:
-        cluster.open_node(node)
-    cluster.wait_until_idle()
+    with OnCluster.new(cluster, tmp_path / "project", TRAINED) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +177,24 @@ def test_a_training_that_is_preempted_or_loses_its_node_goes_on_to_equal_bits(
     check_goes_on(on_cluster, trained, is_submitted)
 
 
+def test_a_controller_that_is_away_is_waited_for(
+    on_cluster: OnCluster, trained: Callable[[], bytes]
+) -> None:
+    run = on_cluster.snakemake(TRAINING)
+    wait_for_training(on_cluster, run)
+    on_cluster.cluster.kill_controller()
+    on_cluster.wait_until(lambda: "Slurm does not answer" in run.output, run)
+    for process in trainings(on_cluster.cluster):
+        process.resume()
+    expected = trained()
+    on_cluster.cluster.start_controller()
+    output = run.end()
+    assert output.endswith("exit 0"), output
+    assert "Slurm answers again" in output
+    assert output.count("has been submitted with SLURM jobid") == 1
+    assert on_cluster.project.read(TRAINING) == expected
+
+
 def test_a_machine_without_slurm_is_told_where_to_go(on_cluster: OnCluster, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -276,7 +284,12 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(
     run = on_cluster.snakemake(TRAINING)
     wait_for_training(on_cluster, run)
     os.killpg(run.process.pid, signal.SIGINT)
-    assert not run.end().endswith("exit 0")
+    on_cluster.wait_until(lambda: "Terminating processes on user request" in run.output, run)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(run.process.pid, signal.SIGINT)
+    output = run.end()
+    assert not output.endswith("exit 0")
+    assert "Traceback" not in output
     on_cluster.cluster.wait_until_idle()
     _, reached = progress(on_cluster)
     assert 0 < reached < NUM_STEPS

@@ -16,6 +16,7 @@ ASK = "--set-resources RULE:runtime=MINUTES"
 REASONS = {
     "PartitionTimeLimit": ASK,
     "PartitionNodeLimit": ASK,
+    "PartitionConfig": ASK,
     "BadConstraints": ASK,
     "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions": (
         "sinfo"

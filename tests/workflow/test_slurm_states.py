@@ -108,9 +108,9 @@ GONE = {
     "cancelled": ({"7": "CANCELLED by 0"}, "CANCELLED", None),
     "preempted": ({"7": "PREEMPTED"}, "CANCELLED", None),
     "lost its node": ({"7": "NODE_FAIL"}, "CANCELLED", None),
-    "open": ({"7": "RUNNING"}, "RUNNING", "its accounts say that it goes on"),
-    "unknown": ({}, "CANCELLED", "does not know batch job 7 any more"),
-    "no accounts": (None, "CANCELLED", "does not know batch job 7 any more"),
+    "open": ({"7": "RUNNING"}, "RUNNING", "accounts say that they go on (7)"),
+    "unknown": ({}, "CANCELLED", "does not know some batch jobs any more (7)"),
+    "no accounts": (None, "CANCELLED", "does not know some batch jobs any more (7)"),
 }
 
 
