@@ -26,7 +26,16 @@ if is_stored and workflow.is_main_process:
 # Of a job that can use one. Here jobs run in parallel on CPUs; where there is a GPU, the default
 # profile lets one of them use it at a time.
 GPUS = int(has_gpu()) if settings.gpus == "auto" else settings.gpus
-requests = JobResources(settings, GPUS, executor, logger.warning)
+requests = JobResources(
+    settings,
+    GPUS,
+    executor,
+    logger.warning,
+    workflow.is_main_process
+    and (
+        executor.is_remote or workflow.global_resources.get("mem_mb").value is not None
+    ),
+)
 
 
 # Seconds each, on the machine where Snakemake runs: as batch jobs they would mostly wait. Datasets

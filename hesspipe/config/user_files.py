@@ -100,12 +100,23 @@ def parameter_names(function: str, arguments: Mapping[str, Any]) -> list[str] | 
 
     Returns None if that fails: the job that builds the network reports the reason.
     """
+    sizes = _parameter_sizes(function, arguments)
+    return None if sizes is None else [*sizes]
+
+
+def num_parameters(function: str, arguments: Mapping[str, Any]) -> int | None:
+    """Count the parameters of a user's network in the same way."""
+    sizes = _parameter_sizes(function, arguments)
+    return None if sizes is None else sum(sizes.values())
+
+
+def _parameter_sizes(function: str, arguments: Mapping[str, Any]) -> dict[str, int] | None:
     import torch
 
     try:
         with torch.device("meta"):
             network = call_function(function, arguments)
-        return [name for name, _ in network.named_parameters()]
+        return {name: parameter.numel() for name, parameter in network.named_parameters()}
     except Exception:  # a user function may raise anything
         return None
 

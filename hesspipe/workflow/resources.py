@@ -2,9 +2,9 @@
 
 The forecasts are lower bounds, made to refuse what cannot fit. What a batch system grants has to
 suffice: so a job asks for several times its forecast, above what every job takes, and for as many
-times more when it is tried again. The factors are from the 262 jobs of the paper (the last
-lines of their logs), of which none took more than two thirds of the memory, or a sixth of the time,
-that it asks for.
+times more when it is tried again. The factors are from the 261 jobs of the paper (the last
+lines of their logs), of which none took more than two thirds of the memory, or a sixth of the time
+(two fifths where ten others shared its core), that it asks for.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from functools import cached_property
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hesspipe.config.experiments import UserModel
 from hesspipe.config.results import ResultKind
+from hesspipe.config.user_files import num_parameters
 from hesspipe.workflow.executors import Executor
-from hesspipe.workflow.needs import Need, facts_of, needs
+from hesspipe.workflow.needs import Need, bytes_of_user_network, facts_of, needs
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config
@@ -42,7 +44,7 @@ _TIMES_MEMORY = dict.fromkeys(
     (ResultKind.DENSITIES, ResultKind.EIGENPAIRS, ResultKind.DIRECTIONS), 1.5
 )
 _TIMES_OTHER_MEMORY = 3
-_USER_NETWORK_MB = 4000  # nothing is known of it
+_USER_NETWORK_MB = 4000  # nothing is known of its activations
 _UNKNOWN_MINUTES = 60
 _COPIES_OF_DATA = 3 * 8  # bytes of a number: read, converted, and a batch's
 _START_MINUTES = 10
@@ -102,12 +104,15 @@ class JobResources:
         By default, jobs run here.
     tell : callable, optional
         Of one line, about jobs that get less time than they need.
+    counts_parameters : bool
+        Whether users' networks are built to count their parameters, which imports torch.
     """
 
     config: Config
     gpus: int
     executor: Executor = field(default_factory=Executor)
     tell: Callable[[str], None] | None = None
+    counts_parameters: bool = False
 
     def group(self, kind: ResultKind) -> str | None:
         """Name the group of a rule: none here, where groups mean nothing and hide jobs in lists."""
@@ -237,7 +242,8 @@ class JobResources:
         number = self.num_processes(kind, owner)
         if need is None:
             minutes = _UNKNOWN_MINUTES if is_unknown else _START_MINUTES
-            return Amount(memory_mb * number, minutes, memory_mb)
+            held_mb = self._held_mb(kind, owner) if is_unknown else 0
+            return Amount(memory_mb * number + held_mb, minutes, memory_mb + held_mb)
         times = _TIMES_MEMORY.get(kind, _TIMES_OTHER_MEMORY)
         basis_mb = ceil(times * max(need.memory_bytes, need.preferred_bytes) / _MIB)
         rate = _RATES.get(kind, _OTHER_RATE) * (_GPU_SPEED if self.gpus else 1)
@@ -248,6 +254,15 @@ class JobResources:
             _UNKNOWN_MINUTES if kind is ResultKind.DIRECTIONS else minutes,
             memory_mb + basis_mb,
         )
+
+    def _held_mb(self, kind: ResultKind, owner: str) -> int:
+        """Memory of what grows with the number of parameters of a user's network."""
+        experiment = self.config.experiments[owner]
+        if not self.counts_parameters or not isinstance(experiment.model, UserModel):
+            return 0
+        number = num_parameters(experiment.model.function, experiment.model.arguments)
+        held = bytes_of_user_network(kind, experiment, number or 0)
+        return ceil(_TIMES_MEMORY.get(kind, _TIMES_OTHER_MEMORY) * max(held) / _MIB)
 
     def _data_mb(self, kind: ResultKind, owner: str) -> int:
         """Memory of the dataset that a job makes or reads, where its size is known."""

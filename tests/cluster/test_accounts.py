@@ -19,7 +19,7 @@ ACCOUNT = ("sacctmgr", "--immediate", "modify", "account", "lab", "set")
 
 @pytest.fixture
 def limited(cluster_with_accounts: SlurmCluster) -> Iterator[SlurmCluster]:
-    """The cluster, where an account may have one job in the queue, and a quality of service less."""
+    """The cluster, with one job in the queue for an account, and a quality of service with less."""
     call = cluster_with_accounts.call
     call(*ACCOUNT, "MaxSubmitJobs=1")
     call("sacctmgr", "--immediate", "add", "qos", "brief", "set", "MaxWall=5")

@@ -17,7 +17,7 @@ from hesspipe.config.expansion import expand
 from hesspipe.config.loading import load_config
 from hesspipe.config.results import ResultKind
 from hesspipe.config.schema import Config
-from hesspipe.workflow import executors
+from hesspipe.workflow import executors, resources
 from hesspipe.workflow.executors import Executor
 from hesspipe.workflow.needs import needs
 from hesspipe.workflow.resources import ON_A_GPU, JobResources
@@ -60,9 +60,9 @@ def test_amount_suffices_for_what_the_paper_was_measured_to_take(
 
 def test_amount_is_above_the_forecast_of_every_entry() -> None:
     for config in (PAPER, SMALL):
-        resources = JobResources(config, 0)
+        ours = JobResources(config, 0)
         for need in needs(config):
-            amount = resources.amount(need.kind, need.owner)
+            amount = ours.amount(need.kind, need.owner)
             assert amount.mem_mb * MIB > need.memory_bytes + 500 * MIB, need
 
 
@@ -81,17 +81,41 @@ def test_amount_grows_with_the_matrix_the_data_and_the_steps() -> None:
 
 
 def test_unknown_networks_ask_for_more_than_small_ones() -> None:
-    resources = JobResources(SMALL, 0)
-    unknown = resources.amount(ResultKind.DENSITIES, "user")
-    assert unknown.mem_mb > resources.amount(ResultKind.SPECTRA, "clusters_gd_k2").mem_mb + 2000
+    ours = JobResources(SMALL, 0)
+    unknown = ours.amount(ResultKind.DENSITIES, "user")
+    assert unknown.mem_mb > ours.amount(ResultKind.SPECTRA, "clusters_gd_k2").mem_mb + 2000
     assert unknown.runtime >= 60
+
+
+# Of a user's network with P parameters, as many vectors or rows as each job holds at least.
+HELD = {
+    ResultKind.CHECKPOINTS: lambda number: 3 * number * 8,
+    ResultKind.SPECTRA: lambda number: 2 * number**2 * 8,
+    ResultKind.DENSITIES: lambda number: 8 * number * 8,
+    ResultKind.EIGENPAIRS: lambda number: 60 * number * 8,
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_user_networks_ask_for_what_their_parameters_take_where_it_is_counted(
+    monkeypatch: pytest.MonkeyPatch, kind: ResultKind
+) -> None:
+    number = 30_000 if kind is ResultKind.SPECTRA else 50_000_000
+    monkeypatch.setattr(resources, "num_parameters", lambda function, arguments: number)
+    unknown = JobResources(SMALL, 0).amount(kind, "user")
+    counted = JobResources(SMALL, 0, counts_parameters=True).amount(kind, "user")
+    assert (counted.mem_mb - unknown.mem_mb) * MIB > 1.4 * HELD[kind](number)
+    assert counted.mem_mb_of_process == counted.mem_mb
+    # A network that cannot be built here is reported by its job.
+    monkeypatch.setattr(resources, "num_parameters", lambda function, arguments: None)
+    assert JobResources(SMALL, 0, counts_parameters=True).amount(kind, "user") == unknown
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_of_names_a_gpu_only_where_one_is_used_and_asked_for(gpus: int) -> None:
-    resources = JobResources(SMALL, gpus)
+    ours = JobResources(SMALL, gpus)
     for kind in ResultKind:
-        assert ("gpu" in resources.of(kind)) == (gpus == 1 and kind in ON_A_GPU)
+        assert ("gpu" in ours.of(kind)) == (gpus == 1 and kind in ON_A_GPU)
 
 
 @pytest.mark.parametrize("name", ["mem_mb", "runtime"])
