@@ -144,11 +144,9 @@ def linear_model(
     _require_memory(num_features, num_samples, num_outputs)
     loss_fn: nn.Module
     draws = generator(seed, "linear model data")
-    direction = torch.randn(num_features, generator=draws, dtype=torch.float64, device="cpu")
+    direction = _normal(draws, num_features)
     direction /= direction.norm()
-    inputs = torch.randn(
-        num_samples, num_features, generator=draws, dtype=torch.float64, device="cpu"
-    )
+    inputs = _normal(draws, num_samples, num_features)
     chance = torch.full((num_samples,), 0.5, dtype=torch.float64, device="cpu")
     if model == "logistic":
         chance = torch.sigmoid(signal * inputs @ direction)
@@ -156,13 +154,7 @@ def linear_model(
     if model == "softmax":
         inputs += signal * torch.outer(2 * labels - 1, direction)
     layer = torch.nn.utils.skip_init(nn.Linear, num_features, num_outputs, bias=False).double()
-    start = torch.randn(
-        num_outputs,
-        num_features,
-        generator=generator(seed, "linear model"),
-        dtype=torch.float64,
-        device="cpu",
-    )
+    start = _normal(generator(seed, "linear model"), num_outputs, num_features)
     with torch.no_grad():
         layer.weight.copy_(initial_norm / num_features**0.5 * start)
     if model == "logistic":
@@ -173,6 +165,11 @@ def linear_model(
     with torch.no_grad():
         layer.weight.copy_(theta.view_as(layer.weight))
     return _describe(Objective(layer, loss_fn, data), inputs, labels, direction)
+
+
+def _normal(draws: torch.Generator, *shape: int) -> Tensor:
+    """Draw standard normal numbers, on the CPU."""
+    return torch.randn(*shape, generator=draws, dtype=torch.float64, device="cpu")
 
 
 def descend(objective: Objective, step_size: float, num_steps: int) -> Tensor:

@@ -310,6 +310,15 @@ class FunctionOfTheta(nn.Module):
 
     def __init__(self, function: Callable[[Tensor], Tensor], theta: Tensor) -> None:
         super().__init__()
+        if not isinstance(theta, Tensor):
+            raise TypeError(
+                f"theta must be a tensor, got {type(theta).__name__}; convert with torch.as_tensor"
+            )
+        if theta.ndim != 1 or not theta.is_floating_point():
+            raise ValueError(
+                "theta must be a vector of floating point, got "
+                f"shape {tuple(theta.shape)} of {theta.dtype}"
+            )
         self.function = function
         self.theta = nn.Parameter(theta.detach().clone())
 

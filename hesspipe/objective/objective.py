@@ -319,16 +319,7 @@ class Objective:
         >>> objective.loss(objective.theta)
         tensor(3., dtype=torch.float64)
         """
-        if not isinstance(theta, Tensor):
-            raise TypeError(
-                f"theta must be a tensor, got {type(theta).__name__}; convert with torch.as_tensor"
-            )
-        if theta.ndim != 1 or not theta.is_floating_point():
-            raise ValueError(
-                "theta must be a vector of floating point, got "
-                f"shape {tuple(theta.shape)} of {theta.dtype}"
-            )
-        nothing = torch.zeros(1, 0, dtype=dtype, device="cpu")
+        nothing = torch.zeros(1, 0, dtype=torch.float64, device="cpu")
         objective = cls(
             FunctionOfTheta(loss, theta),
             FunctionOfTheta.sum_of_outputs,
