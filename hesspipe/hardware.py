@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
+import mmap
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -35,6 +37,8 @@ _SIGNS_OF_EXHAUSTION = (
 )
 # Values of torch's `fp32_precision`: all digits, and whatever holds for all operations.
 _FULL, _AS_ALL = "ieee", "none"
+# From here on zeros are made in large pages, which have 2 MiB on most machines.
+_LEAST_IN_LARGE_PAGES = 16 * 2**20
 # The control device that NVIDIA's driver makes wherever it is loaded.
 _DRIVER = Path("/dev/nvidiactl")
 
@@ -216,6 +220,35 @@ def require(num_bytes: int, what: str, advice: str, *, device: torch.device | No
             f"{what} needs {num_bytes / 2**30:,.1f} GiB of memory{whose}, and "
             f"{available / 2**30:,.1f} GiB are available; {advice}"
         )
+
+
+def zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Make an array of zeros, on Linux in large pages: they are there in a quarter of the time.
+
+    Parameters
+    ----------
+    like : Tensor
+        Its dtype and device are taken.
+    *shape : int
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    OSError
+        If the system has too little memory; on other devices, what torch raises.
+    """
+    num_bytes = math.prod(shape) * like.element_size()
+    if num_bytes < _LEAST_IN_LARGE_PAGES or like.device.type != "cpu" or not psutil.LINUX:
+        return like.new_zeros(shape)
+    import torch
+
+    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=like.dtype).view(shape)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.products import BatchProduct, pull_back
 from hesspipe.curvature.whole_outputs import output_factors, outputs_of_batches, pulled_rows
 from hesspipe.errors import TooLargeError
+from hesspipe.hardware import zeros
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pytrees import Fields
@@ -113,7 +114,7 @@ def ggn_by_columns(objective: Objective, progress: bool | None = None) -> Tensor
     if not _takes_jacobians(objective):
         total = _second_derivative(objective, Matrix.GGN, _COLUMNS_PER_BLOCK, progress)
         return add_weight_decay(objective, Matrix.GGN, total)
-    total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
+    total = zeros(objective.theta, objective.num_parameters, objective.num_parameters)
     for batch in tqdm(objective.batches, desc="ggn", **bar_options(progress), unit="batch"):
         factors, signs = curvature_factors(objective, batch)
         row_bytes = objective.num_parameters * objective.theta.element_size()

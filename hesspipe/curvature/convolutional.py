@@ -44,6 +44,7 @@ from hesspipe.curvature.tangents import (
     separate_units,
     units_of,
 )
+from hesspipe.hardware import zeros
 from hesspipe.objective.objective import Objective
 from hesspipe.seeding import probe
 from hesspipe.tolerances import agrees
@@ -78,7 +79,7 @@ def matrix_by_convolutions(objective: Objective, layers: list[Layer], matrix: Ma
     NotASumOverSamplesError
         If the loss couples samples: G, and so H, has no formula then.
     """
-    total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
+    total = zeros(objective.theta, objective.num_parameters, objective.num_parameters)
     if matrix is not Matrix.GGN:
         _add_residual(total, objective, layers)
     if matrix is not Matrix.RESIDUAL:

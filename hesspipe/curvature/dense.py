@@ -265,8 +265,9 @@ def _lower_product(values: Tensor, vector: Tensor, rows_per_block: int = 1024) -
     for start in range(0, len(vector), rows_per_block):
         stop = min(start + rows_per_block, len(vector))
         corner = values[start:stop, start:stop]
-        product[start:stop] += corner.tril() @ vector[start:stop]
-        product[start:stop] += corner.tril(-1).mT @ vector[start:stop]
+        lower = corner.tril()
+        product[start:stop] += lower @ vector[start:stop]
+        product[start:stop] += lower.fill_diagonal_(0).mT @ vector[start:stop]
         product[start:stop] += values[start:stop, :start] @ vector[:start]
         product[:start] += values[start:stop, :start].mT @ vector[start:stop]
     return product

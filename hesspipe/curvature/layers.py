@@ -35,8 +35,9 @@ from hesspipe.objective.objective import Objective
 from hesspipe.seeding import probe, probe_generator
 from hesspipe.tolerances import agrees
 
-# Samples whose structure is tested at once: their patches take memory.
-_SAMPLES_PER_TEST = 256
+# Samples whose structure is tested at once: patches of images take memory, and vectors are views.
+_IMAGES_PER_TEST = 256
+_VECTORS_PER_TEST = 4096
 # Relative size of a step away from theta.
 _RELATIVE_STEP = 1e-3
 
@@ -168,7 +169,7 @@ def find_layers(objective: Objective) -> list[Layer]:
         found = [
             _tested_layers(point, modules, inputs)
             for point in (objective, _nearby(objective))
-            for inputs in _parts(objective)
+            for inputs in _parts(objective, modules.values())
         ]
     except Exception:  # of any kind: the network was not written for hooks and parts of batches
         return []
@@ -181,8 +182,10 @@ def is_piecewise_linear(objective: Objective, layers: list[Layer]) -> bool:
     In one random direction of all perturbations at once, with random cotangents, at all samples:
     curvature anywhere in the network shows, within a layer and between layers.
     """
+    modules = [module for _, module in objective.model.named_modules()]
     try:
-        return not any(_is_curved(objective, layers, inputs) for inputs in _parts(objective))
+        parts = _parts(objective, modules)
+        return not any(_is_curved(objective, layers, inputs) for inputs in parts)
     except RuntimeError:  # an operation without a second derivative in the pre-activations
         return False
 
@@ -343,10 +346,12 @@ def _owners(objective: Objective) -> dict[str, _Affine]:
     return {} if is_shared or not objective.is_varied.all() else modules
 
 
-def _parts(objective: Objective) -> Iterator[Any]:
+def _parts(objective: Objective, modules: Iterable[nn.Module]) -> Iterator[Any]:
     """Inputs of all samples, in parts of a batch that are about equally large."""
+    has_images = any(isinstance(module, nn.Conv2d) for module in modules)
+    most = _IMAGES_PER_TEST if has_images else _VECTORS_PER_TEST
     for batch in objective.batches:
-        num_parts = math.ceil(batch.num_samples / _SAMPLES_PER_TEST)
+        num_parts = math.ceil(batch.num_samples / most)
         for part in chunks(batch.num_samples, math.ceil(batch.num_samples / num_parts)):
             yield batch.inputs[part]
 
@@ -441,7 +446,11 @@ def _gradient(
     """Compute sum_n sum_s d_l a~_l^T; not the gradient where a weight is used elsewhere, too."""
     gradient = torch.zeros_like(theta)
     for layer, slope in zip(layers, slopes, strict=True):
-        products = (slope @ evaluation.patches[layer.name].detach().mT).sum(0)  # (U, K)
+        patches = evaluation.patches[layer.name].detach()  # (n, K, S)
+        if layer.is_linear:
+            products = slope[:, :, 0].mT @ patches[:, :, 0]  # (U, K)
+        else:
+            products = (slope @ patches.mT).sum(0)
         gradient[layer.weights] = products.flatten()
         if layer.bias is not None:
             gradient[layer.biases] = slope.sum((0, 2))

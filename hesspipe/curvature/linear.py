@@ -30,6 +30,7 @@ from torch import Tensor
 from hesspipe.curvature.layers import Layer, chunks, evaluate_linear, extend
 from hesspipe.curvature.loss_derivatives import output_curvatures, output_slopes
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.hardware import zeros
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.objective import Objective
 
@@ -67,7 +68,7 @@ def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) 
     Tensor, shape (P, P)
         In the objective's dtype; exactly symmetric.
     """
-    total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
+    total = zeros(objective.theta, objective.num_parameters, objective.num_parameters)
     for batch in objective.batches:
         for samples in sample_arrays(objective, layers, batch, matrix):
             for layer in layers:
@@ -154,8 +155,10 @@ def jacobian_rows(values: Tensor, delta: Tensor) -> Tensor:
     jacobian = delta.new_zeros(*values.shape, delta.shape[1])
     if values.requires_grad:
         for row in range(values.shape[1]):
+            unit = torch.zeros_like(values)
+            unit[:, row] = 1
             (jacobian[:, row],) = torch.autograd.grad(
-                values[:, row].sum(), delta, retain_graph=True, materialize_grads=True
+                values, delta, unit, retain_graph=True, materialize_grads=True
             )
     return jacobian
 
@@ -182,15 +185,27 @@ def _add_diagonal_block(total: Tensor, layer: Layer, samples: Samples) -> None:
         return
     inputs = samples.inputs[layer.name]
     i, j, unit_pairs = _symmetric_pairs(layer.num_units, inputs.device)
-    a, b, input_pairs = _symmetric_pairs(layer.width, inputs.device)
-    packed = inputs.new_zeros(len(i), len(a))  # (pairs of units, pairs of inputs)
-    step = max(1, _SAMPLE_BYTES // ((len(i) + len(a)) * inputs.element_size()))
-    for part in torch.arange(len(inputs), device=inputs.device).split(step):
-        few = inputs[part]
-        packed.addmm_(curvatures[part][:, i, j].mT, few[:, a] * few[:, b])
+    input_pairs = _symmetric_pairs(layer.width, inputs.device)[2]
+    num_pairs = layer.width * (layer.width + 1) // 2
+    packed = zeros(inputs, len(i), num_pairs)  # (pairs of units, pairs of inputs)
+    step = max(1, _SAMPLE_BYTES // ((len(i) + num_pairs) * inputs.element_size()))
+    for few, changes in zip(inputs.split(step), curvatures.split(step), strict=True):
+        packed.addmm_(changes[:, i, j].mT, _products_of_pairs(few))
     for unit in range(layer.num_units):
         rows = packed[unit_pairs[unit]][:, input_pairs.flatten()]  # (U, width * width)
         _place(total, layer, unit, layer, rows.unflatten(1, input_pairs.shape).transpose(0, 1))
+
+
+def _products_of_pairs(inputs: Tensor) -> Tensor:
+    """Products of the inputs (n, width) of each pair in a lower triangle, in rows."""
+    width = inputs.shape[1]
+    products = zeros(inputs, len(inputs), width * (width + 1) // 2)
+    start = 0
+    for last in range(width):
+        stop = start + last + 1
+        torch.mul(inputs[:, : last + 1], inputs[:, last, None], out=products[:, start:stop])
+        start = stop
+    return products
 
 
 def _symmetric_pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -390,17 +390,20 @@ def test_network_without_second_derivatives_of_pre_activations_is_not_piecewise_
     assert not layers.is_piecewise_linear(found, chosen)
 
 
-def test_triangle_is_extended_by_rows_and_a_refused_argument_is_noticed(
+def test_triangle_absorbs_rows_and_a_refused_argument_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     triangle, rows = normal(40, 40).triu(), normal(50, 40, seed=1)
-    found = compression._extended(triangle.clone(), rows.clone())
+    starts = torch.zeros(50, dtype=torch.int64)
+    found = triangle.clone()
+    compression._absorb(found, rows.clone(), starts)
     expected = triangle.mT @ triangle + rows.mT @ rows
-    assert (found.triu().mT @ found.triu() - expected).abs().max() <= 1e3 * EPS * 40
+    assert torch.equal(found, found.triu())
+    assert (found.mT @ found - expected).abs().max() <= 1e3 * EPS * 40
     plain = compression.dtpqrt
     monkeypatch.setattr(compression, "dtpqrt", lambda *a, **k: (*plain(*a, **k)[:3], -4))
     with pytest.raises(InconsistentMatrixError, match="dtpqrt refused its argument 4"):
-        compression._extended(triangle, rows)
+        compression._absorb(triangle, rows, starts)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
