@@ -132,7 +132,7 @@ def _ggn_by_outputs(objective: Objective, progress: bool | None) -> Tensor:
     total = objective.theta.new_zeros(objective.num_parameters, objective.num_parameters)
     row_bytes = objective.num_parameters * objective.theta.element_size()
     for batch in tqdm(objective.batches, desc="ggn", **bar_options(progress), unit="batch"):
-        factors, signs = output_factors(objective, batch)
+        factors, signs = output_factors(objective, batch, is_rounding_kept=True)
         for sign in (1.0, -1.0):
             chosen = factors[:, signs == sign]
             for part in chunks(chosen.shape[1], _JACOBIAN_BYTES // row_bytes):

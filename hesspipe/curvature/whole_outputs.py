@@ -31,9 +31,11 @@ from hesspipe.hardware import require
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.rounding import measured_rounding
+from hesspipe.seeding import probe
 
-# Of S_b, and of what is computed again to measure its rounding.
-_NUM_COPIES = 4
+# Of S_b, with what diagonalizing it takes.
+_NUM_COPIES = 3
+_NUM_SIGNS = 3
 # Memory for the graphs of rows at once, where not the cache is what limits them.
 _BLOCK_BYTES = 2**30
 
@@ -48,18 +50,22 @@ def outputs_of_batches(objective: Objective) -> list[int] | None:
         return None
 
 
-def output_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor]:
+def output_factors(
+    objective: Objective, batch: Batch, *, is_rounding_kept: bool = False
+) -> tuple[Tensor, Tensor]:
     """Split the curvature of the loss in all outputs of a batch: S = T diag(signs) T^T.
 
     Parameters
     ----------
     objective : Objective
     batch : Batch
+    is_rounding_kept : bool
+        Keep eigenvalues of S that may be only the rounding error of a zero, whose signs are noise.
 
     Returns
     -------
     factors : Tensor, shape (K, r)
-        T, without the columns that may be only the rounding error of a zero.
+        T.
     signs : Tensor, shape (r,)
         1 or -1.
 
@@ -85,17 +91,9 @@ def output_factors(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor]:
             f"batch {batch.number}; check its outputs and targets"
         )
     blocks = _blocks(curvature)
-    labels = _labels(blocks, size).to(outputs.device)
-    floors = measured_rounding(
-        lambda: _curvature(objective, batch, outputs),
-        curvature,
-        lambda change: _block_norms(change, labels, len(blocks)),
-        "the second derivative of the loss in the outputs",
-    )
-    # The backward error of the eigensolver.
-    sizes = torch.tensor(list(map(len, blocks)), dtype=floors.dtype, device=floors.device)
-    eps = torch.finfo(outputs.dtype).eps
-    floors = floors + eps * sizes * _block_norms(curvature, labels, len(blocks))
+    floors = curvature.new_zeros(len(blocks))
+    if not is_rounding_kept:
+        floors = _rounding_of_blocks(objective, batch, outputs, curvature, blocks)
     return _split(curvature, blocks, floors)
 
 
@@ -110,16 +108,46 @@ def pulled_rows(objective: Objective, batch: Batch, factors: Tensor) -> Iterator
 
 
 def _curvature(objective: Objective, batch: Batch, outputs: Tensor) -> Tensor:
-    """Differentiate the slopes of the loss, one output after the other: (K, K)."""
+    """Differentiate the slopes of the loss by all outputs: (K, K)."""
     leaf, slopes = slopes_of_vector(objective, outputs, batch)
     rows = outputs.new_zeros(len(outputs), len(outputs))
-    if slopes.requires_grad:  # not for a loss linear in the outputs
-        for number, row in enumerate(rows):
-            (found,) = torch.autograd.grad(
-                slopes[number], leaf, retain_graph=True, materialize_grads=True
-            )
-            row.copy_(found)
+    step = num_at_once(graph_bytes([slopes]), outputs.device, _BLOCK_BYTES)
+    for part in chunks(len(rows), step):
+        units = torch.zeros_like(rows[part])
+        units[:, part].fill_diagonal_(1)
+        rows[part] = pull_back(slopes, leaf, units)
     return rows
+
+
+def _rounding_of_blocks(
+    objective: Objective,
+    batch: Batch,
+    outputs: Tensor,
+    curvature: Tensor,
+    blocks: list[np.ndarray[Any, Any]],
+) -> Tensor:
+    """Bound the rounding errors of the eigenvalues of each block.
+
+    That of S is measured by products with random signs w: |E w| is on average |E| in the Frobenius
+    norm, for each block.
+    """
+    labels = _labels(blocks, len(outputs)).to(outputs.device)
+    signs = probe(outputs.new_empty(_NUM_SIGNS, len(outputs))).sign()  # (k, K)
+
+    def norms(rows: Tensor) -> Tensor:
+        return _block_norms(rows.mT, labels, len(blocks))
+
+    def products() -> Tensor:
+        leaf, slopes = slopes_of_vector(objective, outputs, batch)
+        return torch.cat([pull_back(slopes, leaf, row) for row in signs.split(1)])
+
+    measured = measured_rounding(
+        products, signs @ curvature, norms, "the second derivative of the loss in the outputs"
+    )
+    # The backward error of the eigensolver.
+    sizes = torch.tensor(list(map(len, blocks)), dtype=measured.dtype, device=measured.device)
+    eps = torch.finfo(outputs.dtype).eps
+    return measured + eps * sizes * _block_norms(curvature, labels, len(blocks))
 
 
 def _blocks(curvature: Tensor) -> list[np.ndarray[Any, Any]]:

@@ -199,7 +199,7 @@ def test_curvature_that_does_not_fit_into_memory_is_left_to_products(
         raise hesspipe.TooLargeError(f"{what} needs {num_bytes} bytes")
 
     monkeypatch.setattr(whole_outputs, "require", refuse)
-    with pytest.raises(hesspipe.TooLargeError, match="in 9 outputs of batch 0 needs 2592 bytes"):
+    with pytest.raises(hesspipe.TooLargeError, match="in 9 outputs of batch 0 needs 1944 bytes"):
         hesspipe.spectrum(objective, "ggn", "outputs")
     assert_close(hesspipe.ggn_matrix(objective), reference(kind), factor=1000)
     assert hesspipe.spectrum(objective, matrix="ggn").method == "columns"
