@@ -1,8 +1,7 @@
 """What the jobs of each entry of a configuration take: memory, disk space and operations.
 
-Sizes follow from the configuration for the paper's networks on data of known shape. Those of a
-user's network are unknown but for the number of its parameters, which is counted where jobs have to
-ask for memory.
+Sizes follow from the configuration for the paper's networks on data of known shape. For a network
+of the user see `hesspipe.workflow.user_networks`.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 _SECONDS_PER_STEP = 2e-5  # of the smallest network
 _SECONDS_PER_DRAW = 1e-4  # of a largest eigenvalue
 _ELEMENT_BYTES = {"float32": 4, "float64": 8}
-# Larger networks have exact spectra only where a smaller matrix has the same eigenvalues.
-_MOST_ROWS = 50_000
 _NUM_MNIST, _NUM_CIFAR_TEST = 70_000, 10_000
 
 
@@ -144,32 +141,6 @@ def _needs_of_experiment(name: str, experiment: Experiment, config: Config) -> I
         )
     if experiment.starts_from is not None and not isinstance(experiment.training, SavedState):
         yield from _needs_of_landscape(key, name, experiment, config, size, num_train)
-
-
-def bytes_of_user_network(
-    kind: ResultKind, experiment: Experiment, num_parameters: int
-) -> tuple[int, int]:
-    """Forecast what a job holds of a user's network with so many parameters, but its activations.
-
-    Returns
-    -------
-    memory_bytes, preferred_bytes : int
-        As in `Need`; of kinds that hold little besides the network, 0.
-    """
-    plan, training = experiment.matrix_free, experiment.training
-    if kind is ResultKind.CHECKPOINTS and not isinstance(training, SavedState):
-        size = forecasts.NetworkSize(num_parameters, num_activations=0, num_products=0)
-        return forecasts.training_bytes(size, 0, _ELEMENT_BYTES[training.dtype]), 0
-    if kind is ResultKind.SPECTRA:
-        is_formed = num_parameters <= _MOST_ROWS
-        return forecasts.matrix_bytes(num_parameters) if is_formed else 0, 0
-    if kind is ResultKind.DENSITIES and plan is not None:
-        num_steps = min(plan.density.num_steps, num_parameters)
-        return forecasts.density_bytes(num_steps, num_parameters, _ELEMENT_BYTES[plan.dtype])
-    if kind is ResultKind.EIGENPAIRS and plan is not None:
-        wanted = plan.eigenpairs.num_smallest + plan.eigenpairs.num_largest
-        return forecasts.search_bytes(wanted, num_parameters, _ELEMENT_BYTES[plan.dtype])
-    return 0, 0
 
 
 def _need_of_training(

@@ -15,11 +15,10 @@ from functools import cached_property
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hesspipe.config.experiments import UserModel
 from hesspipe.config.results import ResultKind
-from hesspipe.config.user_files import num_parameters
 from hesspipe.workflow.executors import Executor
-from hesspipe.workflow.needs import Need, bytes_of_user_network, facts_of, needs
+from hesspipe.workflow.needs import Need, facts_of, needs
+from hesspipe.workflow.user_networks import held_bytes
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config
@@ -257,12 +256,10 @@ class JobResources:
 
     def _held_mb(self, kind: ResultKind, owner: str) -> int:
         """Memory of what grows with the number of parameters of a user's network."""
-        experiment = self.config.experiments[owner]
-        if not self.counts_parameters or not isinstance(experiment.model, UserModel):
+        if not self.counts_parameters:
             return 0
-        number = num_parameters(experiment.model.function, experiment.model.arguments)
-        held = bytes_of_user_network(kind, experiment, number or 0)
-        return ceil(_TIMES_MEMORY.get(kind, _TIMES_OTHER_MEMORY) * max(held) / _MIB)
+        held = held_bytes(kind, self.config.experiments[owner])
+        return ceil(_TIMES_MEMORY.get(kind, _TIMES_OTHER_MEMORY) * held / _MIB)
 
     def _data_mb(self, kind: ResultKind, owner: str) -> int:
         """Memory of the dataset that a job makes or reads, where its size is known."""

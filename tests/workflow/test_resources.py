@@ -17,7 +17,7 @@ from hesspipe.config.expansion import expand
 from hesspipe.config.loading import load_config
 from hesspipe.config.results import ResultKind
 from hesspipe.config.schema import Config
-from hesspipe.workflow import executors, resources
+from hesspipe.workflow import executors, user_networks
 from hesspipe.workflow.executors import Executor
 from hesspipe.workflow.needs import needs
 from hesspipe.workflow.resources import ON_A_GPU, JobResources
@@ -101,13 +101,13 @@ def test_user_networks_ask_for_what_their_parameters_take_where_it_is_counted(
     monkeypatch: pytest.MonkeyPatch, kind: ResultKind
 ) -> None:
     number = 30_000 if kind is ResultKind.SPECTRA else 50_000_000
-    monkeypatch.setattr(resources, "num_parameters", lambda function, arguments: number)
+    monkeypatch.setattr(user_networks, "num_parameters", lambda function, arguments: number)
     unknown = JobResources(SMALL, 0).amount(kind, "user")
     counted = JobResources(SMALL, 0, counts_parameters=True).amount(kind, "user")
     assert (counted.mem_mb - unknown.mem_mb) * MIB > 1.4 * HELD[kind](number)
     assert counted.mem_mb_of_process == counted.mem_mb
     # A network that cannot be built here is reported by its job.
-    monkeypatch.setattr(resources, "num_parameters", lambda function, arguments: None)
+    monkeypatch.setattr(user_networks, "num_parameters", lambda function, arguments: None)
     assert JobResources(SMALL, 0, counts_parameters=True).amount(kind, "user") == unknown
 
 
