@@ -136,7 +136,8 @@ def _read_text(path: str | Path) -> str:
 
 
 def _is_tab(text: str, mark: Any) -> bool:
-    return text.split("\n")[mark.line][mark.column : mark.column + 1] == "\t"
+    line: str = text.split("\n")[mark.line]
+    return line[mark.column : mark.column + 1] == "\t"
 
 
 def _check_events(text: str, path: str | Path) -> None:

@@ -12,6 +12,8 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -187,13 +189,22 @@ def attempt(evaluate: Callable[[], Any]) -> Any:
         return None
 
 
-def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:
+def in_full_precision(
+    evaluate: Callable[[], Any],
+    dtype: torch.dtype,
+    elsewhere: Callable[[], Any] | None = None,
+) -> Any:
     """Evaluate, and raise an error if an operation converts to lower precision.
+
+    What is the same at another point is a constant, such as the angles of positions: rounded, it
+    is another constant.
 
     Parameters
     ----------
     evaluate : callable () -> Any
     dtype : torch.dtype
+    elsewhere : callable () -> Any, optional
+        Evaluates at a point where every parameter that varies is another one.
 
     Returns
     -------
@@ -206,36 +217,58 @@ def in_full_precision(evaluate: Callable[[], Any], dtype: torch.dtype) -> Any:
     """
     with _PrecisionTracer(dtype) as tracer:
         evaluation = evaluate()
-    if tracer.found is not None:
-        raise ValueError(
-            f"model and loss_fn must compute in {dtype}, got {tracer.found}; remove the conversion"
-            f"{tracer.way_out}"
-        )
+    if not tracer.found:
+        return evaluation
+    there = _PrecisionTracer(dtype)
+    if elsewhere is not None:
+        with there:
+            elsewhere()
+    for one, other in zip_longest(tracer.found, there.found):
+        lowered = one or other
+        if one != other or lowered.bits is None:
+            raise ValueError(
+                f"model and loss_fn must compute in {dtype}, got {lowered.what}; remove the "
+                f"conversion{lowered.way_out}"
+            )
     return evaluation
 
 
+@dataclass(frozen=True)
+class _Conversion:
+    """A conversion to lower precision, and the bits of what is converted, where they are known."""
+
+    what: str
+    way_out: str
+    bits: dict[str, int] | None
+
+
 class _PrecisionTracer(TorchFunctionMode):
-    """Finds the first operation that converts from a dtype to a less precise one."""
+    """Finds the operations that convert from a dtype to a less precise one."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        self.found: str | None = None
-        self.way_out = ""
+        self.found: list[_Conversion] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if (
-            self.found is None
-            and isinstance(result, Tensor)
+            isinstance(result, Tensor)
             and result.is_floating_point()
             and torch.finfo(result.dtype).eps > torch.finfo(self.dtype).eps
             and any(isinstance(arg, Tensor) and arg.dtype == self.dtype for arg in args)
         ):
             place = place_of_operation(sys._getframe())
-            self.found = f"{_name_of(func)}, which returns {result.dtype}{place}"
-            if result.dtype == torch.float32:
-                self.way_out = ", or pass dtype=torch.float32"
+            what = f"{_name_of(func)}, which returns {result.dtype}{place}"
+            is_single = result.dtype == torch.float32
+            way_out = ", or pass dtype=torch.float32" if is_single else ""
+            converted = {
+                str(place): arg.detach().contiguous()
+                for place, arg in enumerate(args)
+                if isinstance(arg, Tensor) and arg.dtype == self.dtype
+            }
+            bits = attempt(lambda: sums_of_bits(converted))
+            self.found.append(_Conversion(what, way_out, bits))
         return result
 
 

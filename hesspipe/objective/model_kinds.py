@@ -59,7 +59,10 @@ def require_usable(model: nn.Module) -> None:
             raise ValueError(f"parameters must have data, got {name} on the meta device")
     for name, value in parameters.items():
         if value.is_complex():
-            raise ValueError(f"parameters must be real, got {name} of {value.dtype}")
+            raise ValueError(
+                f"parameters must be real, got {name} of {value.dtype}; keep pairs of real numbers "
+                "(torch.view_as_real) and use torch.view_as_complex in forward"
+            )
         if not torch.isfinite(value.detach()).all():  # made in inference mode, perhaps
             raise ValueError(f"parameters must be finite, got nan or inf in {name}")
     devices = {value.device for value in parameters.values()}
@@ -79,7 +82,8 @@ def _require_usable_module(name: str, module: nn.Module) -> None:
             f"model must compute with real numbers, got {name} ({type(module).__name__}); pass the "
             "model from before quantization"
         )
-    if hasattr(module, "fake_quant_enabled") and module.fake_quant_enabled.any():
+    rounds = getattr(module, "fake_quant_enabled", None)
+    if isinstance(rounds, torch.Tensor) and rounds.any():
         raise ValueError(
             f"the gradient must be the derivative of the loss, got {name} "
             f"({type(module).__name__}), which rounds to few numbers and has the gradient of no "

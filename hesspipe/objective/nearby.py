@@ -123,11 +123,16 @@ class NearbyChecks:
             self._look(batch, at_theta)
 
     def _look(self, batch: Batch, at_theta: Any) -> None:
+        def at_parameters() -> tuple[Any, Tensor]:
+            return evaluate(self._model, self._loss, self._model.theta, batch)
+
         def again() -> tuple[Any, Tensor]:
             return evaluate(self._model, self._loss, self._point(), batch)
 
         evaluation = in_full_precision(
-            partial(attempt, partial(self._first, batch)), self._model.dtype
+            partial(attempt, partial(self._first, batch)),
+            self._model.dtype,
+            partial(attempt, at_parameters) if self.is_near else None,
         )
         if evaluation is None or not torch.isfinite(evaluation[1]):
             self.is_defined = False

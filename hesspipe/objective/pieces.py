@@ -7,7 +7,8 @@ memory than the computations that follow.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any, TypeAlias
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import part_of, take
-from hesspipe.objective.pytrees import Fields, join_outputs, join_whole
+from hesspipe.objective.pytrees import Fields, join_outputs, join_whole, named_tensors
 from hesspipe.objective.streaming import sizes_of
 from hesspipe.seeding import generator
 
@@ -73,6 +74,34 @@ class Piece:
         if whole.withheld:  # the loss may use them
             return self.loss(outputs).reshape(1, 1), lambda at: at.sum()
         return vector.reshape(1, -1), lambda at: self.loss(whole.split(at.reshape(-1)))
+
+    def of_used_outputs(self, theta: Tensor) -> Piece:
+        """Leave out the outputs that the loss does not use, such as states that are kept."""
+        try:
+            vector, whole = join_whole(self.model(theta.detach(), self.inputs))
+        except ValueError:
+            return self
+        if whole.withheld or len(whole.shapes) == 1:
+            return self
+        outputs = whole.split(vector.detach().requires_grad_())
+        slopes = torch.autograd.grad(self.loss(outputs), _tensors(outputs), allow_unused=True)
+        is_used = [slope is not None for slope in slopes]
+        if all(is_used):
+            return self
+        others = vector.detach().split([shape.numel() for shape in whole.shapes])
+
+        def model(at: Tensor, inputs: Any) -> tuple[Tensor, ...]:
+            return tuple(compress(_tensors(self.model(at, inputs)), is_used))
+
+        def loss(used: Sequence[Tensor]) -> Tensor:
+            given = iter(used)
+            parts = [
+                next(given).reshape(-1) if is_one else other
+                for is_one, other in zip(is_used, others, strict=True)
+            ]
+            return self.loss(whole.split(torch.cat(parts)))
+
+        return replace(self, model=model, loss=loss)
 
     def value(self, theta: Tensor) -> Tensor:
         """Evaluate the loss."""
@@ -211,6 +240,10 @@ class Outcome:
         difference = row_norms(self.defect - other.defect)
         smaller = torch.minimum(row_norms(self.defect), row_norms(other.defect))
         return self.is_wrong & other.is_wrong & (difference < 0.2 * smaller)
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [tensor for _, tensor in named_tensors(outputs, "outputs")]
 
 
 def row_norms(rows: Tensor) -> Tensor:

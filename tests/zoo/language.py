@@ -29,7 +29,8 @@ def build(name: str, config: str, **options: Any) -> nn.Module:
     return getattr(library, name)(getattr(library, config)(**options)).eval()
 
 
-def _logits(outputs: Any) -> Tensor:
+def logits(outputs: Any) -> Tensor:
+    """Take the logits from an output object."""
     return outputs.logits
 
 
@@ -38,8 +39,9 @@ def next_tokens(logits: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
 
 
-def _causal(model: nn.Module, **options: Any) -> Case:
-    return classifier(model, TEXT, IGNORED, read=_logits, loss_fn=next_tokens, **options)
+def causal(model: nn.Module, **options: Any) -> Case:
+    """A language model with a loss of its logits."""
+    return classifier(model, TEXT, IGNORED, read=logits, loss_fn=next_tokens, **options)
 
 
 def _gpt2() -> nn.Module:
@@ -48,7 +50,7 @@ def _gpt2() -> nn.Module:
 
 def _classifier(name: str, config: str, **options: Any) -> Case:
     model = build(name, config, num_labels=3, **options)
-    return classifier(model, TEXT, LABELS, read=_logits)
+    return classifier(model, TEXT, LABELS, read=logits)
 
 
 def without_padding(model: nn.Module) -> nn.Module:
@@ -59,9 +61,10 @@ def without_padding(model: nn.Module) -> nn.Module:
     return model
 
 
-def _own(
+def own(
     model: nn.Module, batch: dict[str, Any] | None = None, dtype: torch.dtype = torch.float64
 ) -> Case:
+    """A model that computes its own loss."""
     return own_loss(model, TEXT | {"labels": IGNORED} if batch is None else batch, dtype=dtype)
 
 
@@ -84,7 +87,7 @@ def _mixtral() -> nn.Module:
 
 def _vision(name: str, config: str, **options: Any) -> Case:
     model = build(name, config, image_size=16, **options, num_labels=3)
-    return classifier(model, {"pixel_values": numbers(3, 3, 16, 16)}, LABELS, read=_logits)
+    return classifier(model, {"pixel_values": numbers(3, 3, 16, 16)}, LABELS, read=logits)
 
 
 def _vit() -> Case:
@@ -105,7 +108,7 @@ def _tokens_of_words() -> Case:
         n_heads=2, hidden_dim=24, max_position_embeddings=16, num_labels=3,
     )  # fmt: skip
     labels = integers(3, 3, 7).masked_fill(MASK == 0, -100)
-    return _own(model, TEXT | {"labels": labels})
+    return own(model, TEXT | {"labels": labels})
 
 
 TRANSLATOR = {
@@ -137,7 +140,7 @@ def _whisper() -> Case:
         decoder_start_token_id=1,
     )  # fmt: skip
     batch = {"input_features": numbers(2, 8, 20), "labels": TOKENS[:2]}
-    return _own(model, batch)
+    return own(model, batch)
 
 
 def _clip(dtype: torch.dtype = torch.float64) -> Case:
@@ -147,7 +150,7 @@ def _clip(dtype: torch.dtype = torch.float64) -> Case:
         "CLIPModel", "CLIPConfig", text_config=text, vision_config=vision, projection_dim=8
     )
     batch = TEXT | {"pixel_values": numbers(3, 3, 16, 16), "return_loss": True}
-    return _own(model, batch, dtype)
+    return own(model, batch, dtype)
 
 
 def _masked_autoencoder() -> Case:
@@ -157,12 +160,12 @@ def _masked_autoencoder() -> Case:
         decoder_num_attention_heads=2, decoder_intermediate_size=12,
     )  # fmt: skip
     noise = torch.rand(2, 16, generator=torch.Generator().manual_seed(0))
-    return _own(model, {"pixel_values": numbers(2, 3, 16, 16), "noise": noise})
+    return own(model, {"pixel_values": numbers(2, 3, 16, 16), "noise": noise})
 
 
 def _masked_autoencoder_drawing() -> Case:
     case = _masked_autoencoder()
-    return _own(case.model, {"pixel_values": numbers(2, 3, 16, 16)})
+    return own(case.model, {"pixel_values": numbers(2, 3, 16, 16)})
 
 
 def _mamba(dtype: torch.dtype = torch.float64) -> Case:
@@ -170,7 +173,7 @@ def _mamba(dtype: torch.dtype = torch.float64) -> Case:
         "MambaForCausalLM", "MambaConfig", vocab_size=40, hidden_size=8, state_size=4,
         num_hidden_layers=1, time_step_rank=2, use_mambapy=False,
     )  # fmt: skip
-    return _own(model, {"input_ids": TOKENS, "labels": TOKENS}, dtype)
+    return own(model, {"input_ids": TOKENS, "labels": TOKENS}, dtype)
 
 
 def _detr() -> Case:
@@ -186,7 +189,7 @@ def _detr() -> Case:
     )  # fmt: skip
     boxes = torch.tensor([[0.4, 0.5, 0.3, 0.2]])
     labels = [{"class_labels": torch.tensor([1]), "boxes": boxes} for _ in range(2)]
-    return _own(model, {"pixel_values": numbers(2, 3, 32, 32), "labels": labels}, torch.float32)
+    return own(model, {"pixel_values": numbers(2, 3, 32, 32), "labels": labels}, torch.float32)
 
 
 def _wav2vec() -> Case:
@@ -197,10 +200,11 @@ def _wav2vec() -> Case:
         layerdrop=0.0, apply_spec_augment=False,
     )  # fmt: skip
     batch = {"input_values": numbers(2, 160), "labels": integers(10, 2, 4) + 1}
-    return _own(model, batch, torch.float32)
+    return own(model, batch, torch.float32)
 
 
-def _adapted(name: str, **options: Any) -> nn.Module:
+def adapted(name: str, **options: Any) -> nn.Module:
+    """GPT-2 with adapters of peft, away from initial values of zero."""
     library = package("peft")
     torch.manual_seed(SEED)
     config = getattr(library, name)(task_type="CAUSAL_LM", **options)
@@ -211,22 +215,22 @@ def _adapted(name: str, **options: Any) -> nn.Module:
 
 
 def _lora() -> Case:
-    return _causal(_adapted("LoraConfig", r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    return causal(adapted("LoraConfig", r=2, target_modules=["c_attn"], fan_in_fan_out=True))
 
 
 def _ia3() -> Case:
     options = {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"]}
-    return _causal(_adapted("IA3Config", **options, fan_in_fan_out=True))
+    return causal(adapted("IA3Config", **options, fan_in_fan_out=True))
 
 
 def _prefix() -> Case:
-    return _causal(_adapted("PrefixTuningConfig", num_virtual_tokens=3))
+    return causal(adapted("PrefixTuningConfig", num_virtual_tokens=3))
 
 
 def _checkpointed() -> Case:
     model = _llama()
     model.gradient_checkpointing_enable()
-    return _own(model.train(), dtype=torch.float32)
+    return own(model.train(), dtype=torch.float32)
 
 
 def _row(
@@ -237,9 +241,9 @@ def _row(
 
 FLOAT32 = r"pass dtype=torch\.float32"
 ROWS = [
-    _row("GPT-2, tied embeddings, labels -100, logits", lambda: _causal(_gpt2()), 1),
-    _row("GPT-2, its own loss in float64", lambda: _own(_gpt2()), 0, f"GPT2LMHeadModel.*{FLOAT32}"),
-    _row("GPT-2, its own loss in float32", lambda: _own(_gpt2(), dtype=torch.float32), 1),
+    _row("GPT-2, tied embeddings, labels -100, logits", lambda: causal(_gpt2()), 1),
+    _row("GPT-2, its own loss in float64", lambda: own(_gpt2()), 0, f"GPT2LMHeadModel.*{FLOAT32}"),
+    _row("GPT-2, its own loss in float32", lambda: own(_gpt2(), dtype=torch.float32), 1),
     _row(
         "BERT for sequences",
         lambda: _classifier("BertForSequenceClassification", "BertConfig", **ENCODER),
@@ -250,30 +254,30 @@ ROWS = [
     _row("DistilBERT for tokens, its own loss", _tokens_of_words, 1),
     _row(
         "Llama in float64",
-        lambda: _own(_llama()),
+        lambda: own(_llama()),
         0,
-        rf"model\.rotary_emb \(LlamaRotaryEmbedding\).*{FLOAT32}",
+        rf"model\.layers\.0\.input_layernorm \(LlamaRMSNorm\).*{FLOAT32}",
     ),
-    _row("Llama in float32", lambda: _own(_llama(), dtype=torch.float32), 1),
+    _row("Llama in float32", lambda: own(_llama(), dtype=torch.float32), 1),
     _row(
         "T5 in float64",
-        lambda: _own(_t5()),
+        lambda: own(_t5()),
         0,
         rf"encoder\.block\.0\.layer\.0\.layer_norm \(T5LayerNorm\).*{FLOAT32}",
     ),
-    _row("T5 in float32", lambda: _own(_t5(), dtype=torch.float32), 1),
+    _row("T5 in float32", lambda: own(_t5(), dtype=torch.float32), 1),
     _row(
         "Mixtral in float64",
-        lambda: _own(_mixtral()),
+        lambda: own(_mixtral()),
         0,
         rf"model\.layers\.0\.mlp\.experts.*{FLOAT32}",
     ),
-    _row("Mixtral in float32", lambda: _own(_mixtral(), dtype=torch.float32), 1),
-    _row("BART, its own loss", lambda: _own(_bart(), PADDED), 1),
-    _row("BART without padding_idx, its own loss", lambda: _own(without_padding(_bart())), 2),
+    _row("Mixtral in float32", lambda: own(_mixtral(), dtype=torch.float32), 1),
+    _row("BART, its own loss", lambda: own(_bart(), PADDED), 1),
+    _row("BART without padding_idx, its own loss", lambda: own(without_padding(_bart())), 2),
     _row("Whisper, its own loss", _whisper, 1),
-    _row("Marian, its own loss", lambda: _own(_marian(), PADDED), 1),
-    _row("mBART without tied embeddings, its own loss", lambda: _own(_mbart(), PADDED), 1),
+    _row("Marian, its own loss", lambda: own(_marian(), PADDED), 1),
+    _row("mBART without tied embeddings, its own loss", lambda: own(_mbart(), PADDED), 1),
     _row("CLIP, its own loss", _clip, 1),
     _row("masked autoencoder, noise in the data", _masked_autoencoder, 1),
     _row("masked autoencoder, noise drawn inside", _masked_autoencoder_drawing, 0, "random"),

@@ -36,7 +36,7 @@ def _vit() -> nn.Module:
     return _models().VisionTransformer(16, 8, 2, 2, 16, 32, num_classes=CLASSES)
 
 
-def _perturbed(model: nn.Module) -> nn.Module:
+def perturbed(model: nn.Module) -> nn.Module:
     """Away from initial weights of zero, at which most of H vanishes."""
     for number, parameter in enumerate(model.parameters()):
         parameter.data += 0.02 * numbers(*parameter.shape, seed=number)
@@ -105,7 +105,7 @@ def _segmentation() -> Case:
 
 
 def _of(make: Callable[[], nn.Module], size: int = 16) -> Callable[[], Case]:
-    return lambda: _images(_perturbed(make()), size)
+    return lambda: _images(perturbed(make()), size)
 
 
 ROWS = [
