@@ -8,19 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from repository import REPOSITORY, copy_of_repository
 from safetensors.torch import save_file
 from snakemake_starts import run_snakemake
 
 from hesspipe.workflow.stages import STAGES
 
-REPOSITORY = Path(__file__).parents[1]
 SMALL = REPOSITORY / "tests/projects/small"
 SOURCES = ["Snakefile", "rules", "report", "scripts", "hesspipe", "profiles", "envs", "dvc.yaml"]
 
@@ -101,17 +100,6 @@ class Project:
 def _said(code: int, output: str, check: bool) -> str:
     assert code == 0 or not check, output
     return output if check else f"{output}\nexit {code}"
-
-
-def copy_of_repository(names: Iterable[str], folder: Path) -> None:
-    """Copy files and folders of the repository, without compiled code."""
-    for name in names:
-        source = REPOSITORY / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, ignore=ignored)
-        else:
-            shutil.copy2(source, folder / name)
 
 
 def make_project(folder: Path) -> Project:

@@ -19,8 +19,8 @@ from typing import Any
 import forks
 import numpy as np
 import yaml
+from repository import REPOSITORY, copy_of_repository
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = REPOSITORY / "tests/projects/faults"
 SOURCES = ["Snakefile", "rules", "report", "scripts", "hesspipe", "profiles", "envs"]
 _LOCAL_ORIGINS = Path(".hesspipe/origins")
@@ -107,13 +107,7 @@ class Workshop:
 def make_source(root: Path) -> Path:
     """Copy the code, so that the repository can be edited meanwhile."""
     source = root / "source"
-    for name in SOURCES:
-        if (REPOSITORY / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
-        else:
-            source.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, source / name)
+    copy_of_repository(SOURCES, source)
     return source
 
 
