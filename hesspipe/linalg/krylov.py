@@ -138,7 +138,8 @@ class KrylovBasis:
         self.couplings, self.rest = np.zeros(0), self.vectors.new_empty(0, self.space.length)
 
     def _allocate(self) -> None:
-        self.vectors = torch.zeros(
+        # Not zeros: memory that is not written is not taken.
+        self.vectors = torch.empty(
             self.capacity + 1,
             self.space.length,
             dtype=self.product.dtype,
@@ -181,7 +182,8 @@ class KrylovBasis:
             self._draw()
         else:
             torch.div(vector, self.beta, out=self.vectors[self.size])
-            self._follow()
+            if len(self.watched):
+                self._follow()
 
     def watch(self, points: NDArray[np.float64]) -> None:
         """Track the bound on hidden eigenvectors at these values (w,); see the module docstring."""

@@ -29,6 +29,8 @@ from hesspipe.tolerances import rounding
 # independent random unit vector, so that it is a normal number of that size.
 _OF_TERMS = 100.0
 _OF_ERROR = 100.0
+# Powers of two below this one, and their inverses, are numbers of float32.
+_ONE_STEP = 120
 # Terms may be so many times larger than products; noise beyond that is no rounding.
 _MOST_CANCELED = 100.0
 
@@ -118,11 +120,17 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
             require_digits(largest, product.dtype, product.name)
             if largest > 0:
                 scaling.exponent = math.frexp(largest)[1] - 1
-        # In two steps, because the inverse of a tiny power of two overflows.
-        half = (scaling.exponent or 0) // 2
-        return (image * 2.0**-half).mul_(2.0 ** -((scaling.exponent or 0) - half))
+        return _divided(image, scaling.exponent or 0)
 
     return replace(product, multiply=multiply), scaling
+
+
+def _divided(image: Tensor, exponent: int) -> Tensor:
+    """Divide by a power of two, whose inverse overflows if it is tiny: then in two steps."""
+    if abs(exponent) < _ONE_STEP:
+        return image * 2.0**-exponent
+    half = exponent // 2
+    return (image * 2.0**-half).mul_(2.0 ** -(exponent - half))
 
 
 def require_digits(largest: float, dtype: torch.dtype, name: str) -> None:
@@ -161,7 +169,9 @@ def _check_image(product: SymmetricProduct, image: Tensor, number: int) -> None:
             f"a product with the {product.name} must be a vector of length {length}, got "
             f"shape {tuple(image.shape)} in product {number}"
         )
-    if not product.space.holds(bool(torch.isfinite(image).all())):
+    # The sum is a thirtieth of the work; it may overflow where all entries are finite.
+    is_finite = math.isfinite(float(image.sum())) or bool(torch.isfinite(image).all())
+    if not product.space.holds(is_finite):
         raise ValueError(
             f"a product with the {product.name} must be finite, got nan or inf in product {number}"
         )
