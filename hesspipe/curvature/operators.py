@@ -188,8 +188,26 @@ class CurvatureOperator(VectorProduct):
             require_finite_matrix(self.objective, total, self.matrix)
         return total
 
+    @differentiating()
+    def gradient_of_first_batch(self) -> Tensor | None:
+        """Gradient of the first batch's term, (P,); None where no graphs are kept.
+
+        A part of the work of the first product, which builds the same graphs.
+        """
+        if self.is_distributed or isinstance(self.objective.batches, StreamedBatches):
+            return None
+        return self._batch_product(0, next(iter(self.objective.batches))).gradient
+
     def _batch_rows(self, place: int, batch: Batch, rows: Tensor) -> Tensor:
         """Products on one batch, with as many vectors at once as memory allows."""
+        product = self._batch_product(place, batch)
+        step = product.num_at_once(self._block_bytes)
+        if len(rows) <= step:
+            return product(rows)
+        return torch.cat([product(part) for part in rows.split(step)])
+
+    def _batch_product(self, place: int, batch: Batch) -> BatchProduct:
+        """Products on one batch; the graphs are kept if memory allows."""
         product = self._kept.get(place)
         if product is None:
             product = BatchProduct(self.objective, self.matrix, batch)
@@ -197,10 +215,7 @@ class CurvatureOperator(VectorProduct):
             if is_held and self._kept_bytes + product.graph_bytes <= self._block_bytes:
                 self._kept[place] = product
                 self._kept_bytes += product.graph_bytes
-        step = product.num_at_once(self._block_bytes)
-        if len(rows) <= step:
-            return product(rows)
-        return torch.cat([product(part) for part in rows.split(step)])
+        return product
 
 
 class HessianOperator(CurvatureOperator):

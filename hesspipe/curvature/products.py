@@ -68,6 +68,14 @@ class BatchProduct:
             rows = pull_back(values, point, rows)
         return rows
 
+    @property
+    def gradient(self) -> Tensor:
+        """Gradient of the batch's term of L, (P,)."""
+        if len(self._links) == 1:  # H and R are derivatives of it
+            return self._links[0][0].detach()
+        _, (slopes, _), (outputs, theta) = self._links
+        return pull_back(outputs, theta, slopes.detach().unsqueeze(0))[0]
+
     def num_at_once(self, block_bytes: int) -> int:
         """Return the number of vectors to multiply at once, by memory and cache size."""
         return num_at_once(self.graph_bytes, self._device, block_bytes)

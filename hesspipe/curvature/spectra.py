@@ -425,7 +425,8 @@ def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:
     if whole.is_distributed:
         return SymmetricProduct(*product)
     objective = whole.objective if block is None else block.objective
-    return SymmetricProduct(*product, partial(_rounding, objective, whole.matrix))
+    start = None if is_block else whole.gradient_of_first_batch
+    return SymmetricProduct(*product, partial(_rounding, objective, whole.matrix), start=start)
 
 
 def _rounding(objective: Objective, matrix: Matrix) -> float:

@@ -46,6 +46,8 @@ from hesspipe.seeding import generator
 
 # Columns that a restart rotates at once: the work space that it needs besides the basis.
 _COLUMNS_AT_ONCE = 2**16
+# Norm of the sum of two unit vectors below which they cancel, as in very few dimensions.
+_NOT_CANCELED = 0.1
 # Bound on a start's component below which no random start falls.
 _SURELY_SEEN = 1e-30
 
@@ -289,9 +291,23 @@ class KrylovBasis:
 
     def _draw(self) -> None:
         random = generator(self.seed, f"Krylov start {self.num_starts}")
-        self.vectors[self.size] = random_unit(self.product, random, self.vectors[: self.size])
+        vector = random_unit(self.product, random, self.vectors[: self.size])
+        self.vectors[self.size] = self._led(vector) if self.num_starts == 0 else vector
         self.num_starts += 1
         self.num_steps = 0
+
+    def _led(self, vector: Tensor) -> Tensor:
+        """Add what the operator knows of its eigenvectors to the first random vector."""
+        known = None if self.product.start is None else self.product.start()
+        if known is None:
+            return vector
+        largest = self.space.largest_entry(known)
+        if not 0 < largest < np.inf:
+            return vector
+        known = known / largest  # squares of tiny entries are zero
+        both = vector + known / self.space.norm(known)
+        norm = float(self.space.norm(both))
+        return both / norm if norm > _NOT_CANCELED else vector
 
     def _rotate(self, coefficients: NDArray[np.float64], values: NDArray[np.float64]) -> None:
         """Replace the unlocked part by combinations of its rows, followed by the next vector."""

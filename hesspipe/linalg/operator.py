@@ -48,6 +48,9 @@ class SymmetricProduct:
         For messages and results, e.g. "hessian"; "operator" by default.
     rounding : callable () -> float, optional
         Measures the norm of the rounding error of a product with a unit vector.
+    start : callable () -> Tensor or None, optional
+        A vector that is likely to lie near the extreme eigenvectors: a search starts from it and
+        from a random one of the same length.
     sharded : VectorSpace, optional
         Where the vectors lie, if not in this process as a whole: those that `multiply` takes and
         returns have its length.
@@ -60,6 +63,7 @@ class SymmetricProduct:
     name: str = "operator"
     rounding: Callable[[], float] | None = None
     sharded: VectorSpace | None = None
+    start: Callable[[], Tensor | None] | None = None
 
     @property
     def space(self) -> VectorSpace:
