@@ -140,7 +140,7 @@ def row_of(watched: Watched, training: list[float]) -> str:
         f"{whole:.1f} % ({min(shares):.1f} to {max(shares):.1f})",
         f"{second:.1f} %",
         f"{len(products)} of {len(windows)}",
-        f"{statistics.mean(products):.1f}",
+        f"{statistics.mean(products):.1f}" if len(products) else "-",
     ]
     for end in ("largest", "smallest"):
         for status in STATUS:

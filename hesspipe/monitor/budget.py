@@ -17,6 +17,9 @@ from hesspipe.linalg.arguments import require_number
 
 # Of the budget: for all kinds of records but the cheapest.
 _PART_OF_COMPLETE = 0.5
+# Without a budget, records that take more seconds, and more of the time, are worth a warning.
+_UNNOTICED = 60.0
+_MUCH = 0.25
 
 # Products that a kind of record is expected to take.
 Expected = Mapping[str, int]
@@ -143,6 +146,12 @@ class Budget:
         if self.share is None or self.training == 0:
             return None
         return (self.records + self._elapsed()) / self.training
+
+    @property
+    def is_noticed(self) -> bool:
+        """Whether the records take much of the time, and nobody has limited them."""
+        most = max(_UNNOTICED, _MUCH * self.training)
+        return self.share is None and self.records > most
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -88,11 +88,12 @@ class Monitor(Plotted):
         all of them: an objective of its own, at a fraction of the cost. Its samples must be
         independent.
     budget : float, optional
-        Most of the time of the records over that of the training, e.g. 0.05. A search that needs
-        more ends early, with `is_converged` False and the residual norm that it reached. A record
-        for which not even the vectors of the last one can be multiplied is left out, with a
-        warning at the first one. What is not used is saved for later records; calls of `record`
-        are not limited. Numbers then depend on the speed of the machine.
+        Most of the time of the records over that of the training, e.g. 0.05. What is not used is
+        saved for later records. A record begins when there is time for what its kind took before:
+        both ends, verified; the largest, verified; or the largest by estimate, the most complete
+        one that can be paid. Other records are left out, with a warning at the first one. A search
+        that takes more ends early, with the status "open". Calls of `record` are not limited:
+        begin with one. Which steps are recorded then depends on the speed of the machine.
     num_smallest, num_largest : int
         Numbers of eigenvalues from each end, smallest meaning most negative.
     tolerance : float
@@ -105,7 +106,8 @@ class Monitor(Plotted):
         vector bounds how far the ends of the spectrum may lie beyond them, but for a probability of
         0.001 (`error_bound`, `missed_probability`). The others take half the products. Their
         eigenvalues are next to those of the record before; a new one that has risen above them may
-        be missed, so that `is_verified` and `is_converged` are False.
+        be missed, so that `is_verified` and `is_converged` are False: their status is "estimated"
+        instead of "certified".
     trace_products : int
         Products for the trace; 0, or at least 6.
     preconditioned, critical : bool
@@ -211,6 +213,12 @@ class Monitor(Plotted):
             kind = self._count(number)
         finally:
             self._budget.leave(None if kind is None else kind.name)
+        if self._budget.is_noticed:
+            self._say(
+                f"the records of the monitor took {self._budget.records:.0f} s, and the training "
+                f"{self._budget.training:.0f} s; budget=0.05 limits them to 5 %. Fewer samples or "
+                "eigenvalues, or a larger every, make them cheaper"
+            )
 
     def _count(self, number: int) -> Kind | None:
         """Record if a record is due, and keep what the next one needs; return what was recorded."""

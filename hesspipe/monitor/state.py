@@ -11,6 +11,8 @@ from hesspipe.monitor.budget import Budget
 from hesspipe.monitor.measurement import Measurement
 from hesspipe.objective.objective import Objective
 
+_KEYS = {"carried", "num_since_verified", "taken", "critical_step", "seconds", "last", "rows"}
+
 
 def state_of(measurement: Measurement, budget: Budget) -> dict[str, Any]:
     """Return what the next record starts from, as tensors and numbers."""
@@ -42,8 +44,11 @@ def restore(
 
 def _carried(state: Mapping[str, Any], objective: Objective) -> dict[str, Tensor]:
     """Copy the vectors of a state to the device and dtype of an objective."""
-    if not isinstance(state, Mapping) or "carried" not in state:
-        raise ValueError("state must be what Monitor.state_dict() returned, got something else")
+    if not isinstance(state, Mapping) or not set(state) >= _KEYS:
+        raise ValueError(
+            "state must be what Monitor.state_dict() of this version returned, got something else; "
+            "without it, pass path and the number of updates to step"
+        )
     found = {}
     for name, vectors in state["carried"].items():
         if vectors.shape[1] != objective.num_parameters:

@@ -68,11 +68,15 @@ def plot_training(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step of training")
     axes.set_ylabel(r"eigenvalue $\lambda$ (units of the loss)")
-    axes.set_title("" if lines else "no records", loc="left")
-    if lines:
+    if not lines:
+        axes.set_title("no records", loc="left")
+    else:
         handles, _ = axes.get_legend_handles_labels()
         every_status = np.concatenate([status for *_, status in lines.values()])
-        axes.legend(handles=[*handles, *legend_of_marks(every_status, axes)])
+        axes.legend(
+            handles=[*handles, *legend_of_marks(every_status, axes)], ncols=3,
+            loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2,
+        )  # fmt: skip
 
 
 def draw_marks(

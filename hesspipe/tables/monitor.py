@@ -12,6 +12,8 @@ def by_step(result: Result) -> list[Result]:
     """
     if result.kind != "monitor":
         return [result]
+    if result.table.empty:
+        return []
     columns = ["end", "rank", "eigenvalue", "residual_norm", "status"]
     complete = result.table.groupby("step")["eigenvalue"].transform(lambda part: part.notna().all())
     return [

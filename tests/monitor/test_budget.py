@@ -14,6 +14,8 @@ import hesspipe
 from hesspipe import Monitor, Objective
 from hesspipe.monitor.budget import Budget
 
+pytestmark = pytest.mark.filterwarnings("ignore:the record at step")
+
 KINDS = ["both, verified", "largest, verified", "largest, estimated"]
 
 
@@ -50,7 +52,11 @@ class Clock:
 
 
 def trained(
-    clock: Clock, num_steps: int, *, is_recorded_first: bool = True, **options: Any
+    clock: Clock,
+    num_steps: int,
+    *,
+    is_recorded_first: bool = True,
+    **options: Any,
 ) -> tuple[Monitor, list[float]]:
     """Train with a second for each step; also the seconds beyond the budget after each."""
     model = Drifting()
@@ -60,16 +66,14 @@ def trained(
     )
     monitor = Monitor(objective, model, **options)
     excess = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if is_recorded_first:
-            monitor.record(0)
-        for _ in range(num_steps):
-            clock.now += 1.0
-            model.curvatures *= 1.001
-            monitor.step()
-            budget = monitor._budget
-            excess.append(budget.records - options["budget"] * budget.training)
+    if is_recorded_first:
+        monitor.record(0)
+    for _ in range(num_steps):
+        clock.now += 1.0
+        model.curvatures *= 1.001
+        monitor.step()
+        budget = monitor._budget
+        excess.append(budget.records - options.get("budget", 0.0) * budget.training)
     return monitor, excess
 
 
@@ -136,6 +140,19 @@ def test_search_that_was_cut_short_waits_for_twice_its_time(
     assert table["status"].iloc[0] == "open"
     assert second - first >= 2 * products[first] / 0.2 - 5
     assert table["status"].iloc[-1] != "open"
+
+
+@pytest.mark.parametrize(("seconds", "is_said"), [(0.01, False), (0.5, True)])
+def test_monitor_says_once_that_its_records_take_much_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, is_said: bool
+) -> None:
+    clock = Clock(monkeypatch, seconds)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trained(clock, 40, every=2, is_recorded_first=False)
+    messages = [str(each.message) for each in caught]
+    assert len(messages) == is_said
+    assert all("budget=0.05 limits them to 5 %" in message for message in messages)
 
 
 def test_plan_of_a_budget_goes_on_from_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
