@@ -32,7 +32,7 @@ from hesspipe.objective.padding import (
 from hesspipe.objective.pieces import random_directions
 from hesspipe.objective.pytrees import Fields, call_arguments, cast, map_tensors
 from hesspipe.objective.rounding import model_evaluation
-from hesspipe.objective.substitutes import ExactDerivatives
+from hesspipe.objective.substitutes import exact_operations
 from hesspipe.objective.training_steps import NoBackward
 from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.seeding import generator
@@ -173,7 +173,7 @@ class FlatModel:
         """Evaluate the model; checkpoints are plain calls."""
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         kernels = twice_differentiable_kernels(self.device)
-        with guard, model_evaluation(), kernels, ExactDerivatives():
+        with guard, model_evaluation(), kernels, exact_operations():
             if isinstance(inputs, WholeBatch):
                 return self._evaluated(theta, inputs.copy())
             args, kwargs = call_arguments(inputs, self._signature)

@@ -53,7 +53,7 @@ def _kernels() -> list[Setting]:
 
     Models import `checkpoint` itself by name.
     """
-    cuda, mha = torch.backends.cuda, torch.backends.mha
+    cuda, mha, private = torch.backends.cuda, torch.backends.mha, torch._C
     replaced = {
         "CheckpointFunction": _PlainCheckpoint,
         "_checkpoint_without_reentrant_generator": _plain_generator,
@@ -64,7 +64,7 @@ def _kernels() -> list[Setting]:
         Setting(cuda.flash_sdp_enabled, cuda.enable_flash_sdp, False),
         Setting(cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp, False),
         Setting(cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp, False),
-        Setting(torch._C._get_overrideable_sdp_enabled, torch._C._set_sdp_use_overrideable, False),
+        Setting(private._get_overrideable_sdp_enabled, private._set_sdp_use_overrideable, False),
         *(
             Setting(partial(getattr, checkpoint, name), partial(setattr, checkpoint, name), plain)
             for name, plain in replaced.items()

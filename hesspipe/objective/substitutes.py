@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -42,9 +43,15 @@ class ExactDerivatives(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def exact_operations() -> AbstractContextManager[Any]:
+    """Use exact operations; not inside transforms of torch.func, for which they have no rules."""
+    is_transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return nullcontext() if is_transformed else ExactDerivatives()
+
+
 def evaluated_exactly(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function of the caller with exact operations."""
-    with ExactDerivatives():
+    with exact_operations():
         return function(*args)
 
 

@@ -20,7 +20,7 @@ from hesspipe.objective.model_kinds import unwrapped
 from hesspipe.objective.padding import constant_rows
 from hesspipe.objective.pytrees import Fields, call_arguments, map_tensors
 from hesspipe.objective.rounding import model_evaluation
-from hesspipe.objective.substitutes import ExactDerivatives
+from hesspipe.objective.substitutes import exact_operations
 from hesspipe.objective.training_steps import NoBackward
 from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.ranks.ranks import Ranks
@@ -150,7 +150,7 @@ class ShardedModel(FlatModel):
         """Evaluate the model on this process's inputs, at the theta of all processes."""
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         kernels = twice_differentiable_kernels(self.device)
-        with guard, model_evaluation(), kernels, ExactDerivatives(), self.gathering.lean():
+        with guard, model_evaluation(), kernels, exact_operations(), self.gathering.lean():
             if isinstance(inputs, WholeBatch):
                 return self._evaluated(theta, inputs.copy())
             args, kwargs = call_arguments(inputs, self._signature)
