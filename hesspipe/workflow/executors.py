@@ -37,6 +37,8 @@ class Executor:
         The same, of accounts.
     group_sizes : mapping
         How many jobs of a group make one batch job.
+    array_jobs : str, optional
+        The rules whose jobs are to be arrays of Slurm's.
     """
 
     name: str = "local"
@@ -44,6 +46,7 @@ class Executor:
     partition: str | None = None
     account: str | None = None
     group_sizes: Mapping[str, int] = field(default_factory=dict)
+    array_jobs: str | None = None
 
     @classmethod
     def of(cls, arguments: Sequence[str], num_jobs: int | None) -> Executor:
@@ -72,6 +75,7 @@ class Executor:
             _name(options.default_resources, "slurm_partition"),
             _name(options.default_resources, "slurm_account"),
             dict(options.group_components or {}),
+            getattr(options, "slurm_array_jobs", None),
         )
 
     @property
@@ -102,6 +106,12 @@ class Executor:
             yield from self._mistakes_of_slurm()
 
     def _mistakes_of_slurm(self) -> Iterator[str]:
+        if self.array_jobs:
+            yield (
+                f"--slurm-array-jobs must be left out, got {self.array_jobs!r}: the jobs of a rule "
+                "ask for what each of them takes, and all of an array get what its first asks for; "
+                "--group-components puts several jobs into one batch job"
+            )
         missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
         if missing:
             yield (

@@ -160,4 +160,5 @@ class _Reasons:
 
     def debug(self, text: str) -> None:
         lines = text.strip().splitlines()
-        self.last = lines[-1] if lines else self.last
+        if lines:
+            self.last = lines[-1].removeprefix("SLURM query command failed: ")

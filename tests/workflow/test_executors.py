@@ -99,6 +99,15 @@ def test_mistakes_refuse_to_look_for_a_gpu_on_the_machine_that_submits(
     assert [*Executor("local", is_dry_run).mistakes("auto")] == []
 
 
+def test_mistakes_refuse_arrays_whose_jobs_would_get_the_memory_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer(monkeypatch)
+    (line,) = Executor("slurm", array_jobs="all").mistakes(0)
+    assert "--slurm-array-jobs must be left out, got 'all'" in line
+    assert [*Executor("slurm", array_jobs="").mistakes(0)] == []
+
+
 @pytest.mark.parametrize("command", ["sbatch", "squeue", "scancel"])
 def test_mistakes_name_what_a_machine_without_slurm_lacks(
     monkeypatch: pytest.MonkeyPatch, command: str
