@@ -164,7 +164,7 @@ class PatientExecutor(_PluginExecutor):
             self._has_ended.set()
             self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
             self._cancel_all()
-        self.shutdown()
+            self.shutdown()
 
     def _cancel_all(self) -> None:
         command = ("scancel", "--me", f"--name={self.run_uuid}")
@@ -192,7 +192,7 @@ def _words(text: str) -> str:
     said = re.search(r"error message was '(.*?)'?\.?\n\s+sbatch call:", text, re.DOTALL)
     lines = (said[1] if said else text).strip().splitlines()
     words = (re.sub(r"^s\w+: error: |Batch job submission failed: ", "", line) for line in lines)
-    return "; ".join(word.strip() for word in words if word.strip())
+    return "sbatch: " * bool(said) + "; ".join(word.strip() for word in words if word.strip())
 
 
 def _name(job: Any) -> str:

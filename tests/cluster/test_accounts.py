@@ -43,7 +43,7 @@ def test_a_run_waits_for_its_limit_and_reads_what_accounts_say_of_cancelled_jobs
         limited.call("scancel", "--me")  # "CANCELLED by 0"
         output = run.end()
     assert output.endswith("exit 0"), output
-    assert "Slurm takes no batch job now (AssocMaxSubmitJobLimit; Job violates" in output
+    assert "Slurm takes no batch job now (sbatch: AssocMaxSubmitJobLimit; Job violates" in output
     assert "SLURM status is: 'CANCELLED'" in output
     assert output.count("has been submitted with SLURM jobid") == 2
 

