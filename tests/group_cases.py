@@ -182,11 +182,14 @@ def monitored(rank: int, objective: Objective, folder: str) -> list[list[Any]]:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     path = Path(folder, f"monitor{rank}.parquet")
     monitor = hesspipe.Monitor(objective, net, optimizer, every=1, path=path, trace_products=6)
+    paced = hesspipe.Monitor(objective, net, every=1, budget=1e6, verify_every=2)
     for _ in range(2):
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(INPUTS), LABELS).backward()
         optimizer.step()
         monitor.step()
+        paced.step()
+    assert paced.table["end"].tolist() == ["largest", "smallest", "largest"]  # the first is cheap
     assert path.exists() == (rank == 0)
     columns = ["step", "eigenvalue", "loss", "critical_sharpness", "trace"]
     found: list[list[Any]] = monitor.table[columns].values.tolist()

@@ -13,8 +13,9 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -50,6 +51,9 @@ _NUMBER_NEEDED = (
     "number must be given, because the monitor continues {}; pass the number of updates that the "
     "model has had"
 )
+
+
+_MaybeKind = TypeVar("_MaybeKind", Kind, Kind | None)
 
 
 class Monitor(Plotted):
@@ -249,7 +253,7 @@ class Monitor(Plotted):
         try:
             budget = Budget(None)
             budget.enter()
-            self._record(self._last, None, budget, self._decided(self._measurement.kinds()[0]))
+            self._record(self._last, None, budget, self._same_kind(self._measurement.kinds()[0]))
             self._budget.learn(budget.seconds_per_product)
         finally:
             self._budget.leave(is_counted=False)
@@ -278,9 +282,7 @@ class Monitor(Plotted):
         kinds = self._measurement.kinds()
         expected = self._measurement.expected(kinds)
         name = self._budget.affordable([kind.name for kind in kinds], expected)
-        found: Kind | None = self._decided(
-            next((each for each in kinds if each.name == name), None)
-        )
+        found = self._same_kind(next((each for each in kinds if each.name == name), None))
         if found is not None:
             return found
         least = self._budget.seconds_of(min(expected.values()))
@@ -315,6 +317,13 @@ class Monitor(Plotted):
         if self.path is not None:
             with self._guarded(number, "was made, but not written"):
                 write_rows(self.result, self.path, self._objective.ranks)
+
+    def _same_kind(self, kind: _MaybeKind) -> _MaybeKind:
+        """Return the kind that rank 0 has chosen, where there are several processes."""
+        if self._objective.ranks is None:
+            return kind
+        found = self._decided(None if kind is None else astuple(kind))
+        return found if found is None else Kind(*found)  # type: ignore[return-value]
 
     def _decided(self, value: Any) -> Any:
         """Return what rank 0 has, where there are several processes."""

@@ -168,12 +168,12 @@ def test_plan_of_a_budget_goes_on_from_a_state(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("saved", "chosen"),
-    [(0.0, None), (4.0, None), (12.0, KINDS[2]), (60.0, KINDS[1]), (400.0, KINDS[0])],
+    [(0.0, None), (4.0, None), (12.0, KINDS[2]), (90.0, KINDS[1]), (400.0, KINDS[0])],
 )
 def test_affordable_is_the_most_complete_kind_that_its_part_pays(
     saved: float, chosen: str | None
 ) -> None:
-    """A quarter of the budget is for each of the complete kinds, up to what it takes."""
+    """Of the budget 15 % are for each of the complete kinds, up to what it takes."""
     budget = Budget(0.5)
     budget.seconds_per_product = 1.0
     budget.training = 2 * saved
