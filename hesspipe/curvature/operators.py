@@ -190,11 +190,12 @@ class CurvatureOperator(VectorProduct):
 
     @differentiating()
     def gradient_of_first_batch(self) -> Tensor | None:
-        """Gradient of the first batch's term, (P,); None where no graphs are kept.
+        """Gradient of the first batch's term, (P,); None where other processes have batches.
 
-        A part of the work of the first product, which builds the same graphs.
+        A part of the work of the first product, which builds the same graphs. Streamed data, of
+        which none are kept, have the same start, so that they give the same numbers.
         """
-        if self.is_distributed or isinstance(self.objective.batches, StreamedBatches):
+        if self.is_distributed:
             return None
         return self._batch_product(0, next(iter(self.objective.batches))).gradient
 
