@@ -75,7 +75,7 @@ class Executor:
             _name(options.default_resources, "slurm_partition"),
             _name(options.default_resources, "slurm_account"),
             dict(options.group_components or {}),
-            getattr(options, "slurm_array_jobs", None),
+            _text(getattr(options, "slurm_array_jobs", None)),
         )
 
     @property
@@ -200,6 +200,11 @@ def _unknown(key: str, given: str | None, known: Collection[str], command: str) 
                 f"{key} must be one of {', '.join(sorted(known))}, got {name!r}{meant}; see "
                 f"{command}"
             )
+
+
+def _text(option: object) -> str | None:
+    """Read an option of a plugin's, whose default is a mark that nothing is given."""
+    return option if isinstance(option, str) else None
 
 
 def _name(default_resources: Any, key: str) -> str | None:

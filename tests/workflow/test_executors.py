@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,6 +98,20 @@ def test_mistakes_refuse_to_look_for_a_gpu_on_the_machine_that_submits(
     assert [*Executor(name, is_dry_run).mistakes(0)] == []
     assert [*Executor(name, is_dry_run).mistakes(1)] == []
     assert [*Executor("local", is_dry_run).mistakes("auto")] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [("all", "all"), (dataclasses.MISSING, None), (None, None)]
+)
+def test_executor_reads_an_option_of_the_plugin_where_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, given: object, read: str | None
+) -> None:
+    options = SimpleNamespace(
+        executor="slurm", dryrun=False, touch=False, default_resources=None, group_components=None,
+        slurm_array_jobs=given,
+    )  # fmt: skip
+    monkeypatch.setattr("snakemake.cli.parse_args", lambda arguments: (None, options))
+    assert Executor.of([], 1).array_jobs == read
 
 
 def test_mistakes_refuse_arrays_whose_jobs_would_get_the_memory_of_the_first(
