@@ -52,13 +52,26 @@ def main() -> None:
     for name in _WITHOUT_THREADS:
         del os.environ[name]
     os.environ.update(environment)
-    if len(os.listdir("/proc/self/task")) > 1:  # a fork has only one of the threads
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()  # what an import has printed is not the jobs'
+    if not _can_fork():
         return
     gc.freeze()
     script = _serve(socket.socket(fileno=int(sys.argv[1])))
     if script is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         _run(script)
+
+
+def _can_fork() -> bool:
+    """Whether a copy of this process is complete, and this system tells when it ends."""
+    if len(os.listdir("/proc/self/task")) > 1:  # a fork has only one of the threads
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # before Linux 5.3
+        return False
+    return True
 
 
 def _serve(requests: socket.socket) -> str | None:
@@ -79,6 +92,8 @@ def _serve(requests: socket.socket) -> str | None:
                 waiting.unregister(requests)
                 is_open = False
                 continue
+            if not descriptors:  # this process may open no more files
+                continue
             (answer,) = descriptors
             process = _fork(answer)
             if process == 0:
@@ -86,11 +101,23 @@ def _serve(requests: socket.socket) -> str | None:
                 for one in (answer, *jobs, *(told for _, told in jobs.values())):
                     os.close(one)
                 return os.fsdecode(message)
-            if process is not None:
-                ended = os.pidfd_open(process)
+            ended = _end_of(process, answer) if process is not None else None
+            if process is not None and ended is not None:
                 jobs[ended] = (process, answer)
                 waiting.register(ended, select.POLLIN)
     return None
+
+
+def _end_of(process: int, answer: int) -> int | None:
+    """Open what tells the end of a job; where that fails, end it before it has begun."""
+    try:
+        return os.pidfd_open(process)
+    except OSError:  # this process may open no more files
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        _tell(answer, "not")
+        os.close(answer)
+        return None
 
 
 def _fork(answer: int) -> int | None:
@@ -126,10 +153,11 @@ def _run(script: str) -> None:
     """Do what `python script` does."""
     import numpy as np
 
+    importlib.invalidate_caches()  # of folders to which modules have been added since
     np.random.seed()  # noqa: NPY002 (of the user's functions: new for each process, as it would be)
     if not os.environ.get("PYTHONSAFEPATH"):
         sys.path.insert(0, os.path.dirname(script))
-    sys.argv = [script]
+    sys.argv, sys.orig_argv = [script], [sys.executable, script]
     runpy.run_path(script, run_name="__main__")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -27,7 +28,8 @@ SEEN = """
 import json, os, random, resource, signal, sys
 import numpy as np
 seen = {
-    "argv": sys.argv, "path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ),
+    "argv": sys.argv, "original": sys.orig_argv, "path": sys.path, "folder": os.getcwd(),
+    "environment": dict(os.environ),
     "name": __name__, "file": __file__, "main": sys.modules["__main__"].__file__,
     "executable": sys.executable, "streams": [sys.stdin.name, sys.stdout.name, sys.stderr.name],
     "files": sorted(os.readlink(f"/proc/self/fd/{one}") for one in (0, 1, 2)),
@@ -36,7 +38,8 @@ seen = {
     "group": os.getpgid(0), "session": os.getsid(0), "umask": os.umask(0o22), "nice": os.nice(0),
     "handlers": [str(signal.getsignal(one)) for one in sorted(signal.valid_signals() - {9, 19})],
     "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
-    "limits": [resource.getrlimit(one) for one in range(10)],
+    "limits": [resource.getrlimit(one) for one in range(10)], "cpus": os.sched_getaffinity(0),
+    "killable": open("/proc/self/oom_score_adj").read(),
     "threads": len(os.listdir("/proc/self/task")), "hesspipe": "hesspipe" in sys.modules,
 }
 drawn = [random.random(), np.random.rand()]
@@ -67,7 +70,7 @@ def starter(light_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     yield one
     if one._server is not None:
         one._server._requests.close()
-        one._server._process.wait()
+        one._server.process.wait()
 
 
 def command(text: str, name: str = "job") -> str:
@@ -174,7 +177,7 @@ def test_jobs_of_a_killed_server_end_and_later_ones_are_started(starter: Starts)
     assert job.wait() == -signal.SIGKILL
     wait_for(lambda: not is_alive(process))
     assert starter._server is not None
-    starter._server._process.wait()
+    starter._server.process.wait()
     later = starter.start(command("import sys; sys.exit(3)"), **options())
     assert isinstance(later, subprocess.Popen)
     assert later.wait() == 3
@@ -185,7 +188,10 @@ def test_job_that_was_not_forked_is_started(starter: Starts, answered: str) -> N
     ours, theirs = os.pipe()
     os.write(theirs, answered.encode())
     os.close(theirs)
-    assert ForkedJob(ours, command("import sys; sys.exit(5)"), options()).wait() == 5
+    server = subprocess.Popen("exit 0", shell=True)
+    job = ForkedJob(ours, command("import sys; sys.exit(5)"), options(), server)
+    assert job.wait() == 5
+    server.wait()
 
 
 def test_server_that_has_started_a_thread_forks_nothing(
@@ -214,6 +220,7 @@ def test_server_that_has_started_a_thread_forks_nothing(
         {"command": f"set -euo pipefail; {sys.executable} a.py"},
         {"command": f"set -euo pipefail; {sys.executable} .snakemake/scripts/a.py; true"},
         {"command": "set -euo pipefail; python .snakemake/scripts/a.py"},
+        {"command": "set -euo pipefail; echo a # don't"}, {"command": ["echo", "a"]},
     ],
 )  # fmt: skip
 def test_start_leaves_the_rest_to_subprocess(
@@ -228,6 +235,151 @@ def test_start_leaves_the_rest_to_subprocess(
     assert starter.start(wanted, **given) == (wanted, given)  # type: ignore[comparison-overlap]
     if hasattr(given["stdout"], "close"):
         given["stdout"].close()
+
+
+def set_limit() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def set_stream(number: int) -> None:
+    os.dup2(os.open("other", os.O_RDWR | os.O_CREAT), number)
+
+
+CHANGES: dict[str, Callable[[], object]] = {
+    "nothing": lambda: None,
+    "umask": lambda: os.umask(0o77),
+    "limit": set_limit,
+    "priority": lambda: os.nice(1),
+    "processors": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+    "killability": lambda: Path("/proc/self/oom_score_adj").write_text("500"),
+    "ignored": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+    "blocked": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]),
+    "handled": lambda: signal.signal(signal.SIGUSR1, lambda *_: None),
+    "group": lambda: os.setpgid(0, 0),
+    "session": os.setsid,
+    "folder": lambda: os.chdir("elsewhere"),
+    "input": lambda: set_stream(0),
+    "output": lambda: set_stream(1),
+    "errors": lambda: set_stream(2),
+    "locale": lambda: os.environ.__setitem__("LC_ALL", "C"),
+    "threads": lambda: os.environ.__setitem__("MKL_NUM_THREADS", "3"),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "stdin": {"stdin": subprocess.DEVNULL},
+    "stderr": {"stderr": subprocess.DEVNULL},
+    "cwd": {"cwd": "elsewhere"},
+    "umask": {"umask": 0o70},
+    "before": {"preexec_fn": lambda: os.nice(1)},
+    "buffers": {"bufsize": 0},
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, *(f"option {name}" for name in OPTIONS)])
+def test_job_after_a_change_sees_what_a_started_one_does(starter: Starts, change: str) -> None:
+    text = command(SEEN.replace("import numpy as np\n", "").replace(", np.random.rand()", ""))
+    Path("elsewhere").mkdir()
+    given = options(env=dict(os.environ | ENVIRONMENT))
+    assert starter.start(text, **given).wait() == 0
+    process = os.fork()  # what is changed here stays here
+    if process:
+        assert os.waitpid(process, 0)[1] == 0, Path("told").read_text()
+        return
+    try:
+        CHANGES.get(change, int)()
+        given = options(env=dict(os.environ | {"OMP_NUM_THREADS": "1"}))
+        given |= OPTIONS.get(change.removeprefix("option "), {}) if " " in change else {}
+        found = []
+        for start in (starter.start, subprocess.Popen):
+            assert start(text, **given).wait() == 0  # type: ignore[operator]
+            path = Path(given.get("cwd", "."), "seen.json")
+            found.append(json.loads(path.read_text())[0])
+        told = {name: [one[name] for one in found] for name in found[0]}
+        told = {name: pair for name, pair in told.items() if pair[0] != pair[1]}
+    except BaseException as error:  # pytest must not go on in this process
+        told = {"error": [repr(error)]}
+    Path("told").write_text(json.dumps(told))
+    os._exit(bool(told))
+
+
+@pytest.mark.parametrize("code", [0, 1, -9, *(-one for one in (1, 2, 3, 15))])
+def test_end_of_the_server_before_a_job_begins_ends_it_only_by_a_signal_to_all(
+    starter: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    server = tmp_path / "server.py"
+    end = f"os._exit({code})" if code >= 0 else f"os.kill(os.getpid(), {-code})"
+    server.write_text(f"import os, signal\nsignal.signal(2, signal.SIG_DFL)\n{end}")
+    monkeypatch.setattr(starts, "_SERVER", str(server))
+    job = starter.start(command("import sys; open('ran', 'w'); sys.exit(5)"), **options())
+    assert job.wait() == (5 if code in (0, 1, -9) else code)
+    assert Path("ran").exists() == (code in (0, 1, -9))
+
+
+@pytest.mark.parametrize("limit", [3, 4, 5, 6])
+def test_server_that_may_open_no_more_files_leaves_the_job_to_be_started(
+    starter: Starts, light_server: str, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    lowered = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
+    server = Path.cwd() / "server.py"
+    server.write_text(Path(light_server).read_text().replace("gc.freeze()", lowered))
+    monkeypatch.setattr(starts, "_SERVER", str(server))
+    monkeypatch.setattr(starts, "_PATIENCE", 0.1)
+    assert starter.start(command("open('ran', 'a').write('once')"), **options()).wait() == 0
+    assert Path("ran").read_text() == "once"
+
+
+def test_system_that_does_not_tell_the_end_of_a_process_starts_its_jobs(
+    starter: Starts, light_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Path.cwd() / "server.py"
+    without = "import os\ndef absent(process): raise OSError(38, 'not implemented')\n"
+    text = Path(light_server).read_text()
+    text = text.replace("import os\n", f"{without}os.pidfd_open = absent\n")
+    server.write_text(text)
+    monkeypatch.setattr(starts, "_SERVER", str(server))
+    assert starter.start(command("open('ran', 'w')"), **options()).wait() == 0
+    assert Path("ran").exists()
+
+
+def test_job_finds_a_module_that_was_added_within_a_tick_of_the_clock(starter: Starts) -> None:
+    Path("modules").mkdir()
+    times = Path("modules").stat()
+    given = options(env=ENVIRONMENT | {"PYTHONPATH": str(Path("modules").resolve())})
+    assert starter.start(command("pass"), **given).wait() == 0
+    Path("modules/added.py").write_text("")
+    os.utime("modules", ns=(times.st_atime_ns, times.st_mtime_ns))
+    job = starter.start(command("import added"), **given)
+    assert isinstance(job, ForkedJob)
+    assert job.wait() == 0
+
+
+def test_text_that_an_import_has_printed_is_not_printed_by_each_job(
+    starter: Starts, light_server: str, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    Path("telling.py").write_text("print('TOLD', end='')")
+    server = Path.cwd() / "server.py"
+    server.write_text(Path(light_server).read_text().replace("numpy.random", "telling"))
+    monkeypatch.setattr(starts, "_SERVER", str(server))
+    given = options(env=ENVIRONMENT | {"PYTHONPATH": str(Path.cwd())})
+    jobs = [starter.start(command("pass"), **given) for _ in range(3)]
+    assert [job.wait() for job in jobs] == [0, 0, 0]
+    assert capfd.readouterr().out.count("TOLD") == 1
+
+
+@pytest.mark.parametrize("name", ["with a space", "it's", 'a "quote"', "Ünïcödé 試", "a$b;c"])
+def test_job_in_a_folder_of_any_name_is_forked(
+    starter: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name / ".snakemake/scripts").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / name)
+    path = Path.cwd() / ".snakemake/scripts/job.py"
+    path.write_text("import sys; open('ran', 'w').write(sys.argv[0])")
+    job = starter.start(
+        f"set -euo pipefail;  {sys.executable} {shlex.quote(str(path))}", **options()
+    )
+    assert isinstance(job, ForkedJob)
+    assert job.wait() == 0
+    assert Path("ran").read_text() == str(path)
 
 
 def test_start_forks_for_the_folder_of_the_first_job_only(
