@@ -29,6 +29,7 @@ from hesspipe.workflow.slurm_states import BatchJobs
 
 _ENOUGH_FOR_AN_ARRAY = 11  # jobs; of fewer, users are warned
 _PATIENCE = 60.0  # seconds that scancel has
+_GRACE = 1.0  # seconds before a refusal is final
 _PAUSE = 15.0  # seconds between attempts to submit a job that was refused for what passes
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ class PatientExecutor(_PluginExecutor):
             if refusal is None:
                 return
             if not self._is_temporary(refusal):
-                self._give_up(job, refusal)
+                # Ctrl-C ends sbatch too, and may be heard there first.
+                if not self._has_ended.wait(_GRACE):
+                    self._give_up(job, refusal)
                 return
             line = explain_pause(_words(refusal), _PAUSE)
             if line not in self._told:

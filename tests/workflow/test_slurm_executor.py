@@ -101,6 +101,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def executor(plugin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(slurm_executor, "_PAUSE", 0.01)
+    monkeypatch.setattr(slurm_executor, "_GRACE", 0.01)
     monkeypatch.setattr(slurm_executor, "has_jobs_in_queue", lambda: True)
     said: list[str] = []
     logger = SimpleNamespace(warning=said.append, error=said.append, said=said)
@@ -252,6 +253,18 @@ def test_a_limit_that_holds_without_any_job_in_the_queue_is_final(
     ((_, line),) = executor.errors
     assert "no more batch jobs in the queue" in line
     assert "--jobs NUMBER" in line
+
+
+def test_a_submission_that_ends_with_the_run_is_no_refusal(
+    executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_executor, "_GRACE", PATIENCE)
+    executor.answers = [f"{PREFIX}Killed by Ctrl-C"]
+    submitter = threading.Thread(target=executor.run_job, args=(Job("train"),))
+    submitter.start()
+    executor.shutdown()
+    submitter.join(PATIENCE)
+    assert executor.errors == []
 
 
 def test_errors_of_an_array_are_reported_as_they_come(executor: Any) -> None:
