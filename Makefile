@@ -53,7 +53,8 @@ test-faults: $(VENV)/.installed
 
 # What happens to jobs on Slurm: some minutes. Three processes, each with a Slurm of two virtual nodes,
 # as most of the time is spent on waiting. Needs slurmd and munged, Debian's packages slurm-wlm and
-# munge; skipped without.
+# munge; skipped without. Tests of accounts need mariadb-server, slurmdbd and slurm-wlm-mysql-plugin
+# as well.
 test-cluster: $(VENV)/.installed
 	python $(PIP_INSTALL) --editable '.[slurm]'
 	OMP_NUM_THREADS=1 pytest -W error --numprocesses 3 --dist load --maxschedchunk 1 \
