@@ -26,6 +26,8 @@ from hesspipe.hardware import exact_kernels, name_exhaustion, reproducible_sums
 from hesspipe.networks.checkpoints import Checkpoint
 from hesspipe.networks.evaluation import loss_accuracy_and_slope, loss_and_accuracy
 from hesspipe.networks.training_state import Row, TrainingState
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.explanations import explained
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
 from hesspipe.unfinished import lock, state_root
@@ -143,7 +145,8 @@ def train(
             if step == schedule.num_steps:
                 break
             inputs, targets = next(batches)
-            loss = loss_fn(model(inputs), targets)
+            with explained(Batch(inputs, targets, 1.0), step, parameters[0].dtype):
+                loss = loss_fn(model(inputs), targets)
             _check_finite(loss.item(), "loss", step, schedule, folder)
             gradients = torch.autograd.grad(loss, parameters)
             with torch.no_grad():
@@ -224,15 +227,18 @@ def _evaluate(
     model: nn.Module, data: Dataset, loss_fn: LossFunction, step: int, num_recorded: int | None
 ) -> Row:
     """Measure one row of the history."""
-    recorded = slice(num_recorded)
-    train_loss, train_accuracy, gradient_norm = loss_accuracy_and_slope(
-        model, data.train_inputs[recorded], data.train_targets[recorded], loss_fn
-    )
+    inputs, targets = data.train_inputs[:num_recorded], data.train_targets[:num_recorded]
+    dtype = next(model.parameters()).dtype
+    with explained(Batch(inputs, targets, 1.0), 0, dtype):
+        train_loss, train_accuracy, gradient_norm = loss_accuracy_and_slope(
+            model, inputs, targets, loss_fn
+        )
     test_loss, test_accuracy = None, None
     if len(data.test_inputs):
-        test_loss, test_accuracy = loss_and_accuracy(
-            model, data.test_inputs, data.test_targets, loss_fn
-        )
+        with explained(Batch(data.test_inputs, data.test_targets, 1.0), 0, dtype):
+            test_loss, test_accuracy = loss_and_accuracy(
+                model, data.test_inputs, data.test_targets, loss_fn
+            )
     return {
         "step": step,
         "train_loss": train_loss,
