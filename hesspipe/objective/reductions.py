@@ -201,9 +201,9 @@ def _denominator(known: _Known, outputs: Any, targets: Any) -> float:
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         kinds = f"{type(outputs).__name__} and {type(targets).__name__}"
         raise ValueError(
-            f"outputs and targets of {known.name} must be tensors, got {kinds}; where the "
-            "model returns more, take the tensor from it, in a function with its denominator=..., or "
-            "in forward"
+            f"outputs and targets of {known.name} must be tensors, got {kinds}; where the model "
+            "returns more, take the tensor from it: in forward, or in a function that is given as "
+            "loss_fn with its denominator=..."
         )
     weight = known.settings.get("weight")
     if known.name in _PER_LABEL.values():
