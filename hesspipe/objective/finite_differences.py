@@ -106,11 +106,8 @@ def find_wrong_first_derivative(
     for kind, found in _outcomes(piece, theta, first, step, with_slopes, survey).items():
         if not found.is_wrong.any():
             continue
-        used = piece.of_used_outputs(theta)
-        if used is not piece:
-            return find_wrong_first_derivative(
-                used, theta, is_varied, with_slopes=with_slopes, direction=direction
-            )
+        if (used := piece.of_used_outputs(theta)) is not piece:
+            return find_wrong_first_derivative(used, theta, is_varied, with_slopes=with_slopes)
         errors = row_norms(found.defect)
         # B023: the function is called at once.
         noise = _noise(lambda: _numbers(piece, theta, kind))  # noqa: B023
