@@ -25,6 +25,10 @@ Methods for matrices
     layers             Which layers a network has, and what enters them: `find_layers`
 
 Spectra without the matrix
+    sampled            G of any network, from the Jacobians of samples or of batches
+    outer_products     The parts of it by weights, without the Jacobians
+    directions         The columns of A, applied by differentiation
+    whole_outputs      S of all outputs for a batch, of any shape, and its factors
     factors            Parts of H, G and R of Linear layers
     gram               A^T A of G = A A^T, computed without A
     factored           Spectra from matrices smaller than P x P, with error bounds

@@ -248,8 +248,7 @@ def _persists(piece: Piece, theta: Tensor, direction: Tensor, kind: str) -> Tens
         ]
         for step in sorted(STEPS[theta.dtype])
     ]
-    pairs = [one.persists(other) for one, other in pairwise(found)]
-    return torch.stack(pairs).any(0)
+    return torch.stack([one.persists(other) for one, other in pairwise(found)]).any(0)
 
 
 def _outcomes(
@@ -404,7 +403,6 @@ def _nothing(num_rows: int, with_slopes: bool) -> dict[str, Outcome]:
     """Nothing is wrong."""
     found = {}
     for kind in ("outputs", "loss", "slopes") if with_slopes else ("outputs", "loss"):
-        count = 1 if kind == "loss" else num_rows
-        nothing = torch.zeros(count, dtype=torch.float64, device="cpu")
+        nothing = torch.zeros(1 if kind == "loss" else num_rows, dtype=torch.float64, device="cpu")
         found[kind] = Outcome(nothing > 0, nothing > 0, nothing.unsqueeze(1), nothing)
     return found
