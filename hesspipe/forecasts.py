@@ -19,6 +19,9 @@ _FLOAT64 = 8
 # theta, its gradient with the graph, the product, its parts, and what scaling and projection make
 # of it.
 VECTORS_OF_A_PRODUCT = 10
+# The same where vectors are overwritten because the basis has no room for more: 7, of which theta
+# is there already (measured for H of an MLP with 16 million parameters).
+VECTORS_OF_A_LEAN_PRODUCT = 7
 # Of a pair of two floats and four numbers in a list, before it is a row of a table.
 _BYTES_PER_ROW = 200
 
@@ -167,9 +170,9 @@ def search_bytes(num_wanted: int, num_parameters: int, element_bytes: int) -> tu
 def density_bytes(num_steps: int, num_parameters: int, element_bytes: int) -> tuple[int, int]:
     """Bytes of a density with a basis of which all but two vectors are halves, and a whole one."""
     bytes_of_vector = num_parameters * element_bytes
-    others = VECTORS_OF_A_PRODUCT * bytes_of_vector
     halves = (num_steps + 2) * bytes_of_vector // 2
-    return halves + others, num_steps * bytes_of_vector + others
+    least = halves + VECTORS_OF_A_LEAN_PRODUCT * bytes_of_vector
+    return least, (num_steps + VECTORS_OF_A_PRODUCT) * bytes_of_vector
 
 
 def plane_bytes(num_checkpoints: int, num_parameters: int, element_bytes: int) -> int:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hesspipe.forecasts import VECTORS_OF_A_PRODUCT, density_bytes
+from hesspipe.forecasts import VECTORS_OF_A_LEAN_PRODUCT, density_bytes
 from hesspipe.hardware import available_on, require
 from hesspipe.linalg.arguments import require_integer
 from hesspipe.linalg.lanczos import Tridiagonalization, tridiagonalize
@@ -141,7 +141,7 @@ def _is_rounded(product: SymmetricProduct, num_steps: int) -> bool:
     what = f"a Lanczos basis of {num_steps} vectors of length P = {space.length:,}"
     require(
         least,
-        f"{what} in {half}, with {VECTORS_OF_A_PRODUCT} others,",
+        f"{what} in {half}, with {VECTORS_OF_A_LEAN_PRODUCT} others,",
         "use fewer steps, or float32",
         device=product.device,
     )
@@ -167,12 +167,22 @@ def _tridiagonalize(
 ) -> tuple[Tridiagonalization, float]:
     """Tridiagonalize from the start vector of a probe; return its squared length, too."""
     basis = (RoundedBasis if is_rounded else LanczosBasis)(product, len(steps))
-    start = _start(product, seed, probe)
-    space = product.space
-    squared_length = float(space.sum(start.double().square().sum()))
-    unit = start / space.norm(start)
-    del start
-    return tridiagonalize(product, unit, len(steps), steps=steps, basis=basis), squared_length
+    lengths: list[float] = []
+    # Nothing here refers to the start vector while Lanczos needs the memory.
+    found = tridiagonalize(
+        product, _unit_start(product, seed, probe, lengths), len(steps), steps=steps, basis=basis
+    )
+    return found, lengths[0]
+
+
+def _unit_start(
+    product: SymmetricProduct, seed: int, probe: int, squared_lengths: list[float]
+) -> Tensor:
+    """Return the normalized start vector of a probe, and append its squared length to a list."""
+    start, space = _start(product, seed, probe), product.space
+    squared_lengths.append(float(space.sum(start.double().square().sum())))
+    unit: Tensor = start / space.norm(start)
+    return unit
 
 
 def _quadrature(found: Tridiagonalization, num_steps: int) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ class Tridiagonalization:
     asymmetry : float
         Largest norm, over the steps, by which the projection of a product on the basis differs
         from the column of T that symmetry demands: the rounding of the products, and more if the
-        operator is not symmetric or changes.
+        operator is not symmetric or changes. That of rounded rows is added.
     """
 
     diagonal: Tensor
@@ -110,16 +110,18 @@ def tridiagonalize(
     """
     product, scaling = scaled(symmetric_product(operator))
     vector = _unit_start(product, start, num_steps)
+    del start  # if the caller has no use for it either
     basis = basis or LanczosBasis(product, num_steps)
     diagonal: list[Tensor] = []
     off_diagonal: list[float] = []
     scale = asymmetry = 0.0
     for step in steps if steps is not None else range(num_steps):
-        basis.append(vector)
+        vector = basis.append(vector)
         image = product.multiply(vector)  # (P,)
-        vector, coefficients, norm = basis.orthogonalize(image)
-        diagonal.append(coefficients[-1])
         scale = max(scale, float(product.space.norm(image)))
+        vector, coefficients, norm = basis.orthogonalize(image)
+        del image
+        diagonal.append(coefficients[-1])
         last_norm = off_diagonal[-1] if off_diagonal else 0.0
         asymmetry = max(asymmetry, basis.asymmetry(coefficients, last_norm, scale))
         _require_symmetric(product, asymmetry, scale, step, scaling.unit)
@@ -127,7 +129,7 @@ def tridiagonalize(
         off_diagonal.append(0.0 if is_invariant else norm)
         if is_invariant:
             break
-        vector = vector / norm
+        vector /= norm
     size, unit = len(diagonal), scaling.unit
     norms = torch.tensor(off_diagonal, dtype=torch.float64, device="cpu") * unit
     return Tridiagonalization(
@@ -136,7 +138,7 @@ def tridiagonalize(
         basis=basis.rows,
         residual=vector if off_diagonal[-1] > 0 else torch.zeros_like(vector),
         residual_norm=float(norms[-1]),
-        asymmetry=asymmetry * unit,
+        asymmetry=(asymmetry + basis.deviation(scale)) * unit,
     )
 
 
