@@ -227,15 +227,14 @@ class Density:
         points = np.array([low, high], dtype=np.float64)
         self._require_apart(points)
         risk = 1 - require_confidence(confidence)
-        finite = np.isfinite(points)
-        below, up_to = self.sample.numbers_up_to(points, 1 - risk / max(1, finite.sum()))
+        is_between = bool(np.isfinite(points).all())
+        # Half of the risk of two thresholds is for the share between them.
+        below, up_to = self.sample.numbers_up_to(points, 1 - (risk / 4 if is_between else risk))
         least, most = max(int(below[1] - up_to[0]), 0), int(up_to[1] - below[0])
-        if finite.all() and least < most:
-            # The share between the thresholds says more than the two shares below them.
-            below, up_to = self.sample.numbers_up_to(points, 1 - risk / 4)
+        if is_between and least < most:
+            # It says more than the two shares below them.
             direct = self.sample.numbers_between(low, high, risk / 2)
-            least = max(int(below[1] - up_to[0]), direct[0])
-            most = min(int(up_to[1] - below[0]), direct[1])
+            least, most = max(least, direct[0]), min(most, direct[1])
         inside = (self.nodes > low) & (self.nodes <= high)
         estimate = self.dim * float((self.weights * inside).sum(1).mean())
         return Count(least, most, min(max(estimate, least), most), confidence)
@@ -259,8 +258,6 @@ class Density:
             As for `count`.
         """
         grid = _vector("points", points)
-        if grid.isnan().any():
-            raise ValueError("points must be numbers, got nan")
         thresholds = grid.numpy()
         self._require_apart(thresholds)
         least, most = self.sample.numbers_up_to(thresholds, require_confidence(confidence))
@@ -372,6 +369,8 @@ def require_confidence(confidence: float) -> float:
 def _vector(name: str, values: Tensor) -> Tensor:
     if values.ndim != 1:
         raise ValueError(f"{name} must be a vector, got shape {tuple(values.shape)}")
+    if values.isnan().any():
+        raise ValueError(f"{name} must be numbers, got nan")
     return values.detach().cpu().to(torch.float64)
 
 

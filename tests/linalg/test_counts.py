@@ -180,6 +180,8 @@ def test_distribution_is_the_count_as_a_share() -> None:
         found.distribution(torch.tensor(0.1))
     with pytest.raises(ValueError, match="points must be numbers, got nan"):
         found.distribution(torch.tensor([math.nan]))
+    with pytest.raises(ValueError, match="grid must be numbers, got nan"):
+        found.evaluate(torch.tensor([0.0, math.nan]), 0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
