@@ -19,7 +19,7 @@ from typing import Any
 
 NUM_SAMPLES, WIDTH, NUM_INPUTS, NUM_OUTPUTS = 4, 1600, 100, 10
 # P, processes; 0 processes: Objective in one. Vectors are in float32.
-CASES = [(size, count) for size in (20_000_000,) for count in (0, 1, 2, 4)]
+SIZE, COUNTS = 20_000_000, (0, 1, 2, 4)
 NUM_STEPS = 8
 TITLE = f"""# Sharded objectives
 
@@ -27,7 +27,8 @@ TITLE = f"""# Sharded objectives
 `fully_shard` on each, {NUM_STEPS} Lanczos steps of one probe for H. Peak resident memory of the
 largest process less that after the imports, in bytes a parameter of the whole model; one vector of
 length P in one process takes 4.0. The model itself (its own shards, 4 / processes) is part of it.
-With `MALLOC_MMAP_THRESHOLD_=1000000`, so that glibc returns what is freed.
+`Objective` has `MALLOC_MMAP_THRESHOLD_=1000000`, so that glibc returns what is freed; a
+`ShardedObjective` sets it itself.
 
 | P | processes | built | after {NUM_STEPS} steps | a step more, in theory | s a step |
 |---:|---:|---:|---:|---:|---:|
@@ -97,8 +98,9 @@ def run(size: int, count: int) -> dict[str, Any]:
     if count:
         command += ["-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone"]
     command += [__file__, "--one", str(size), str(count)]
-    # Else glibc keeps freed parameters on its heap: 27 bytes a parameter, whatever the processes.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if not count:
+        environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
     output = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=environment)
     found = [json.loads(line) for line in output.stdout.splitlines() if line.startswith("{")]
     return {name: max(one[name] for one in found) for name in found[0]}
@@ -117,14 +119,15 @@ def row(count: int, found: dict[str, Any]) -> str:
 def main() -> None:
     """Measure all cases, or print one."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("counts", nargs="*", type=int, default=COUNTS, help="of processes")
     parser.add_argument("--one", nargs=2, type=int, metavar=("P", "PROCESSES"))
-    chosen = parser.parse_args().one
-    if chosen:
-        print(json.dumps(measure(*chosen)), flush=True)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(*given.one)), flush=True)
         return
     rows = []
-    for size, count in CASES:
-        rows.append(row(count, run(size, count)))
+    for count in given.counts:
+        rows.append(row(count, run(SIZE, count)))
         print(rows[-1], flush=True)
     Path(__file__).with_suffix(".md").write_text(TITLE + "\n".join(rows) + "\n")
 

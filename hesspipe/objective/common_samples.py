@@ -11,6 +11,7 @@ processes on different machines, or with different numbers of threads, add in di
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from hesspipe.tolerances import rounding
 if TYPE_CHECKING:
     from hesspipe.objective.objective import Objective
 
-_NUM_SAMPLES = 2
+NUM_SAMPLES = 2
 _MEASURES = ("value", "first derivative", "second derivative")
 # A difference between two processes, in measured rounding errors of both.
 _MARGIN = 10.0
@@ -65,45 +66,50 @@ def require_same_function(objective: Objective, ranks: Ranks) -> None:
         compute = partial(_measured, objective, batch)
         with objective.explained(batch):
             found = compute()
+    require_same_numbers(found, partial(_errors, compute, found), ranks)
+
+
+def require_same_numbers(found: Tensor, errors: Callable[[], list[float]], ranks: Ranks) -> None:
+    """Compare what processes have found of the loss on equal samples.
+
+    Parameters
+    ----------
+    found : Tensor, shape (3,)
+        The loss and its first and second derivative along a direction.
+    errors : callable () -> list of float
+        Their rounding errors, which are asked for where there is a difference.
+    ranks : Ranks
+
+    Raises
+    ------
+    RankError
+        Also a ValueError, in every process, if they differ by more than rounding.
+    """
     every = ranks.gather(found.tolist(), "the losses on common samples")
     if all(repr(one) == repr(every[0]) for one in every):
         return
-    errors = ranks.gather(_errors(compute, found, objective.dtype), "rounding errors")
+    bounds_of_all = ranks.gather(errors(), "rounding errors")
     differing = [
         place
         for place, (values, bounds) in enumerate(
-            zip(zip(*every, strict=True), zip(*errors, strict=True), strict=True)
+            zip(zip(*every, strict=True), zip(*bounds_of_all, strict=True), strict=True)
         )
         if not max(values) - min(values) <= sum(sorted(bounds)[-2:])
     ]
     if differing:
-        place = differing[0]
-        refuse_other_function(ranks, _MEASURES[place], float(found[place]))
-
-
-def refuse_other_function(ranks: Ranks, measure: str, value: float) -> None:
-    """Raise an error in all processes, with what each has found.
-
-    Parameters
-    ----------
-    ranks : Ranks
-    measure : str
-        What differs of the loss.
-    value : float
-        Its value in this process.
-    """
-    what = (
-        f"the {measure} of the loss on equal samples (compare private attributes and hooks of "
-        "model and loss_fn, modules that they import, environment variables, settings of torch)"
-    )
-    ranks.agree_on({what: value})
+        what = (
+            f"the {_MEASURES[differing[0]]} of the loss on equal samples (compare private "
+            "attributes and hooks of model and loss_fn, modules that they import, environment "
+            "variables, settings of torch)"
+        )
+        ranks.agree_on({what: float(found[differing[0]])})
 
 
 def _sendable(objective: Objective) -> Any:
     """Choose samples whose loss is defined, as what can be sent; None without any."""
     first = objective.batches[0]
     is_whole = isinstance(first.inputs, WholeBatch)
-    for batch in [first] if is_whole else [first.rows(slice(_NUM_SAMPLES)), first]:
+    for batch in [first] if is_whole else [first.rows(slice(NUM_SAMPLES)), first]:
         sent = _packed(batch)
         if sent is None:
             return None
@@ -147,29 +153,46 @@ def _received(objective: Objective, inputs: Any, targets: Any) -> Batch:
 def _measured(objective: Objective, batch: Batch) -> Tensor:
     """Compute the loss on a batch, and its derivatives along a direction: (3,)."""
     theta = objective.theta.detach().requires_grad_()
-    direction = torch.arange(len(theta), dtype=theta.dtype, device=theta.device).cos_()
-    direction /= torch.linalg.vector_norm(direction)
     with preserved_random_state(objective.device):
         _, value = evaluate(objective._flat, objective._reduced.loss_fn, theta, batch)
-        slope = _along(value, theta, direction, create_graph=True)
-        curvature = _along(slope, theta, direction)
-    return torch.stack([value.detach(), slope.detach(), curvature])
+        found, _ = derivatives(value, theta)
+    return torch.cat([value.detach().view(1), found])
 
 
-def _along(
-    value: Tensor, theta: Tensor, direction: Tensor, *, create_graph: bool = False
-) -> Tensor:
-    if not value.requires_grad:
-        return torch.zeros_like(value)
-    (gradient,) = torch.autograd.grad(
-        value, theta, create_graph=create_graph, materialize_grads=True
-    )
-    return gradient @ direction
+def derivatives(value: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second derivative of a loss along one direction in the space of theta.
+
+    Parameters
+    ----------
+    value : Tensor, shape ()
+        Its graph is kept.
+    theta : Tensor, shape (length,)
+        Of parameters that are divided, the part of this process: what is returned are its terms.
+
+    Returns
+    -------
+    found : Tensor, shape (2,)
+    sizes : Tensor, shape (2,)
+        Of a sum of so many random terms as the derivatives have; their errors are relative to it.
+    """
+    direction = torch.arange(len(theta), dtype=theta.dtype, device=theta.device).cos_()
+    direction /= torch.linalg.vector_norm(direction)
+    found, sizes = [], []
+    for is_first in (True, False):
+        row = torch.zeros_like(theta)
+        if value.requires_grad:
+            (row,) = torch.autograd.grad(
+                value, theta, retain_graph=True, create_graph=is_first, materialize_grads=True
+            )
+        value = row @ direction
+        found.append(value.detach())
+        sizes.append(torch.linalg.vector_norm(row.detach()) / max(1, len(theta)) ** 0.5)
+    return torch.stack(found), torch.stack(sizes)
 
 
-def _errors(compute: Any, found: Tensor, dtype: torch.dtype) -> list[float]:
+def _errors(compute: Callable[[], Tensor], found: Tensor) -> list[float]:
     """Measure rounding errors of what was found; where that is impossible, as for a few terms."""
     errors = attempt(lambda: measured_rounding(compute, found, torch.abs, "the loss"))
-    largest = found.abs().max()
-    bound = torch.full_like(found, float(rounding(largest, dtype))) if errors is None else errors
-    return [_MARGIN * float(error) for error in bound]
+    if errors is None:
+        errors = torch.full_like(found, float(rounding(found.abs().max(), found.dtype)))
+    return [_MARGIN * float(error) for error in errors]

@@ -130,7 +130,7 @@ class Copier:
             if not _is_empty(original):
                 cell.cell_contents = self.copy(original.cell_contents)
         if not is_library:
-            for name in _names(function.__code__):
+            for name in sorted(_names(function.__code__)):  # in one order in all processes
                 if name in function.__globals__:
                     namespace[name] = self.copy(function.__globals__[name])
         rebuilt.__defaults__ = self.copy(function.__defaults__)

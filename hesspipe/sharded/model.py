@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flat_model import NONE_VARIES, FlatModel, chosen_names, signature_of
 from hesspipe.objective.kernels import twice_differentiable_kernels
@@ -29,11 +28,13 @@ from hesspipe.sharded.layout import Piece, divided
 from hesspipe.sharded.reads import DerivativesByParameters, Reads
 from hesspipe.sharded.space import ShardedSpace
 from hesspipe.sharded.structure import (
-    copied_structure,
+    WholeCopier,
     gather_where_read,
     is_dtensor,
+    layout_of,
     placeholder,
     refuse_other_kinds,
+    require_mesh_of_all,
 )
 
 # Messages of torch 2.13 for transformations that know no hooks of saved tensors, or no function of
@@ -102,16 +103,18 @@ class ShardedModel(FlatModel):
         self.theta = self._read(named, self.pieces)
         others = {name: value.shape for name, value in named.items() if name not in shapes}
         self._constants = divided(others, ranks.rank, ranks.size)
-        self._values = dict(
-            zip(others, parts_of(self._read(named, self._constants), self._constants), strict=True)
-        )
+        constants = self._read(named, self._constants)
+        self._values = dict(zip(others, parts_of(constants, self._constants), strict=True))
+        # After the last one is gathered, for which the other processes wait.
+        _require_finite(self.theta, self.pieces)
+        _require_finite(constants, self._constants)
         self._current: dict[str, Tensor] | None = None
         self._reads = Reads()
         self._adopt_structure(model, named)
 
     def _adopt_structure(self, model: nn.Module, named: dict[str, nn.Parameter]) -> None:
         """Copy the structure without the parameters."""
-        copier = self.copier = Copier(self.dtype, self.device)
+        copier = self.copier = WholeCopier(self.dtype, self.device, self.space.ranks)
         self.originals: dict[int, str] = {}
         for name, value in named.items():
             stand_in = placeholder(value, self.dtype)
@@ -120,7 +123,7 @@ class ShardedModel(FlatModel):
                 self.originals |= {id(value): name, id(stand_in): name}
         names = {id(copier.copy(value)): name for name, value in named.items()}
         self._places = {piece.name: piece for piece in [*self.pieces, *self._constants]}
-        self.structure = copied_structure(model, copier)
+        self.structure = copier.copy(model)
         self._constant_rows = constant_rows(self.structure, names)
         gather_where_read(self.structure, names, self._find, self._is_read)
         self._signature = signature_of(self.structure)
@@ -133,8 +136,6 @@ class ShardedModel(FlatModel):
         own = torch.empty(length, dtype=self.dtype, device=self.device)
         for piece in pieces:
             own[piece.own] = piece.part_of(_whole(named[piece.name])).to(own)
-            if not torch.isfinite(own[piece.own]).all():
-                raise ValueError(f"parameters must be finite, got nan or inf in {piece.name}")
         return own
 
     def _mask_of_varied(self) -> Tensor:
@@ -216,19 +217,21 @@ class ShardedModel(FlatModel):
 
 def _require_alike(named: dict[str, nn.Parameter], ranks: Ranks) -> None:
     """Raise an error unless all processes have the same parameters, and equal whole ones."""
+    layouts: dict[str, str] = {}
     for name, value in named.items():
-        if value.is_meta or not value.is_floating_point():
-            what = "on the meta device" if value.is_meta else f"of {value.dtype}"
-            raise ValueError(f"parameters must be real numbers, got {name} {what}")
-        mesh: Any = getattr(value, "device_mesh", None)
-        if is_dtensor(value) and mesh.size() != ranks.size:
+        if value.is_meta:
             raise ValueError(
-                f"parameters must be divided among all {ranks.size} processes of the group, got "
-                f"{name} on a mesh of {mesh.size()}"
+                f"parameters must have data, got {name} on the meta device; call model.to_empty("
+                "device=...) and load or initialize them"
             )
-    ranks.agree_on(
-        {name: (list(value.shape), value.requires_grad) for name, value in named.items()}
-    )
+        if not value.is_floating_point():
+            raise ValueError(f"parameters must be real numbers, got {name} of {value.dtype}")
+        if is_dtensor(value):
+            require_mesh_of_all(f"the parameter {name}", value, ranks)
+    for name, value in named.items():
+        layouts[name] = layout_of(value) if is_dtensor(value) else f"shape {tuple(value.shape)}"
+        layouts[f"{name}.requires_grad"] = str(value.requires_grad)
+    ranks.agree_on(layouts)
     ranks.agree_on(
         {
             f"the values of {name} (a whole parameter)": _digest(value.detach())
@@ -236,6 +239,13 @@ def _require_alike(named: dict[str, nn.Parameter], ranks: Ranks) -> None:
             if not is_dtensor(value)
         }
     )
+
+
+def _require_finite(own: Tensor, pieces: Sequence[Piece]) -> None:
+    """Raise an error unless this process's parts of parameters are finite."""
+    for piece in pieces:
+        if not torch.isfinite(own[piece.own]).all():
+            raise ValueError(f"parameters must be finite, got nan or inf in {piece.name}")
 
 
 def _name(function: Any) -> str:

@@ -17,6 +17,7 @@ from hesspipe.objective.objective import Objective
 from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss
 from hesspipe.objective.streaming import StreamedBatches
 from hesspipe.ranks.ranks import Ranks
+from hesspipe.sharded.memory import return_freed_arrays
 from hesspipe.sharded.model import ShardedModel
 from hesspipe.sharded.shares import DataOnRanks, require_meaning, weigh_together
 
@@ -141,6 +142,7 @@ class ShardedObjective(Objective):
             weight_decay=weight_decay,
             parameters=None if parameters is None else list(parameters),
         )
+        return_freed_arrays()
         flat = ShardedModel(model, dtype, parameters, self.ranks)
         if weight_decay and not flat.is_varied.all():
             raise ValueError(

@@ -16,7 +16,6 @@ import torch.distributed as dist
 
 from hesspipe.errors import NotASumOverSamplesError
 from hesspipe.objective.batches import Batch
-from hesspipe.objective.common_samples import refuse_other_function
 from hesspipe.objective.determinism import (
     differing,
     refuse_changed_buffers,
@@ -31,10 +30,9 @@ from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.objective.whole_losses import COUPLING
 from hesspipe.ranks.ranks import Ranks
 from hesspipe.sharded.model import ShardedModel
+from hesspipe.sharded.same_function import require_same_function
 from hesspipe.tolerances import rounding
 
-# A difference between two processes, in rounding errors.
-_MARGIN = 100.0
 # "parts": each process has another part of the data; "same": all of them have all the data.
 DataOnRanks = Literal["parts", "same"]
 
@@ -120,7 +118,7 @@ def weigh_together(
         raise ValueError("data must hold at least one sample, got none in any process")
     is_one = (counts[0][0] if on_ranks == "same" else sum(count for count, _ in counts)) == 1
     divide = None if is_one else loss.known_denominator()
-    _require_same_function(model, loss, given := _given(list(batches), ranks))
+    require_same_function(model, loss.loss_fn, given := _given(list(batches), ranks))
     present = list(batches) or [given]
     evaluation = _Evaluation(model, loss, divide)
     weights = []
@@ -256,24 +254,6 @@ def _given(batches: list[Batch], ranks: Ranks) -> Batch:
     dist.broadcast_object_list(holder, source, group=ranks.group)
     found: Batch = holder[0]
     return found
-
-
-def _require_same_function(model: ShardedModel, loss: ReducedLoss, batch: Batch) -> None:
-    """Let all processes evaluate the same samples: descriptions do not show all that differs.
-
-    See `hesspipe.objective.common_samples`.
-    """
-    if not isinstance(batch.inputs, WholeBatch):
-        batch = batch.rows(slice(2))
-    ranks = model.space.ranks
-    is_explained = explained(batch, batch.number, model.dtype)
-    with ranks.raise_together("the evaluation of common samples"), is_explained:
-        outputs, value = evaluate(model, loss.loss_fn, model.theta, batch)
-        facts = facts_of(outputs, value, None, model.dtype)
-    found = ranks.gather([facts["value"], facts["value_rounding"]], "the losses on common samples")
-    values, errors = zip(*found, strict=True)
-    if not _MARGIN * max(errors) >= max(values) - min(values):
-        refuse_other_function(ranks, "value", facts["value"])
 
 
 def _agree_on_outputs(layouts: Layouts, ranks: Ranks) -> None:

@@ -5,7 +5,8 @@ where an entry is read, in `forward` or in any other method, by the module itsel
 A copy of a parameter that does not go through it (in a list, in a closure) is nan, so that nothing
 is computed with it unnoticed.
 
-Hooks of FSDP, which would gather a second time, are left out. FSDP and DTensor are recognized
+Hooks of FSDP, which would gather a second time, are left out. What a loss holds of divided modules
+and tensors is gathered once, and is whole in each process. FSDP and DTensor are recognized
 without being imported, which takes seconds: a model that has them has imported them.
 """
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hesspipe.objective.copies import Copier
+from hesspipe.ranks.ranks import Ranks
 
 Find = Callable[[str], Tensor]
 
@@ -58,6 +60,11 @@ def refuse_other_kinds(model: nn.Module) -> None:
     for name, buffer in model.named_buffers():
         if is_dtensor(buffer):
             raise ValueError(f"buffers must be whole, got the DTensor {name}; use full_tensor()")
+        if buffer.is_meta:
+            raise ValueError(
+                f"buffers must have data, got {name} on the meta device; call model.to_empty("
+                "device=...) and load or initialize it"
+            )
 
 
 def placeholder(value: Tensor, dtype: torch.dtype) -> nn.Parameter:
@@ -66,11 +73,67 @@ def placeholder(value: Tensor, dtype: torch.dtype) -> nn.Parameter:
     return nn.Parameter(nan.expand(value.shape), requires_grad=False)
 
 
-def copied_structure(model: nn.Module, copier: Copier) -> nn.Module:
-    """Copy a model with a copier that has a placeholder for every parameter."""
-    _replace_sharded_modules(model, copier)
-    structure: nn.Module = copier.copy(model)
-    return structure
+class WholeCopier(Copier):
+    """Copies modules of FSDP as those that they were before, and DTensors as whole tensors.
+
+    All processes must copy the same objects in the same order, which is compared where a tensor is
+    gathered. Parameters of the model itself are replaced by placeholders before.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+    device : torch.device
+    ranks : Ranks
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, ranks: Ranks) -> None:
+        super().__init__(dtype, device)
+        self._ranks = ranks
+
+    def _tensor(self, tensor: Tensor) -> Tensor:
+        if not is_dtensor(tensor):
+            return super()._tensor(tensor)
+        value: Any = tensor
+        require_mesh_of_all("tensors that loss_fn or the model holds", value, self._ranks)
+        self._ranks.agree_on({"a divided tensor that loss_fn or the model holds": layout_of(value)})
+        with torch.no_grad():
+            whole = super()._tensor(value.detach().full_tensor())
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(whole, requires_grad=False)
+        return whole.requires_grad_(tensor.requires_grad)
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        for hooks in _hooks(module):
+            if any(_is_of_fsdp(hook) for hook in hooks.values()):
+                kept = {key: hook for key, hook in hooks.items() if not _is_of_fsdp(hook)}
+                self.replace(hooks, self.copy(type(hooks)(kept)))
+        if not _is_fsdp(module):
+            return super()._module(module)
+        kinds: Any = type(module)
+        kind = kinds.__mro__[kinds._orig_cls_mro_index]
+        found: nn.Module = kind.__new__(kind)
+        self.replace(module, found)  # before its parts, which may refer to it
+        found.__dict__ = {
+            name: self.copy(value)
+            for name, value in vars(module).items()
+            if not name.startswith(_STATES)
+        }
+        return found
+
+
+def layout_of(value: Any) -> str:
+    """Describe how a DTensor is divided; the same in all processes."""
+    mesh = tuple(value.device_mesh.shape)
+    return f"shape {tuple(value.shape)}, {value.dtype}, {value.placements} on a mesh {mesh}"
+
+
+def require_mesh_of_all(name: str, value: Any, ranks: Ranks) -> None:
+    """Raise an error unless a DTensor is divided among all processes."""
+    if value.device_mesh.size() != ranks.size:
+        raise ValueError(
+            f"{name} must be divided among all {ranks.size} processes of the group, got one on a "
+            f"mesh of {value.device_mesh.size()}"
+        )
 
 
 def gather_where_read(
@@ -137,28 +200,6 @@ class _Parameters(dict[str, Any]):
 
     def items(self) -> Any:
         return ItemsView(self)
-
-
-def _replace_sharded_modules(model: nn.Module, copier: Copier) -> None:
-    """Let FSDP's modules be copied as those that they were before."""
-    found = [module for module in model.modules() if _is_fsdp(module)]
-    shells: list[nn.Module] = []
-    for module in found:
-        kinds: Any = type(module)
-        kind = kinds.__mro__[kinds._orig_cls_mro_index]
-        shells.append(kind.__new__(kind))
-        copier.replace(module, shells[-1])
-    for part in model.modules():
-        for hooks in _hooks(part):
-            if any(_is_of_fsdp(hook) for hook in hooks.values()):
-                kept = {key: hook for key, hook in hooks.items() if not _is_of_fsdp(hook)}
-                copier.replace(hooks, copier.copy(type(hooks)(kept)))
-    for module, shell in zip(found, shells, strict=True):
-        shell.__dict__ = {
-            name: copier.copy(value)
-            for name, value in vars(module).items()
-            if not name.startswith(_STATES)
-        }
 
 
 def _hooks(module: nn.Module) -> Iterator[dict[Any, Any]]:
