@@ -159,7 +159,7 @@ def _measured(objective: Objective, batch: Batch) -> Tensor:
     return torch.cat([value.detach().view(1), found])
 
 
-def derivatives(value: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+def derivatives(value: Tensor, theta: Tensor, part: int = 0) -> tuple[Tensor, Tensor]:
     """First and second derivative of a loss along one direction in the space of theta.
 
     Parameters
@@ -168,6 +168,9 @@ def derivatives(value: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         Its graph is kept.
     theta : Tensor, shape (length,)
         Of parameters that are divided, the part of this process: what is returned are its terms.
+    part : int
+        Number of the part. The direction is another one in each: equal ones along the rows of a
+        weight would change all outputs alike, which many losses do not see.
 
     Returns
     -------
@@ -175,7 +178,8 @@ def derivatives(value: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     sizes : Tensor, shape (2,)
         Of a sum of so many random terms as the derivatives have; their errors are relative to it.
     """
-    direction = torch.arange(len(theta), dtype=theta.dtype, device=theta.device).cos_()
+    direction = torch.arange(len(theta), dtype=theta.dtype, device=theta.device)
+    direction.add_(part).cos_()
     direction /= torch.linalg.vector_norm(direction)
     found, sizes = [], []
     for is_first in (True, False):

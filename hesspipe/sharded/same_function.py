@@ -57,7 +57,7 @@ def _measured(
     with model.gathering.lean():
         outputs, value = evaluate(model, loss_fn, theta, batch)
         parts = [
-            torch.stack(derivatives(value * (rank == ranks.rank), theta))
+            torch.stack(derivatives(value * (rank == ranks.rank), theta, ranks.rank))
             for rank in range(ranks.size)
         ]
     found, sizes = model.space.sum(torch.stack(parts))[ranks.rank]
