@@ -328,8 +328,9 @@ def test_server_that_may_open_no_more_files_leaves_the_job_to_be_started(
 
 
 def test_system_that_does_not_tell_the_end_of_a_process_starts_its_jobs(
-    starter: Starts, light_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    starter: Starts, light_server: str, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     server = Path.cwd() / "server.py"
     without = "import os\ndef absent(process): raise OSError(38, 'not implemented')\n"
     text = Path(light_server).read_text()
@@ -338,6 +339,7 @@ def test_system_that_does_not_tell_the_end_of_a_process_starts_its_jobs(
     monkeypatch.setattr(starts, "_SERVER", str(server))
     assert starter.start(command("open('ran', 'w')"), **options()).wait() == 0
     assert Path("ran").exists()
+    assert capfd.readouterr().err == ""
 
 
 def test_job_finds_a_module_that_was_added_within_a_tick_of_the_clock(starter: Starts) -> None:
@@ -360,7 +362,7 @@ def test_text_that_an_import_has_printed_is_not_printed_by_each_job(
     server = Path.cwd() / "server.py"
     server.write_text(Path(light_server).read_text().replace("numpy.random", "telling"))
     monkeypatch.setattr(starts, "_SERVER", str(server))
-    given = options(env=ENVIRONMENT | {"PYTHONPATH": str(Path.cwd())})
+    given = options(env=ENVIRONMENT | {"PYTHONPATH": str(Path.cwd()), "PYTHONUNBUFFERED": ""})
     jobs = [starter.start(command("pass"), **given) for _ in range(3)]
     assert [job.wait() for job in jobs] == [0, 0, 0]
     assert capfd.readouterr().out.count("TOLD") == 1
