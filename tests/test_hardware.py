@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hesspipe import hardware
+from hesspipe.errors import TooLargeError
 
 
 def test_available_bytes_is_at_most_what_the_machine_has() -> None:
@@ -125,3 +126,24 @@ def test_has_gpu_without_a_name_looks_for_the_driver(
 def test_hardware_does_not_load_torch() -> None:
     code = "import sys, hesspipe.hardware as h; h.has_gpu(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("num_rows", [0, 3, 1100])  # the last in large pages
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zeros_are_those_of_torch_and_can_be_written(num_rows: int, dtype: torch.dtype) -> None:
+    found = hardware.zeros(torch.ones(1, dtype=dtype), num_rows, 4000)
+    assert torch.equal(found, torch.zeros(num_rows, 4000, dtype=dtype))
+    assert found.is_contiguous()
+    assert found.data_ptr() % 64 == 0
+    found += 1
+    other = hardware.zeros(found, num_rows, 4000)
+    assert not other.any()
+    assert other.dtype == dtype
+
+
+def test_zeros_that_do_not_fit_are_named() -> None:
+    with (
+        pytest.raises(TooLargeError, match="the matrix needs more memory than is available"),
+        hardware.name_exhaustion("the matrix", "use less"),
+    ):
+        hardware.zeros(torch.zeros(1), 2**50)
