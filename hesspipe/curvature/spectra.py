@@ -9,6 +9,7 @@ into a matrix, factors or an operator first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -239,7 +240,9 @@ def eigenpairs(
     """Compute extreme eigenpairs of H, G or R, or of any symmetric operator.
 
     Eigenvalues are found with their multiplicities, and eigenpairs have true residual norms; see
-    `hesspipe.linalg.eigenpairs.eigenpairs` for the method and the errors raised.
+    `hesspipe.linalg.eigenpairs.eigenpairs` for the method and the errors raised. For an objective
+    the first search starts from the gradient and a random vector of its length, because the
+    gradient lies near the eigenvectors of outliers.
 
     Parameters
     ----------
@@ -386,7 +389,10 @@ def _computed(
     refuse_transforms()
     ranks = _ranks_of(operator)
     if ranks is None:
-        return _recorded(compute(_product(operator, matrix)), operator)
+        # Settings of torch that are changed here once are not for each product.
+        is_own = isinstance(_whole(operator), (Objective, CurvatureOperator))
+        with differentiating() if is_own else nullcontext():
+            return _recorded(compute(_product(operator, matrix)), operator)
     with ranks.raise_together(name):
         used, named = multiplied_by(operator, matrix)
         product = _product(used, named)
@@ -398,10 +404,15 @@ def _computed(
 
 def _ranks_of(operator: Any) -> Ranks | None:
     """Return the processes that have parts of an operator, if it is one of hesspipe."""
-    whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
+    whole = _whole(operator)
     if isinstance(whole, CurvatureOperator):
         whole = whole.objective
     return whole.ranks if isinstance(whole, Objective) else None
+
+
+def _whole(operator: Any) -> Any:
+    """Return what a block is one of, or the operator itself."""
+    return operator.whole if isinstance(operator, DiagonalBlock) else operator
 
 
 def _product(operator: Any, matrix: Matrix | str | None) -> SymmetricProduct:

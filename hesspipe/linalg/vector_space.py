@@ -108,7 +108,7 @@ class VectorSpace:
 def norm(vectors: Tensor, dim: int | None = None) -> Tensor:
     """Euclidean norm of a vector (P,), or of the columns (P, k) with dim=0, in the same dtype."""
     if not _is_long(vectors):
-        plain: Tensor = vectors.norm() if dim is None else vectors.norm(dim=dim)
+        plain: Tensor = torch.linalg.vector_norm(vectors, dim=dim)
         return plain
     num_blocks = len(vectors) // _SQUARES
     first = vectors[: num_blocks * _SQUARES].unflatten(0, (num_blocks, _SQUARES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from scipy.sparse.linalg import aslinearoperator
 import hesspipe
 from hesspipe.linalg.density import density
 from hesspipe.linalg.eigenpairs import eigenpairs
-from hesspipe.linalg.operator import random_unit, symmetric_product
+from hesspipe.linalg.operator import SymmetricProduct, random_unit, scaled, symmetric_product
 from hesspipe.linalg.trace import estimate_norms
 
 
@@ -112,3 +113,36 @@ def test_random_unit_is_orthogonal_to_the_basis() -> None:
     unit = random_unit(product, torch.Generator().manual_seed(0), basis)
     assert abs(float(unit.norm()) - 1) <= 4 * EPS
     assert (basis @ unit).abs().max() <= 10 * EPS
+
+
+@pytest.mark.parametrize(
+    ("entries", "is_finite"),
+    [
+        ([1e308] * 4, True),  # their sum overflows
+        ([1e308, -1e308, 1e308, 1e308], True),
+        ([math.inf, -math.inf, 1.0, 1.0], False),
+        ([1.0, 1.0, 1.0, math.nan], False),
+        ([-math.inf, 0.0, 0.0, 0.0], False),
+    ],
+)
+def test_scaled_refuses_exactly_the_products_that_are_not_finite(
+    entries: list[float], is_finite: bool
+) -> None:
+    image = torch.tensor(entries, dtype=torch.float64)
+    plain = SymmetricProduct(lambda _: image, 4, torch.float64, torch.device("cpu"))
+    product, scaling = scaled(plain)
+    if not is_finite:
+        with pytest.raises(ValueError, match="must be finite"):
+            product.multiply(image)
+        return
+    assert torch.equal(product.multiply(image) * scaling.unit, image)
+    assert torch.equal(image, torch.tensor(entries, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("exponent", [-900, -130, -119, 0, 1, 119, 130, 1000])
+def test_scaled_divides_by_powers_of_two_exactly(exponent: int) -> None:
+    image = torch.tensor([1.5, -3.0, 0.75], dtype=torch.float64) * 2.0**exponent
+    plain = SymmetricProduct(lambda _: image, 3, torch.float64, torch.device("cpu"))
+    found = scaled(plain)[0].multiply(image)
+    assert torch.equal(found, torch.tensor([0.75, -1.5, 0.375], dtype=torch.float64))
+    assert found is not image

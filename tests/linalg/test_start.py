@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import check_eigenpairs, matrix_with, normal
 from torch import Tensor, nn
 
 import hesspipe
@@ -17,7 +18,6 @@ from hesspipe.curvature.operators import OPERATORS
 from hesspipe.linalg.eigenpairs import eigenpairs
 from hesspipe.linalg.krylov import KrylovBasis
 from hesspipe.linalg.operator import symmetric_product
-from tests.problems import check_eigenpairs, matrix_with, normal
 
 _DIM = 120
 _VALUES = torch.cat([torch.linspace(-1, 1, _DIM - 6), torch.tensor([5.0, 5, 6, 6, 6, 9])]).double()
