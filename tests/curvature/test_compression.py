@@ -20,12 +20,11 @@ from hesspipe.objective.objective import Objective
 
 
 def stairs(num_rows: int, size: int, decades: float) -> tuple[Tensor, Tensor]:
-    """Rows that begin with more and more zeros, of graded columns that are almost dependent."""
+    """Rows that begin with more and more zeros, with columns that are almost dependent."""
     starts = torch.arange(num_rows) * size // num_rows
     rows = normal(num_rows, size) * (torch.arange(size) >= starts.unsqueeze(1))
-    mixed = rows @ normal(size, size, seed=1).triu()
     grades = 10 ** -torch.linspace(0, decades, size, dtype=torch.float64)
-    return mixed * grades, starts
+    return (rows * grades) @ normal(size, size, seed=1).triu(), starts
 
 
 def singular_values(rows: Tensor) -> np.ndarray:
