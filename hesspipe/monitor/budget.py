@@ -1,9 +1,10 @@
 """The time of a training and of its records, and what a record may take of it.
 
 Time that records do not use is saved for later ones. A record may be of several kinds, from the
-most complete one to the cheapest. Each of the more complete ones saves its part of the budget, but
-no more than it takes, and the cheapest one has what is left. So the cheapest records are frequent,
-and the others are made as often as their parts allow.
+most complete to the cheapest one. Each of the more complete ones saves a small part of the budget,
+but no more than it takes, and the cheapest has what is left. A more complete one is also made where
+it leaves enough for the cheapest. So records are frequent: the rarer they are, the more products
+each of them takes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 
 from hesspipe.linalg.arguments import require_number
 
-# Of the budget: for all kinds of records but the cheapest. With a half, the transformer of examples/
-# had one record in 400 steps.
-_PART_OF_COMPLETE = 0.3
+# Of the budget: for all kinds of records but the cheapest. With more, the transformer of examples/
+# had hardly any record.
+_PART_OF_COMPLETE = 0.2
 # Without a budget, records that take more seconds, and more of the time, are worth a warning.
 _UNNOTICED = 60.0
 _MUCH = 0.25
@@ -109,16 +110,15 @@ class Budget:
         if self.seconds_per_product is None:
             return kinds[-1]
         part = _PART_OF_COMPLETE / max(1, len(kinds) - 1)
-        reserved = 0.0
-        for kind in kinds:
+        *complete, cheapest = kinds
+        least, reserved = self.seconds_of(expected[cheapest]), 0.0
+        for kind in complete:
             cost = self.seconds_of(expected[kind])
-            if kind == kinds[-1]:
-                return kind if cost <= self.saved - reserved else None
             own = part * self.share * self.training - self._seconds_of_kinds.get(kind, 0.0)
-            if cost <= min(own, self.saved):
+            if cost <= min(own, self.saved) or cost + least <= self.saved - reserved:
                 return kind
             reserved += max(0.0, min(own, cost))
-        return None
+        return cheapest if least <= self.saved - reserved else None
 
     def begin(self) -> None:
         """Begin the products of a record."""

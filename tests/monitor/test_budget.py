@@ -115,16 +115,16 @@ def test_budget_that_suffices_records_everything_at_each_multiple(
     assert (table.groupby("step")["end"].count() == 2).all()
 
 
-def test_tight_budget_records_the_largest_often_and_both_ends_and_certificates_rarely(
+def test_tight_budget_has_records_of_both_ends_and_certified_and_estimated_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monitor, _ = trained(Clock(monkeypatch, 0.1), 600, every=10, budget=0.05)
+    monitor, _ = trained(Clock(monkeypatch, 0.15), 600, every=10, budget=0.05, max_products=16)
     table = monitor.table.query("step > 0")
     largest = table.query("end == 'largest'")
     counts = largest["status"].value_counts()
     assert counts.get("open", 0) == 0
-    assert counts["estimated"] > counts["certified"] > 0
-    assert 0 < len(table.query("end == 'smallest'")) < counts["certified"]
+    assert min(counts["estimated"], counts["certified"]) > 0
+    assert len(table.query("end == 'smallest'")) > 0
     assert len(largest) > 25
 
 
@@ -168,12 +168,12 @@ def test_plan_of_a_budget_goes_on_from_a_state(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("saved", "chosen"),
-    [(0.0, None), (4.0, None), (12.0, KINDS[2]), (90.0, KINDS[1]), (400.0, KINDS[0])],
+    [(0.0, None), (4.0, None), (12.0, KINDS[2]), (30.0, KINDS[1]), (60.0, KINDS[0])],
 )
 def test_affordable_is_the_most_complete_kind_that_its_part_pays(
     saved: float, chosen: str | None
 ) -> None:
-    """Of the budget 15 % are for each of the complete kinds, up to what it takes."""
+    """Of the budget 10 % are for each of the complete kinds, and what is left with a cheap one."""
     budget = Budget(0.5)
     budget.seconds_per_product = 1.0
     budget.training = 2 * saved
