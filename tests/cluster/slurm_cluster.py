@@ -52,6 +52,20 @@ def _node_of(process: psutil.Process) -> str | None:
         return None
 
 
+def _parents(process: psutil.Process) -> list[psutil.Process]:
+    """None of a process that has just ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.parents()
+    return []
+
+
+def _is(process: psutil.Process, name: str, argument: str | None = None) -> bool:
+    """Whether a process runs a program, with an argument; not if it has just ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.name() == name and (argument is None or argument in process.cmdline())
+    return False
+
+
 def missing_daemons(names: tuple[str, ...] = DAEMONS) -> list[str]:
     """Name the programs that are not installed: Debian's packages slurm-wlm and munge."""
     return [name for name in names if _program(name) is None]
@@ -145,10 +159,10 @@ class SlurmCluster:
         daemons = {
             parent.pid: parent
             for process in jobs
-            for parent in process.parents()
-            if parent.name() == "slurmstepd"
+            for parent in _parents(process)
+            if _is(parent, "slurmstepd")
         }
-        slurmd = [one for one in ours if one.name() == "slurmd" and name in one.cmdline()]
+        slurmd = [one for one in ours if _is(one, "slurmd", name)]
         for process in [*slurmd, *daemons.values(), *jobs]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -172,8 +186,8 @@ class SlurmCluster:
     def kill_controller(self) -> None:
         """End the controller, as a crash does: no command gets an answer, and jobs go on."""
         for process in psutil.Process(self.keeper.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if process.name() in ("slurmctld", "slurmscriptd"):
+            if _is(process, "slurmctld") or _is(process, "slurmscriptd"):
+                with contextlib.suppress(psutil.Error):
                     process.kill()
 
     def start_controller(self, forgets: bool = False) -> None:
