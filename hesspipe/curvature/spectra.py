@@ -162,8 +162,7 @@ def _operator_spectrum(
     if block is not None:
         _require_double(block.objective)
     # Products of hesspipe are faster for several vectors at once.
-    whole = operator.whole if isinstance(operator, DiagonalBlock) else operator
-    step = _UNITS_AT_ONCE if isinstance(whole, VectorProduct) else 1
+    step = _UNITS_AT_ONCE if isinstance(_whole(operator), VectorProduct) else 1
 
     def compute(product: SymmetricProduct) -> Spectrum:
         require(
@@ -397,8 +396,7 @@ def _computed(
         used, named = multiplied_by(operator, matrix)
         product = _product(used, named)
         ranks.agree_on({"matrix": product.name, "P": product.dim, **settings})
-        whole = used.whole if isinstance(used, DiagonalBlock) else used
-        found: _Found = whole.found_together(name, partial(compute, product))
+        found: _Found = _whole(used).found_together(name, partial(compute, product))
     return _recorded(found, operator)
 
 
