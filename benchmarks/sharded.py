@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -102,7 +103,8 @@ def run(size: int, count: int) -> dict[str, Any]:
     if not count:
         environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
     output = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=environment)
-    found = [json.loads(line) for line in output.stdout.splitlines() if line.startswith("{")]
+    # Processes may print on one line.
+    found = [json.loads(text) for text in re.findall(r"\{[^{}]*\}", output.stdout)]
     return {name: max(one[name] for one in found) for name in found[0]}
 
 
