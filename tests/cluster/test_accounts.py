@@ -57,7 +57,8 @@ REFUSED = {
     "--account=lab": "--jobs NUMBER",
 }  # fmt: skip
 WAITING = {
-    "--partition=short --time=30": "more time than its partition allows",
+    # PartitionTimeLimit, or PartitionConfig where another part of Slurm looks at it first.
+    "--partition=short --time=30": "see sinfo; to ask for less",
     "--cpus-per-task=9": "RULE:mem_mb=MIB", "--qos=brief --time=30": "will never start",
     "--hold": "scontrol release", "--nodelist=n2": "take no jobs now",
     "--partition=urgent": "take no jobs now",
