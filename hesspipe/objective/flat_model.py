@@ -180,8 +180,7 @@ class FlatModel:
             return torch.func.functional_call(self.structure, self._state(theta), args, kwargs)
 
     def _state(self, theta: Tensor) -> dict[str, Tensor]:
-        named = self.unflatten(theta)
-        return self.buffers | {name: _pairs_apart(part) for name, part in named.items()}
+        return self.buffers | self.unflatten(theta)
 
     def _evaluated(self, theta: Tensor, batch: Any) -> Any:
         """Call `function` with a model whose parameters are functions of theta.
@@ -273,7 +272,7 @@ class FlatModel:
         part.shapes = [self.shapes[index] for index in kept]
         part.theta = flatten({name: named[name] for name in part.names})
         part.buffers = self.buffers | {
-            name: _pairs_apart(values) for name, values in named.items() if name not in names
+            name: values for name, values in named.items() if name not in names
         }
         masks = self.is_varied.split([shape.numel() for shape in self.shapes])
         part.is_varied = torch.cat([masks[index] for index in kept])
@@ -336,14 +335,6 @@ class FunctionOfTheta(nn.Module):
             )
             raise ValueError(f"loss must return a scalar tensor, got {what}")
         return value.reshape(1, 1)
-
-
-def _pairs_apart(part: Tensor) -> Tensor:
-    """Take pairs of numbers out of theta, which torch can only view as complex at even places.
-
-    A product with 1, unlike a clone, does so in derivatives, too.
-    """
-    return part * 1 if part.ndim and part.shape[-1] == 2 else part
 
 
 def signature_of(model: nn.Module) -> inspect.Signature:

@@ -2,9 +2,9 @@
 
 The second derivative of `torch.nn.functional.binary_cross_entropy` in p adds 1e-12 to p (1 - p), so
 that it has a relative error of 1e-12 / (p (1 - p)), thousands of roundings. The same loss, written
-with operations whose derivatives are exact, takes its place while derivatives are computed. The
-fused operation of weight normalization has a second derivative that is not symmetric. For
-cross-entropy of many classes see `hesspipe.objective.many_classes`.
+with operations whose derivatives are exact, takes its place. The fused operation of weight
+normalization has a second derivative that is not symmetric. For cross-entropy of many classes see
+`hesspipe.objective.many_classes`. Pairs of numbers are viewed as complex where torch cannot.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class ExactDerivatives(TorchFunctionMode):
             func = weight_norm
         elif func is functional.cross_entropy:
             func = cross_entropy
+        elif func is torch.view_as_complex:
+            func = view_as_complex
         return func(*args, **(kwargs or {}))
 
 
@@ -67,7 +69,8 @@ def binary_cross_entropy(
     plain = functional.binary_cross_entropy(
         input.detach(), target.detach(), weight, size_average, reduce, reduction
     )
-    _refuse_lost_probabilities(input.detach(), target, weight)
+    is_differentiated = input.requires_grad and torch.is_grad_enabled()
+    _refuse_lost_probabilities(input.detach(), target, weight, is_differentiated=is_differentiated)
     likelihood = target * input.clamp(min=_SMALLEST).log()
     other = (1 - target) * (1 - input).clamp(min=_SMALLEST).log()
     losses = -(likelihood + other)
@@ -83,12 +86,24 @@ def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
-def _refuse_lost_probabilities(probability: Tensor, target: Tensor, weight: Tensor | None) -> None:
+def view_as_complex(input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+    """Compute what `torch.view_as_complex` does, also for pairs at odd places of theta.
+
+    It can only view pairs that begin at even places of memory, those of parameters, of buffers and
+    of the vectors of products alike. A product with 1, unlike a clone, moves all of them.
+    """
+    return torch.view_as_complex(input * 1)
+
+
+def _refuse_lost_probabilities(
+    probability: Tensor, target: Tensor, weight: Tensor | None, *, is_differentiated: bool
+) -> None:
     """Raise an error where log(p) or log(1 - p) counts and p is rounded to 0 or 1.
 
-    torch takes -100 for this logarithm, whose derivative is 0 and not that of log(sigmoid(z)).
+    torch takes -100 for this logarithm, whose derivative is 0 and not that of log(sigmoid(z)). The
+    value alone is as good as that.
     """
-    if is_perturbing():
+    if is_perturbing() or not is_differentiated:
         return
     lost = ((probability >= 1) & (target < 1)) | ((probability <= 0) & (target > 0))
     if weight is not None:

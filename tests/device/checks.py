@@ -175,7 +175,7 @@ def assert_close(found: Tensor, expected: Tensor, what: str, eps: float = EPS) -
     assert error <= allowed, f"{what} differs by {error:.2e}, allowed {allowed:.2e}"
 
 
-def assert_raises(kind: type[Exception], text: str, call: Callable[[], Any]) -> None:
+def assert_raises(kind: type[BaseException], text: str, call: Callable[[], Any]) -> None:
     """`call` raises an error of a kind, whose message has the text."""
     try:
         call()
@@ -449,8 +449,8 @@ def _in_folder() -> Iterator[None]:
             os.chdir(before)
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
+class KilledError(BaseException):
+    """Stands for a kill, which no handler of errors sees."""
 
 
 @check

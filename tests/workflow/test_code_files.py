@@ -53,12 +53,15 @@ def test_without_docstrings_keeps_everything_else(source: bytes) -> None:
     assert without_docstrings(source, ast.parse(source)) == source
 
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
 def test_without_docstrings_leaves_the_code_of_modules_as_it_is() -> None:
     for path in sorted((REPOSITORY / "hesspipe/workflow").glob("*.py")):
         tree = ast.parse(path.read_bytes())
         left = without_docstrings(path.read_bytes(), tree)
         for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            if isinstance(node, DOCUMENTED):
                 if ast.get_docstring(node) is not None:
                     del node.body[0]
                 if not node.body and not isinstance(node, ast.Module):
