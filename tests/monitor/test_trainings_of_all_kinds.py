@@ -14,6 +14,7 @@ import torch
 from monitor_training import LOSS, data, exact_hessian, mlp, noisy, objective_of
 from torch import Tensor, nn
 from torch.optim import lr_scheduler, swa_utils
+from torch_defaults import default_device, default_dtype
 
 from hesspipe import Monitor
 
@@ -229,25 +230,6 @@ def test_monitor_follows_the_average_of_a_model() -> None:
         monitor.step()
     expected = torch.linalg.eigvalsh(exact_hessian(average.module, *data()))[[0, -1]]
     assert monitor.table["eigenvalue"].to_numpy() == pytest.approx(expected.numpy(), rel=1e-6)
-
-
-@contextmanager
-def default_device(name: str) -> Iterator[None]:
-    torch.set_default_device(name)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @contextmanager

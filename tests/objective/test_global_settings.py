@@ -25,6 +25,7 @@ from torch.utils import checkpoint
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
+from torch_defaults import default_device, default_dtype
 
 import hesspipe
 from hesspipe.objective.kernels import twice_differentiable_kernels
@@ -122,24 +123,6 @@ PROBLEMS: dict[str, Callable[[], list[Tensor]]] = {
 # Of interest under some settings only: where data begin to be read, and where tensors are made.
 DATA = ("samples", "loader")
 MAKING = ("default device", "float64", "float16", "inference mode", "dispatch mode")
-
-
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@contextlib.contextmanager
-def default_device(name: str) -> Iterator[None]:
-    torch.set_default_device(name)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
 
 
 @contextlib.contextmanager

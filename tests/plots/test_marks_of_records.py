@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,15 +15,6 @@ from hesspipe.tables.store import Result
 
 STATUS = ("certified", "estimated", "open")
 MEANINGS = {"certified": "certified", "estimated": "converged by estimate", "open": "not converged"}
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    backend = mpl.get_backend()
-    plt.switch_backend("Agg")
-    yield
-    plt.close("all")
-    plt.switch_backend(backend)
 
 
 def records(*status: str, smallest_at: tuple[int, ...] = ()) -> Result:

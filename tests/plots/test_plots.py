@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import matplotlib as mpl
@@ -20,15 +19,6 @@ from hesspipe.linalg.spectral_density import Density
 from hesspipe.linalg.spectrum import Spectrum
 
 EIGENVALUES = [-2.0, -0.5, -1e-16, 0.0, 1e-16, 0.25, 3.0]
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    backend = mpl.get_backend()
-    plt.switch_backend("Agg")
-    yield
-    plt.close("all")
-    plt.switch_backend(backend)
 
 
 def spectrum_of(values: list[float]) -> Spectrum:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -24,15 +22,6 @@ from hesspipe.tables.store import Result, read_result
 
 EXAMPLES = examples()
 EVERY = [(name, number) for name, found in EXAMPLES.items() for number in range(len(found))]
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    backend = mpl.get_backend()
-    plt.switch_backend("Agg")
-    yield
-    plt.close("all")
-    plt.switch_backend(backend)
 
 
 def test_every_class_that_a_public_function_returns_has_an_example() -> None:
