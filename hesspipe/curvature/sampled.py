@@ -16,7 +16,7 @@ convolutional layers, of which A is a sum of outer products, take much less: see
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -64,8 +64,7 @@ def find_directions(objective: Objective, matrix: Matrix) -> Directions:
     ValueError
         If the matrix is not G, samples are coupled, or an S_n has a negative eigenvalue.
     """
-    if matrix is not Matrix.GGN:
-        raise ValueError(f"method 'jacobians' needs the matrix 'ggn', got {str(matrix)!r}")
+    _check_matrix("jacobians", matrix)
     if not objective.is_separable:
         raise ValueError(
             "method 'jacobians' needs independent samples, each with a row of outputs; use "
@@ -73,19 +72,10 @@ def find_directions(objective: Objective, matrix: Matrix) -> Directions:
         )
     parts = [curvature_factors(objective, batch) for batch in objective.batches]
     signs = torch.cat([signs for _, signs in parts])  # (N, C)
-    if (signs < 0).any():
-        raise ValueError(
-            "method 'jacobians' needs a loss that is convex in the outputs; use method='auto'"
-        )
+    _check_convex("jacobians", (signs,), "auto")
     values = torch.cat([factors for factors, _ in parts]) * signs.unsqueeze(1)
     directions = Directions(values[:, :, signs.any(0)])
-    num_varied = int(objective.is_varied.sum())
-    if directions.num_columns > num_varied:
-        raise ValueError(
-            f"method 'jacobians' needs at most as many outputs of all samples, "
-            f"{directions.num_columns:,}, as parameters that vary, {num_varied:,}; use "
-            "method='auto'"
-        )
+    _check_columns("jacobians", directions.num_columns, objective)
     return directions
 
 
@@ -105,23 +95,35 @@ def find_output_directions(objective: Objective, matrix: Matrix) -> OutputDirect
     TooLargeError
         If an S_b does not fit into memory.
     """
-    if matrix is not Matrix.GGN:
-        raise ValueError(f"method 'outputs' needs the matrix 'ggn', got {str(matrix)!r}")
+    _check_matrix("outputs", matrix)
     parts = [output_factors(objective, batch) for batch in objective.batches]
-    if any((signs < 0).any() for _, signs in parts):
-        raise ValueError(
-            "method 'outputs' needs a loss that is convex in the outputs; use method='columns'"
-        )
+    _check_convex("outputs", [signs for _, signs in parts], "columns")
     directions = OutputDirections(tuple(factors for factors, _ in parts))
     if not directions.num_columns:
         raise ValueError("method 'outputs' needs a loss that is curved in them; use method='auto'")
-    num_varied = int(objective.is_varied.sum())
-    if directions.num_columns > num_varied:
-        raise ValueError(
-            f"method 'outputs' needs at most as many curved outputs, {directions.num_columns:,}, "
-            f"as parameters that vary, {num_varied:,}; use method='auto'"
-        )
+    _check_columns("outputs", directions.num_columns, objective)
     return directions
+
+
+def _check_matrix(method: str, matrix: Matrix) -> None:
+    if matrix is not Matrix.GGN:
+        raise ValueError(f"method {method!r} needs the matrix 'ggn', got {str(matrix)!r}")
+
+
+def _check_convex(method: str, signs: Iterable[Tensor], other: str) -> None:
+    if any((part < 0).any() for part in signs):
+        raise ValueError(
+            f"method {method!r} needs a loss that is convex in the outputs; use method={other!r}"
+        )
+
+
+def _check_columns(method: str, num_columns: int, objective: Objective) -> None:
+    num_varied = int(objective.is_varied.sum())
+    if num_columns > num_varied:
+        raise ValueError(
+            f"method {method!r} needs at most as many curved outputs of all samples, "
+            f"{num_columns:,}, as parameters that vary, {num_varied:,}; use method='auto'"
+        )
 
 
 def has_few_whole_outputs(objective: Objective, matrix: Matrix) -> bool:

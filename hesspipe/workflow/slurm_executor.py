@@ -8,16 +8,15 @@ are changed are private to the plugin: hence its pinned version, and tests with 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import re
-import signal
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from hesspipe.workflow.ctrl_c import CtrlC
 from hesspipe.workflow.slurm import has_jobs_in_queue
 from hesspipe.workflow.slurm_reasons import (
     advise_on_refusal,
@@ -80,6 +79,8 @@ class PatientExecutor(_PluginExecutor):
         self._has_ended = threading.Event()
         self._told: set[str] = set()
         self._refusals: dict[Any, str | None] = {}  # of the jobs that are submitted now
+        self._ctrl_c = CtrlC()
+        self._ctrl_c.listen()
         super().__init__(workflow, logger)  # starts a thread
 
     def run_job(self, job: Any) -> None:
@@ -163,7 +164,7 @@ class PatientExecutor(_PluginExecutor):
 
     def cancel(self) -> None:
         """Cancel all jobs of the run, and end."""
-        with _without_ctrl_c(self.logger.warning):
+        with self._ctrl_c.held():
             self._has_ended.set()
             self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
             self._cancel_all()
@@ -200,20 +201,6 @@ def _words(text: str) -> str:
 
 def _name(job: Any) -> str:
     return f"group {job.groupid}" if job.is_group() else f"rule {job.rule.name}"
-
-
-@contextlib.contextmanager
-def _without_ctrl_c(tell: Callable[[str], None]) -> Iterator[None]:
-    """Answer Ctrl-C by a line: jobs would be left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    line = "The batch jobs of this run are being cancelled: wait for some seconds"
-    before = signal.signal(signal.SIGINT, lambda *_: tell(line))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @cache

@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -283,7 +284,10 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(
 ) -> None:
     run = on_cluster.snakemake(TRAINING)
     wait_for_training(on_cluster, run)
-    os.killpg(run.process.pid, signal.SIGINT)
+    # Impatience, before Snakemake has heard the first one, and while it cancels.
+    for _ in range(2):
+        os.killpg(run.process.pid, signal.SIGINT)
+        time.sleep(0.02)
     on_cluster.wait_until(lambda: "Terminating processes on user request" in run.output, run)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(run.process.pid, signal.SIGINT)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -91,15 +91,17 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found: Any = ModuleType("snakemake_executor_plugin_slurm")
     found.query_job_status, found.Executor = query, PluginExecutor
     found.get_max_array_size = lambda: -1  # of a cluster whose MaxArraySize is 0
-    monkeypatch.setitem(sys.modules, "snakemake_executor_plugin_slurm", found)
     entry = SimpleNamespace(executor=PluginExecutor)
+    # The registry first: it imports the plugins that are installed.
     monkeypatch.setitem(ExecutorPluginRegistry().plugins, "slurm", entry)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "snakemake_executor_plugin_slurm", found)
     mend_executor.__wrapped__()
     return found
 
 
 @pytest.fixture
-def executor(plugin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+def executor(plugin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(slurm_executor, "_PAUSE", 0.01)
     monkeypatch.setattr(slurm_executor, "_GRACE", 0.01)
     monkeypatch.setattr(slurm_executor, "has_jobs_in_queue", lambda: True)
@@ -107,7 +109,8 @@ def executor(plugin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     logger = SimpleNamespace(warning=said.append, error=said.append, said=said)
     settings = SimpleNamespace(seconds_between_status_checks=15)
     workflow = SimpleNamespace(remote_execution_settings=settings)
-    return ExecutorPluginRegistry().plugins["slurm"].executor(workflow, logger)  # type: ignore[attr-defined]
+    yield ExecutorPluginRegistry().plugins["slurm"].executor(workflow, logger)  # type: ignore[attr-defined]
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +290,10 @@ def scancel(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 
 def test_cancel_ends_what_waits_and_then_cancels_all_by_the_name_of_the_run(
-    executor: Any, monkeypatch: pytest.MonkeyPatch, scancel: list[tuple[str, ...]]
+    executor: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    scancel: list[tuple[str, ...]],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(slurm_executor, "_PAUSE", PATIENCE)
     executor.answers = [AWAY] * 2  # both threads of the plugin wait
@@ -301,8 +307,7 @@ def test_cancel_ends_what_waits_and_then_cancels_all_by_the_name_of_the_run(
     assert executor.submitted == []
     assert executor.errors == []
     assert not executor.wait
-    assert "are being cancelled: wait" in executor.logger.said[-1]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "are being cancelled: wait" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
