@@ -12,7 +12,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from hesspipe.workflow.slurm_reasons import advise_on_waiting
@@ -122,6 +122,28 @@ def has_jobs_in_queue() -> bool:
     return bool(_answer("squeue", "--me", "--noheader").strip())
 
 
+def cancel_others(run: str, known: Collection[str]) -> bool:
+    """Cancel the batch jobs of a run that it does not know of.
+
+    Parameters
+    ----------
+    run : str
+        The name of its batch jobs.
+    known : collection of str
+        The numbers of those that it knows of.
+
+    Returns
+    -------
+    bool
+        Whether Slurm has answered, so that none is left.
+    """
+    listed = _ask("squeue", "--me", f"--name={run}", "--noheader", "--format=%i")
+    if listed is None:
+        return False
+    others = sorted({*listed.split()} - {*known})
+    return not others or _ask("scancel", *others) is not None
+
+
 def watch_queue(tell: Callable[[str], None], folder: str) -> None:
     """Tell of stuck jobs, once for each reason, from now on until this process ends.
 
@@ -146,10 +168,15 @@ def watch_queue(tell: Callable[[str], None], folder: str) -> None:
 
 
 def _answer(*command: str) -> str:
+    return _ask(*command) or ""
+
+
+def _ask(*command: str) -> str | None:
+    """Run one of Slurm's commands; None if it fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=_PATIENCE
         )
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
     return done.stdout

@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hesspipe.workflow.ctrl_c import CtrlC
-from hesspipe.workflow.slurm import has_jobs_in_queue
+from hesspipe.workflow.slurm import cancel_others, has_jobs_in_queue
 from hesspipe.workflow.slurm_reasons import (
     advise_on_refusal,
     explain_pause,
@@ -63,6 +63,8 @@ class PatientExecutor(_PluginExecutor):
     - A job that Slurm refuses for what passes, e.g. as its controller is away or as a limit allows
       no more jobs in the queue, is submitted again until it is taken. Any other refusal is final:
       an attempt with more memory and time would be refused again.
+    - A busy controller may take a job and not answer in time. Such a job is cancelled before its
+      next submission, as there would be two of it.
     - All jobs of a run have its name, by which Ctrl-C cancels them. The plugin cancels by their
       numbers those that it knows of: none while it asks for their states, and not those that it
       goes on to submit.
@@ -79,6 +81,8 @@ class PatientExecutor(_PluginExecutor):
         self._has_ended = threading.Event()
         self._told: set[str] = set()
         self._refusals: dict[Any, str | None] = {}  # of the jobs that are submitted now
+        self._submission = threading.Lock()
+        self._numbers: set[str] = set()  # of all batch jobs that Slurm has confirmed
         self._ctrl_c = CtrlC()
         self._ctrl_c.listen()
         super().__init__(workflow, logger)  # starts a thread
@@ -99,15 +103,25 @@ class PatientExecutor(_PluginExecutor):
                 self._told.add(line)
                 self.logger.warning(line)
             self._has_ended.wait(_PAUSE)
+            while not self._is_withdrawn(refusal) and not self._has_ended.wait(_PAUSE):
+                pass
 
     def _submit(self, job: Any) -> str | None:
         """Submit a job; return the words of a refusal."""
         self._refusals[job] = None
         try:
-            super().run_job(job)
+            with self._submission:
+                super().run_job(job)
         except Exception as error:  # the plugin's own handler fails for groups
             self._refusals[job] = str(error.__context__ or error)
         return self._refusals.pop(job)
+
+    def _is_withdrawn(self, refusal: str) -> bool:
+        """Cancel what Slurm took and did not answer in time; whether nothing is left of it."""
+        if not passes_by_itself(refusal):
+            return True
+        with self._submission:  # none whose number is not known yet
+            return cancel_others(self.run_uuid, self._numbers)
 
     def _report_job_error_threadsafe(self, job_info: Any, msg: str) -> None:
         if job_info.job in self._refusals:
@@ -138,6 +152,7 @@ class PatientExecutor(_PluginExecutor):
     def report_job_submission(self, job_info: Any, register_job: bool = True) -> None:
         """Take a submitted job; one with its number is of a time before the controller's reset."""
         number = job_info.external_jobid
+        self._numbers.add(number)
         with self.lock:
             lost = [one for one in self.active_jobs if one.external_jobid == number]
             self.active_jobs = [one for one in self.active_jobs if one.external_jobid != number]

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -365,6 +366,35 @@ def test_a_slurm_without_accounts_takes_any(on_cluster: OnCluster) -> None:
     output = run.end()
     assert "Proceeding without account validation" in output
     assert output.endswith("exit 0")
+
+
+def test_a_job_that_slurm_took_without_an_answer_does_not_stay_beside_the_next(
+    on_cluster: OnCluster, tmp_path: Path
+) -> None:
+    configure(on_cluster.project, one_network(processes=1))
+    # The first submission, held so that it is there for longer than the pause before the next.
+    path = on_cluster.environment()["PATH"]
+    (tmp_path / "sbatch").write_text(
+        f"""#!/bin/sh
+export PATH={shlex.quote(path)}
+mkdir {tmp_path}/once 2>/dev/null || exec sbatch "$@"
+sbatch --hold "$@" >/dev/null
+echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
+exit 1
+"""
+    )
+    (tmp_path / "sbatch").chmod(0o755)
+    environment = on_cluster.environment() | {"PATH": f"{tmp_path}{os.pathsep}{path}"}
+    command = ("snakemake", "--workflow-profile", "profiles/slurm", "--retries", "0")
+    output = on_cluster.start(*command, "--", DENSITY, env=environment).end()
+    assert output.endswith("exit 0"), output
+    assert "Slurm takes no batch job now" in output
+    (taken,) = re.findall(r"SLURM jobid (\d+)", output)
+    states = re.findall(
+        r"JobId=(\d+).*?JobState=(\w+)",
+        on_cluster.cluster.call("scontrol", "--oneliner", "show", "job"),
+    )
+    assert states[-2:] == [(str(int(taken) - 1), "CANCELLED"), (taken, "COMPLETED")]
 
 
 def test_a_job_that_waits_and_never_has_enough_memory_says_what_to_do(

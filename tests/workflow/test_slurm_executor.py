@@ -105,6 +105,7 @@ def executor(plugin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[An
     monkeypatch.setattr(slurm_executor, "_PAUSE", 0.01)
     monkeypatch.setattr(slurm_executor, "_GRACE", 0.01)
     monkeypatch.setattr(slurm_executor, "has_jobs_in_queue", lambda: True)
+    monkeypatch.setattr(slurm_executor, "cancel_others", lambda run, known: True)
     said: list[str] = []
     logger = SimpleNamespace(warning=said.append, error=said.append, said=said)
     settings = SimpleNamespace(seconds_between_status_checks=15)
@@ -245,6 +246,62 @@ def test_a_job_that_is_refused_for_a_time_is_submitted_until_it_is_taken(
     assert words.splitlines()[0].split(": ")[-1] in line
     assert ("--jobs NUMBER" in line) == (words == FULL)
     assert job.attempt == 1
+
+
+@pytest.mark.parametrize("words", [AWAY, SLOW])
+@pytest.mark.parametrize("num_silent", [0, 3])
+def test_what_was_taken_without_an_answer_is_cancelled_before_the_next_submission(
+    executor: Any, monkeypatch: pytest.MonkeyPatch, words: str, num_silent: int
+) -> None:
+    done: list[Any] = []
+    silent = [False] * num_silent
+
+    def cancel_others(run: str, known: set[str]) -> bool:
+        done.append((run, {*known}, len(executor.submitted)))
+        return silent.pop() if silent else True
+
+    monkeypatch.setattr(slurm_executor, "cancel_others", cancel_others)
+    executor.report_job_submission(SimpleNamespace(external_jobid="7", job=Job("earlier")))
+    executor.active_jobs.clear()  # the plugin asks for their states
+    executor.answers = [words]
+    executor.run_job(Job("train"))
+    assert done == [("run-7", {"7"}, 0)] * (1 + num_silent)
+    assert len(executor.submitted) == 1
+
+
+def test_nothing_is_cancelled_after_a_limit(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_executor, "cancel_others", lambda run, known: pytest.fail("called"))
+    executor.answers = [FULL]
+    executor.run_job(Job("train"))
+    assert len(executor.submitted) == 1
+
+
+def test_nothing_is_cancelled_while_a_submission_has_no_number_yet(
+    executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, order = threading.Event(), threading.Event(), list[str]()
+
+    def submit(self: Any, job: Any) -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        order.append("submitted")
+
+    def cancel_others(run: str, known: set[str]) -> bool:
+        order.append("cancelled")
+        return True
+
+    monkeypatch.setattr(PluginExecutor, "run_job", submit)
+    monkeypatch.setattr(slurm_executor, "cancel_others", cancel_others)
+    submitter = threading.Thread(target=executor.run_job, args=(Job("other"),))
+    submitter.start()
+    assert begun.wait(PATIENCE)
+    canceller = threading.Thread(target=executor._is_withdrawn, args=(AWAY,))
+    canceller.start()
+    canceller.join(0.1)
+    go_on.set()
+    submitter.join(PATIENCE)
+    canceller.join(PATIENCE)
+    assert order == ["submitted", "cancelled"]
 
 
 def test_a_limit_that_holds_without_any_job_in_the_queue_is_final(

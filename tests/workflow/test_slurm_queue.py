@@ -9,7 +9,13 @@ import pytest
 
 from hesspipe.workflow import slurm
 from hesspipe.workflow.executors import Executor
-from hesspipe.workflow.slurm import minutes_of, partitions, stuck_jobs, watch_queue
+from hesspipe.workflow.slurm import (
+    cancel_others,
+    minutes_of,
+    partitions,
+    stuck_jobs,
+    watch_queue,
+)
 
 ASK = "--set-resources RULE:runtime=MINUTES"
 # Reasons as squeue prints them, and a word of what to do; none for what passes by itself.
@@ -177,3 +183,37 @@ def test_a_cluster_that_does_not_answer_is_not_told_of(monkeypatch: pytest.Monke
     assert [*stuck_jobs(".")] == []
     assert [*Executor("slurm").warnings()] == []
     assert Executor("slurm").longest_minutes() is None
+
+
+@pytest.mark.parametrize(
+    ("listed", "known", "cancelled"),
+    [
+        ("", [], []),
+        ("7\n", ["7"], []),
+        ("7\n8\n", ["7"], ["8"]),
+        ("7\n9\n8\n", ["5", "6"], ["7", "8", "9"]),
+    ],
+)
+@pytest.mark.parametrize("failing", [None, "squeue", "scancel"])
+def test_batch_jobs_of_a_run_that_it_does_not_know_of_are_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+    listed: str,
+    known: list[str],
+    cancelled: list[str],
+    failing: str | None,
+) -> None:
+    called: list[tuple[str, ...]] = []
+
+    def ask(*command: str) -> str | None:
+        called.append(command)
+        return None if command[0] == failing else listed if command[0] == "squeue" else ""
+
+    monkeypatch.setattr(slurm, "_ask", ask)
+    has_answered = cancel_others("run-7", known)
+    assert called[0][:3] == ("squeue", "--me", "--name=run-7")
+    if failing == "squeue":
+        assert not has_answered
+        assert len(called) == 1
+    else:
+        assert [list(command[1:]) for command in called[1:]] == ([cancelled] if cancelled else [])
+        assert has_answered == (failing is None or not cancelled)
