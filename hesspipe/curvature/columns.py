@@ -264,12 +264,13 @@ def add_squares(total: Tensor, rows: Tensor, sign: float) -> None:
         total.addmm_(rows.T, rows, alpha=sign)
 
 
-def mirror_lower(matrix: Tensor, block: int = 1024) -> Tensor:
-    """Copy the lower triangle onto the upper one, in place."""
-    size = len(matrix)
-    for start in range(0, size, block):
-        stop = min(start + block, size)
-        corner = matrix[start:stop, start:stop]
+def mirror_lower(matrix: Tensor, block: int = 256) -> Tensor:
+    """Copy the lower triangle onto the upper one, in place, by blocks that fit into the cache."""
+    for start in range(0, len(matrix), block):
+        rows = slice(start, start + block)
+        corner = matrix[rows, rows]
         corner.copy_(corner.tril() + corner.tril(-1).mT)
-        matrix[start:stop, stop:] = matrix[stop:, start:stop].mT
+        for other in range(0, start, block):
+            columns = slice(other, other + block)
+            matrix[columns, rows] = matrix[rows, columns].mT
     return matrix

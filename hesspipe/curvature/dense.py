@@ -31,7 +31,7 @@ from torch import Tensor
 from hesspipe.curvature import columns
 from hesspipe.curvature.convolutional import matrix_by_convolutions
 from hesspipe.curvature.error_bounds import matrix_error
-from hesspipe.curvature.layers import Layer, find_layers, is_piecewise_linear
+from hesspipe.curvature.layers import Layer, chunks, find_layers, is_piecewise_linear
 from hesspipe.curvature.linear import matrix_by_layers
 from hesspipe.curvature.loss_derivatives import add_weight_decay
 from hesspipe.curvature.matrix import Matrix
@@ -49,6 +49,9 @@ _BY_COLUMNS: dict[Matrix, Callable[..., Tensor]] = {
     Matrix.GGN: columns.ggn_by_columns,
     Matrix.RESIDUAL: columns.residual_by_columns,
 }
+
+# Rows of a matrix that are multiplied while they are in the cache.
+_ROWS_PER_PASS = 128
 
 _METHODS = ("layers", "convolutions", "columns")
 
@@ -252,22 +255,24 @@ def _error_bound(objective: Objective, values: Tensor, matrix: Matrix) -> float:
 
     An eigensolver reads the lower triangle, which is compared too.
     """
-
-    def formed(vector: Tensor) -> Tensor:
-        return torch.stack([values @ vector, values.mT @ vector, _lower_product(values, vector)])
-
-    return matrix_error(objective, matrix, formed)
+    return matrix_error(objective, matrix, partial(_products, values))
 
 
-def _lower_product(values: Tensor, vector: Tensor, rows_per_block: int = 1024) -> Tensor:
-    """Multiply the symmetric matrix with the same lower triangle, without a copy of it."""
-    product = torch.zeros_like(vector)
-    for start in range(0, len(vector), rows_per_block):
-        stop = min(start + rows_per_block, len(vector))
-        corner = values[start:stop, start:stop]
-        lower = corner.tril()
-        product[start:stop] += lower @ vector[start:stop]
-        product[start:stop] += lower.fill_diagonal_(0).mT @ vector[start:stop]
-        product[start:stop] += values[start:stop, :start] @ vector[:start]
-        product[:start] += values[start:stop, :start].mT @ vector[start:stop]
-    return product
+def _products(values: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply vectors (k, P) with a matrix, its transpose, and that of its lower triangle.
+
+    The third is the symmetric matrix with the same lower triangle. The result has the shape
+    (3, k, P). One pass over the matrix serves for all: a block of rows remains in the cache.
+    """
+    plain, transposed, symmetric = (torch.zeros_like(vectors) for _ in range(3))
+    for rows in chunks(len(values), _ROWS_PER_PASS):
+        own, before, after = vectors[:, rows], slice(rows.start), slice(rows.start, None)
+        left, right = values[rows, before], values[rows, after]
+        corner = right[:, : len(left)].tril()
+        below, mirrored = vectors[:, before] @ left.mT, own @ left
+        plain[:, rows] = below + vectors[:, after] @ right.mT
+        transposed[:, before] += mirrored
+        transposed[:, after] += own @ right
+        symmetric[:, before] += mirrored
+        symmetric[:, rows] += below + own @ corner.mT + own @ corner.tril(-1)
+    return torch.stack([plain, transposed, symmetric])

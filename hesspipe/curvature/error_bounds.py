@@ -70,8 +70,8 @@ def matrix_error(
     ----------
     objective : Objective
     matrix : {"hessian", "ggn", "residual"}
-    formed : callable (Tensor (P,)) -> Tensor (P,) or (K, P)
-        Multiplies the computed matrix with a vector; several rows if there are several ways.
+    formed : callable (Tensor (k, P)) -> Tensor (k, P) or (K, k, P)
+        Multiplies the computed matrix with vectors; K results if there are several ways.
 
     Returns
     -------
@@ -85,11 +85,9 @@ def matrix_error(
     """
     matrix = Matrix(matrix)
     samples = sample_products(objective, matrix)
-    pairs = zip(samples.vectors, samples.products, strict=True)
-    differences = [
-        row_norms(torch.atleast_2d(formed(vector) - product)).max() for vector, product in pairs
-    ]
-    return norm_bound(samples, torch.stack(differences), matrix)
+    errors = formed(samples.vectors) - samples.products  # (..., k, P)
+    differences = row_norms(errors.view(-1, errors.shape[-1])).view(-1, NUM_PROBES)
+    return norm_bound(samples, differences.amax(0), matrix)
 
 
 def product_error(objective: Objective, matrix: Matrix | str) -> float:

@@ -215,7 +215,7 @@ def _whiten(
     factors, signs = curvature_factors(objective, batch)
     factors = factors * signs.abs().unsqueeze(1)
     evaluation = evaluate_linear(objective, layers, batch.inputs)
-    jacobian = jacobian_rows(evaluation.outputs, evaluation.delta)  # (n, C, D)
+    jacobian = jacobian_rows(evaluation.outputs, list(evaluation.deltas.values()))  # (n, C, D)
     return factors, signs, factors.mT @ jacobian, extended_inputs(layers, evaluation.inputs)
 
 

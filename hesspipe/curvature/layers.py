@@ -10,11 +10,10 @@ k counts input channels and kernel positions. A Linear layer has one position.
 For derivatives by pre-activations, perturbations delta_l, leaves of value zero, are added to z_l.
 Two functions evaluate a network with perturbations:
 
-    evaluate_linear    layers are computed by their modules, fastest for Linear layers; one joint
-                       perturbation
+    evaluate_linear    layers are computed by their modules, fastest for Linear layers
     evaluate_patches   layers are computed as products of weights and patches: the patches are
                        needed anyway, and in float64 derivatives of matrix products are fast and
-                       those of convolutions slow; one perturbation per layer
+                       those of convolutions slow
 """
 
 from __future__ import annotations
@@ -110,13 +109,13 @@ class LinearEvaluation:
     outputs : Tensor, shape (n, C)
     inputs : dict of Tensor, shape (n, K)
         a_l, the input of each layer, by name.
-    delta : Tensor, shape (n, D)
-        A leaf of zeros added to the D pre-activations of all layers.
+    deltas : dict of Tensor, shape (n, U)
+        Leaves of zeros added to the pre-activations, in the order of the layers.
     """
 
     outputs: Tensor
     inputs: dict[str, Tensor]
-    delta: Tensor
+    deltas: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def _is_curved(objective: Objective, layers: list[Layer], inputs: Tensor) -> boo
 
 
 def evaluate_linear(objective: Objective, layers: list[Layer], inputs: Tensor) -> LinearEvaluation:
-    """Evaluate a network of Linear layers with a perturbation of all pre-activations.
+    """Evaluate a network of Linear layers with perturbations of their pre-activations.
 
     Parameters
     ----------
@@ -214,16 +213,18 @@ def evaluate_linear(objective: Objective, layers: list[Layer], inputs: Tensor) -
     -------
     LinearEvaluation
     """
-    size = sum(layer.num_units for layer in layers)
-    delta = objective.theta.new_zeros(len(inputs), size).requires_grad_()  # (n, D)
+    deltas = {
+        layer.name: objective.theta.new_zeros(len(inputs), layer.num_units).requires_grad_()
+        for layer in layers
+    }
     entering: dict[str, Tensor] = {}
 
     def add_delta(layer: Layer, _: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
         entering[layer.name] = args[0]
-        return output + delta[:, layer.units]
+        return output + deltas[layer.name]
 
     hooks = {layer.name: partial(add_delta, layer) for layer in layers}
-    return LinearEvaluation(_hooked_outputs(objective, inputs, hooks), entering, delta)
+    return LinearEvaluation(_hooked_outputs(objective, inputs, hooks), entering, deltas)
 
 
 def evaluate_patches(objective: Objective, names: Iterable[str], inputs: Tensor) -> PatchEvaluation:

@@ -13,20 +13,23 @@ with the second term where m feeds l and a is not the bias. For the other matric
     R: Q = sum_c e_c d2f_c/dz dz, with the second term
 
 The block of a layer with itself is symmetric in (i, j) and in (a, b) separately, so a quarter
-of it is computed. The 1/N of the loss is part of d, Q, S and e.
+of it is computed. Samples that add nothing to the columns of a unit are left out: half of them
+where a ReLU is zero for half, and three quarters for a pair of units. The 1/N of the loss is part
+of d, Q, S and e.
 
 Cost: O(N P^2) multiply-adds as matrix products, and D backward passes for D pre-activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import combinations, product
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from hesspipe.curvature.columns import mirror_lower
 from hesspipe.curvature.layers import Layer, chunks, evaluate_linear, extend
 from hesspipe.curvature.loss_derivatives import output_curvatures, output_slopes
 from hesspipe.curvature.matrix import Matrix
@@ -36,6 +39,8 @@ from hesspipe.objective.objective import Objective
 
 # Largest set of per-sample arrays at once, in bytes.
 _SAMPLE_BYTES = 512 * 2**20
+# Multiply-adds of a matrix product that take as long as the calls for one pair of units: 40 us.
+_PAIR_COST = 1e6
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,58 @@ class Samples:
     """Per-sample arrays of one chunk of n samples, over D pre-activations.
 
     By layer name, inputs holds a~_l (n, width), and jacobians d a_l / d z (n, num_inputs, D)
-    where a_l depends on a pre-activation. slopes is d (n, D), or None where there is no second
-    term; curvatures is Q (n, D, D).
+    where a_l depends on a pre-activation. slopes is d (n, D), zero where there is no second
+    term; curvatures is Q (n, D, D), of which only the rows of a layer and the columns of the same
+    and of later layers need be filled.
     """
 
     inputs: dict[str, Tensor]
-    slopes: Tensor | None
+    slopes: Tensor
     curvatures: Tensor
     jacobians: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Entries to add to the columns of one unit of a layer.
+
+    Attributes
+    ----------
+    late, early : Layer
+        Of the rows, and of the columns.
+    first, start : int
+        Unit of late, and entry of a~_late, of the first row.
+    unit : int
+        Unit of early.
+    values : Tensor, shape (units, entries, width of early)
+    """
+
+    late: Layer
+    first: int
+    start: int
+    early: Layer
+    unit: int
+    values: Tensor
+
+    def add_to(self, total: Tensor) -> None:
+        """Add the entries in place."""
+        late, early = self.late, self.early
+        column = early.weight + self.unit * early.num_inputs
+        columns = slice(column, column + early.num_inputs)
+        row = late.weight + self.first * late.num_inputs
+        rows = slice(row, row + len(self.values) * late.num_inputs)
+        shape = (len(self.values), late.num_inputs)
+        inner = self.values[:, : late.num_inputs - self.start]
+        entries = slice(self.start, self.start + inner.shape[1])
+        total[rows, columns].unflatten(0, shape)[:, entries] += inner[..., : early.num_inputs]
+        if early.bias is not None:
+            bias = early.bias + self.unit
+            total[rows, bias].unflatten(0, shape)[:, entries] += inner[..., -1]
+        if late.bias is not None and self.start + self.values.shape[1] > late.num_inputs:
+            rows = slice(late.bias + self.first, late.bias + self.first + len(self.values))
+            total[rows, columns] += self.values[:, -1, : early.num_inputs]
+            if early.bias is not None:
+                total[rows, early.bias + self.unit] += self.values[:, -1, -1]
 
 
 def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) -> Tensor:
@@ -72,13 +121,14 @@ def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) 
     for batch in objective.batches:
         for samples in sample_arrays(objective, layers, batch, matrix):
             for layer in layers:
-                _add_diagonal_block(total, layer, samples)
+                for part in _diagonal_parts(layer, samples):
+                    part.add_to(total)
+                    # Without the unit's own columns, which are symmetric.
+                    replace(part, first=part.first + 1, values=part.values[1:]).add_to(total.mT)
             for early, late in combinations(layers, 2):
-                add_cross_block(total, late, early, samples)
-    for early, late in combinations(layers, 2):
-        spans = product((late.weights, late.biases), (early.weights, early.biases))
-        for rows, columns in spans:
-            total[columns, rows] = total[rows, columns].mT
+                for part in _cross_parts(late, early, samples):
+                    part.add_to(total)
+                    part.add_to(total.mT)
     return total
 
 
@@ -91,23 +141,28 @@ def sample_arrays(
     weights = (output_curvatures if is_ggn else output_slopes)(objective, batch)
     for part in chunks(len(batch.inputs), step):
         evaluation = evaluate_linear(objective, layers, batch.inputs[part])
-        outputs, delta = evaluation.outputs, evaluation.delta
+        outputs, deltas = evaluation.outputs, list(evaluation.deltas.values())
         inputs = extended_inputs(layers, evaluation.inputs)
         if is_ggn:
-            jacobian = jacobian_rows(outputs, delta)  # (n, C, D)
-            yield Samples(inputs, None, jacobian.mT @ weights[part] @ jacobian, {})
+            jacobian = jacobian_rows(outputs, deltas)  # (n, C, D)
+            curvatures = jacobian.mT @ weights[part] @ jacobian
+            yield Samples(inputs, torch.zeros_like(curvatures[:, 0]), curvatures, {})
             continue
         if matrix is Matrix.HESSIAN:
             scalar = _loss_of_part(objective, batch, part, outputs)
         else:
             scalar = (weights[part] * outputs).sum()
-        (slopes,) = torch.autograd.grad(scalar, delta, create_graph=True)  # (n, D)
+        slopes = torch.autograd.grad(scalar, deltas, create_graph=True, materialize_grads=True)
+        joint = torch.cat(slopes, dim=1).detach()  # (n, D)
+        curvatures = joint.new_zeros(*joint.shape, joint.shape[1])
+        for index, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
+            curvatures[:, layer.units, layer.first_unit :] = jacobian_rows(slope, deltas[index:])
         jacobians = {
-            name: jacobian_rows(entering, delta)  # (n, K, D)
-            for name, entering in evaluation.inputs.items()
-            if entering.requires_grad
+            layer.name: jacobian_rows(evaluation.inputs[layer.name], deltas[:index])
+            for index, layer in enumerate(layers)
+            if evaluation.inputs[layer.name].requires_grad
         }
-        yield Samples(inputs, slopes.detach(), jacobian_rows(slopes, delta), jacobians)
+        yield Samples(inputs, joint, curvatures, jacobians)
 
 
 def _numbers_per_sample(layers: list[Layer]) -> int:
@@ -117,8 +172,7 @@ def _numbers_per_sample(layers: list[Layer]) -> int:
     """
     num_units = sum(layer.num_units for layer in layers)
     num_rows = num_units + sum(layer.num_inputs for layer in layers[1:])
-    pairs = (late.width * early.num_units for early, late in combinations(layers, 2))
-    return num_rows * num_units + max(pairs, default=0)
+    return num_rows * num_units + max(layer.num_parameters for layer in layers)
 
 
 def _loss_of_part(objective: Objective, batch: Batch, part: slice, outputs: Tensor) -> Tensor:
@@ -139,61 +193,74 @@ def extended_inputs(layers: list[Layer], inputs: dict[str, Tensor]) -> dict[str,
     }
 
 
-def jacobian_rows(values: Tensor, delta: Tensor) -> Tensor:
-    """Differentiate each sample's values by the perturbation of the same sample.
+def jacobian_rows(values: Tensor, deltas: Sequence[Tensor]) -> Tensor:
+    """Differentiate each sample's values by the perturbations of the same sample.
 
     Parameters
     ----------
     values : Tensor, shape (n, K)
-        Each row depends on the same row of delta alone; without a graph the result is zero.
-    delta : Tensor, shape (n, D)
+        Each row depends on the same rows of the deltas alone; without a graph the result is zero.
+    deltas : sequence of Tensor, shape (n, U) each
 
     Returns
     -------
     Tensor, shape (n, K, D)
+        For the D columns of all deltas.
     """
-    jacobian = delta.new_zeros(*values.shape, delta.shape[1])
+    sizes = [delta.shape[1] for delta in deltas]
+    jacobian = values.new_zeros(*values.shape, sum(sizes))
     if values.requires_grad:
         for row in range(values.shape[1]):
             unit = torch.zeros_like(values)
             unit[:, row] = 1
-            (jacobian[:, row],) = torch.autograd.grad(
-                values, delta, unit, retain_graph=True, materialize_grads=True
-            )
+            slopes = torch.autograd.grad(values, deltas, unit, retain_graph=True, allow_unused=True)
+            for part, slope in zip(jacobian[:, row].split(sizes, dim=1), slopes, strict=True):
+                if slope is not None:
+                    part.copy_(slope)
     return jacobian
 
 
-def _place(total: Tensor, late: Layer, unit: int, early: Layer, block: Tensor) -> None:
-    """Add a block (width of late, units of early, width of early) to the rows of one unit."""
-    start = late.weight + unit * late.num_inputs
-    rows, columns = slice(start, start + late.num_inputs), early.weights
-    shape = (early.num_units, early.num_inputs)
-    total[rows, columns].unflatten(1, shape).add_(block[: late.num_inputs, :, : early.num_inputs])
-    if early.bias is not None:
-        total[rows, early.biases] += block[: late.num_inputs, :, -1]
-    if late.bias is not None:
-        row = total[late.bias + unit]
-        row[columns].unflatten(0, shape).add_(block[-1, :, : early.num_inputs])
-        if early.bias is not None:
-            row[early.biases] += block[-1, :, -1]
-
-
-def _add_diagonal_block(total: Tensor, layer: Layer, samples: Samples) -> None:
-    """Add Q[i, j] a~[a] a~[b], computed for i >= j and a >= b."""
+def _diagonal_parts(layer: Layer, samples: Samples) -> Iterator[Part]:
+    """Compute Q[i, j] a~[a] a~[b] for i >= j."""
     curvatures = samples.curvatures[:, layer.units, layer.units]  # (n, U, U)
-    if not curvatures.any():  # the residual of a piecewise linear network
+    num_active = int(curvatures.count_nonzero())
+    if num_active == 0:  # the residual of a piecewise linear network
         return
     inputs = samples.inputs[layer.name]
-    i, j, unit_pairs = _symmetric_pairs(layer.num_units, inputs.device)
-    input_pairs = _symmetric_pairs(layer.width, inputs.device)[2]
-    num_pairs = layer.width * (layer.width + 1) // 2
+    # Of both, for a pair of units: entries and multiply-adds.
+    by_pair = layer.width**2 * num_active / layer.num_units**2 + _PAIR_COST
+    packed = layer.width**2 * len(inputs) / 2
+    compute = _blocks_by_pair if by_pair < packed else _packed_blocks
+    for unit, block in enumerate(compute(inputs, curvatures)):
+        yield Part(layer, unit, 0, layer, unit, block)
+
+
+def _blocks_by_pair(inputs: Tensor, curvatures: Tensor) -> Iterator[Tensor]:
+    """Compute (U - j, width, width) for each j, from the samples in which both units are active."""
+    num_units, width = curvatures.shape[1], inputs.shape[1]
+    for unit in range(num_units):
+        changes = curvatures[:, unit, unit:].mT.contiguous()  # (U - j, n)
+        block = inputs.new_empty(len(changes), width, width)
+        for rows, every_change in zip(block, changes, strict=True):
+            active = every_change.nonzero().flatten()
+            few = inputs[active]
+            torch.mm((few * every_change[active].unsqueeze(1)).mT, few, out=rows)
+        mirror_lower(block[0])
+        yield block
+
+
+def _packed_blocks(inputs: Tensor, curvatures: Tensor) -> Iterator[Tensor]:
+    """Compute (U - j, width, width) for each j, in one product for i >= j and a >= b."""
+    i, j, unit_pairs = _symmetric_pairs(curvatures.shape[1], inputs.device)
+    input_pairs = _symmetric_pairs(inputs.shape[1], inputs.device)[2]
+    num_pairs = inputs.shape[1] * (inputs.shape[1] + 1) // 2
     packed = zeros(inputs, len(i), num_pairs)  # (pairs of units, pairs of inputs)
     step = max(1, _SAMPLE_BYTES // ((len(i) + num_pairs) * inputs.element_size()))
     for few, changes in zip(inputs.split(step), curvatures.split(step), strict=True):
         packed.addmm_(changes[:, i, j].mT, _products_of_pairs(few))
-    for unit in range(layer.num_units):
-        rows = packed[unit_pairs[unit]][:, input_pairs.flatten()]  # (U, width * width)
-        _place(total, layer, unit, layer, rows.unflatten(1, input_pairs.shape).transpose(0, 1))
+    for unit in range(curvatures.shape[1]):
+        rows = packed[unit_pairs[unit, unit:]][:, input_pairs.flatten()]  # (U - j, width * width)
+        yield rows.unflatten(1, input_pairs.shape)
 
 
 def _products_of_pairs(inputs: Tensor) -> Tensor:
@@ -217,9 +284,7 @@ def _symmetric_pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor, T
 
 
 def add_cross_block(total: Tensor, late: Layer, early: Layer, samples: Samples) -> None:
-    """Add the block of two layers to the rows of the late one, a unit i at a time.
-
-    (Q[i, j] a~_late[a] + d[i] da_late[a]/dz_early[j]) a~_early[b]
+    """Add the block of two layers.
 
     Parameters
     ----------
@@ -230,36 +295,36 @@ def add_cross_block(total: Tensor, late: Layer, early: Layer, samples: Samples) 
         The early one is called first.
     samples : Samples
     """
+    for part in _cross_parts(late, early, samples):
+        part.add_to(total)
+
+
+def _cross_parts(late: Layer, early: Layer, samples: Samples) -> Iterator[Part]:
+    """Compute (Q[i, j] a~_late[a] + d[i] da_late[a]/dz_early[j]) a~_early[b]."""
     late_inputs, early_inputs = samples.inputs[late.name], samples.inputs[early.name]
-    if not samples.curvatures[:, late.units, early.units].any():
-        _add_coupling(total, late, early, samples)
-        return
+    every_change = samples.curvatures[:, early.units, late.units].transpose(0, 1).contiguous()
     jacobian = samples.jacobians.get(late.name)
-    for unit in range(late.num_units):
-        position = late.first_unit + unit
-        curvatures = samples.curvatures[:, position, early.units]  # (n, U of early)
-        factors = late_inputs.unsqueeze(2) * curvatures.unsqueeze(1)  # (n, width, U of early)
-        if jacobian is not None and samples.slopes is not None:
-            slope = samples.slopes[:, position, None, None]
-            factors[:, : jacobian.shape[1]] += slope * jacobian[:, :, early.units]
-        block = factors.flatten(1).mT @ early_inputs  # (width * U of early, width of early)
-        _place(total, late, unit, early, block.unflatten(0, factors.shape[1:]))
+    if jacobian is None:
+        jacobian = late_inputs.new_zeros(len(late_inputs), 0, samples.slopes.shape[1])
+    every_move = jacobian[:, :, early.units].permute(2, 0, 1).contiguous()
+    for unit, (changes, moved) in enumerate(zip(every_change, every_move, strict=True)):
+        active = (changes.any(1) | moved.any(1)).nonzero().flatten()
+        changes, moved = changes[active], moved[active]  # (n, U of late), (n, K of late)
+        start, stop = _span(moved)
+        slopes = samples.slopes[:, late.units][active]
+        factors = slopes.unsqueeze(2) * moved[:, None, start:stop]  # (n, U, stop - start)
+        if changes.any():
+            coupling = factors
+            factors = changes.unsqueeze(2) * late_inputs[active].unsqueeze(1)  # (n, U, width)
+            factors[:, :, start:stop] += coupling
+            start = 0
+        # With the few rows first: MKL takes a quarter less than for the transpose.
+        values = early_inputs[active].mT @ factors.flatten(1)  # (width of early, U * entries)
+        values = values.unflatten(1, factors.shape[1:]).permute(1, 2, 0)
+        yield Part(late, 0, start, early, unit, values)
 
 
-def _add_coupling(total: Tensor, late: Layer, early: Layer, samples: Samples) -> None:
-    """Add the second term alone, for the pairs of an input and a unit that it couples.
-
-    Between neighboring layers with an elementwise activation there is one pair per unit.
-    """
-    jacobian = samples.jacobians.get(late.name)
-    if jacobian is None or samples.slopes is None:
-        return
-    between = jacobian[:, :, early.units]  # (n, K of late, U of early)
-    entering, units = between.any(0).nonzero(as_tuple=True)
-    selected = between[:, entering, units]  # (n, pairs)
-    early_inputs = samples.inputs[early.name]  # (n, width of early)
-    for unit in range(late.num_units):
-        block = total.new_zeros(late.width, early.num_units, early_inputs.shape[1])
-        slopes = samples.slopes[:, late.first_unit + unit, None]
-        block[entering, units] = (slopes * selected).mT @ early_inputs
-        _place(total, late, unit, early, block)
+def _span(moved: Tensor) -> tuple[int, int]:
+    """Start and stop of the columns with non-zero entries: one for an elementwise activation."""
+    entering = moved.any(0).nonzero().flatten().tolist()
+    return (entering[0], entering[-1] + 1) if entering else (0, 0)

@@ -174,15 +174,17 @@ def test_small_data_are_computed_in_one_pass(place: str, monkeypatch: pytest.Mon
     assert all(len(parts) == 1 for parts in made)
 
 
-@pytest.mark.parametrize("rows_per_block", [1, 3, 7, 1024])
+@pytest.mark.parametrize("rows_per_pass", [1, 3, 7, 1024])
 @pytest.mark.parametrize("size", [1, 7, 10])
-def test_product_of_the_lower_triangle_does_not_depend_on_blocks(
-    size: int, rows_per_block: int
+def test_products_of_both_triangles_do_not_depend_on_blocks(
+    size: int, rows_per_pass: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values, vector = normal(size, size), normal(size, seed=1)
+    monkeypatch.setattr(dense, "_ROWS_PER_PASS", rows_per_pass)
+    values, vectors = normal(size, size), normal(3, size, seed=1)
     symmetric = values.tril() + values.tril(-1).mT
-    found = dense._lower_product(values, vector, rows_per_block)
-    assert (found - symmetric @ vector).abs().max() <= 50 * EPS * symmetric.norm()
+    found = dense._products(values, vectors)
+    for product, matrix in zip(found, (values, values.mT, symmetric), strict=True):
+        assert (product - vectors @ matrix.mT).abs().max() <= 50 * EPS * values.norm()
 
 
 @pytest.mark.parametrize("block", [1, 3, 7, 1024])
