@@ -54,9 +54,18 @@ class Convolutional(nn.Module):
         return self.head(hidden.flatten(1))
 
 
+def _with_extreme_units() -> nn.Module:
+    """A ReLU network with a unit that no sample reaches, and one that is always active."""
+    model = network([4, 5, 3, 3])
+    with torch.no_grad():
+        model[1].bias[:2] = torch.tensor([-100.0, 100.0])
+    return model
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: network([4, 5, 3, 3]),
     "tanh": lambda: network([4, 5, 3, 3], "tanh"),
+    "dead unit": _with_extreme_units,
     "one layer": lambda: network([4, 3]),
     "skip connection": lambda: Residual().double(),
     "convolution": lambda: Convolutional().double(),
@@ -89,6 +98,22 @@ def test_matrix_equals_its_reference(matrix: str, loss: str, name: str, splits: 
     for method in ("columns",) if name == "convolution" else ("columns", "layers"):
         found = MATRICES[matrix](objective, method)
         assert (found - expected).abs().max() <= 20 * EPS * scale
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("name", ["relu", "dead unit", "tanh", "skip connection"])
+@pytest.mark.parametrize("pair_cost", [-torch.inf, torch.inf])
+@pytest.mark.parametrize("splits", [[9], [4, 4, 1]])
+def test_blocks_of_a_layer_are_the_same_by_pairs_and_packed(
+    matrix: str, name: str, pair_cost: float, splits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "_PAIR_COST", pair_cost)
+    loss_fn, targets = LOSSES["cross-entropy"]
+    batches = zip(normal(9, 4).split(splits), targets.split(splits), strict=True)
+    model, references = with_references(name, "cross-entropy")
+    found = MATRICES[matrix](Objective(model, loss_fn, batches), "layers")
+    assert (found - references[matrix]).abs().max() <= 20 * EPS * references["hessian"].norm()
+    assert torch.equal(found, found.mT)
 
 
 @pytest.mark.parametrize("method", ["columns", "layers"])
