@@ -154,7 +154,7 @@ def sample_arrays(
             scalar = (weights[part] * outputs).sum()
         slopes = torch.autograd.grad(scalar, deltas, create_graph=True, materialize_grads=True)
         joint = torch.cat(slopes, dim=1).detach()  # (n, D)
-        curvatures = joint.new_zeros(*joint.shape, joint.shape[1])
+        curvatures = zeros(joint, *joint.shape, joint.shape[1])
         for index, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
             curvatures[:, layer.units, layer.first_unit :] = jacobian_rows(slope, deltas[index:])
         jacobians = {
@@ -208,7 +208,7 @@ def jacobian_rows(values: Tensor, deltas: Sequence[Tensor]) -> Tensor:
         For the D columns of all deltas.
     """
     sizes = [delta.shape[1] for delta in deltas]
-    jacobian = values.new_zeros(*values.shape, sum(sizes))
+    jacobian = zeros(values, *values.shape, sum(sizes))
     if values.requires_grad:
         for row in range(values.shape[1]):
             unit = torch.zeros_like(values)
