@@ -27,7 +27,6 @@ Vignes, A stochastic arithmetic for reliable scientific computation, Math. Compu
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hesspipe.objective.operation_kinds import has_parts, kind_of, name_of
 from hesspipe.seeding import derive_seed, generator
 from hesspipe.tolerances import rounding
 
@@ -59,44 +59,6 @@ _KINK = 4.0
 SAFETY = 8.0
 # Random numbers are read from a ring of this many; a prime has no period in common with an array.
 _NUM_NUMBERS = 131_071
-
-_NAMES_OF_EXACT = """
-    _assert_async _efficientzerotensor _local_scalar_dense _reshape_copy _to_copy _unsafe_index
-    _unsafe_view abs alias amax amin arange argmax argmin argsort as_strided_copy as_strided_scatter
-    bernoulli bitwise_and bitwise_not bitwise_or bitwise_xor broadcast_in_dim bucketize cat ceil
-    channel_shuffle clamp clamp_max clamp_min clone collapse_view complex concat constant_pad_nd
-    contiguous convert_element_type copy copysign count_nonzero cummax cummin detach device_put
-    diag_embed diagonal_backward diagonal_scatter dropout embedding empty empty_like empty_permuted
-    empty_strided eq eye fill flip floor fmax fmin fmod frac full full_like gather ge gt hardtanh
-    hardtanh_backward heaviside im2col index index_copy index_fill index_select iota isfinite isin
-    isinf isnan kthvalue le lift lift_fresh lift_fresh_copy linalg_diagonal logical_and logical_not
-    logical_or logical_xor lt masked_fill masked_scatter masked_select max max_pool2d_with_indices
-    max_pool3d_with_indices max_unpool2d max_unpool3d maximum median min minimum mode nan_to_num
-    nanmedian native_dropout ne neg new_empty new_empty_strided new_full new_ones new_zeros nonzero
-    normal one_hot ones ones_like permute_copy pixel_shuffle pixel_unshuffle put rand rand_like
-    randint randint_like randn randn_like randperm real reflection_pad1d reflection_pad2d
-    reflection_pad3d relu relu6 remainder repeat repeat_interleave replication_pad1d
-    replication_pad2d replication_pad3d reshape resize roll rot90 round scalar_tensor scatter
-    searchsorted select_backward select_scatter sgn sign signbit slice_backward slice_scatter sort
-    split_copy split_dim split_with_sizes_copy squeeze_copy stack take threshold threshold_backward
-    topk tril triu trunc unbind_copy unfold_copy uniform unique_consecutive unique_dim
-    unsqueeze_copy upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    value_selecting_reduction_backward view_as_complex_copy view_as_real_copy view_copy view_of
-    where zero zeros zeros_like
-"""
-# One rounding, of the result: the inputs are taken as they are.
-_NAMES_OF_ELEMENTARY = """
-    acos acosh add addcdiv addcmul asin asinh atan atan2 atanh cos cosh deg2rad digamma div erf
-    erfc erfinv exp exp2 expm1 float_power hypot lgamma log log10 log1p log2 logaddexp logaddexp2
-    logit mul pow polygamma rad2deg reciprocal rsqrt rsub sigmoid sin sinc sinh special_entr
-    special_erfcx special_log_ndtr special_ndtri special_xlog1py special_zeta sqrt square sub tan
-    tanh true_divide xlogy
-"""
-# Torch's part of it is one primitive, which adds the same numbers, and whose use loads torch's
-# compiler: a second for the first objective of a process.
-_WHOLE = frozenset({"sum"})
-_EXACT = frozenset(_NAMES_OF_EXACT.split())
-_ELEMENTARY = frozenset(_NAMES_OF_ELEMENTARY.split())
 
 
 def measured_rounding(
@@ -189,11 +151,12 @@ class _Perturbation(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        kind = _kind(func)
+        args = _materialized(func, args)
+        kind = kind_of(func)
         if kind == "exact" or not self._is_reached():
             return func(*args, **kwargs)
         if kind == "fused":
-            if _has_parts(func):
+            if has_parts(func):
                 result = self._decomposed(func, args, kwargs)
                 if result is not NotImplemented:
                     return result
@@ -238,7 +201,10 @@ class _Perturbation(TorchDispatchMode):
         )
 
     def _perturbed(self, tensor: Tensor) -> Tensor:
-        return tensor * self._factors(tensor) if _is_perturbable(tensor) else tensor
+        if not _is_perturbable(tensor):
+            return tensor
+        # Inside a mode, products take no notice that a tensor is kept as its conjugate or negative.
+        return tensor.resolve_conj().resolve_neg() * self._factors(tensor)
 
     def _factors(self, tensor: Tensor) -> Tensor:
         """1 + amount * eps * x, in the tensor's shape."""
@@ -331,30 +297,17 @@ def _largest_change(
     return torch.stack(changes).amax(0)
 
 
-@functools.cache
-def _kind(func: Any) -> Literal["exact", "elementary", "fused"]:
-    """Classify an operation; views are exact."""
-    name = _name(func)
-    is_view = any(
-        part.alias_info is not None and not part.alias_info.is_write
-        for part in func._schema.returns
+def _materialized(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give ordinary zeros for zeros without memory, and a tensor for a number in its place.
+
+    Forward mode returns such zeros where nothing depends on the input. Inside a mode, torch 2.13
+    multiplies them with a number by calling itself without end, or expands the number itself.
+    """
+    if args and isinstance(args[0], float) and name_of(func) == "expand":
+        return (torch.tensor(args[0], dtype=torch.float64, device="cpu"), *args[1:])
+    return tuple(
+        arg.clone() if isinstance(arg, Tensor) and arg._is_zerotensor() else arg for arg in args
     )
-    if is_view or name in _EXACT:
-        return "exact"
-    return "elementary" if name in _ELEMENTARY else "fused"
-
-
-def _name(func: Any) -> str:
-    """Name of an operation, the same for all its variants."""
-    name: str = func._schema.name.split("::")[-1].rstrip("_")
-    return name
-
-
-@functools.cache
-def _has_parts(func: Any) -> bool:
-    """Whether an operation is evaluated by its parts."""
-    is_whole = func._schema.is_mutable or _name(func) in _WHOLE
-    return func in decomposition_table and not is_whole
 
 
 def _is_perturbable(tensor: Tensor) -> bool:

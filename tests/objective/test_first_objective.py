@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hesspipe.curvature.spectra import spectrum
-from hesspipe.objective import rounding
+from hesspipe.objective import operation_kinds
 from hesspipe.objective.objective import Objective
 
 FIRST_SPECTRUM = """
@@ -58,12 +58,12 @@ def test_rounding_of_sums_is_that_of_their_parts(
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.LayerNorm(3))
 
     def bounds() -> list[float]:
-        rounding._has_parts.cache_clear()
+        operation_kinds.has_parts.cache_clear()
         objective = Objective(model, loss, data)
         return [spectrum(objective, matrix).error_bound for matrix in ("hessian", "ggn")]
 
     whole = bounds()
-    monkeypatch.setattr(rounding, "_WHOLE", frozenset())
+    monkeypatch.setattr(operation_kinds, "_WHOLE", frozenset())
     assert bounds() == whole
     assert min(whole) > 0
-    rounding._has_parts.cache_clear()
+    operation_kinds.has_parts.cache_clear()

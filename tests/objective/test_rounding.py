@@ -55,8 +55,16 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "inverse": lambda x: torch.linalg.inv(x[:5] + 3 * torch.eye(5).to(x)),
     "attention": lambda x: functional.softmax(x @ x.T / 2, 1) @ x,
     "in place on a view": lambda x: _in_place(x),
+    "product of complex matrices": lambda x: (_complex(x).mT @ _complex(x.cos())).real,
+    "product with a conjugate": lambda x: (_complex(x) @ _complex(x.cos()).mH).imag,
+    "batches with conjugates": lambda x: _complex(x).conj()[None].bmm(_complex(x).T[None]).imag,
+    "product with a negative": lambda x: _complex(x).conj().imag @ x.T,
     "distances": lambda x: (x[:, None] - x[None]).square().sum(2).add(0.1).sqrt(),
 }
+
+
+def _complex(x: Tensor) -> Tensor:
+    return torch.complex(x, x.flip(1).sin())
 
 
 def _in_place(x: Tensor) -> Tensor:

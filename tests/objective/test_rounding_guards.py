@@ -57,6 +57,22 @@ def test_operation_with_several_results_has_rounding_in_each(name: str) -> None:
     assert EPS * size / 10 <= rounding_of(lambda: evaluate(ROWS)) <= 1e4 * EPS * size
 
 
+# Zeros without memory, which forward mode returns where nothing depends on the input.
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.add, torch.mul, torch.sub, torch.div, torch.rsub, torch.pow,
+        torch.ops.aten.add.Scalar, torch.ops.aten.mul.Scalar,
+    ],
+)  # fmt: skip
+def test_zeros_without_memory_have_the_rounding_of_others(change: Callable[..., Tensor]) -> None:
+    zeros = torch._efficientzerotensor((5, 4), dtype=torch.float64)
+    found = rounding_of(lambda: (change(zeros, 1.5) + ROWS).exp())
+    expected = rounding_of(lambda: (change(torch.zeros_like(ROWS), 1.5) + ROWS).exp())
+    assert expected > 0
+    assert expected / 8 <= found <= 8 * expected
+
+
 @pytest.mark.parametrize("count", [1, 131_070, 131_071, 131_072, 400_000])
 def test_result_of_any_size_is_perturbed_throughout(count: int) -> None:
     """Its random factors are read from a ring, which is repeated for larger results."""
