@@ -5,6 +5,7 @@ The objective
     flat_model         The model as a function of theta: `FlatModel`
     model_kinds        Models that can be used: `require_usable`
     padding            Embeddings with `padding_idx`: `PaddedLookup`, `constant_rows`
+    norms              Normalization with correct third derivatives: `layer_norm`
     kernels            Kernels with second derivatives: `twice_differentiable_kernels`
     copies             Copies of models and losses with all that they hide: `Copier`
     flattening         Named tensors as one vector, and back: `flatten`, `unflatten`
@@ -31,6 +32,7 @@ Checks of the model and the loss
     target_shapes      Targets that are not broadcast over samples
     differentiability  Correct first and second derivatives
     loss_graphs        Products with H, and what graphs of losses contain: `GraphSurvey`
+    operation_kinds    Which operations of torch round numbers: `kind_of`
     symmetry           Second derivatives that are symmetric: `refuse_asymmetry`
     loss_of_outputs    Losses of the outputs alone, by which G is defined
     finiteness         Matrices that are finite: `require_finite_matrix`

@@ -32,7 +32,7 @@ from hesspipe.objective.padding import (
 from hesspipe.objective.pieces import random_directions
 from hesspipe.objective.pytrees import Fields, call_arguments, cast, map_tensors
 from hesspipe.objective.rounding import model_evaluation
-from hesspipe.objective.substitutes import exact_operations
+from hesspipe.objective.substitutes import evaluated_exactly
 from hesspipe.objective.training_steps import NoBackward
 from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.seeding import generator
@@ -173,11 +173,14 @@ class FlatModel:
         """Evaluate the model; checkpoints are plain calls."""
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         kernels = twice_differentiable_kernels(self.device)
-        with guard, model_evaluation(), kernels, exact_operations():
-            if isinstance(inputs, WholeBatch):
-                return self._evaluated(theta, inputs.copy())
-            args, kwargs = call_arguments(inputs, self._signature)
-            return torch.func.functional_call(self.structure, self._state(theta), args, kwargs)
+        with guard, model_evaluation(), kernels:
+            return evaluated_exactly(self._called, theta, inputs)
+
+    def _called(self, theta: Tensor, inputs: Tensor | Fields | WholeBatch) -> Any:
+        if isinstance(inputs, WholeBatch):
+            return self._evaluated(theta, inputs.copy())
+        args, kwargs = call_arguments(inputs, self._signature)
+        return torch.func.functional_call(self.structure, self._state(theta), args, kwargs)
 
     def _state(self, theta: Tensor) -> dict[str, Tensor]:
         return self.buffers | self.unflatten(theta)

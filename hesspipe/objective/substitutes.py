@@ -4,7 +4,8 @@ The second derivative of `torch.nn.functional.binary_cross_entropy` in p adds 1e
 that it has a relative error of 1e-12 / (p (1 - p)), thousands of roundings. The same loss, written
 with operations whose derivatives are exact, takes its place. The fused operation of weight
 normalization has a second derivative that is not symmetric. For cross-entropy of many classes see
-`hesspipe.objective.many_classes`. Pairs of numbers are viewed as complex where torch cannot.
+`hesspipe.objective.many_classes`, and for normalization where a loss differentiates the model
+`hesspipe.objective.norms`. Pairs of numbers are viewed as complex where torch cannot.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +21,18 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from hesspipe.objective.many_classes import cross_entropy
+from hesspipe.objective.norms import EXACT_NORMS, is_differentiated_inside
 from hesspipe.objective.rounding import is_perturbing
 
 # torch bounds log(p) from below by -100.
 _SMALLEST = math.exp(-100)
+
+
+Norms = Literal["torch", "until differentiated", "exact"]
+
+
+class DifferentiatedInsideError(BaseException):
+    """A function differentiates what it evaluates; no Exception, for functions that catch all."""
 
 
 class ExactDerivatives(TorchFunctionMode):
@@ -31,10 +40,27 @@ class ExactDerivatives(TorchFunctionMode):
 
     Models and losses are evaluated with it, and nothing else, because it sees every function of
     torch, which takes a quarter of the time of checks with many small ones.
+
+    Parameters
+    ----------
+    norms : {"torch", "until differentiated", "exact"}
+        Whether normalization is that of torch, or the same until something evaluated is
+        differentiated, which raises `DifferentiatedInsideError`.
     """
 
+    def __init__(self, norms: Norms = "torch") -> None:
+        super().__init__()
+        self._norms, self._has_norms = norms, False
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is functional.binary_cross_entropy:
+        if func in EXACT_NORMS:
+            is_exact = self._norms == "exact" or is_differentiated_inside()
+            func = EXACT_NORMS[func] if is_exact else func
+            self._has_norms |= not is_exact
+        elif func is torch.autograd.grad and self._norms == "until differentiated":
+            if self._has_norms and (kwargs or {}).get("create_graph"):
+                raise DifferentiatedInsideError
+        elif func is functional.binary_cross_entropy:
             func = binary_cross_entropy
         elif func is torch._weight_norm:
             func = weight_norm
@@ -52,9 +78,18 @@ def exact_operations() -> AbstractContextManager[Any]:
 
 
 def evaluated_exactly(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of the caller with exact operations."""
-    with exact_operations():
+    """Call a function of the caller with exact operations.
+
+    Where it differentiates what it evaluates, it is called again with exact normalization.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
         return function(*args)
+    try:
+        with ExactDerivatives("until differentiated"):
+            return function(*args)
+    except DifferentiatedInsideError:
+        with ExactDerivatives("exact"):
+            return function(*args)
 
 
 def binary_cross_entropy(
