@@ -93,7 +93,7 @@ def refuse_random_modules(model: nn.Module) -> None:
 
 
 def refuse_differences(
-    first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype
+    first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype, targets: Any = None
 ) -> Any:
     """Raise an error if two evaluations differ by more than rounding; returns the second one.
 
@@ -106,15 +106,23 @@ def refuse_differences(
     number : int
         Number of the batch, for the message.
     dtype : torch.dtype
+    targets : nested tensors
+        What the evaluation could have changed, for the message.
 
     Raises
     ------
     ValueError
     """
+    before = _versions(targets)
     second = evaluate()
     name = differing(first, second, dtype)
     if name is None:
         return second
+    if _versions(targets) != before:
+        raise ValueError(
+            "loss_fn must not change its targets, got other values in those of batch "
+            f"{number}; do not work on them in place: write targets = targets - 1, not targets -= 1"
+        )
     tracer = _RandomnessTracer()
     with tracer:
         evaluate()
@@ -285,6 +293,10 @@ class _RandomnessTracer(TorchFunctionMode):
         ):
             self.name = _name_of(func)
         return result
+
+
+def _versions(values: Any) -> list[int]:
+    return [tensor._version for _, tensor in named_tensors(values, "")]
 
 
 def _named(evaluation: Any) -> list[tuple[str, Tensor]]:

@@ -58,6 +58,12 @@ def require_usable(model: nn.Module) -> None:
         if value.is_meta:
             raise ValueError(f"parameters must have data, got {name} on the meta device")
     for name, value in parameters.items():
+        if value.layout != torch.strided or value.is_nested:
+            kind = "a nested tensor" if value.is_nested else f"layout {value.layout}"
+            raise ValueError(
+                f"parameters must be ordinary dense tensors, got {name} of {kind}; keep the values "
+                "as the parameter, and make the sparse or nested tensor of them in forward"
+            )
         if value.is_complex():
             raise ValueError(
                 f"parameters must be real, got {name} of {value.dtype}; keep pairs of real numbers "

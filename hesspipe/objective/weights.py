@@ -158,7 +158,9 @@ class Weighing:
         is_first = self.loss_of_outputs is None
         point = self._model.theta.detach().requires_grad_(is_first)
         again = partial(evaluate, self._model, self._loss_fn, point, batch)
-        outputs, _ = refuse_differences(first, again, batch.number, self._model.dtype)
+        outputs, _ = refuse_differences(
+            first, again, batch.number, self._model.dtype, batch.targets
+        )
         if is_first:
             self.loss_of_outputs = LossOfOutputs.of(self._loss_fn, batch, outputs, point)
 

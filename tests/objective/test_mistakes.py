@@ -63,8 +63,11 @@ LOSSES = {
     "accuracy": (lambda o, t: (o.argmax(1) == t).double().mean(), CLASSES, "as accuracy does"),
     "labels of shape (N, 1)": (OF_TORCH, CLASSES[:, None], r"targets\.squeeze\(1\)"),
     "labels all ignored": (OF_TORCH, torch.full((6,), -100), "nan, if all are ignored"),
+    "targets in place": (
+        lambda o, t: (o - t.sub_(0.1)).square().mean(), torch.ones(6, 3), "write targets = targets",
+    ),
     "outputs for probabilities": (nn.BCELoss(), torch.ones(6, 3), r"use nn\.BCEWithLogitsLoss"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("loss_fn", "targets", "advice"), LOSSES.values(), ids=LOSSES)

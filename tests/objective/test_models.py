@@ -271,6 +271,12 @@ class Functional(nn.Module):
         return functional.embedding(tokens, self.weight, **self.kwargs).sum(1)
 
 
+def holding(weight: Tensor) -> nn.Module:
+    model = nn.Linear(4, 3)
+    model.weight = nn.Parameter(weight)
+    return model
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "max_norm": (lambda: embedding(max_norm=1.0), TOKENS, r"got 0 with max_norm.*to None or False"),
     "bag with max_norm": (lambda: nn.EmbeddingBag(5, 3, max_norm=1.0), TOKENS, "with max_norm"),
@@ -284,6 +290,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(3)), X, "0.weight of a lazy module; call the mod"),
     "meta": (lambda: nn.Linear(4, 3, device="meta"), X, "must have data, got weight on the meta"),
     "quantized": (quantized, X, r"got 0 \(Linear\); pass the model from before quantization"),
+    "sparse parameter": (lambda: holding(torch.eye(3).to_sparse()), X, "got weight of layout tor"),
+    "nested parameter": (
+        lambda: holding(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])), X,
+        "got weight of a nested tensor; keep the values",
+    ),
     "changing backward hook": (
         lambda: changed(
             lambda m: m[1].register_full_backward_hook(lambda _, slopes, out: (2 * slopes[0],))
