@@ -32,6 +32,9 @@ from torch import Tensor, nn
 import hesspipe
 from hesspipe.curvature.products import BatchProduct
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from torchvision_operators import declare_operators
+
 Found = tuple[Tensor, Tensor]
 Measured = dict[str, dict[str, Any]]
 # Network: pairs, tolerance and rounds.
@@ -48,6 +51,7 @@ def problem(name: str) -> tuple[nn.Module, Batches]:
     """A network with its data: ResNet-18 in float32, the others in float64."""
     if name != "ResNet-18":
         return make_problem(_WIDTHS[name], 1)
+    declare_operators()
     from torchvision.models import resnet18
 
     torch.manual_seed(0)

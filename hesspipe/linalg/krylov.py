@@ -5,9 +5,12 @@ The rest spans a Krylov space of the operator, orthogonal to the locked ones:
 
     A V^T = V^T T + beta r e_last^T
 
-T is computed as V A V^T entry by entry during the orthogonalization, so that it is the
-Rayleigh-Ritz matrix whichever vector extends the basis. A thick restart keeps some Ritz vectors and
-the residual direction r, and the relation then holds with a smaller V.
+T is computed as V A V^T during the orthogonalization. Until vectors are locked, it is known to be
+tridiagonal, apart from the row and column where a restart continues, and every second product need
+not be made orthogonal to the whole basis (see `hesspipe.linalg.orthogonalization`). Later it is
+computed entry by entry, so that it is the Rayleigh-Ritz matrix whichever vector extends the basis.
+A thick restart keeps some Ritz vectors and the residual direction r, and the relation then holds
+with a smaller V.
 
 An eigenvector u orthogonal to the locked ones, with an eigenvalue l beyond all Ritz values, cannot
 remain hidden: the relation gives its components x = V u from x_0, the one along the random start,
@@ -41,13 +44,18 @@ from torch import Tensor
 from hesspipe.hardware import require
 from hesspipe.linalg.lanczos import breakdown
 from hesspipe.linalg.operator import Scaling, SymmetricProduct, random_unit
-from hesspipe.linalg.orthogonalization import orthogonalize
+from hesspipe.linalg.orthogonalization import orthogonalize, orthogonalize_product
 from hesspipe.seeding import generator
 
 # Columns that a restart rotates at once: the work space that it needs besides the basis.
 _COLUMNS_AT_ONCE = 2**16
 # Norm of the sum of two unit vectors below which they cancel, as in very few dimensions.
 _NOT_CANCELED = 0.1
+# Loss of orthogonality up to which the basis need not be gone over, as a power of eps.
+# Semiorthogonality allows 1/2; residuals are confirmed to less.
+_LOSS = 0.75
+# Times that the rounding of a step may grow in the next vector.
+_MOST_GROWN = 64.0
 # Bound on a start's component below which no random start falls.
 _SURELY_SEEN = 1e-30
 
@@ -133,6 +141,7 @@ class KrylovBasis:
         self.watched = np.zeros(0)
         self._components = np.zeros((0, capacity + 1))
         self.hidden, self._rests = np.zeros(0), np.zeros(0)
+        self._last_lost = np.inf
         self._forget_residuals()
         self._draw()
 
@@ -161,19 +170,12 @@ class KrylovBasis:
     def extend(self) -> None:
         """Multiply the next vector and orthogonalize the product: one Lanczos step."""
         size = self.size
-        image = self.product.multiply(self.vectors[size])  # (P,)
+        image = self.vectors[size + 1]  # (P,)
+        image.copy_(self.product.multiply(self.vectors[size]))
         norm = float(self.space.norm(image))
         if not np.isfinite(norm):
             raise ValueError(f"a product with the {self.product.name} must be finite, got {norm}")
-        # A thick restart couples the next vector to all that it keeps, other steps to the last one.
-        vector, coefficients, self.beta = orthogonalize(
-            image,
-            self.vectors[: size + 1],
-            self.space,
-            first_row=size - 1 if self.num_steps else self.num_locked,
-        )
-        self.projected[: size + 1, size] = coefficients.double().cpu().numpy()  # (size + 1,)
-        self.projected[size, : size + 1] = self.projected[: size + 1, size]
+        self._orthogonalize(image)
         self.size += 1
         self.num_steps += 1
         self.num_products += 1
@@ -183,9 +185,44 @@ class KrylovBasis:
             self.beta = 0.0  # an invariant space: continue in its complement
             self._draw()
         else:
-            torch.div(vector, self.beta, out=self.vectors[self.size])
+            image /= self.beta
             if len(self.watched):
                 self._follow()
+
+    def _orthogonalize(self, image: Tensor) -> None:
+        """Make the last product orthogonal to the basis, and add a column to the projection."""
+        size = self.size
+        # A thick restart couples the next vector to all that it keeps, other steps to the last one.
+        first = size - 1 if self.num_steps else self.num_locked
+        coefficients, self.beta, is_partial = orthogonalize_product(
+            image, self.vectors[: size + 1], self.space, first_row=first, enough=self._enough()
+        )
+        column = coefficients.double().cpu().numpy()  # (size + 1,)
+        self._last_lost = np.inf
+        if self._is_tridiagonal:
+            if not is_partial:
+                self._last_lost = float(np.linalg.norm(column[:first]))
+            column[:first] = 0.0
+        self.projected[: size + 1, size] = self.projected[size, : size + 1] = column
+
+    @property
+    def _is_tridiagonal(self) -> bool:
+        """Whether products have only rounding along all vectors but the last two.
+
+        That is not so once vectors have been locked, of which residuals may be large.
+        """
+        return self.num_starts == 1 and self.num_steps > 1
+
+    def _enough(self) -> float:
+        """Norm of the new part of a product from which on its loss of orthogonality is small.
+
+        Infinite unless the last vector was made orthogonal to all others, and for the vector that
+        a restart continues with.
+        """
+        if not self._is_tridiagonal or self.size + 1 == self.capacity:
+            return np.inf
+        lost = self._last_lost / torch.finfo(self.product.dtype).eps ** _LOSS
+        return max(lost, float(np.abs(self.projected).max()) / _MOST_GROWN)
 
     def watch(self, points: NDArray[np.float64]) -> None:
         """Track the bound on hidden eigenvectors at these values (w,); see the module docstring."""
@@ -272,11 +309,12 @@ class KrylovBasis:
     def give(self, num_rows: int) -> Tensor:
         """Give the first vectors away, orthonormal columns (P, num_rows), and free the others."""
         rows = self.vectors[:num_rows]
-        columns = self.space.orthonormal(rows.T)
-        # A factorization Q R may turn their signs, which the couplings know.
-        columns *= self.space.inner(rows, columns).diagonal().sign()
+        # They are so nearly orthonormal that the nearest orthonormal ones are known from G^(-1/2).
+        gram = self.space.inner(rows, rows.T).double().cpu()  # (num_rows, num_rows)
+        values, turn = self.space.agreed(*torch.linalg.eigh(gram))
+        columns = ((turn / values.sqrt()) @ turn.T).to(rows) @ rows
         self.vectors = self.vectors.new_empty(0, self.space.length)
-        return columns
+        return columns.T
 
     def begin_with(self, rows: Tensor, values: NDArray[np.float64], vector: Tensor) -> None:
         """Begin again with Ritz vectors (k, P) and the part of a vector (P,) orthogonal to them."""

@@ -4,8 +4,19 @@ One pass leaves a component in the span of the basis, of the size of its roundin
 pass has made the vector much smaller, that is no longer small in comparison. A second pass removes
 it.
 
+A product A v_j with the last of several Lanczos vectors is orthogonal to all but the last two of
+them, up to the rounding of the product and
+
+    |A| |loss of v_j| + |beta_(j-1)| |loss of v_(j-1)|,
+
+where the loss of a vector is its part in the space of those before. While the losses stay well
+below sqrt(eps), the projection of A on the basis is right to rounding (semiorthogonality). A pass
+over the whole basis, which may take as long as a product, can then be left out at every second
+step.
+
 References
 ----------
+Simon (1984), The Lanczos algorithm with partial reorthogonalization, Mathematics of Computation 42;
 Parlett, The Symmetric Eigenvalue Problem (1998), section 6.9 ("twice is enough"); Daniel, Gragg,
 Kaufman, Stewart (1976).
 """
@@ -20,6 +31,8 @@ from hesspipe.linalg.vector_space import VectorSpace
 # A vector that a pass shrinks by less than this factor is orthogonal to working precision.
 # Daniel, Gragg, Kaufman, Stewart (1976) take 1/sqrt(2).
 ENOUGH = 0.5**0.5
+# Passes at most: inside the span of the basis a vector never has enough left.
+_MOST_PASSES = 5
 
 
 def orthogonalize(
@@ -28,7 +41,6 @@ def orthogonalize(
     space: VectorSpace | None = None,
     *,
     least_passes: int = 2,
-    first_row: int = 0,
 ) -> tuple[Tensor, Tensor, float]:
     """Compute the part of a vector that is orthogonal to the rows of a basis.
 
@@ -43,9 +55,6 @@ def orthogonalize(
         Where the vectors lie, by default in this process as a whole.
     least_passes : int
         1 for vectors that are nearly orthogonal to the basis.
-    first_row : int
-        The first pass takes the rows from here on, where the vector is nearly orthogonal to those
-        before: a product with the last vector of a Krylov space is, but for rounding.
 
     Returns
     -------
@@ -62,18 +71,63 @@ def orthogonalize(
     total = basis.new_zeros(len(basis))
     before, passes = float(space.norm(vector)), 0
     while True:
-        first = first_row if passes == 0 and least_passes > 1 else 0
-        rows = basis[first:] if first else basis
         # What a rough projection leaves is for the next one.
-        is_rough = passes + 1 < least_passes and first == 0
-        projection = space.inner(rows, vector, is_rough=is_rough)  # (k - first,)
-        removed = rows.T @ projection  # (P,)
+        projection = space.inner(basis, vector, is_rough=passes + 1 < least_passes)  # (k,)
+        removed = basis.T @ projection  # (P,)
         vector = torch.sub(vector, removed, out=removed)
-        total[first:] += projection
+        total += projection
         passes += 1
         norm = float(space.norm(vector))
         if passes >= least_passes and not norm < ENOUGH * before:
             return vector, total, norm
-        if norm == 0 or passes == 5:  # inside the span of the basis
+        if norm == 0 or passes == _MOST_PASSES:  # inside the span of the basis
             return vector, total, norm
         before = norm
+
+
+def orthogonalize_product(
+    image: Tensor, basis: Tensor, space: VectorSpace, *, first_row: int, enough: float
+) -> tuple[Tensor, float, bool]:
+    """Make a product with the last vector of a Krylov space orthogonal to its basis, in place.
+
+    Parameters
+    ----------
+    image : Tensor, shape (P,)
+        Overwritten.
+    basis : Tensor, shape (k, P)
+        Orthonormal rows.
+    space : VectorSpace
+    first_row : int
+        The product is orthogonal to the rows before, but for rounding and their own losses.
+    enough : float
+        They are left out where the part that is orthogonal to the others has at least this norm.
+
+    Returns
+    -------
+    coefficients : Tensor, shape (k,)
+        Of the removed part, with respect to the basis.
+    norm : float
+        Of the result.
+    is_partial : bool
+        Whether no pass went over all rows.
+    """
+    total = basis.new_zeros(len(basis))
+    total[first_row:] = _subtract(image, basis[first_row:], space)
+    norm, is_partial = float(space.norm(image)), True
+    for _ in range(_MOST_PASSES - 1):
+        before, first = norm, first_row if norm >= enough else 0
+        total[first:] += _subtract(image, basis[first:], space, is_rough=True)
+        is_partial &= first > 0
+        norm = float(space.norm(image))
+        if norm == 0 or not norm < ENOUGH * before:
+            break
+    return total, norm, is_partial
+
+
+def _subtract(
+    vector: Tensor, rows: Tensor, space: VectorSpace, *, is_rough: bool = False
+) -> Tensor:
+    """Subtract from a vector what is along some rows, in place; return the coefficients."""
+    found = space.inner(rows, vector, is_rough=is_rough)
+    vector.addmv_(rows.T, found, alpha=-1)
+    return found

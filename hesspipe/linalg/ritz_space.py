@@ -19,10 +19,8 @@ from hesspipe.hardware import require
 from hesspipe.linalg.lanczos import breakdown
 from hesspipe.linalg.operator import SymmetricProduct
 from hesspipe.linalg.orthogonalization import orthogonalize
-from hesspipe.linalg.vector_space import VectorSpace, inner, norm
+from hesspipe.linalg.vector_space import VectorSpace, norm, rough_inner
 
-# Entries whose products are added in float32.
-_BLOCK = 2**14
 # A vector that Gram-Schmidt shrinks by more is rounding, and leads nowhere.
 _ROUNDING_LEFT = 0.1
 # A vector that one pass shrinks by more takes a second one.
@@ -38,13 +36,7 @@ class BlockSums(VectorSpace):
 
     def inner(self, rows: Tensor, vectors: Tensor, *, is_rough: bool = False) -> Tensor:
         """Inner products of rows (k, P) with a vector (P,)."""
-        if is_rough or rows.dtype == torch.float64 or rows.device.type != "cpu":
-            return rows @ vectors
-        if self.dim <= _BLOCK:
-            return inner(rows, vectors)
-        parts = zip(rows.split(_BLOCK, -1), vectors.split(_BLOCK), strict=True)
-        sums = torch.stack([some @ others for some, others in parts])  # (blocks, k)
-        return sums.double().sum(0).to(vectors.dtype)
+        return rough_inner(rows, vectors)
 
 
 @dataclass

@@ -28,8 +28,9 @@ from hesspipe.ranks.ranks import Ranks
 # Entries that are drawn at once, a multiple of the 16 that torch computes together.
 _BLOCK, _GROUP = 2**16, 16
 # Entries that are converted to float64 at once, and those whose squares or products are added in
-# float32: the latter by torch's `sum`, which adds in a tree, so that a few eps are lost.
-_CONVERTED, _SQUARES, _PRODUCTS = 2**12, 2**8, 2**13
+# float32: the latter by torch's `sum`, which adds in a tree, so that a few eps are lost, and in
+# rough sums by BLAS.
+_CONVERTED, _SQUARES, _PRODUCTS, _ROUGH = 2**12, 2**8, 2**13, 2**14
 
 
 class VectorSpace:
@@ -60,9 +61,9 @@ class VectorSpace:
     def inner(self, rows: Tensor, vectors: Tensor, *, is_rough: bool = False) -> Tensor:
         """Inner products of rows (k, length) or (length,) with vectors (length, ...).
 
-        Rough ones, which take a third of the time, may have two digits only.
+        Rough ones, with a vector, take half of the time and have six digits in float32.
         """
-        return rows @ vectors if is_rough else inner(rows, vectors)
+        return rough_inner(rows, vectors) if is_rough else inner(rows, vectors)
 
     def sum(self, part: Tensor) -> Tensor:
         """Sum of what the processes have computed from their entries."""
@@ -131,6 +132,15 @@ def inner(rows: Tensor, vectors: Tensor) -> Tensor:
     for some, others in zip(rows.split(_CONVERTED, -1), vectors.split(_CONVERTED), strict=True):
         total += some.double() @ others.double()
     return total.to(vectors.dtype)
+
+
+def rough_inner(rows: Tensor, vector: Tensor) -> Tensor:
+    """Inner products of rows (k, P) with a vector (P,): BLAS adds in blocks, then float64."""
+    if len(vector) <= _ROUGH or not _is_long(vector):
+        return inner(rows, vector)
+    parts = zip(rows.split(_ROUGH, -1), vector.split(_ROUGH), strict=True)
+    sums = torch.stack([some @ others for some, others in parts])  # (blocks, k)
+    return sums.double().sum(0).to(vector.dtype)
 
 
 def orthonormal(columns: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,17 @@ def test_inner_in_float32_is_right_to_a_few_eps(length: int) -> None:
         assert (found - right).abs().max() <= 16 * _EPS * right.abs().max()
 
 
+@pytest.mark.parametrize("length", [*_LENGTHS, 2**14, 2**14 + 1])
+def test_rough_inner_in_float32_has_six_digits(length: int) -> None:
+    columns = _columns(length)
+    expected = columns.double().mT @ columns[:, 1].double()
+    found = VectorSpace(length).inner(
+        columns.mT.contiguous(), columns[:, 1].contiguous(), is_rough=True
+    )
+    assert found.dtype == torch.float32
+    assert ((found - expected).abs() <= 5e-6 * expected).all()
+
+
 @pytest.mark.parametrize("length", [7, 4_097, 2 * 4_096 + 3, 1_000_003])
 def test_orthonormal_in_float32_is_orthonormal_and_spans_the_columns(length: int) -> None:
     columns = torch.randn(length, 4, generator=generator(length, "columns"))
