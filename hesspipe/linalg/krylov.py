@@ -221,7 +221,7 @@ class KrylovBasis:
         """
         if not self._is_tridiagonal or self.size + 1 == self.capacity:
             return np.inf
-        lost = self._last_lost / torch.finfo(self.product.dtype).eps ** _LOSS
+        lost: float = self._last_lost / torch.finfo(self.product.dtype).eps ** _LOSS
         return max(lost, float(np.abs(self.projected).max()) / _MOST_GROWN)
 
     def watch(self, points: NDArray[np.float64]) -> None:
