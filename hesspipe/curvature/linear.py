@@ -47,8 +47,8 @@ _PAIR_COST = 1e6
 class Samples:
     """Per-sample arrays of one chunk of n samples, over D pre-activations.
 
-    By layer name, inputs holds a~_l (n, width), and jacobians d a_l / d z (n, num_inputs, D)
-    where a_l depends on a pre-activation. slopes is d (n, D), zero where there is no second
+    By layer name, inputs holds a~_l (n, width), and jacobians the derivatives of a_l in the
+    pre-activations of earlier layers, (n, num_inputs, units), where there are any. slopes is d (n, D), zero where there is no second
     term; curvatures is Q (n, D, D), of which only the rows of a layer and the columns of the same
     and of later layers need be filled.
     """
@@ -227,7 +227,7 @@ def _diagonal_parts(layer: Layer, samples: Samples) -> Iterator[Part]:
     if num_active == 0:  # the residual of a piecewise linear network
         return
     inputs = samples.inputs[layer.name]
-    # Of both, for a pair of units: entries and multiply-adds.
+    # Multiply-adds of either way, for a pair of units.
     by_pair = layer.width**2 * num_active / layer.num_units**2 + _PAIR_COST
     packed = layer.width**2 * len(inputs) / 2
     compute = _blocks_by_pair if by_pair < packed else _packed_blocks
