@@ -48,9 +48,9 @@ class Samples:
     """Per-sample arrays of one chunk of n samples, over D pre-activations.
 
     By layer name, inputs holds a~_l (n, width), and jacobians the derivatives of a_l in the
-    pre-activations of earlier layers, (n, num_inputs, units), where there are any. slopes is d (n, D), zero where there is no second
-    term; curvatures is Q (n, D, D), of which only the rows of a layer and the columns of the same
-    and of later layers need be filled.
+    pre-activations of earlier layers, (n, num_inputs, units), where there are any. slopes is
+    d (n, D), zero where there is no second term; curvatures is Q (n, D, D), of which only the
+    rows of a layer and the columns of the same and of later layers need be filled.
     """
 
     inputs: dict[str, Tensor]
