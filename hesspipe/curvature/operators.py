@@ -14,11 +14,12 @@ over processes, one all-reduce. See `hesspipe.objective.distributed`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -100,6 +101,10 @@ class CurvatureOperator(VectorProduct):
         self.num_data = objective.num_data
         self._block_bytes = block_bytes
         self._progress = progress
+        self._graph_bytes: dict[int, int] = {}
+        self._forget_graphs()
+
+    def _forget_graphs(self) -> None:
         self._kept: dict[int, BatchProduct] = {}
         self._kept_bytes = 0
 
@@ -115,6 +120,17 @@ class CurvatureOperator(VectorProduct):
             block_bytes=self._block_bytes,
             progress=self._progress,
         )
+
+    def at(self, objective: Objective) -> Self:
+        """Make the operator of the same objective at another theta (`Objective.at`).
+
+        The graphs of its batches have the sizes of those at this theta, which are not measured
+        again: that takes as long as some products where these are small.
+        """
+        moved = copy.copy(self)
+        moved.objective = objective
+        moved._forget_graphs()
+        return moved
 
     def to_scipy(self) -> LinearOperator[Any]:
         """Convert to a SciPy LinearOperator, e.g. for `scipy.sparse.linalg.eigsh`."""
@@ -202,6 +218,8 @@ class CurvatureOperator(VectorProduct):
     def _batch_rows(self, place: int, batch: Batch, rows: Tensor) -> Tensor:
         """Products on one batch, with as many vectors at once as memory allows."""
         product = self._batch_product(place, batch)
+        if len(rows) == 1:
+            return product(rows)
         step = product.num_at_once(self._block_bytes)
         if len(rows) <= step:
             return product(rows)
@@ -212,10 +230,13 @@ class CurvatureOperator(VectorProduct):
         product = self._kept.get(place)
         if product is None:
             product = BatchProduct(self.objective, self.matrix, batch)
-            is_held = not isinstance(self.objective.batches, StreamedBatches)
-            if is_held and self._kept_bytes + product.graph_bytes <= self._block_bytes:
+            if isinstance(self.objective.batches, StreamedBatches):
+                return product
+            if place not in self._graph_bytes:
+                self._graph_bytes[place] = product.graph_bytes
+            if self._kept_bytes + self._graph_bytes[place] <= self._block_bytes:
                 self._kept[place] = product
-                self._kept_bytes += product.graph_bytes
+                self._kept_bytes += self._graph_bytes[place]
         return product
 
 
@@ -232,6 +253,18 @@ class HessianOperator(CurvatureOperator):
     """
 
     matrix = Matrix.HESSIAN
+
+    def loss(self) -> float:
+        """Evaluate L(theta); of a single batch, as a part of the work of the first product."""
+        objective = self.objective
+        is_held = objective.ranks is None and not isinstance(objective.batches, StreamedBatches)
+        if is_held and len(objective.batches) == 1 and not objective.weight_decay:
+            with differentiating():
+                term = self._batch_product(0, objective.batches[0]).term
+            assert term is not None
+            return float(term)
+        with torch.no_grad():
+            return float(objective.loss(objective.theta))
 
 
 class GGNOperator(CurvatureOperator):

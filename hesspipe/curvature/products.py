@@ -49,12 +49,22 @@ class BatchProduct:
     objective : Objective
     matrix : Matrix
     batch : Batch
+
+    Attributes
+    ----------
+    term : Tensor or None
+        The batch's term of L, where the graph begins with it: for H.
     """
 
     def __init__(self, objective: Objective, matrix: Matrix, batch: Batch) -> None:
         theta = objective.theta.clone().requires_grad_()
         self._device = theta.device
-        self._links = _LINKS[matrix](objective, theta, batch)
+        self.term: Tensor | None = None
+        if matrix is Matrix.HESSIAN:
+            term = _term(objective, theta, batch)
+            self.term, self._links = term.detach(), _gradient_link(term, theta)
+        else:
+            self._links = _LINKS[matrix](objective, theta, batch)
 
     @functools.cached_property
     def graph_bytes(self) -> int:
@@ -87,11 +97,11 @@ def num_at_once(num_bytes: int, device: torch.device, block_bytes: int) -> int:
     return max(1, min(_MOST_AT_ONCE, budget // max(1, num_bytes)))
 
 
-def _hessian_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
-    """H from the gradient of the batch's term of L(theta)."""
+def _term(objective: Objective, theta: Tensor, batch: Batch) -> Tensor:
+    """The batch's term of L(theta), with a graph: H is the derivative of its gradient."""
     loss = objective.batch_loss(theta, batch)
     objective.require_unchanged(batch, loss)
-    return _gradient_link(loss if batch.share == 1 else batch.share * loss, theta)
+    return loss if batch.share == 1 else batch.share * loss
 
 
 def _residual_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
@@ -129,7 +139,6 @@ def slopes_of_vector(objective: Objective, outputs: Tensor, batch: Batch) -> tup
 
 
 _LINKS: dict[Matrix, Callable[[Objective, Tensor, Batch], list[Link]]] = {
-    Matrix.HESSIAN: _hessian_links,
     Matrix.GGN: _ggn_links,
     Matrix.RESIDUAL: _residual_links,
 }

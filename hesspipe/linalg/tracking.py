@@ -38,7 +38,6 @@ from hesspipe.linalg.hidden import RandomRun, blocking, upper_bounds
 from hesspipe.linalg.operator import symmetric_product
 from hesspipe.linalg.ritz import Eigenpairs
 from hesspipe.linalg.ritz_space import RitzSpace, Workspace
-from hesspipe.linalg.vector_space import norm
 
 Floats = NDArray[np.float64]
 
@@ -47,6 +46,8 @@ _STRICTER = 0.9
 # Before anything is known of the complement, its eigenvalues are taken to end so far below the
 # wanted ones, in units of these; half of it after each run that shows the contrary.
 _GUESSED_GAP = 0.3
+# Errors, by estimate, that are so many times what is allowed take one to two further products.
+_SLIGHTLY = 10.0
 # Ritz vectors of the last search whose residuals are so many times larger than all Ritz values say
 # nothing of the operator: a random vector has a Ritz value near zero and a large residual.
 _LOST = 2.0
@@ -130,7 +131,7 @@ def track_eigenpairs(
     Raises
     ------
     TooLargeError
-        If the basis and its products do not fit into memory.
+        If the basis and its residuals do not fit into memory.
     ValueError
         If a product is not finite.
 
@@ -212,12 +213,12 @@ class _Search:
             self._append(self.space.orthogonal(self._random())[0])
 
     def _is_lost(self) -> bool:
-        norms = norm(self.space.residuals(np.eye(self.space.size)).mT, 0).double().cpu().numpy()
+        norms = self.space.residual_norms(np.eye(self.space.size))
         values = np.linalg.eigvalsh(self.space.matrix())
         return bool((norms > _LOST * np.abs(values).max()).all())
 
-    def _append(self, unit: Tensor) -> None:
-        self.space.append(unit)
+    def _append(self, unit: Tensor, closed: Floats | None = None) -> None:
+        self.space.append(unit, closed)
         self.is_over = not self.may_go_on()
 
     def refine(self) -> None:
@@ -230,12 +231,24 @@ class _Search:
         while not self.is_stopped and self.space.size < size + room:
             found = (self._blocking(sign, number, None) for sign, number in self.pending)
             direction = next((each for each in found if each is not None), None)
+            if direction is None and self.max_missed == 1:
+                direction = self._uncertain()
             if direction is None:
                 return
-            residual = self.space.residuals(direction[:, None])[0]
-            if not self.space.extend(residual, least=self.space.rounding):
+            if not self.space.extend_by_residual(direction):
                 return
             self.is_over = not self.may_go_on()
+
+    def _uncertain(self) -> Floats | None:
+        """Find the pair whose error is the largest by estimate, if it is slightly too large."""
+        values, coefficients = np.linalg.eigh(self.space.matrix())
+        ends = self.num_smallest, self.num_largest
+        chosen = ends_of(self.space.size, *ends)
+        norms = self.space.residual_norms(coefficients[:, chosen])
+        allowed = self.tolerance * np.abs(values[chosen]) + self.space.rounding
+        excesses = errors_of_ends(values, norms, *ends) / np.maximum(allowed, 1e-300)
+        worst = int(excesses.argmax())
+        return coefficients[:, chosen[worst]] if 1 < excesses[worst] <= _SLIGHTLY else None
 
     def run(self) -> bool:
         """Go on from a random vector, until it bounds the ends or shows that it will not.
@@ -243,10 +256,11 @@ class _Search:
         True if another run may bound what is left, now that the space has seen more.
         """
         run, self.num_runs = RandomRun(), self.num_runs + 1
-        unit, _ = self.space.orthogonal(self._random())
+        unit, closed = self.space.orthogonal(self._random())[0], None
         while True:
-            self._append(unit)
-            unit, left = self.space.rest()
+            self._append(unit, closed)
+            last = np.eye(self.space.size)[-1]
+            (unit, left), closed = self.space.residual(last), self.space.shares @ last
             if left <= self.space.rounding:
                 left = 0.0
             run.diagonal.append(float(self.space.matrix()[-1, -1]))
@@ -300,14 +314,14 @@ class _Search:
         """Return what was found, and what is next to it."""
         space, ends = self.space, (self.num_smallest, self.num_largest)
         values, coefficients = np.linalg.eigh(space.matrix())
-        chosen = ends_of(space.size, *ends)
-        wanted = coefficients[:, chosen]
-        norms = norm(space.residuals(wanted).mT, 0).double().cpu().numpy()
+        chosen, kept = ends_of(space.size, *ends), carried_of(space.size, *ends)
+        carried = space.rows(coefficients[:, kept])
+        norms = space.residual_norms(coefficients[:, chosen])
         bounds = self._bounds(len(chosen))
         num_low = min(self.num_smallest, len(chosen))
         pairs = Eigenpairs(
             eigenvalues=torch.from_numpy(values[chosen]),
-            eigenvectors=space.rows(wanted).T,
+            eigenvectors=carried[np.searchsorted(kept, chosen)].T,
             residual_norms=torch.from_numpy(norms),
             num_products=space.size,
             matrix=space.product.name,
@@ -321,7 +335,7 @@ class _Search:
             is_converged=torch.from_numpy(bounds <= self.tolerance * np.abs(values[chosen])),
             error_estimates=torch.from_numpy(errors_of_ends(values, errors, *ends)),
             missed_probability=self._missed_probability(),
-            carried=space.rows(coefficients[:, carried_of(space.size, *ends)]),
+            carried=carried,
         )
 
     def _bounds(self, num_found: int) -> Floats:

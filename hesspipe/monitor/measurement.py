@@ -75,6 +75,7 @@ class Measurement:
     taken: dict[str, int] = field(default_factory=dict)
     carried: dict[str, Tensor] = field(default_factory=dict)
     critical_step: float = 1.0
+    _operator: HessianOperator | None = field(default=None, repr=False)
     _workspace: Workspace = field(default_factory=Workspace, repr=False)
 
     def __post_init__(self) -> None:
@@ -143,7 +144,9 @@ class Measurement:
             If the loss or a product is not finite.
         """
         objective = state.objective()
-        operator = HessianOperator(objective)
+        operator = self._operator.at(objective) if self._operator else HessianOperator(objective)
+        # Without its graphs.
+        self._operator = operator.at(objective)
         measure = partial(self._measured, operator, state, optimizer, number, before, budget, kind)
         with preserved_random_state(objective.device), _full_precision():
             if objective.ranks is None:
@@ -166,8 +169,7 @@ class Measurement:
         """Measure in this process."""
         is_verified = kind.is_verified
         objective = operator.objective
-        with torch.no_grad():
-            loss = float(objective.loss(objective.theta))
+        loss = operator.loss()
         if not math.isfinite(loss):
             raise ValueError(f"the loss is {loss}")
         sizes = StepSizes(None)

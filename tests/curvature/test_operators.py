@@ -176,6 +176,37 @@ def test_graphs_are_kept_within_the_budget_only(objective: Objective) -> None:
     assert sorted(operator._kept) == [0, 1]
 
 
+@pytest.mark.parametrize("block_bytes", [0, 10_000, 2**30])
+def test_operator_at_another_theta_is_that_of_the_objective_there(
+    objective: Objective, block_bytes: int
+) -> None:
+    identity = torch.eye(objective.num_parameters, dtype=torch.float64)
+    moved = objective.at(objective.theta + 0.1)
+    for name, make in OPERATORS.items():
+        operator = make(objective, block_bytes=block_bytes)
+        before = operator @ identity
+        there = operator.at(moved)
+        assert there._graph_bytes == operator._graph_bytes
+        assert torch.equal(there @ identity, make(moved, block_bytes=block_bytes) @ identity)
+        assert torch.equal(operator @ identity, before), name
+
+
+@pytest.mark.parametrize("num_batches", [1, 3])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_loss_of_the_hessian_operator_is_that_of_the_objective(
+    num_batches: int, weight_decay: float, reduction: str
+) -> None:
+    inputs, targets, model = normal(12, 4), labels(12, 3), network([4, 6, 3], "tanh")
+    parts = zip(inputs.chunk(num_batches), targets.chunk(num_batches), strict=True)
+    loss_fn = nn.CrossEntropyLoss(reduction=reduction)
+    objective = Objective(model, loss_fn, parts, weight_decay=weight_decay)
+    with torch.no_grad():
+        squares = sum(float(part.square().sum()) for part in model.parameters())
+        expected = float(loss_fn(model(inputs), targets)) + weight_decay / 2 * squares
+    assert HessianOperator(objective).loss() == pytest.approx(expected, rel=20 * EPS)
+
+
 def test_errors_name_the_argument_and_its_value(make_objective: Callable[..., Objective]) -> None:
     objective = make_objective()
     size = objective.num_parameters

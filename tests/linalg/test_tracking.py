@@ -129,6 +129,21 @@ def test_track_eigenpairs_takes_degenerate_leading_pairs(gap: float, ends: tuple
     require_right(parted, matrix(apart, 0.06), ends)
 
 
+@pytest.mark.parametrize("gap", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("angle", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("ends", [(0, 1), (1, 0), (0, 2)])
+def test_track_eigenpairs_without_random_vectors_settles_its_estimates(
+    gap: float, angle: float, ends: tuple[int, int]
+) -> None:
+    """Also where the next eigenvalue is near, which estimates count and goals do not."""
+    sign = 1.0 if ends[1] else -1.0
+    values = bulk(sign * 3.0, sign * 4.0, sign * (5.0 - gap), sign * 5.0)
+    found = follow(matrix(values, 0.0), matrix(values, angle), ends, **BLIND)
+    assert (found.error_estimates <= 1e-3 * found.pairs.eigenvalues.abs()).all()
+    expected = exact_ends(matrix(values, angle), ends)
+    assert torch.allclose(found.pairs.eigenvalues, expected, rtol=1e-3, atol=0)
+
+
 def test_track_eigenpairs_finds_copies_from_random_vectors() -> None:
     operator = matrix(bulk(5.0, 5.0, 5.0), 0.0)
     require_right(track(operator, 0, 3), operator, (0, 3))
