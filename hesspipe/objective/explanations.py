@@ -77,6 +77,10 @@ _ADVICE = [
         "dtype=x.dtype), or pass dtype=torch.float32",
     ),
     (
+        r"index out of range in self",
+        "tokens are from 0 to the number of rows of their embedding - 1",
+    ),
+    (
         r"out of (bounds|range)",
         "class labels are from 0 to the number of outputs - 1",
     ),

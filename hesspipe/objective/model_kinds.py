@@ -96,6 +96,13 @@ def _require_usable_module(name: str, module: nn.Module) -> None:
             "rounding; turn it off with model.apply(torch.ao.quantization.disable_fake_quant) and "
             "model.apply(torch.ao.quantization.disable_observer)"
         )
+    orthogonal_map = getattr(getattr(module, "orthogonal_map", None), "name", "")
+    if orthogonal_map == "householder":  # it multiplies by integer parts of parameters of -1 and 1
+        raise ValueError(
+            f"the loss must be continuous in the parameters, got {name} ({type(module).__name__}), "
+            "orthogonal weights by Householder reflections, which jump where torch takes a "
+            "derivative of zero; use orthogonal(..., orthogonal_map='matrix_exp') or 'cayley'"
+        )
     for setting in ("max_norm", "scale_grad_by_freq"):
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and getattr(module, setting):
             raise ValueError(

@@ -150,7 +150,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         parametrize.register_parametrization(nn.Linear(4, 4), "weight", Symmetric()), nn.Tanh(),
         nn.Linear(4, 3),
     ).double(),
-    "orthogonal": lambda: changed(lambda model: parametrizations.orthogonal(model[0])),
+    "orthogonal": lambda: changed(
+        lambda model: parametrizations.orthogonal(model[0], orthogonal_map="matrix_exp")
+    ),
     "hook": lambda: changed(lambda m: m[0].register_forward_hook(lambda _, args, out: 2 * out)),
     "hook before": lambda: changed(
         lambda model: model[2].register_forward_pre_hook(lambda _, args: (args[0] ** 2,))
@@ -288,12 +290,16 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "script": (lambda: torch.jit.script(network()), X, "not hold TorchScript, got the model"),
     "trace": (lambda: nn.Sequential(torch.jit.trace(network(), X)), X, "hold TorchScript, got 0"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(3)), X, "0.weight of a lazy module; call the mod"),
+    "large tokens": (embedding, TOKENS + 9, "tokens are from 0 to the number of rows of their emb"),
     "meta": (lambda: nn.Linear(4, 3, device="meta"), X, "must have data, got weight on the meta"),
     "quantized": (quantized, X, r"got 0 \(Linear\); pass the model from before quantization"),
     "sparse parameter": (lambda: holding(torch.eye(3).to_sparse()), X, "got weight of layout tor"),
     "nested parameter": (
         lambda: holding(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])), X,
         "got weight of a nested tensor; keep the values",
+    ),
+    "Householder": (
+        lambda: parametrizations.orthogonal(nn.Linear(4, 3)), X, "or 'cayley'$",
     ),
     "changing backward hook": (
         lambda: changed(
