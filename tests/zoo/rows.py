@@ -1,6 +1,6 @@
 """All rows of the zoo, by the section of the documentation they stand in."""
 
-from zoo import formulas, further, kinds, language, plain, vision
+from zoo import formulas, further, kinds, language, meeting, plain, vision
 
 SECTIONS = {
     "torchvision and timm": vision.ROWS,
@@ -9,4 +9,5 @@ SECTIONS = {
     "more kinds, with torch only": kinds.ROWS,
     "further models of these packages": further.ROWS,
     "formulas, with torch only": formulas.ROWS,
+    "two features that meet": meeting.ROWS,
 }
