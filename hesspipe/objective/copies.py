@@ -102,6 +102,9 @@ class Copier:
             return without_steps(value)
         if isinstance(value, (tuple, frozenset)):
             parts = [self.copy(part) for part in value]
+            is_same = all(part is copied for part, copied in zip(value, parts, strict=True))
+            if is_same and not getattr(value, "__dict__", None):  # of a class with any arguments
+                return value
             return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
         return self._object(value)
 

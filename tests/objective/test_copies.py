@@ -451,3 +451,30 @@ def test_copy_rebuilds_recursive_functions() -> None:
     scale.zero_()
     assert copied(3).item() == 8
     assert power(3).item() == 0
+
+
+class Degrees(tuple[int, ...]):
+    """A tuple of a class that is not built from its parts, such as those of e3nn."""
+
+    def __new__(cls, text: str) -> Degrees:
+        return super().__new__(cls, map(int, text.split("+")))
+
+
+class OfDegrees(nn.Module):
+    """Adds powers of its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.degrees = nn.Linear(4, 3), Degrees("1+2")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return sum(self.layer(inputs) ** degree for degree in self.degrees)
+
+
+def test_objective_takes_tuples_of_any_class_without_tensors() -> None:
+    inputs, targets = normal(6, 4), torch.arange(6) % 3
+    torch.manual_seed(0)
+    model = OfDegrees().double()
+    objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets))
+    expected = functional.cross_entropy(model(inputs), targets)
+    assert_close(objective.loss(objective.theta), expected.detach())
