@@ -208,11 +208,11 @@ class _Perturbation(TorchDispatchMode):
 
     def _factors(self, tensor: Tensor) -> Tensor:
         """1 + amount * eps * x, in the tensor's shape."""
-        ring, count = self._ring(tensor), tensor.numel()
+        start, count = self._places.randrange(_NUM_NUMBERS), tensor.numel()
+        ring = self._ring(tensor)[start : start + min(count, _NUM_NUMBERS)]
         if count > _NUM_NUMBERS:
-            ring = ring.repeat(count // _NUM_NUMBERS + 1)
-        start = self._places.randrange(_NUM_NUMBERS)
-        return ring[start : start + count].view(tensor.shape)
+            ring = ring.repeat(-(-count // _NUM_NUMBERS))[:count]
+        return ring.view(tensor.shape)
 
     def _ring(self, tensor: Tensor) -> Tensor:
         """Random factors, twice in turn, so that any place can be the first."""

@@ -10,6 +10,7 @@ from problems import normal
 from torch import Tensor
 from torch.nn import functional
 
+from hesspipe.objective import rounding
 from hesspipe.objective.rounding import is_perturbing, measured_rounding, model_evaluation
 
 
@@ -212,3 +213,22 @@ def test_sample_has_its_own_rounding() -> None:
     eps = torch.finfo(torch.float64).eps
     assert (found[:2] < 1e3 * eps * evaluate().norm(dim=1)[:2]).all()
     assert found[2] > 1e8 * eps * evaluate().norm(dim=1)[2]  # the sine of a huge number
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_numbers_of_long_tensors_change_in_turn(rows: int, more: int) -> None:
+    # Every number of a tensor is changed, by factors that are repeated after a fixed number.
+    period = rounding._NUM_NUMBERS
+    ones = torch.ones(rows * period + more, dtype=torch.float64)
+    changes: list[Tensor] = []
+
+    def size(change: Tensor) -> Tensor:
+        changes.append(change)
+        return change.norm()
+
+    measured_rounding(lambda: ones * 1.0, ones, size, "ones")
+    large = changes[0]
+    assert large.count_nonzero() >= 0.99 * len(large)
+    assert torch.equal(large[period:], large[:-period])
+    assert len(large[:period].unique()) > 3
