@@ -199,26 +199,29 @@ def multiply(objective: Objective, matrix: Matrix | str, vectors: Tensor) -> Ten
 
 
 def combine_gradients(objective: Objective, cotangents: Tensor) -> Tensor:
-    """Compute sum_n J_n^T c_n.
+    """Compute sum_n J_n^T c_n, for several sets of c_n of one graph.
 
     Parameters
     ----------
     objective : Objective
-    cotangents : Tensor, shape (N, C)
+    cotangents : Tensor, shape (k, N, C)
         c_n, in the order of the batches.
 
     Returns
     -------
-    Tensor, shape (P,)
+    Tensor, shape (k, P)
     """
     theta = objective.theta.clone().requires_grad_()
     sizes = [len(batch.inputs) for batch in objective.batches]
-    total = torch.zeros_like(objective.theta)
-    for batch, weights in zip(objective.batches, cotangents.split(sizes), strict=True):
+    totals = theta.new_zeros(len(cotangents), len(theta))
+    for batch, weights in zip(objective.batches, cotangents.split(sizes, 1), strict=True):
         with objective.explained(batch):
             outputs = objective.outputs(theta, batch.inputs)
-        total += torch.autograd.grad(outputs, theta, weights, materialize_grads=True)[0]
-    return total
+        for total, vector in zip(totals, weights, strict=True):
+            total += torch.autograd.grad(
+                outputs, theta, vector, retain_graph=True, materialize_grads=True
+            )[0]
+    return totals
 
 
 def _second_derivative(

@@ -45,12 +45,12 @@ class Columns(ABC):
         """Number of samples or batches whose columns are computed one after the other."""
 
     @abstractmethod
-    def project(self, objective: Objective, vector: Tensor) -> Tensor:
-        """A^T v, of shape (M,)."""
+    def project(self, objective: Objective, vectors: Tensor) -> Tensor:
+        """A^T v for each v of vectors (k, P), one after the other: (k, M)."""
 
     @abstractmethod
     def multiply(self, objective: Objective, weights: Tensor) -> Tensor:
-        """A w, of shape (P,)."""
+        """A w for each w of weights (k, M), one after the other: (k, P)."""
 
     @abstractmethod
     def rows(self, part: Objective, entries: slice, bar: tqdm[Any]) -> Tensor:
@@ -60,8 +60,7 @@ class Columns(ABC):
         self, objective: Objective, matrix: Matrix, gram: Tensor, samples: ProductSamples
     ) -> float:
         """Bound the errors of A A^T as G, and of A^T A, with A applied by differentiation."""
-        pulled = (self.project(objective, vector) for vector in samples.vectors)
-        formed = torch.stack([self.multiply(objective, weights) for weights in pulled])
+        formed = self.multiply(objective, self.project(objective, samples.vectors))
         error = norm_bound(samples, row_norms(formed - samples.products), matrix)
         every_weights = torch.randn(
             len(formed),
@@ -70,8 +69,7 @@ class Columns(ABC):
             dtype=torch.float64,
             device="cpu",
         ).to(gram)
-        combined = (self.multiply(objective, weights) for weights in every_weights)
-        formed = torch.stack([self.project(objective, vector) for vector in combined])
+        formed = self.project(objective, self.multiply(objective, every_weights))
         return error + norm_bound(samples, row_norms(formed - every_weights @ gram), matrix)
 
 
@@ -97,8 +95,8 @@ class Directions(Columns):
         """N."""
         return len(self.values)
 
-    def project(self, objective: Objective, vector: Tensor) -> Tensor:
-        """A^T v = (T_n^T J_n v), of shape (N r,)."""
+    def project(self, objective: Objective, vectors: Tensor) -> Tensor:
+        """A^T v = (T_n^T J_n v) for each vector: (k, N r)."""
         theta = objective.theta.clone().requires_grad_()
         changes = []
         for batch in objective.batches:
@@ -108,14 +106,15 @@ class Directions(Columns):
             (combined,) = torch.autograd.grad(
                 outputs, theta, pulled, create_graph=True, materialize_grads=True
             )
-            changes.append(pull_back(combined, pulled, vector.unsqueeze(0))[0])
-        change = torch.cat(changes).unsqueeze(2)  # (N, C, 1)
-        return (self.values.mT @ change).flatten()
+            changes.append(_rows(combined, pulled, vectors))
+        every_change = torch.cat(changes, 1).unsqueeze(3)  # (k, N, C, 1)
+        return torch.stack([(self.values.mT @ change).flatten() for change in every_change])
 
     def multiply(self, objective: Objective, weights: Tensor) -> Tensor:
-        """A w, of shape (P,)."""
-        by_sample = weights.view(len(self.values), self.values.shape[2], 1)
-        return combine_gradients(objective, (self.values @ by_sample).squeeze(2))
+        """A w for each of the weights: (k, P)."""
+        by_sample = weights.view(len(weights), len(self.values), self.values.shape[2], 1)
+        cotangents = [(self.values @ each).squeeze(2) for each in by_sample]
+        return combine_gradients(objective, torch.stack(cotangents))
 
     def rows(self, part: Objective, entries: slice, bar: tqdm[Any]) -> Tensor:
         """A^T in some entries, one sample at a time, so that none can mix."""
@@ -157,8 +156,8 @@ class OutputDirections(Columns):
         """Number of batches."""
         return len(self.factors)
 
-    def project(self, objective: Objective, vector: Tensor) -> Tensor:
-        """A^T v = (T_b^T J_b v)."""
+    def project(self, objective: Objective, vectors: Tensor) -> Tensor:
+        """A^T v = (T_b^T J_b v) for each vector: (k, M)."""
         theta = objective.theta.clone().requires_grad_()
         changes = []
         for batch, factors in zip(objective.batches, self.factors, strict=True):
@@ -167,17 +166,18 @@ class OutputDirections(Columns):
             (combined,) = torch.autograd.grad(
                 outputs, theta, pulled, create_graph=True, materialize_grads=True
             )
-            changes.append(factors.mT @ pull_back(combined, pulled, vector.unsqueeze(0))[0])
-        return torch.cat(changes)
+            changed = _rows(combined, pulled, vectors)
+            changes.append(torch.stack([factors.mT @ change for change in changed]))
+        return torch.cat(changes, 1)
 
     def multiply(self, objective: Objective, weights: Tensor) -> Tensor:
-        """A w, of shape (P,)."""
+        """A w for each of the weights: (k, P)."""
         theta = objective.theta.clone().requires_grad_()
-        total = torch.zeros_like(objective.theta)
-        parts = weights.split([factors.shape[1] for factors in self.factors])
+        total = theta.new_zeros(len(weights), len(theta))
+        parts = weights.split([factors.shape[1] for factors in self.factors], 1)
         for batch, factors, part in zip(objective.batches, self.factors, parts, strict=True):
             outputs = objective.output_vector(theta, batch)
-            total += pull_back(outputs, theta, (factors @ part).unsqueeze(0))[0]
+            total += _rows(outputs, theta, torch.stack([factors @ each for each in part]))
         return total
 
     def rows(self, part: Objective, entries: slice, bar: tqdm[Any]) -> Tensor:
@@ -190,3 +190,8 @@ class OutputDirections(Columns):
                 start += len(found)
             bar.update()
         return rows
+
+
+def _rows(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:
+    """The vectors times the Jacobian of values: one backward pass for each, of one graph."""
+    return torch.cat([pull_back(values, point, vector.unsqueeze(0)) for vector in vectors])

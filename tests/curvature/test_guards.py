@@ -292,11 +292,13 @@ def test_products_notice_a_loss_that_changed(matrix: str) -> None:
 
 
 def test_combined_gradients_of_parameters_without_influence_are_zero() -> None:
-    found = columns.combine_gradients(objective(), normal(7, 3))
+    cotangents = normal(2, 7, 3)
+    found = columns.combine_gradients(objective(), cotangents)
     theta = objective().theta.clone().requires_grad_()
-    outputs = objective().outputs(theta, INPUTS)
-    (expected,) = torch.autograd.grad(outputs, theta, normal(7, 3))
-    assert_close(found, expected)
+    for row, vector in zip(found, cotangents, strict=True):
+        outputs = objective().outputs(theta, INPUTS)
+        (expected,) = torch.autograd.grad(outputs, theta, vector)
+        assert_close(row, expected)
 
 
 # --- losses and structure ------------------------------------------------------------------------
