@@ -252,13 +252,19 @@ def evaluate_patches(objective: Objective, names: Iterable[str], inputs: Tensor)
         _require(len(args[0]) == len(inputs))
         patches[name] = _patches(module, args[0])
         weights[name] = module.weight.flatten(1)
-        product = weights[name].expand(len(inputs), -1, -1) @ patches[name]  # (n, U, S)
+        if has_positions:
+            product = weights[name].expand(len(inputs), -1, -1) @ patches[name]  # (n, U, S)
+        else:
+            product = (args[0] @ weights[name].mT).unsqueeze(2)  # (n, U, 1)
         if module.bias is not None:
             product = product + module.bias.unsqueeze(1)
         deltas[name] = torch.zeros_like(product, requires_grad=True)
         return (product + deltas[name]).view(output.shape)
 
     hooks = {name: partial(multiply, name) for name in names}
+    modules = dict(objective.model.named_modules())
+    # Without convolutions there is one position: one product for all samples, not one for each.
+    has_positions = any(isinstance(modules[name], nn.Conv2d) for name in hooks)
     return PatchEvaluation(_hooked_outputs(objective, inputs, hooks), patches, deltas, weights)
 
 
