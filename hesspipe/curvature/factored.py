@@ -125,4 +125,5 @@ def factored_spectrum(
         zero_tolerance=zero_tolerance,
         certify=certify,
         others=values.new_full((objective.num_parameters - len(values),), decay),
+        is_gram=factors.is_gram and decay >= 0,
     )

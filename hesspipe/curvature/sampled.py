@@ -194,6 +194,7 @@ def sampled_spectrum(
         zero_tolerance=zero_tolerance,
         certify=certify,
         others=others[: len(others) - len(gram)],
+        is_gram=objective.weight_decay >= 0,
     )
 
 

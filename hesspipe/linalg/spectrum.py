@@ -34,7 +34,8 @@ ZERO_TOLERANCE = 1.0
 # (LAPACK Users' Guide, section 4.7), but does not vanish with P: compared with 50 digits it was up
 # to 1.1, 4.2, 4.3, 6.0, 6.1 and 8.9 eps * max|eigenvalue| for P = 2, 3, 4, 5, 7 and 25.
 _SMALLEST_FACTOR = 10
-_BLOCK_ROWS = 1024
+# Rows or columns of what is compared at once: some megabytes, which stay in the cache.
+_BLOCK_ROWS = 128
 # cuSOLVER counts the entries of its work space in 32 bits, and fails with more than 23,170 rows.
 MOST_ROWS_ON_A_GPU = 23_000
 # P up to which the counts are confirmed unless asked not to: half a second on one core.
@@ -133,6 +134,7 @@ def matrix_spectrum(
     zero_tolerance: float = ZERO_TOLERANCE,
     certify: bool | None = None,
     others: Tensor | None = None,
+    is_gram: bool = False,
 ) -> Spectrum:
     """Compute the spectrum of a symmetric matrix, of which the lower triangle is read.
 
@@ -156,6 +158,9 @@ def matrix_spectrum(
         P = 3,000.
     others : Tensor, optional
         Eigenvalues that are known exactly, of a larger matrix of which `values` is a block.
+    is_gram : bool
+        Whether `values` was computed as A^T A, up to a positive multiple of the identity. Then no
+        eigenvalue is negative, which needs no factorization.
 
     Returns
     -------
@@ -176,16 +181,18 @@ def matrix_spectrum(
             f"values must be float64 for counts of signs, got {values.dtype}; in float32 "
             "eigenvalues near zero are noise"
         )
-    scale = _largest_entry(values, matrix)
+    sizes = _row_sizes(values, matrix)
+    # By which others are divided, so that no square underflows.
+    scale = float(sizes.max()) if sizes.any() else 1.0
     norm = _norm(values, scale)
     _check_symmetric(values, matrix, matrix_error, scale, norm)
-    is_entry = values != 0
-    # By rows and columns: rounding may leave a row of zeros with a column that is not.
-    is_nonzero = is_entry.any(1) | is_entry.any(0)
+    is_nonzero = sizes != 0
+    # Rounding may leave a row of zeros with a column that is not.
+    is_nonzero[~is_nonzero] = values[:, ~is_nonzero].any(0)
     known = values.new_zeros(int((~is_nonzero).sum()))
     known = known if others is None else torch.cat([known, others])
     if not is_nonzero.all():
-        values = values[is_nonzero][:, is_nonzero]
+        values = _principal_part(values, is_nonzero.nonzero().flatten())
     values = _where_solved(values, matrix)
     solved = torch.linalg.eigvalsh(values)
     _check_sums(solved, values.trace(), matrix, scale, norm)
@@ -193,7 +200,7 @@ def matrix_spectrum(
     found = with_inertia(eigenvalues, matrix, method, matrix_error, zero_tolerance)
     if not (len(values) <= _CERTIFIED_SIZE if certify is None else certify):
         return found
-    return replace(found, certificate=_confirm_counts(found, solved.cpu(), values))
+    return replace(found, certificate=_confirm_counts(found, solved.cpu(), values, is_gram))
 
 
 def with_inertia(
@@ -313,14 +320,24 @@ def _check_sums(eigenvalues: Tensor, trace: Tensor, matrix: str, scale: float, n
             )
 
 
-def _largest_entry(values: Tensor, matrix: str) -> float:
-    """The largest absolute value, by which others are divided so that no square underflows."""
-    largest = 0.0
-    for rows in values.split(_BLOCK_ROWS) if len(values) else ():
-        if not rows.isfinite().all():
-            raise ValueError(f"{matrix} must be finite, got an entry that is nan or infinite")
-        largest = max(largest, float(rows.abs().max()))
-    return largest or 1.0
+def _row_sizes(values: Tensor, matrix: str) -> Tensor:
+    """The largest absolute value of each row."""
+    sizes = values.new_empty(len(values))
+    for start in range(0, len(values), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        sizes[rows] = values[rows].abs().amax(1)  # nan if any is
+    if not sizes.isfinite().all():
+        raise ValueError(f"{matrix} must be finite, got an entry that is nan or infinite")
+    return sizes
+
+
+def _principal_part(values: Tensor, kept: Tensor) -> Tensor:
+    """Some rows and the same columns of a matrix, without a copy of whole rows."""
+    part = values.new_empty(len(kept), len(kept))
+    blocks = zip(part.split(_BLOCK_ROWS), kept.split(_BLOCK_ROWS), strict=True)
+    for target, rows in blocks:
+        torch.index_select(values[rows], 1, kept, out=target)
+    return part
 
 
 def _norm(values: Tensor, scale: float) -> float:
@@ -340,26 +357,31 @@ def _block_columns(values: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield part, values[start:, part]
 
 
-def _confirm_counts(found: Spectrum, eigenvalues: Tensor, values: Tensor) -> str:
-    """Count the signs of the matrix that was solved by L D L^T at both tolerances."""
+def _confirm_counts(found: Spectrum, eigenvalues: Tensor, values: Tensor, is_gram: bool) -> str:
+    """Count the signs of the matrix that was solved by L D L^T, at both tolerances if needed."""
     if values.device.type != "cpu":
         return "none: the matrix is on a GPU"
     margin = 2 * solver_error(found.eigenvalues)
+    # The error of A^T A may make eigenvalues negative, but none by more than its bound.
+    is_gram = is_gram and found.tolerance >= found.error_bound
     num_different = 0
     for sign in (-1, 1):
-        confirmed = count_signs(values, sign * found.tolerance)[sign > 0]
+        is_known = is_gram and sign < 0
+        confirmed = 0 if is_known else count_signs(values, sign * found.tolerance)[sign > 0]
         outward = sign * eigenvalues - found.tolerance
         fewest, counted, most = (int((outward > limit).sum()) for limit in (margin, 0, -margin))
         if not fewest <= confirmed <= most:
             raise InconsistentMatrixError(
                 f"{counted} eigenvalues of the {found.matrix} lie beyond {sign:+d} times the "
-                f"tolerance {found.tolerance:.1e}, L D L^T counts {confirmed}; the eigensolver "
-                "failed"
+                f"tolerance {found.tolerance:.1e}, "
+                f"{'a Gram matrix has' if is_known else 'L D L^T counts'} {confirmed}; the "
+                "eigensolver failed"
             )
         num_different += abs(confirmed - counted)
+    known = "; a Gram matrix has no negative eigenvalues" if is_gram else ""
     if num_different == 0:
-        return "LDL^T"
+        return f"LDL^T{known}"
     return (
         f"LDL^T, except for {num_different} eigenvalues within {margin:.1e} of a tolerance, on "
-        "whose side the two differ"
+        f"whose side the two differ{known}"
     )

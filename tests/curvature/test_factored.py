@@ -293,7 +293,8 @@ def test_matrix_of_zeros_has_only_zeros(name: str, matrix: str, method: Spectrum
     found = hesspipe.spectrum(objective, matrix, method)
     assert (found.eigenvalues == 0).all()
     assert (found.num_negative, found.num_positive) == (0, 0)
-    assert (found.error_bound, found.certificate) == (0, "LDL^T")
+    assert found.error_bound == 0
+    assert found.certificate.startswith("LDL^T")
 
 
 @dataclass(frozen=True)
@@ -356,7 +357,8 @@ def test_ranks_of_deep_linear_networks_are_known_integers(seed: int, is_softmax:
     for matrix, expected in (("residual", residual), ("ggn", ggn), ("hessian", hessian)):
         found = hesspipe.spectrum(objective, matrix, "factored")
         assert found.num_negative + found.num_positive == expected, matrix
-        assert found.certificate == "LDL^T"
+        assert "except" not in found.certificate
+        assert found.certificate.startswith("LDL^T")
 
 
 def brier_of_one_hot(outputs: Tensor, targets: Tensor) -> Tensor:

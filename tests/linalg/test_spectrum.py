@@ -9,7 +9,7 @@ import torch
 from problems import EPS, assert_close, matrix_with, normal
 
 from hesspipe.errors import InconsistentMatrixError
-from hesspipe.linalg import spectrum
+from hesspipe.linalg import inertia, spectrum
 from hesspipe.linalg.spectrum import matrix_spectrum, solver_error, with_inertia
 
 
@@ -45,9 +45,25 @@ def test_zero_rows_give_exact_zeros() -> None:
     assert_close(found.eigenvalues, expected)
 
 
-def test_zero_matrix_has_only_zeros() -> None:
-    found = matrix_spectrum(torch.zeros(4, 4, dtype=torch.float64), matrix="test", method="given")
-    assert (found.num_negative, found.num_zero, found.num_positive) == (0, 4, 0)
+@pytest.mark.parametrize("num", [1, 127, 128, 129, 400])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_matrix_spectrum_leaves_out_rows_of_zeros_anywhere(num: int, share: float) -> None:
+    is_kept = torch.rand(num, generator=torch.Generator().manual_seed(num)) >= share
+    values = normal(num, num)
+    values = (values + values.mT) * is_kept * is_kept[:, None]
+    found = matrix_spectrum(values, matrix="test", method="given")
+    expected = np.linalg.eigvalsh(values.numpy())
+    assert_close(found.eigenvalues, torch.from_numpy(expected))
+    part = torch.linalg.eigvalsh(values[is_kept][:, is_kept])
+    assert int((found.eigenvalues == 0).sum()) == int((~is_kept).sum())
+    assert torch.equal(found.eigenvalues[found.eigenvalues != 0], part)
+
+
+@pytest.mark.parametrize("num", [0, 1, 4, 300])
+def test_zero_matrix_has_only_zeros(num: int) -> None:
+    zeros = torch.zeros(num, num, dtype=torch.float64)
+    found = matrix_spectrum(zeros, matrix="test", method="given")
+    assert (found.num_negative, found.num_zero, found.num_positive) == (0, num, 0)
 
 
 def test_asymmetric_matrix_is_refused() -> None:
@@ -254,3 +270,35 @@ def test_matrix_spectrum_notices_a_wrong_eigenvalue_beside_an_error_of_the_matri
     )
     with pytest.raises(InconsistentMatrixError, match="test give a trace of"):
         matrix_spectrum(values, matrix="test", method="given", matrix_error=1e-6)
+
+
+@pytest.mark.parametrize("zero_tolerance", [0.0, 1.0])
+@pytest.mark.parametrize("rank", [0, 3, 20])
+def test_certificate_of_a_gram_matrix_counts_positive_eigenvalues_only(
+    rank: int, zero_tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shifts = []
+
+    def counted(values: torch.Tensor, shift: float) -> tuple[int, int]:
+        shifts.append(shift)
+        return inertia.count_signs(values, shift)
+
+    monkeypatch.setattr(spectrum, "count_signs", counted)
+    columns = normal(30, rank) @ normal(rank, 20, seed=1)  # (30, 20), of this rank
+    found = matrix_spectrum(
+        columns.mT @ columns, matrix="test", method="given", matrix_error=1e-10,
+        zero_tolerance=zero_tolerance, is_gram=True,
+    )  # fmt: skip
+    if zero_tolerance == 0:  # the signs of errors are counted
+        assert len(shifts) == 2
+        assert "Gram" not in found.certificate
+    else:
+        assert shifts == [found.tolerance]
+        assert (found.num_negative, found.num_positive) == (0, rank)
+        assert found.certificate == "LDL^T; a Gram matrix has no negative eigenvalues"
+
+
+def test_negative_eigenvalue_of_a_gram_matrix_is_noticed() -> None:
+    values = matrix_with(torch.tensor([-0.1, 1.0, 1.0], dtype=torch.float64))
+    with pytest.raises(InconsistentMatrixError, match=r"1 eigenvalues .* a Gram matrix has 0"):
+        matrix_spectrum(values, matrix="test", method="given", is_gram=True)
