@@ -252,19 +252,17 @@ def evaluate_patches(objective: Objective, names: Iterable[str], inputs: Tensor)
         _require(len(args[0]) == len(inputs))
         patches[name] = _patches(module, args[0])
         weights[name] = module.weight.flatten(1)
-        if has_positions:
-            product = weights[name].expand(len(inputs), -1, -1) @ patches[name]  # (n, U, S)
-        else:
-            product = (args[0] @ weights[name].mT).unsqueeze(2)  # (n, U, 1)
+        each = weights[name] if are_vectors else weights[name].expand(len(inputs), -1, -1)
+        # (n, U, S)
+        product = (args[0] @ each.mT).unsqueeze(2) if are_vectors else each @ patches[name]
         if module.bias is not None:
             product = product + module.bias.unsqueeze(1)
         deltas[name] = torch.zeros_like(product, requires_grad=True)
         return (product + deltas[name]).view(output.shape)
 
     hooks = {name: partial(multiply, name) for name in names}
-    modules = dict(objective.model.named_modules())
     # Without convolutions there is one position: one product for all samples, not one for each.
-    has_positions = any(isinstance(modules[name], nn.Conv2d) for name in hooks)
+    are_vectors = nn.Conv2d not in {type(objective.model.get_submodule(name)) for name in hooks}
     return PatchEvaluation(_hooked_outputs(objective, inputs, hooks), patches, deltas, weights)
 
 
