@@ -102,8 +102,9 @@ class ChecksOnData:
             return
         self._adopt(nearby.found, nearby.divide)
         has_rows = self.layouts.reason_without_rows is None
+        is_separable = self.coupling is None and has_rows
         data = Division(
-            flat, self.loss.loss_fn, self.batches, has_rows, self.coupling is None and has_rows
+            flat, self.loss.loss_fn, self.batches, has_rows, is_separable, flat.unflatten
         )
         first, still_open, is_near = self.batches[0], nearby.open, nearby.is_near
         still_open.is_beside = loss_of_outputs is not None and loss_of_outputs.uses_theta_beside

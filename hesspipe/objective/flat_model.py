@@ -169,8 +169,10 @@ class FlatModel:
         del self.copier  # keeps the originals alive
         return copies
 
-    def __call__(self, theta: Tensor, inputs: Tensor | Fields | WholeBatch) -> Any:
-        """Evaluate the model; checkpoints are plain calls."""
+    def __call__(
+        self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch
+    ) -> Any:
+        """Evaluate the model, at a vector or at `leaves`; checkpoints are plain calls."""
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         kernels = twice_differentiable_kernels(self.device)
         with guard, model_evaluation(), kernels:
@@ -182,17 +184,19 @@ class FlatModel:
         args, kwargs = call_arguments(inputs, self._signature)
         return torch.func.functional_call(self.structure, self._state(theta), args, kwargs)
 
-    def _state(self, theta: Tensor) -> dict[str, Tensor]:
-        return self.buffers | self.unflatten(theta)
+    def _state(self, theta: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+        parts = theta if isinstance(theta, dict) else self.unflatten(theta)
+        return self.buffers | parts
 
-    def _evaluated(self, theta: Tensor, batch: Any) -> Any:
+    def _evaluated(self, theta: Tensor | dict[str, Tensor], batch: Any) -> Any:
         """Call `function` with a model whose parameters are functions of theta.
 
         It may differentiate by them, or by entries of the batch, whether or not the caller does.
         """
-        is_recorded = torch.is_grad_enabled() and theta.requires_grad
+        first = next(iter(theta.values())) if isinstance(theta, dict) else theta
+        is_recorded = torch.is_grad_enabled() and first.requires_grad
         with torch.enable_grad(), NoBackward():
-            point = theta if is_recorded else theta.detach().requires_grad_()
+            point = theta if is_recorded else map_tensors(_differentiable, theta)
             state = self._state(point)
             value = torch.func.functional_call(
                 _Evaluation(self.structure),
@@ -213,6 +217,13 @@ class FlatModel:
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into the named parameters that vary."""
         return unflatten(theta, dict(zip(self.names, self.shapes, strict=True)))
+
+    def leaves(self, theta: Tensor) -> dict[str, Tensor]:
+        """Split a flat vector into parameters by which the model can be differentiated.
+
+        The derivatives need not be joined to one vector, which would take the memory of another.
+        """
+        return {name: _differentiable(part) for name, part in self.unflatten(theta).items()}
 
     def note_uses_of_padding(self, evaluate: Callable[[Tensor], Tensor]) -> None:
         """Let rows of padding vary of which a loss depends on more than their lookup.
@@ -294,6 +305,11 @@ class FlatModel:
                 return name
             index -= shape.numel()
         raise IndexError(f"theta has {len(self.theta)} entries")
+
+
+def _differentiable(tensor: Tensor) -> Tensor:
+    """Return the same numbers as a leaf of a graph."""
+    return tensor.detach().requires_grad_()
 
 
 class _Evaluation(nn.Module):

@@ -150,9 +150,9 @@ class NearbyChecks:
 
     def _first(self, batch: Batch) -> tuple[Any, Tensor]:
         """Evaluate a batch for the first time, and let second derivatives be compared."""
-        point = self._point().detach().requires_grad_(self._screen is not None)
+        point = self._point() if self._screen is None else self._model.leaves(self._point())
         outputs, loss = evaluate(self._model, self._loss, point, batch)
-        if self._screen is not None:
+        if self._screen is not None and isinstance(point, dict):
             self._screen.begin(batch, outputs, point, is_divided=self._is_divided(batch, outputs))
         return map_tensors(torch.detach, outputs), loss.detach()
 

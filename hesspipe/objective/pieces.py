@@ -45,17 +45,34 @@ class Piece:
         Number of the first sample in its batch.
     samples : Tensor, optional
         Numbers of the samples in their batch, if they do not follow each other.
+    unflatten : callable (theta) -> dict of Tensor, optional
+        Splits theta into parameters, which the model takes as well.
     """
 
-    model: Callable[[Tensor, Any], Any]
+    model: Callable[[Any, Any], Any]
     loss: Callable[[Any], Tensor]
     inputs: Tensor | Fields
     has_rows: bool
     batch: int
     first: int = 0
     samples: Tensor | None = None
+    unflatten: Callable[[Tensor], dict[str, Tensor]] | None = None
 
-    def evaluate(self, theta: Tensor) -> Evaluation:
+    def parts_of(self, theta: Tensor) -> list[Tensor]:
+        """Split a vector (P,) into parameters; one alone if they are not known."""
+        return [theta] if self.unflatten is None else list(self.unflatten(theta).values())
+
+    def leaves(self, theta: Tensor) -> tuple[Any, list[Tensor]]:
+        """Return theta as the model takes it, and the leaves of its graph."""
+        if self.unflatten is None:
+            point = theta.detach().requires_grad_()
+            return point, [point]
+        parts = {
+            name: part.detach().requires_grad_() for name, part in self.unflatten(theta).items()
+        }
+        return parts, list(parts.values())
+
+    def evaluate(self, theta: Tensor | dict[str, Tensor]) -> Evaluation:
         """Return the outputs as rows (n, C), and the loss as a function of such rows.
 
         Outputs that are no tensors are left out: the only row is then the loss.
@@ -90,7 +107,7 @@ class Piece:
             return self
         others = vector.detach().split([shape.numel() for shape in whole.shapes])
 
-        def model(at: Tensor, inputs: Any) -> tuple[Tensor, ...]:
+        def model(at: Any, inputs: Any) -> tuple[Tensor, ...]:
             return tuple(compress(_tensors(self.model(at, inputs)), is_used))
 
         def loss(used: Sequence[Tensor]) -> Tensor:
@@ -128,13 +145,16 @@ class Division:
         Whether the outputs have one row per sample.
     is_separable : bool
         Whether batches can be divided.
+    unflatten : callable (theta) -> dict of Tensor, optional
+        As for `Piece`.
     """
 
-    model: Callable[[Tensor, Any], Any]
+    model: Callable[[Any, Any], Any]
     loss: Callable[[Any, Any], Tensor]
     batches: Sequence[Batch]
     has_rows: bool
     is_separable: bool
+    unflatten: Callable[[Tensor], dict[str, Tensor]] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -211,6 +231,7 @@ class Division:
             batch.number,
             0 if index is None else int(index[0]),
             index,
+            self.unflatten,
         )
 
 

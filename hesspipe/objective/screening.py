@@ -26,7 +26,7 @@ from hesspipe.hardware import is_exhaustion
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import Term, part_of, take
 from hesspipe.objective.determinism import attempt
-from hesspipe.objective.directional_derivatives import derivatives_along, directional_derivative
+from hesspipe.objective.directional_derivatives import derivatives_along
 from hesspipe.objective.finite_differences import (
     STEPS,
     compare,
@@ -100,7 +100,9 @@ class Screen:
         """Return the point (P,) where whole batches are evaluated, which nothing keeps."""
         return torch.add(self._near, self._direction, alpha=self._step)
 
-    def begin(self, batch: Batch, outputs: Any, ahead: Tensor, *, is_divided: bool) -> None:
+    def begin(
+        self, batch: Batch, outputs: Any, ahead: dict[str, Tensor], *, is_divided: bool
+    ) -> None:
         """Take the outputs for a batch, with their graph, at `ahead`.
 
         Second derivatives of its samples are compared only after this, and in float64, in which
@@ -110,16 +112,17 @@ class Screen:
         ----------
         batch : Batch
         outputs : nested tensors
-        ahead : Tensor, shape (P,)
-            The point `self.ahead()`, by which they can be differentiated.
+        ahead : dict of Tensor
+            The parameters at `self.ahead()`, by which they can be differentiated.
         is_divided : bool
             Whether samples of the batch are looked at, or all of it as one piece.
         """
         self._sum = None
-        if ahead.dtype == torch.float64:
+        if self._near.dtype == torch.float64:
             loss = partial(_swapped, self._loss, batch.targets)
             piece = Piece(_no_model, loss, batch.inputs, is_divided, batch.number)
-            self._sum = attempt(lambda: SumOfOutputs(piece.rows_of(outputs)[0], ahead, self._step))
+            places = list(ahead.values())
+            self._sum = attempt(lambda: SumOfOutputs(piece.rows_of(outputs)[0], places, self._step))
 
     @property
     def has_right_curvature(self) -> bool:
@@ -151,22 +154,25 @@ class Screen:
         """
         try:
             piece, chosen = self._piece(model, batch, index)
-            return self._look(piece, index, chosen(whole.outputs), chosen(at_theta))
+            return self._look(model, piece, index, chosen(whole.outputs), chosen(at_theta))
         except Exception as error:
             if is_exhaustion(error):
                 raise
         # Whatever the model or the loss raises on a part is explained by the tests that follow.
         return Screened.nothing(1 if index is None else len(index))
 
-    def _look(self, piece: Piece, index: Tensor | None, expected: Any, at_theta: Any) -> Screened:
-        point = self._near.detach().requires_grad_()
-        outputs = piece.model(point, piece.inputs)
+    def _look(
+        self, model: FlatModel, piece: Piece, index: Tensor | None, expected: Any, at_theta: Any
+    ) -> Screened:
+        point = model.leaves(self._near)
+        outputs = model(point, piece.inputs)
         if _shapes(outputs) != _shapes(expected):
             raise ValueError("outputs for parts of a batch must have the shapes of those for it")
         rows, loss_of = piece.rows_of(outputs)
         self._survey.look(loss_of(rows))
         ahead, here = (piece.rows_of(values)[0].detach() for values in (expected, at_theta))
-        along = self._along(rows, point, index)
+        ways = list(model.unflatten(self._direction).values())
+        along = self._along(rows, list(point.values()), ways, index)
         center = rows.detach()
         del outputs, rows, point  # and the graph
         unconfirmed, is_right = self._compared(piece, center, ahead, along)
@@ -176,14 +182,16 @@ class Screen:
             is_regular_loss(loss_of, here, center, RELATIVE_STEP),
         )
 
-    def _along(self, rows: Tensor, point: Tensor, index: Tensor | None) -> Tensor:
+    def _along(
+        self, rows: Tensor, places: list[Tensor], ways: list[Tensor], index: Tensor | None
+    ) -> Tensor:
         """Differentiate the outputs along the direction, and note their second derivatives."""
         if self._sum is None:
-            return directional_derivative(rows, point, self._direction)
+            return derivatives_along(rows, places, ways, torch.zeros_like(rows), None)[0]
         weights = self._sum.weights
         weights = weights if index is None else weights[index.to(weights.device)]
-        along, *parts = derivatives_along(rows, point, self._direction, weights)
-        self._sum.subtract(len(rows), *parts)
+        along, product = derivatives_along(rows, places, ways, weights, self._sum.subtract_gradient)
+        self._sum.subtract_product(len(rows), product)
         return along
 
     def _piece(

@@ -9,13 +9,15 @@ other. At a kink those on the two sides differ, and torch returns one of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from hesspipe.objective.determinism import attempt
+from hesspipe.objective.directional_derivatives import Remainder, edges_of
 from hesspipe.objective.finite_differences import Finding
 from hesspipe.objective.pieces import Outcome, Piece, outcome, random_directions, row_norms
 from hesspipe.objective.rounding import measured_rounding
@@ -109,7 +111,8 @@ def is_regular_loss(
 def _of_loss(loss_of: Callable[[Tensor], Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
     """Compute slopes and curvatures of the loss (n, C)."""
     leaf = rows.detach().requires_grad_()
-    return _second(loss_of(leaf), leaf, probe(rows))
+    found = _second(loss_of(leaf), leaf, [], [])
+    return found.slopes, found.curvature
 
 
 def _suspects(
@@ -120,26 +123,47 @@ def _suspects(
     A derivative that is wrong differs from the mean of both sides by more than is allowed, and
     the sides differ by less than half of that: then it differs from each by more than 3/4 of it.
     """
-    seen: list[Piece] = []
-    suspects: list[Piece] = []
-    totals: dict[str, Tensor] = {}
     place = torch.add(theta, way, alpha=distance)
+    if with_products:
+        return _suspects_with_products(list(pieces), theta, place, way)
+    suspects = []
     for piece in pieces:
-        here = _derivatives(piece, theta, way, is_real=True, with_products=with_products)
-        there = _derivatives(piece, place, way, is_real=False, with_products=with_products)
-        if with_products:
-            seen.append(piece)
-        if here is None or there is None or here["slopes"].shape != there["slopes"].shape:
-            continue
-        if any(_differ(here[kind], there[kind]) for kind in ("slopes", "curvature")):
+        here, there = _derivatives(piece, theta, None), _nearby(piece, place, None)
+        if there is not None and here.is_comparable(there) and here.differs(there):
             suspects.append(piece)
-        if with_products:
-            for name, part in (("here", here), ("there", there)):
-                product = part.pop("product")
-                totals[name] = totals[name].add_(product) if name in totals else product
-    if totals and _differ(totals["here"], totals["there"]):
-        return seen
     return suspects
+
+
+def _suspects_with_products(
+    pieces: list[Piece], theta: Tensor, place: Tensor, way: Tensor
+) -> list[Piece]:
+    """Find pieces that differ, with their products; all where one is not defined nearby.
+
+    Of the products, one vector is kept: those nearby are subtracted from the sum of those here.
+    """
+    known, suspects = [], []
+    rest: Remainder | None = None
+    for piece in pieces:
+        here = _derivatives(piece, theta, way)
+        known.append(replace(here, product=[]))
+        if rest is None:
+            rest = Remainder(here.product)
+        else:
+            rest.add(here.product)
+        del here  # or it would exist until the next one is computed
+    if rest is None:
+        return []
+    size = rest.norm()
+    for piece, here in zip(pieces, known, strict=True):
+        there = _nearby(piece, place, way)
+        if there is None or not here.is_comparable(there):
+            return pieces
+        if here.differs(there):
+            suspects.append(piece)
+        rest.add(there.product, -1.0)
+        del there
+    is_wrong = bool(rest.norm() > 0.75 * _TOLERANCE[theta.dtype] * size)
+    return pieces if is_wrong else suspects
 
 
 def _differ(here: Tensor, there: Tensor) -> bool:
@@ -153,20 +177,20 @@ def _outcomes(
     """Compare everything at one distance; nothing where it is not defined on both sides."""
     outcomes: dict[Key, Outcome] = {}
     totals = theta.new_zeros(3, len(theta) if with_products else 0)
+    along = way if with_products else None
     for number, piece in enumerate(pieces):
-        parts = []
-        for side in (-1, 0, 1):
-            place = torch.add(theta, way, alpha=side * distance)
-            part = _derivatives(piece, place, way, is_real=side == 0, with_products=with_products)
-            if part is not None:
-                parts.append(part)
-        if len(parts) < 3 or len({part["slopes"].shape for part in parts}) > 1:
+        behind, ahead = (
+            _nearby(piece, torch.add(theta, way, alpha=by), along) for by in (-distance, distance)
+        )
+        here = _derivatives(piece, theta, along)
+        if not (behind and ahead and here.is_comparable(behind) and here.is_comparable(ahead)):
             totals *= torch.nan
             continue
+        sides = [behind, here, ahead]
         for kind in ("slopes", "curvature"):
-            outcomes[kind, number] = _judged([part[kind] for part in parts])
+            outcomes[kind, number] = _judged([side.rows(kind) for side in sides])
         if with_products:
-            totals += torch.cat([part["product"] for part in parts])
+            totals += torch.cat([side.rows("product") for side in sides])
     if with_products:
         outcomes["product", _ALL] = _judged(list(totals.unsqueeze(1)))
     return outcomes
@@ -180,40 +204,74 @@ def _judged(sides: list[Tensor]) -> Outcome:
     return outcome(defect, ahead - behind, size, _TOLERANCE[center.dtype] * size)
 
 
-def _derivatives(
-    piece: Piece, place: Tensor, way: Tensor, *, is_real: bool, with_products: bool
-) -> dict[str, Tensor] | None:
-    """Compute slopes and curvatures of the loss (n, C), and the product with H (1, P)."""
-    point = place.detach().requires_grad_(with_products)
-    evaluation = piece.evaluate(point) if is_real else attempt(lambda: piece.evaluate(point))
+@dataclass(frozen=True)
+class _Derivatives:
+    """Slopes and curvatures of the loss (n, C), and the product with H, in parts."""
+
+    slopes: Tensor
+    curvature: Tensor
+    product: list[Tensor]
+
+    def rows(self, kind: str) -> Tensor:
+        """Return slopes or curvatures (n, C), or the product (1, P)."""
+        if kind == "product":
+            return torch.cat([part.reshape(1, -1) for part in self.product], dim=1)
+        return self.slopes if kind == "slopes" else self.curvature
+
+    def is_comparable(self, other: _Derivatives) -> bool:
+        """Whether both are of outputs of one shape."""
+        return self.slopes.shape == other.slopes.shape
+
+    def differs(self, other: _Derivatives) -> bool:
+        """Whether slopes or curvatures differ."""
+        return _differ(self.slopes, other.slopes) or _differ(self.curvature, other.curvature)
+
+
+def _derivatives(piece: Piece, place: Tensor, way: Tensor | None) -> _Derivatives:
+    """Differentiate the loss of a piece; with a way, multiply it with H."""
+    ways = [] if way is None else piece.parts_of(way)
+    return _second(*_evaluated(piece, place, way), ways)
+
+
+def _nearby(piece: Piece, place: Tensor, way: Tensor | None) -> _Derivatives | None:
+    """Differentiate the loss of a piece where it need not be defined."""
+    evaluation = attempt(lambda: _evaluated(piece, place, way))
     if evaluation is None:
         return None
-    rows, loss_of = evaluation
-    leaf = rows.detach().requires_grad_()
-    values = (
-        (loss_of(rows), loss_of(leaf))
-        if is_real
-        else attempt(lambda: (loss_of(rows), loss_of(leaf)))
-    )
-    if values is None:
-        return None
-    slopes, curvature = _second(values[1], leaf, probe(rows))
-    found = {"slopes": slopes, "curvature": curvature}
-    if with_products:
-        found["product"] = _second(values[0], point, way)[1].unsqueeze(0)
-    return found
+    return _second(*evaluation, [] if way is None else piece.parts_of(way))
 
 
-def _second(value: Tensor, point: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient, and the product of the second derivative with a vector."""
-    if not value.requires_grad:
-        nothing = torch.zeros_like(point)
-        return nothing, nothing
-    (slopes,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
-    if not slopes.requires_grad:
-        return slopes.detach(), torch.zeros_like(point)
-    (product,) = torch.autograd.grad(slopes, point, vector, materialize_grads=True)
-    return slopes.detach(), product
+def _evaluated(
+    piece: Piece, place: Tensor, way: Tensor | None
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return the loss, the outputs as rows, and the parameters by which they have graphs."""
+    point, places = (place.detach(), []) if way is None else piece.leaves(place)
+    rows, loss_of = piece.evaluate(point)
+    if not rows.requires_grad:
+        rows = rows.detach().requires_grad_()
+    return loss_of(rows), rows, places
+
+
+def _second(value: Tensor, rows: Tensor, places: list[Tensor], ways: list[Tensor]) -> _Derivatives:
+    """Return the derivatives of a value by rows, and the product by places along some ways."""
+    slopes, curvature = torch.zeros_like(rows, requires_grad=False), None
+    edges: list[Any] = []
+    if value.requires_grad:
+        slopes, *gradient = torch.autograd.grad(
+            value, [rows, *places], create_graph=True, materialize_grads=True
+        )
+        edges, ways = edges_of(gradient, ways)
+        del gradient
+        if slopes.requires_grad:
+            (curvature,) = torch.autograd.grad(
+                slopes, rows, probe(rows), retain_graph=bool(edges), materialize_grads=True
+            )
+    if edges:
+        product = list(torch.autograd.grad(edges, places, ways, materialize_grads=True))
+    else:
+        product = [torch.zeros_like(place, requires_grad=False) for place in places]
+    none = torch.zeros_like(slopes, requires_grad=False)
+    return _Derivatives(slopes.detach(), none if curvature is None else curvature, product)
 
 
 def _noise(pieces: list[Piece], theta: Tensor, way: Tensor, kind: str, number: int) -> Tensor:
@@ -221,11 +279,9 @@ def _noise(pieces: list[Piece], theta: Tensor, way: Tensor, kind: str, number: i
 
     def evaluate() -> Tensor:
         chosen = pieces if number == _ALL else [pieces[number]]
-        parts = [
-            _derivatives(piece, theta, way, is_real=True, with_products=kind == "product")
-            for piece in chosen
-        ]
-        return torch.stack([part[kind] for part in parts if part is not None]).sum(0)
+        along = way if kind == "product" else None
+        parts = [_derivatives(piece, theta, along).rows(kind) for piece in chosen]
+        return torch.stack(parts).sum(0)
 
     value = evaluate()
     try:

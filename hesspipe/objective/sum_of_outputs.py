@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from hesspipe.objective.directional_derivatives import Remainder, norm_of_parts
 from hesspipe.objective.finite_differences import allowed_error
-from hesspipe.objective.pieces import random_numbers, row_norms
+from hesspipe.objective.pieces import random_numbers
 from hesspipe.seeding import generator
 
 
@@ -21,34 +24,39 @@ class SumOfOutputs:
     ----------
     rows : Tensor, shape (n, C)
         All outputs ahead, with their graph.
-    ahead : Tensor, shape (P,)
-        Where they were computed.
+    ahead : sequence of Tensor
+        The parameters with which they were computed.
     step : float
     """
 
-    def __init__(self, rows: Tensor, ahead: Tensor, step: float) -> None:
+    def __init__(self, rows: Tensor, ahead: Sequence[Tensor], step: float) -> None:
         numbers = random_numbers(rows.detach().reshape(-1), generator(0, "weights of outputs"), 1)
         self.weights, self._step = next(numbers).view(rows.shape), step
         if rows.requires_grad:
-            (found,) = torch.autograd.grad(rows, ahead, self.weights, materialize_grads=True)
-            self._rest = found.clone()  # which may be the weights, or one number repeated
-            del found
+            found = torch.autograd.grad(rows, ahead, self.weights, materialize_grads=True)
         else:
-            self._rest = torch.zeros_like(ahead, requires_grad=False)
+            found = tuple(torch.zeros_like(part, requires_grad=False) for part in ahead)
+        parts = list(found)
+        del found
+        self._rest = Remainder(parts)
         self._num_open = len(rows)
-        self._center, self._size = (self._rest.new_zeros(1) for _ in range(2))
+        self._center, self._size = (self.weights.new_zeros(1) for _ in range(2))
 
-    def subtract(self, num_rows: int, gradient: Tensor, product: Tensor) -> None:
-        """Subtract what some of the samples add to the gradient, and to the product (P,)."""
+    def subtract_gradient(self, gradient: Sequence[Tensor]) -> None:
+        """Subtract what some of the samples add to the gradient, in parts."""
+        self._center += norm_of_parts(gradient)
+        self._rest.add(gradient, -1.0)
+
+    def subtract_product(self, num_rows: int, product: Sequence[Tensor]) -> None:
+        """Subtract what so many samples add to the product, in parts."""
         self._num_open -= num_rows
-        self._center += row_norms(gradient.unsqueeze(0))
-        self._size += row_norms(product.unsqueeze(0))
-        self._rest.sub_(gradient).sub_(product, alpha=self._step)
+        self._size += norm_of_parts(product)
+        self._rest.add(product, -self._step)
 
     @property
     def is_right(self) -> bool:
         """Whether all samples were subtracted, and nothing but rounding is left."""
         if self._num_open:
             return False
-        error = row_norms(self._rest.unsqueeze(0)) / self._step
+        error = self._rest.norm() / self._step
         return bool(error <= 0.75 * allowed_error(self._size, self._center, self._step))

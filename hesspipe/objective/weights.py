@@ -88,9 +88,9 @@ class Layouts:
 
 
 def evaluate(
-    model: FlatModel, loss_fn: LossFunction, theta: Tensor, batch: Batch
+    model: FlatModel, loss_fn: LossFunction, theta: Tensor | dict[str, Tensor], batch: Batch
 ) -> tuple[Any, Tensor]:
-    """Evaluate the outputs for a batch, and the loss on it."""
+    """Evaluate the outputs for a batch, and the loss on it, at a vector or at `leaves`."""
     outputs = model(theta, batch.inputs)
     return outputs, loss_fn(outputs, batch.targets)
 
