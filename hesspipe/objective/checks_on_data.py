@@ -97,7 +97,9 @@ class ChecksOnData:
         require_graph(work, max(sizes_of(self.batches)), flat.theta)
         before = torch.get_rng_state()
         survey = GraphSurvey(flat)
-        nearby, loss_of_outputs = self._look_at_batches(survey, progress)
+        num_samples = sum(sizes_of(self.batches))
+        is_all = work.num_checked(num_samples) >= num_samples
+        nearby, loss_of_outputs = self._look_at_batches(survey, progress, with_special=not is_all)
         if not self.batches:
             return
         self._adopt(nearby.found, nearby.divide)
@@ -135,7 +137,7 @@ class ChecksOnData:
         return True
 
     def _look_at_batches(
-        self, survey: GraphSurvey, progress: bool | None
+        self, survey: GraphSurvey, progress: bool | None, *, with_special: bool
     ) -> tuple[NearbyChecks, LossOfOutputs | None]:
         """Evaluate every batch, at theta and near it, and weight it.
 
@@ -145,7 +147,9 @@ class ChecksOnData:
         pristine = flat.fresh_copy()
         is_padding_known = attempt(self._find_uses_of_padding)
         weighing = Weighing(flat, loss_fn, self._weighting())
-        make = partial(NearbyChecks, flat, loss=loss_fn, divide=self._divide())
+        make = partial(
+            NearbyChecks, flat, loss=loss_fn, divide=self._divide(), with_special=with_special
+        )
         nearby = make(fresh=pristine.fresh_copy(), near=flat.another_point(), survey=survey)
         nearby.begin(self.batches)
         with ExitStack() as stack:

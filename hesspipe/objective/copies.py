@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import sysconfig
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, MutableMapping
 from functools import partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -30,6 +30,9 @@ _SHARED = (
     type(None), bool, int, float, complex, str, bytes, type, ModuleType, CodeType, torch.Size,
     torch.dtype, torch.device, torch.Generator, Dataset, DataLoader,
 )  # fmt: skip
+# The most frequent of them, and what modules hold most of: hooks and buffers that are not there.
+_CONSTANTS = frozenset({type(None), bool, int, float, str})
+_CONTAINERS = frozenset({dict, list, set, OrderedDict})
 # Directories of libraries, whose globals are not settings of a loss.
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 
@@ -72,11 +75,13 @@ class Copier:
         Any
             Of the same type. Tensors are constants, unless they have a history.
         """
-        if isinstance(value, _SHARED) or type(value) in weakref.ProxyTypes:
+        if type(value) in _CONSTANTS:
             return value
         if id(value) in self._copies:
             return self._copies[id(value)]
-        found = self._new(value)
+        if isinstance(value, _SHARED) or type(value) in weakref.ProxyTypes:
+            return value
+        found = type(value)() if _is_empty_container(value) else self._new(value)
         if id(value) not in self._copies:
             self.replace(value, found)
         return self._copies[id(value)]
@@ -216,6 +221,10 @@ def _is_constant(value: Any, seen: set[int]) -> bool:
     cells = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
     keywords = tuple((value.__kwdefaults__ or {}).values())
     return _is_constant((*cells, *(value.__defaults__ or ()), *keywords), seen)
+
+
+def _is_empty_container(value: Any) -> bool:
+    return type(value) in _CONTAINERS and not value and not getattr(value, "__dict__", None)
 
 
 def _is_empty(cell: CellType) -> bool:

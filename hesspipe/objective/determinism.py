@@ -93,7 +93,7 @@ def refuse_random_modules(model: nn.Module) -> None:
 
 
 def refuse_differences(
-    first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype, targets: Any = None
+    first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype
 ) -> Any:
     """Raise an error if two evaluations differ by more than rounding; returns the second one.
 
@@ -106,23 +106,15 @@ def refuse_differences(
     number : int
         Number of the batch, for the message.
     dtype : torch.dtype
-    targets : nested tensors
-        What the evaluation could have changed, for the message.
 
     Raises
     ------
     ValueError
     """
-    before = _versions(targets)
     second = evaluate()
     name = differing(first, second, dtype)
     if name is None:
         return second
-    if _versions(targets) != before:
-        raise ValueError(
-            "loss_fn must not change its targets, got other values in those of batch "
-            f"{number}; do not work on them in place: write targets = targets - 1, not targets -= 1"
-        )
     tracer = _RandomnessTracer()
     with tracer:
         evaluate()
@@ -154,6 +146,34 @@ def refuse_changed_buffers(buffers: dict[str, Tensor], versions: dict[str, int])
                 f"model must not change when it is evaluated, got a change in its buffer {name}; "
                 "call model.eval() first, or make the change depend on `self.training`"
             )
+
+
+def versions_of(values: Any) -> list[int]:
+    """Count the changes in place of the tensors in nested containers."""
+    return [tensor._version for _, tensor in named_tensors(values, "")]
+
+
+def refuse_changed_targets(targets: Any, versions: list[int], number: int) -> None:
+    """Raise an error if the loss has changed its targets in place.
+
+    Parameters
+    ----------
+    targets : nested tensors
+    versions : list of int
+        Of `versions_of`, before.
+    number : int
+        Number of the batch, for the message.
+
+    Raises
+    ------
+    ValueError
+    """
+    if versions_of(targets) != versions:
+        raise ValueError(
+            f"loss_fn must not change its targets, got other values in those of batch {number}; do "
+            "not work in place on what the loss is given: write targets = targets - 1, not "
+            "targets -= 1"
+        )
 
 
 def sums_of_bits(parameters: dict[str, Tensor]) -> dict[str, int]:
@@ -293,10 +313,6 @@ class _RandomnessTracer(TorchFunctionMode):
         ):
             self.name = _name_of(func)
         return result
-
-
-def _versions(values: Any) -> list[int]:
-    return [tensor._version for _, tensor in named_tensors(values, "")]
 
 
 def _named(evaluation: Any) -> list[tuple[str, Tensor]]:

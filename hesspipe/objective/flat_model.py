@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 import torch
@@ -118,6 +119,7 @@ class FlatModel:
             self.structure, {id(copier.copy(value)): name for name, value in varied.items()}
         )
         self._signature = signature_of(self.structure)
+        self._is_tied = _has_two_names(self.structure)
         self.is_varied = self._mask_of_varied()
         self.buffers = {
             name: buffer
@@ -178,11 +180,16 @@ class FlatModel:
         with guard, model_evaluation(), kernels:
             return evaluated_exactly(self._called, theta, inputs)
 
-    def _called(self, theta: Tensor, inputs: Tensor | Fields | WholeBatch) -> Any:
+    def _called(
+        self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch
+    ) -> Any:
         if isinstance(inputs, WholeBatch):
             return self._evaluated(theta, inputs.copy())
         args, kwargs = call_arguments(inputs, self._signature)
-        return torch.func.functional_call(self.structure, self._state(theta), args, kwargs)
+        state = self._state(theta)
+        return torch.func.functional_call(
+            self.structure, state, args, kwargs, tie_weights=self._is_tied
+        )
 
     def _state(self, theta: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
         parts = theta if isinstance(theta, dict) else self.unflatten(theta)
@@ -193,10 +200,9 @@ class FlatModel:
 
         It may differentiate by them, or by entries of the batch, whether or not the caller does.
         """
-        first = next(iter(theta.values())) if isinstance(theta, dict) else theta
-        is_recorded = torch.is_grad_enabled() and first.requires_grad
+        is_recorded = is_recorded_at(theta)
         with torch.enable_grad(), NoBackward():
-            point = theta if is_recorded else map_tensors(_differentiable, theta)
+            point = theta if is_recorded else map_tensors(differentiable, theta)
             state = self._state(point)
             value = torch.func.functional_call(
                 _Evaluation(self.structure),
@@ -223,7 +229,7 @@ class FlatModel:
 
         The derivatives need not be joined to one vector, which would take the memory of another.
         """
-        return {name: _differentiable(part) for name, part in self.unflatten(theta).items()}
+        return {name: differentiable(part) for name, part in self.unflatten(theta).items()}
 
     def note_uses_of_padding(self, evaluate: Callable[[Tensor], Tensor]) -> None:
         """Let rows of padding vary of which a loss depends on more than their lookup.
@@ -307,7 +313,22 @@ class FlatModel:
         raise IndexError(f"theta has {len(self.theta)} entries")
 
 
-def _differentiable(tensor: Tensor) -> Tensor:
+def _has_two_names(model: nn.Module) -> bool:
+    """Whether a tensor of a model has several names."""
+    tensors = chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    )
+    found = [id(tensor) for _, tensor in tensors]
+    return len(set(found)) < len(found)
+
+
+def is_recorded_at(theta: Tensor | dict[str, Tensor]) -> bool:
+    """Whether what is evaluated at a vector, or at leaves, has a graph."""
+    first = next(iter(theta.values())) if isinstance(theta, dict) else theta
+    return torch.is_grad_enabled() and first.requires_grad
+
+
+def differentiable(tensor: Tensor) -> Tensor:
     """Return the same numbers as a leaf of a graph."""
     return tensor.detach().requires_grad_()
 

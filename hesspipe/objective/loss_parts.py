@@ -67,7 +67,9 @@ class LossCheck:
             return
         self._couple()
 
-    def look_at(self, number: int, splits: list[Split]) -> None:
+    def look_at(
+        self, number: int, splits: list[Split], known: dict[int, float] | None = None
+    ) -> None:
         """Note what the loss of a batch divides by; nothing if it need not be tested.
 
         Parameters
@@ -75,12 +77,14 @@ class LossCheck:
         number : int
             Of the batch.
         splits : list of Split
+        known : dict, optional
+            Losses by the `id` of their terms.
         """
         self._num_batches += 1
         if not splits:
             return
         whole = splits[0].whole
-        self._values.clear()
+        self._values = dict(known or {})
         kinds = [self._kind(splits, divide) for divide in self._hypotheses]
         if _lacks_rows(whole) or not any(kinds):
             refuse_mixing_broadcast(self.loss, whole.outputs, whole.targets)

@@ -21,6 +21,7 @@ from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.loss_graphs import GraphSurvey
 from hesspipe.objective.loss_parts import LossCheck
+from hesspipe.objective.pieces import SAMPLES_AT_ONCE
 from hesspipe.objective.pytrees import map_tensors
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.objective.screening import Screen, Screened
@@ -65,6 +66,8 @@ class NearbyChecks:
     near : Tensor, shape (P,)
     survey : GraphSurvey, optional
         Sees the losses. Without it nothing is screened: all is left open.
+    with_special : bool
+        As for `Screen`.
 
     Attributes
     ----------
@@ -86,13 +89,15 @@ class NearbyChecks:
         divide: Divide | None,
         near: Tensor,
         survey: GraphSurvey | None,
+        with_special: bool = True,
     ) -> None:
         self._model, self._fresh, self._loss, self._near = model, fresh, loss, near
         self.is_near = survey is not None
         self.divide = divide
-        self._screen = None if survey is None else Screen(loss, near, model.is_varied, survey)
+        self._screen: Screen | None = None
         self._point: Callable[[], Tensor] = lambda: near
-        if self._screen is not None:
+        if survey is not None:
+            self._screen = Screen(loss, near, model.is_varied, survey, with_special=with_special)
             self._point = self._screen.ahead
         self.is_defined, self.found, self.open = True, Dependence(), Open()
         self._is_alone = True
@@ -143,7 +148,7 @@ class NearbyChecks:
                 batch, evaluation, lambda: (outputs, self._loss(outputs, batch.targets))
             )
             before = self.found.coupling
-            is_confirmed = self._compare(batch, at_theta, outputs)
+            is_confirmed = self._compare(batch, at_theta, outputs, evaluation[1])
             if not is_confirmed or self.found.coupling != before:
                 self._refuse_differences(batch, evaluation, again)
                 self._refuse_memory(batch, evaluation)
@@ -153,7 +158,8 @@ class NearbyChecks:
         point = self._point() if self._screen is None else self._model.leaves(self._point())
         outputs, loss = evaluate(self._model, self._loss, point, batch)
         if self._screen is not None and isinstance(point, dict):
-            self._screen.begin(batch, outputs, point, is_divided=self._is_divided(batch, outputs))
+            is_divided = self._is_divided(batch, outputs)
+            self._screen.begin(batch, outputs, loss, point, is_divided=is_divided)
         return map_tensors(torch.detach, outputs), loss.detach()
 
     def _is_divided(self, batch: Batch, outputs: Any) -> bool:
@@ -184,39 +190,49 @@ class NearbyChecks:
     def _refuse_differences(self, batch: Batch, first: Any, second: Any) -> None:
         refuse_differences(first, second, batch.number, self._model.dtype)
 
-    def _compare(self, batch: Batch, at_theta: Any, outputs: Any) -> bool:
+    def _compare(self, batch: Batch, at_theta: Any, outputs: Any, loss: Tensor) -> bool:
         """Compare samples; returns whether all outputs were computed twice, and were the same."""
         whole = Term(outputs, batch.targets, batch.num_samples)
         is_divided = self._is_divided(batch, outputs)
-        screen = partial(self._screened, batch, whole, at_theta)
-        unconfirmed: list[int] = []
+        seen: list[Screened] = []
 
         def look(index: Tensor | None) -> Tensor:
-            is_shared = self._model.function is not None or whole.num_samples > 1
-            model = self._model if index is None and is_shared else self._fresh
-            places = screen(model, index)
-            unconfirmed.append(len(places))
-            return places
+            found = Screened.nothing(index)
+            if self._screen is not None:
+                model = self._model_of(whole, index)
+                found = self._screen.look(model, batch, index, whole)
+            seen.append(found)
+            return found.unconfirmed
 
         if not is_divided:
             look(None)
         if self._model.function is None:
             splits = self._samples.splits(batch, whole, look if is_divided else None)
-            self._parts.look_at(batch.number, [] if self.found.coupling else splits)
-        if self._screen is None or not self._screen.has_right_curvature:
-            self.open.curvatures.add(batch.number)
-        return not any(unconfirmed)
+            known = {id(whole): float(loss)}
+            self._parts.look_at(batch.number, [] if self.found.coupling else splits, known)
+        self._note_open(batch, seen, whole, at_theta)
+        return not any(len(one.unconfirmed) for one in seen)
 
-    def _screened(
-        self, batch: Batch, whole: Term, at_theta: Any, model: FlatModel, index: Tensor | None
-    ) -> Tensor:
-        """Return the places of samples that are to be compared, and note what else is open."""
-        count = 1 if index is None else len(index)
-        found = Screened.nothing(count)
-        if self._screen is not None:
-            found = self._screen.look(model, batch, index, whole, at_theta)
-        if not found.has_right_slopes:
-            self.open.slopes.add(batch.number)
-        if not found.is_regular:
-            self.open.special.add(batch.number)
-        return found.unconfirmed
+    def _model_of(self, whole: Term, index: Tensor | None) -> FlatModel:
+        """Return the model that evaluates some samples, or all as one piece."""
+        is_shared = self._model.function is not None or whole.num_samples > 1
+        return self._model if index is None and is_shared else self._fresh
+
+    def _note_open(self, batch: Batch, seen: list[Screened], whole: Term, at_theta: Any) -> None:
+        """Note what is not known to be right of a batch."""
+        screen, number = self._screen, batch.number
+        if screen is None or not screen.has_right_curvature:
+            self.open.curvatures.add(number)
+        if not all(one.has_right_slopes for one in seen):
+            self.open.slopes.add(number)
+        # As many samples at once as in the checks that follow.
+        is_small = whole.num_samples <= SAMPLES_AT_ONCE
+        for group in [seen] if is_small else [[one] for one in seen]:
+            is_right = is_regular = False
+            if screen is not None:
+                model = self._model_of(whole, group[0].index) if group else self._model
+                is_right, is_regular = screen.look_at_loss(model, batch, group, whole, at_theta)
+            if not is_right:
+                self.open.slopes.add(number)
+            if not is_regular:
+                self.open.special.add(number)

@@ -271,8 +271,10 @@ def row_norms(rows: Tensor) -> Tensor:
     """Euclidean norms (n,) of rows (n, C), also where squares underflow or overflow."""
     plain: Tensor = torch.linalg.vector_norm(rows, dim=1)
     far = torch.finfo(rows.dtype).tiny ** 0.4
-    if len(plain) and far < float(plain.min()) and float(plain.max()) < 1 / far:
-        return plain
+    if plain.numel():
+        least, most = torch.aminmax(plain)
+        if far < float(least) and float(most) < 1 / far:
+            return plain
     largest = rows.abs().amax(1, keepdim=True) if rows.shape[1] else rows.new_zeros(len(rows), 1)
     scale = torch.where(largest > 0, largest, 1.0)
     norms: Tensor = (rows / scale).square().sum(1).sqrt() * scale.squeeze(1)
@@ -311,4 +313,10 @@ def random_numbers(theta: Tensor, draw: torch.Generator, count: int) -> Iterator
     period = min(len(theta), _NUM_NUMBERS)
     for _ in range(count):
         few = torch.randn(period, generator=draw, dtype=torch.float64, device="cpu").to(theta)
-        yield few.repeat(-(-len(theta) // period))[: len(theta)] if period else few
+        if len(theta) > period:
+            numbers = torch.empty_like(theta, requires_grad=False)
+            for part in numbers.split(period):
+                part.copy_(few[: len(part)])
+            few = numbers
+            del numbers  # or it would exist until the next one is drawn
+        yield few

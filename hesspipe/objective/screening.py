@@ -14,7 +14,7 @@ samples only, or left to the tests that tell the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,27 +52,30 @@ _STEPS = {torch.float64: 1e-8, torch.float32: STEPS[torch.float32][0]}
 
 @dataclass(frozen=True)
 class Screened:
-    """What is known of some samples.
+    """What is known of the outputs for some samples.
 
     Attributes
     ----------
+    index : Tensor of int, shape (n,), optional
+        The samples; None for all of a batch as one piece.
     unconfirmed : Tensor of int, shape (k,)
         Places among these samples of those whose outputs are not known to be the same apart from
         the other samples, or at another evaluation.
     has_right_slopes : bool
-        Whether first derivatives, and second ones of the loss in the outputs, are right.
-    is_regular : bool
-        Whether second derivatives of the loss at the parameters are those nearby.
+        Whether first derivatives are right.
+    near : Tensor, shape (n, C), optional
+        The outputs; None if there are none.
     """
 
+    index: Tensor | None
     unconfirmed: Tensor
-    has_right_slopes: bool
-    is_regular: bool
+    has_right_slopes: bool = False
+    near: Tensor | None = None
 
     @classmethod
-    def nothing(cls, count: int) -> Screened:
-        """Nothing is known of so many samples."""
-        return cls(torch.arange(count, device="cpu"), has_right_slopes=False, is_regular=False)
+    def nothing(cls, index: Tensor | None) -> Screened:
+        """Nothing is known of some samples."""
+        return cls(index, torch.arange(1 if index is None else len(index), device="cpu"))
 
 
 class Screen:
@@ -86,14 +89,24 @@ class Screen:
     is_varied : Tensor of bool, shape (P,)
     survey : GraphSurvey
         Sees the losses, with their graphs.
+    with_special : bool
+        Whether to look for samples where the loss is special at the parameters, as
+        `find_special_point` does with more evaluations.
     """
 
     def __init__(
-        self, loss: LossFunction, near: Tensor, is_varied: Tensor, survey: GraphSurvey
+        self,
+        loss: LossFunction,
+        near: Tensor,
+        is_varied: Tensor,
+        survey: GraphSurvey,
+        *,
+        with_special: bool = True,
     ) -> None:
         self._loss, self._survey, self._near = loss, survey, near
         self._direction = first_direction(near, is_varied)
         self._step = _STEPS[near.dtype]
+        self._with_special, self._is_surveyed = with_special, True
         self._sum: SumOfOutputs | None = None
 
     def ahead(self) -> Tensor:
@@ -101,9 +114,15 @@ class Screen:
         return torch.add(self._near, self._direction, alpha=self._step)
 
     def begin(
-        self, batch: Batch, outputs: Any, ahead: dict[str, Tensor], *, is_divided: bool
+        self,
+        batch: Batch,
+        outputs: Any,
+        loss: Tensor,
+        ahead: dict[str, Tensor],
+        *,
+        is_divided: bool,
     ) -> None:
-        """Take the outputs for a batch, with their graph, at `ahead`.
+        """Take the outputs for a batch and the loss, with their graphs, at `ahead`.
 
         Second derivatives of its samples are compared only after this, and in float64, in which
         differences are precise.
@@ -112,32 +131,32 @@ class Screen:
         ----------
         batch : Batch
         outputs : nested tensors
+        loss : Tensor, scalar
         ahead : dict of Tensor
             The parameters at `self.ahead()`, by which they can be differentiated.
         is_divided : bool
             Whether samples of the batch are looked at, or all of it as one piece.
         """
         self._sum = None
+        self._is_surveyed = bool(attempt(partial(self._is_seen, loss)))
         if self._near.dtype == torch.float64:
-            loss = partial(_swapped, self._loss, batch.targets)
-            piece = Piece(_no_model, loss, batch.inputs, is_divided, batch.number)
+            loss_of = partial(_swapped, self._loss, batch.targets)
+            piece = Piece(_no_model, loss_of, batch.inputs, is_divided, batch.number)
             places = list(ahead.values())
             self._sum = attempt(lambda: SumOfOutputs(piece.rows_of(outputs)[0], places, self._step))
+
+    def _is_seen(self, loss: Tensor) -> bool:
+        """Let the survey see a loss; it refuses some, as the tests that follow do."""
+        self._survey.look(loss)
+        return True
 
     @property
     def has_right_curvature(self) -> bool:
         """Whether second derivatives of the outputs are right, for all samples of the batch."""
         return self._sum is not None and self._sum.is_right
 
-    def look(
-        self,
-        model: FlatModel,
-        batch: Batch,
-        index: Tensor | None,
-        whole: Term,
-        at_theta: Any,
-    ) -> Screened:
-        """Compare some samples of a batch, or all of it as one piece.
+    def look(self, model: FlatModel, batch: Batch, index: Tensor | None, whole: Term) -> Screened:
+        """Compare outputs for some samples of a batch, or all of it as one piece.
 
         Parameters
         ----------
@@ -149,38 +168,75 @@ class Screen:
             The samples. By default outputs need not have a row per sample, and count as one.
         whole : Term
             Outputs for the batch at `ahead()`.
-        at_theta : nested tensors
-            Outputs for the batch at the parameters.
         """
         try:
             piece, chosen = self._piece(model, batch, index)
-            return self._look(model, piece, index, chosen(whole.outputs), chosen(at_theta))
+            return self._look(model, piece, index, chosen(whole.outputs))
         except Exception as error:
             if is_exhaustion(error):
                 raise
-        # Whatever the model or the loss raises on a part is explained by the tests that follow.
-        return Screened.nothing(1 if index is None else len(index))
+        # Whatever the model raises on a part is explained by the tests that follow.
+        return Screened.nothing(index)
 
     def _look(
-        self, model: FlatModel, piece: Piece, index: Tensor | None, expected: Any, at_theta: Any
+        self, model: FlatModel, piece: Piece, index: Tensor | None, expected: Any
     ) -> Screened:
         point = model.leaves(self._near)
         outputs = model(point, piece.inputs)
         if _shapes(outputs) != _shapes(expected):
             raise ValueError("outputs for parts of a batch must have the shapes of those for it")
-        rows, loss_of = piece.rows_of(outputs)
-        self._survey.look(loss_of(rows))
-        ahead, here = (piece.rows_of(values)[0].detach() for values in (expected, at_theta))
+        rows, ahead = (piece.rows_of(values)[0] for values in (outputs, expected))
         ways = list(model.unflatten(self._direction).values())
         along = self._along(rows, list(point.values()), ways, index)
-        center = rows.detach()
+        near = rows.detach()
         del outputs, rows, point  # and the graph
-        unconfirmed, is_right = self._compared(piece, center, ahead, along)
-        return Screened(
-            unconfirmed.cpu(),  # places in lists of samples, which are there
-            is_right and self._has_right_loss(piece, loss_of, center, ahead),
-            is_regular_loss(loss_of, here, center, RELATIVE_STEP),
-        )
+        unconfirmed, is_right = self._compared(piece, near, ahead.detach(), along)
+        # Places in lists of samples are on the CPU, where these are.
+        return Screened(index, unconfirmed.cpu(), is_right, near)
+
+    def look_at_loss(
+        self,
+        model: FlatModel,
+        batch: Batch,
+        seen: Sequence[Screened],
+        whole: Term,
+        at_theta: Any,
+    ) -> tuple[bool, bool]:
+        """Compare derivatives of the loss in the outputs that were seen of some samples.
+
+        Parameters
+        ----------
+        model, batch, whole
+            As for `look`.
+        seen : sequence of Screened
+        at_theta : nested tensors
+            Outputs for the batch at the parameters.
+
+        Returns
+        -------
+        is_right : bool
+            Whether first derivatives, and second ones in the outputs, are right.
+        is_regular : bool
+            Whether second ones at the parameters are those nearby.
+        """
+        rows = [one.near for one in seen if one.near is not None]
+        if not self._is_surveyed or not rows or len(rows) < len(seen):
+            return False, False
+        indices = [one.index for one in seen if one.index is not None]
+        index = torch.cat(indices) if indices else None
+        try:
+            piece, chosen = self._piece(model, batch, index)
+            ahead, loss_of = piece.rows_of(chosen(whole.outputs))
+            near = torch.cat(rows)
+            is_right = self._has_right_loss(piece, loss_of, near, ahead.detach())
+            if not self._with_special:
+                return is_right, False
+            here = piece.rows_of(chosen(at_theta))[0].detach()
+            return is_right, is_regular_loss(loss_of, here, near, RELATIVE_STEP)
+        except Exception as error:
+            if is_exhaustion(error):
+                raise
+        return False, False
 
     def _along(
         self, rows: Tensor, places: list[Tensor], ways: list[Tensor], index: Tensor | None

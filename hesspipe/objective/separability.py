@@ -202,11 +202,11 @@ def parts_of(batch: Batch) -> list[Tensor]:
 def _splits_of_rows(whole: Term, indices: list[Tensor], order: Tensor) -> Iterator[Split]:
     """Split the outputs, then also with their rows permuted, where the loss is not small."""
     size = whole.num_samples
-    for outputs in (whole.outputs, take(whole.outputs, order, size)):
+    for term in (whole, Term(take(whole.outputs, order, size), whole.targets, size)):
         yield Split(
-            Term(outputs, whole.targets, size),
+            term,
             [
-                Term(take(outputs, index, size), take(whole.targets, index, size), len(index))
+                Term(take(term.outputs, index, size), take(term.targets, index, size), len(index))
                 for index in indices
             ],
         )

@@ -229,8 +229,8 @@ class _Derivatives:
 
 def _derivatives(piece: Piece, place: Tensor, way: Tensor | None) -> _Derivatives:
     """Differentiate the loss of a piece; with a way, multiply it with H."""
-    ways = [] if way is None else piece.parts_of(way)
-    return _second(*_evaluated(piece, place, way), ways)
+    value, rows, places = _evaluated(piece, place, way)
+    return _second(value, rows, places, [] if way is None else piece.parts_of(way))
 
 
 def _nearby(piece: Piece, place: Tensor, way: Tensor | None) -> _Derivatives | None:
@@ -238,7 +238,9 @@ def _nearby(piece: Piece, place: Tensor, way: Tensor | None) -> _Derivatives | N
     evaluation = attempt(lambda: _evaluated(piece, place, way))
     if evaluation is None:
         return None
-    return _second(*evaluation, [] if way is None else piece.parts_of(way))
+    value, rows, places = evaluation
+    del evaluation
+    return _second(value, rows, places, [] if way is None else piece.parts_of(way))
 
 
 def _evaluated(

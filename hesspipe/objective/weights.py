@@ -13,8 +13,10 @@ from torch import Tensor
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.determinism import (
     refuse_changed_buffers,
+    refuse_changed_targets,
     refuse_differences,
     require_finite_evaluation,
+    versions_of,
 )
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
@@ -141,7 +143,9 @@ class Weighing:
             self._facts.append({})
             return None
         with explained(batch, number, model.dtype):
+            versions = versions_of(batch.targets)
             loss = self._loss_fn(outputs, batch.targets)
+            refuse_changed_targets(batch.targets, versions, number)
             require_finite_evaluation(outputs, loss, model.buffers, number)
             refuse_changed_buffers(model.buffers, self._versions)
             self._evaluate_again(batch, (outputs, loss))
@@ -158,9 +162,7 @@ class Weighing:
         is_first = self.loss_of_outputs is None
         point = self._model.theta.detach().requires_grad_(is_first)
         again = partial(evaluate, self._model, self._loss_fn, point, batch)
-        outputs, _ = refuse_differences(
-            first, again, batch.number, self._model.dtype, batch.targets
-        )
+        outputs, _ = refuse_differences(first, again, batch.number, self._model.dtype)
         if is_first:
             self.loss_of_outputs = LossOfOutputs.of(self._loss_fn, batch, outputs, point)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from hesspipe.errors import TooLargeError
 from hesspipe.hardware import available_bytes, require
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import part_of, take
@@ -93,12 +94,11 @@ def require_graph(work: Work, num_samples: int, theta: Tensor) -> None:
     num_bytes = (
         int(num_samples * work.graph_bytes) + _VECTORS * theta.numel() * theta.element_size()
     )
-    require(
-        num_bytes,
-        f"a product with the hessian on a batch of {num_samples:,} samples",
-        f"use smaller batches: about {_fitting(work, theta):,} samples would fit",
-        device=theta.device,
-    )
+    what = f"a product with the hessian on a batch of {num_samples:,} samples"
+    try:
+        require(num_bytes, what, "use smaller batches", device=theta.device)
+    except TooLargeError as error:
+        raise TooLargeError(f"{error}: about {_fitting(work, theta):,} samples would fit") from None
 
 
 def _fitting(work: Work, theta: Tensor) -> int:

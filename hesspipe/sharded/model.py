@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
-from hesspipe.objective.flat_model import NONE_VARIES, FlatModel, chosen_names, signature_of
+from hesspipe.objective.flat_model import (
+    NONE_VARIES,
+    FlatModel,
+    chosen_names,
+    differentiable,
+    is_recorded_at,
+    signature_of,
+)
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.model_kinds import unwrapped
 from hesspipe.objective.padding import constant_rows
@@ -147,7 +154,9 @@ class ShardedModel(FlatModel):
                 mask[piece.own][max(low, 0) : max(low + width, 0)] = False
         return mask
 
-    def __call__(self, theta: Tensor, inputs: Tensor | Fields | WholeBatch) -> Any:
+    def __call__(
+        self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch
+    ) -> Any:
         """Evaluate the model on this process's inputs, at the theta of all processes."""
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         kernels = twice_differentiable_kernels(self.device)
@@ -158,21 +167,22 @@ class ShardedModel(FlatModel):
             with self._at(theta), self._differentiable():
                 return self.structure(*args, **kwargs)
 
-    def _evaluated(self, theta: Tensor, batch: Any) -> Any:
+    def _evaluated(self, theta: Tensor | dict[str, Tensor], batch: Any) -> Any:
         """Call `function` with the model at theta, by which it may differentiate."""
         assert self.function is not None
-        is_recorded = torch.is_grad_enabled() and theta.requires_grad
-        point = theta if is_recorded else theta.detach().requires_grad_()
+        is_recorded = is_recorded_at(theta)
+        point = theta if is_recorded else map_tensors(differentiable, theta)
         with torch.enable_grad(), NoBackward(), self._at(point), self._differentiable():
             value = self.function(self.structure, batch)
         return value if is_recorded else map_tensors(torch.detach, value)
 
     @contextmanager
-    def _at(self, theta: Tensor) -> Iterator[None]:
+    def _at(self, theta: Tensor | dict[str, Tensor]) -> Iterator[None]:
         """Let the structure read parameters at theta."""
         outer = self._current, self._reads
-        varied = zip(self.names, parts_of(theta, self.pieces), strict=True)
-        self._current, self._reads = {**self._values, **dict(varied)}, Reads()
+        if not isinstance(theta, dict):
+            theta = dict(zip(self.names, parts_of(theta, self.pieces), strict=True))
+        self._current, self._reads = {**self._values, **theta}, Reads()
         try:
             yield
         finally:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from problems import labels, network, normal
 from torch import Tensor, nn
 
+from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.objective import work
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import Term
 from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.loss_graphs import GraphSurvey
 from hesspipe.objective.objective import Objective
-from hesspipe.objective.screening import Screen, Screened
+from hesspipe.objective.screening import Screen
 from hesspipe.objective.special_points import is_regular_loss
 
 INPUTS, TARGETS = normal(20, 4), labels(20, 3)
@@ -39,18 +40,29 @@ class Hidden(nn.Module):
         return outputs
 
 
+class Seen(NamedTuple):
+    """What is known of the outputs, of all first derivatives, and of the loss at the parameters."""
+
+    unconfirmed: Tensor
+    has_right_slopes: bool
+    is_regular: bool
+
+
 def screened(
     function: Callable[[Tensor], Tensor],
     loss: Any = nn.CrossEntropyLoss(),  # noqa: B008
     dtype: torch.dtype = torch.float64,
-) -> Screened:
+) -> Seen:
     """Screen half of a batch."""
     flat = FlatModel(Hidden(function), dtype, None)
     batch = Batch(INPUTS.to(dtype), TARGETS, 1.0)
     screen = Screen(loss, flat.another_point(), flat.is_varied, GraphSurvey(flat))
     whole = Term(flat(screen.ahead(), batch.inputs), TARGETS, 20)
     at_theta = flat(flat.theta, batch.inputs)
-    return screen.look(flat.fresh_copy(), batch, ALL[1::2], whole, at_theta)
+    fresh = flat.fresh_copy()
+    found = screen.look(fresh, batch, ALL[1::2], whole)
+    is_right, is_regular = screen.look_at_loss(fresh, batch, [found], whole, at_theta)
+    return Seen(found.unconfirmed, found.has_right_slopes and is_right, is_regular)
 
 
 def partly_detached(hidden: Tensor) -> Tensor:
@@ -130,6 +142,20 @@ def test_loss_is_regular_unless_its_curvature_is_that_of_one_point(
     near = here + 1e-3 * normal(3, 2)
     found = is_regular_loss(lambda rows: rows.abs().pow(2).sum(), here, near, 1e-3)
     assert found == is_regular
+
+
+def half_detached(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss whose last sample of this batch has no slope, of whole batches only."""
+    losses = nn.functional.cross_entropy(outputs, targets, reduction="none")
+    if len(losses) < 20:
+        return losses.mean()
+    return torch.cat([losses[:-1], losses[-1:].detach()]).mean()
+
+
+def test_slope_that_only_the_loss_of_a_whole_batch_lacks_is_refused() -> None:
+    """The loss is compared on the batch, from the outputs for its parts."""
+    with pytest.raises(NotTwiceDifferentiableError, match="derivative of loss_fn"):
+        Objective(network([4, 5, 3], "tanh"), half_detached, (INPUTS, TARGETS))
 
 
 class Counted(nn.Module):
