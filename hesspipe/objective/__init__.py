@@ -3,6 +3,7 @@
 The objective
     objective          A model, a loss and data: `Objective`
     flat_model         The model as a function of theta: `FlatModel`
+    functions          Functions of theta as models: `FunctionOfTheta`
     model_kinds        Models that can be used: `require_usable`
     padding            Embeddings with `padding_idx`: `PaddedLookup`, `constant_rows`
     norms              Normalization with correct third derivatives: `layer_norm`
@@ -37,6 +38,7 @@ Checks of the model and the loss
     loss_of_outputs    Losses of the outputs alone, by which G is defined
     finiteness         Matrices that are finite: `require_finite_matrix`
     finite_differences First and second derivatives of every sample against differences
+    directional_derivatives  Derivatives along one direction, in parts
     special_points     Second derivatives that are wrong at one point only
     samples            The loss on some of the samples: `first_samples`
     pieces             Samples that are checked at once: `Piece`, `Division`

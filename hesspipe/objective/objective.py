@@ -25,7 +25,8 @@ from hesspipe.objective.distributed import (
     together,
 )
 from hesspipe.objective.explanations import explained
-from hesspipe.objective.flat_model import FlatModel, FunctionOfTheta
+from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.functions import FunctionOfTheta
 from hesspipe.objective.pytrees import Fields, join_outputs, join_whole
 from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss, reduction
 from hesspipe.objective.rounding import is_perturbing
