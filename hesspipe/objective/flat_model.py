@@ -93,8 +93,7 @@ class FlatModel:
         refuse_random_modules(model)
         require_usable(model)
         named = dict(model.named_parameters())
-        self.dtype = dtype
-        self.draws_numbers = False
+        self.dtype, self.draws_numbers = dtype, False
         self.function: Callable[[nn.Module, Any], Any] | None = None
         self.device = next(iter(named.values())).device
         chosen = chosen_names(list(named), patterns)
