@@ -31,7 +31,7 @@ _SMALLEST = math.exp(-100)
 Norms = Literal["torch", "until differentiated", "exact"]
 
 
-class DifferentiatedInsideError(BaseException):
+class _DifferentiatedInsideError(BaseException):
     """A function differentiates what it evaluates; no Exception, for functions that catch all."""
 
 
@@ -45,7 +45,7 @@ class ExactDerivatives(TorchFunctionMode):
     ----------
     norms : {"torch", "until differentiated", "exact"}
         Whether normalization is that of torch, or the same until something evaluated is
-        differentiated, which raises `DifferentiatedInsideError`.
+        differentiated, which raises `_DifferentiatedInsideError`.
     """
 
     def __init__(self, norms: Norms = "torch") -> None:
@@ -59,7 +59,7 @@ class ExactDerivatives(TorchFunctionMode):
             self._has_norms |= not is_exact
         elif func is torch.autograd.grad and self._norms == "until differentiated":
             if self._has_norms and (kwargs or {}).get("create_graph"):
-                raise DifferentiatedInsideError
+                raise _DifferentiatedInsideError
         elif func is functional.binary_cross_entropy:
             func = binary_cross_entropy
         elif func is torch._weight_norm:
@@ -87,7 +87,7 @@ def evaluated_exactly(function: Callable[..., Any], *args: Any) -> Any:
     try:
         with ExactDerivatives("until differentiated"):
             return function(*args)
-    except DifferentiatedInsideError:
+    except _DifferentiatedInsideError:
         with ExactDerivatives("exact"):
             return function(*args)
 
