@@ -40,6 +40,7 @@ Checks of the model and the loss
     finite_differences First and second derivatives of every sample against differences
     directional_derivatives  Derivatives along one direction, in parts
     special_points     Second derivatives that are wrong at one point only
+    jumps              Losses that jump at the parameters: `refuse_jump`
     samples            The loss on some of the samples: `first_samples`
     pieces             Samples that are checked at once: `Piece`, `Division`
 """

@@ -27,6 +27,7 @@ from hesspipe.objective.loss_of_outputs import LossOfOutputs
 from hesspipe.objective.nearby import NearbyChecks
 from hesspipe.objective.pieces import Division
 from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss
+from hesspipe.objective.screening import Screen
 from hesspipe.objective.streaming import mapped, sizes_of
 from hesspipe.objective.weights import Layouts, Weighing, evaluate
 from hesspipe.objective.whole_losses import COUPLING
@@ -146,11 +147,11 @@ class ChecksOnData:
         flat, loss_fn = self._flat, self.loss.loss_fn
         pristine = flat.fresh_copy()
         is_padding_known = attempt(self._find_uses_of_padding)
-        weighing = Weighing(flat, loss_fn, self._weighting())
-        make = partial(
-            NearbyChecks, flat, loss=loss_fn, divide=self._divide(), with_special=with_special
-        )
-        nearby = make(fresh=pristine.fresh_copy(), near=flat.another_point(), survey=survey)
+        near = flat.another_point()
+        screen = Screen(loss_fn, near, flat.is_varied, survey, with_special=with_special)
+        weighing = Weighing(flat, loss_fn, self._weighting(), screen.direction)
+        make = partial(NearbyChecks, flat, loss=loss_fn, divide=self._divide())
+        nearby = make(fresh=pristine.fresh_copy(), near=near, screen=screen)
         nearby.begin(self.batches)
         with ExitStack() as stack:
             is_quiet = False
@@ -166,7 +167,7 @@ class ChecksOnData:
             if not is_padding_known:
                 self._find_uses_of_padding()
             if not nearby.is_defined:
-                nearby = make(fresh=pristine, near=flat.theta, survey=None)
+                nearby = make(fresh=pristine, near=flat.theta, screen=None)
                 nearby.begin(self.batches)
                 for batch in self._bar("at the parameters", progress):
                     nearby.look(batch, None)

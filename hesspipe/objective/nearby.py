@@ -19,7 +19,6 @@ from hesspipe.objective.dependence import Dependence, Divide, Term, has_rows
 from hesspipe.objective.determinism import attempt, in_full_precision, refuse_differences
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
-from hesspipe.objective.loss_graphs import GraphSurvey
 from hesspipe.objective.loss_parts import LossCheck
 from hesspipe.objective.pieces import SAMPLES_AT_ONCE
 from hesspipe.objective.pytrees import map_tensors
@@ -64,10 +63,8 @@ class NearbyChecks:
     divide : callable or None
         What the loss is said to divide by; None if unknown.
     near : Tensor, shape (P,)
-    survey : GraphSurvey, optional
-        Sees the losses. Without it nothing is screened: all is left open.
-    with_special : bool
-        As for `Screen`.
+    screen : Screen, optional
+        Compares near this point. Without it nothing is screened: all is left open.
 
     Attributes
     ----------
@@ -88,17 +85,13 @@ class NearbyChecks:
         loss: LossFunction,
         divide: Divide | None,
         near: Tensor,
-        survey: GraphSurvey | None,
-        with_special: bool = True,
+        screen: Screen | None,
     ) -> None:
         self._model, self._fresh, self._loss, self._near = model, fresh, loss, near
-        self.is_near = survey is not None
+        self.is_near = screen is not None
         self.divide = divide
-        self._screen: Screen | None = None
-        self._point: Callable[[], Tensor] = lambda: near
-        if survey is not None:
-            self._screen = Screen(loss, near, model.is_varied, survey, with_special=with_special)
-            self._point = self._screen.ahead
+        self._screen = screen
+        self._point: Callable[[], Tensor] = (lambda: near) if screen is None else screen.ahead
         self.is_defined, self.found, self.open = True, Dependence(), Open()
         self._is_alone = True
         self._samples = ModelCheck(model, fresh, self._point, self.found)

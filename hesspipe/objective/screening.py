@@ -92,6 +92,11 @@ class Screen:
     with_special : bool
         Whether to look for samples where the loss is special at the parameters, as
         `find_special_point` does with more evaluations.
+
+    Attributes
+    ----------
+    direction : Tensor, shape (P,)
+        The random change of the parameters along which outputs are compared.
     """
 
     def __init__(
@@ -104,14 +109,14 @@ class Screen:
         with_special: bool = True,
     ) -> None:
         self._loss, self._survey, self._near = loss, survey, near
-        self._direction = first_direction(near, is_varied)
+        self.direction = first_direction(near, is_varied)
         self._step = _STEPS[near.dtype]
         self._with_special, self._is_surveyed = with_special, True
         self._sum: SumOfOutputs | None = None
 
     def ahead(self) -> Tensor:
         """Return the point (P,) where whole batches are evaluated, which nothing keeps."""
-        return torch.add(self._near, self._direction, alpha=self._step)
+        return torch.add(self._near, self.direction, alpha=self._step)
 
     def begin(
         self,
@@ -186,7 +191,7 @@ class Screen:
         if _shapes(outputs) != _shapes(expected):
             raise ValueError("outputs for parts of a batch must have the shapes of those for it")
         rows, ahead = (piece.rows_of(values)[0] for values in (outputs, expected))
-        ways = list(model.unflatten(self._direction).values())
+        ways = list(model.unflatten(self.direction).values())
         along = self._along(rows, list(point.values()), ways, index)
         near = rows.detach()
         del outputs, rows, point  # and the graph
@@ -277,7 +282,7 @@ class Screen:
         del defect
         if piece.has_rows:
             piece = Piece(piece.model, piece.loss, part_of(piece.inputs, again), True, piece.batch)
-        moved = sides(piece, self._near, self._direction, step)
+        moved = sides(piece, self._near, self.direction, step)
         if moved is None or moved[0].shape != center[again].shape:
             return again, False
         behind, other = moved
@@ -299,7 +304,7 @@ class Screen:
         found = attempt(lambda: compared((center - change, center + change), step=step))
         if found is None or not all(one.defect.isfinite().all() for one in found.values()):
             step = self._step
-            moved = sides(piece, self._near, self._direction, step)
+            moved = sides(piece, self._near, self.direction, step)
             found = moved and attempt(lambda: compared(moved, step=step))
         found = without_rounding(found or {}, loss_of, center, step)
         return not any(one.is_wrong.any() for one in found.values())

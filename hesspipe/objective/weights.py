@@ -20,6 +20,7 @@ from hesspipe.objective.determinism import (
 )
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.jumps import refuse_jump
 from hesspipe.objective.loss_of_outputs import LossOfOutputs
 from hesspipe.objective.pytrees import (
     Layout,
@@ -98,7 +99,7 @@ def evaluate(
 
 
 class Weighing:
-    """Weights batches by their shares of the denominator; evaluates each of them twice.
+    """Weights batches by their shares of the denominator; evaluates each twice, and beside theta.
 
     Parameters
     ----------
@@ -106,6 +107,8 @@ class Weighing:
     loss_fn : callable (outputs, targets) -> scalar Tensor
     divide : callable (outputs, targets) -> float, optional
         Denominator of the loss on a batch; None if every batch has the share 1.
+    direction : Tensor, shape (P,)
+        Along which the loss is compared with its value at theta, for jumps.
 
     Attributes
     ----------
@@ -115,8 +118,15 @@ class Weighing:
         What the first batch shows of the loss as a function of the outputs.
     """
 
-    def __init__(self, model: FlatModel, loss_fn: LossFunction, divide: Denominator | None) -> None:
+    def __init__(
+        self,
+        model: FlatModel,
+        loss_fn: LossFunction,
+        divide: Denominator | None,
+        direction: Tensor,
+    ) -> None:
         self._model, self._loss_fn, self._divide = model, loss_fn, divide
+        self._direction = direction
         self.layouts = Layouts()
         self.loss_of_outputs: LossOfOutputs | None = None
         self._versions = {name: buffer._version for name, buffer in model.buffers.items()}
@@ -129,8 +139,8 @@ class Weighing:
         Raises
         ------
         ValueError
-            If two evaluations differ, values are not finite or lose precision, or the denominator
-            is negative.
+            If two evaluations differ, values are not finite or lose precision, the denominator is
+            negative, or the loss jumps at the parameters.
         """
         model, number = self._model, batch.number
         with explained(batch, number, model.dtype):
@@ -154,7 +164,17 @@ class Weighing:
             split = layout.split(join_whole(outputs)[0])
             of_tensors = partial(self._loss_fn, split, batch.targets)
             layout = layout if self.layouts.suffice(layout, of_tensors, loss) else None
-        self._facts.append(facts_of(outputs, loss, layout, model.dtype))
+        facts = facts_of(outputs, loss, layout, model.dtype)
+        self._facts.append(facts)
+        with explained(batch, number, model.dtype):
+            refuse_jump(
+                model,
+                lambda theta: evaluate(model, self._loss_fn, theta, batch)[1],
+                self._direction,
+                loss,
+                facts["value_rounding"],
+                f"batch {number}",
+            )
         return outputs
 
     def _evaluate_again(self, batch: Batch, first: tuple[Any, Tensor]) -> None:
