@@ -43,4 +43,5 @@ Checks of the model and the loss
     jumps              Losses that jump at the parameters: `refuse_jump`
     samples            The loss on some of the samples: `first_samples`
     pieces             Samples that are checked at once: `Piece`, `Division`
+    joined_pieces      Samples of several batches in one piece: `joined`
 """

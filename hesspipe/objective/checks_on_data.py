@@ -112,9 +112,8 @@ class ChecksOnData:
         first, still_open, is_near = self.batches[0], nearby.open, nearby.is_near
         still_open.is_beside = loss_of_outputs is not None and loss_of_outputs.uses_theta_beside
         del nearby  # and its vectors
-        point = flat.another_point() if is_near else flat.theta
+        point = flat.another_point if is_near else lambda: flat.theta
         with explained(first, first.number, flat.dtype), flat.padding_held_at(point):
-            del point
             refuse_wrong_derivatives(
                 data, flat, work, survey, still_open, is_near=is_near, progress=progress
             )

@@ -28,6 +28,7 @@ from hesspipe.objective.finite_differences import (
     first_direction,
 )
 from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.joined_pieces import joined
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.loss_graphs import GraphSurvey, products_of
 from hesspipe.objective.nearby import Open
@@ -153,10 +154,10 @@ def refuse_wrong_derivatives(
     )
     try:
         with bar:
-            near = model.another_point() if is_near else model.theta
             subset = Subset.of(data, work)
-            _refuse_wrong_nearby(data, model, near, subset, survey, still_open, bar.update)
-            del near
+            _refuse_wrong_nearby(
+                data, model, subset, survey, still_open, bar.update, is_near=is_near
+            )
             _refuse_special_point(data, model, subset, survey, still_open)
             bar.update()
     except RuntimeError as error:
@@ -179,6 +180,8 @@ class Subset:
     Attributes
     ----------
     pieces : list of Piece
+    joint : list of Piece
+        The same, with several batches in one piece where that takes little memory.
     is_all : bool
         Whether they are all the data.
     place : str
@@ -186,6 +189,7 @@ class Subset:
     """
 
     pieces: list[Piece]
+    joint: list[Piece]
     is_all: bool
     place: str
 
@@ -195,17 +199,20 @@ class Subset:
         count, num_batches = work.num_checked(data.num_samples), work.num_batches(data.num_samples)
         pieces, is_all = data.subset(count, num_batches)
         place = "all the data" if is_all else f"{count} random samples"
-        return cls(pieces, is_all, place)
+        largest = max(len(piece.inputs) for piece in pieces)
+        joint = joined(pieces, work.num_at_once(largest)) if data.is_separable else pieces
+        return cls(pieces, joint, is_all, place)
 
 
 def _refuse_wrong_nearby(
     data: Division,
     model: FlatModel,
-    near: Tensor,
     subset: Subset,
     survey: GraphSurvey,
     still_open: Open,
     advance: Callable[[], Any],
+    *,
+    is_near: bool,
 ) -> None:
     """Compare first and second derivatives near theta."""
     is_open = still_open.slopes or still_open.curvatures or still_open.is_beside
@@ -213,6 +220,7 @@ def _refuse_wrong_nearby(
         advance()
         advance()
         return
+    near = model.another_point() if is_near else model.theta
     pieces = subset.pieces
     direction, other = _unit_vectors(near, model)
     product, center, asymmetry = survey.product(pieces, near, direction, other)
@@ -277,7 +285,9 @@ def _refuse_special_point(
     still_open: Open,
 ) -> None:
     """Compare second derivatives at theta with those nearby; products for the subset only."""
-    _refuse(find_special_point(subset.pieces, model.theta, model.is_varied), survey.cause())
+    joint = subset.joint if len(subset.joint) < len(subset.pieces) else []
+    found = find_special_point(subset.pieces, model.theta, model.is_varied, joint=joint)
+    _refuse(found, survey.cause())
     if still_open.special and not subset.is_all:
         rest = data.all_pieces(still_open.special)
         found = find_special_point(rest, model.theta, model.is_varied, with_products=False)

@@ -256,22 +256,26 @@ class FlatModel:
         self.is_varied.copy_(self._mask_of_varied())
 
     @contextmanager
-    def padding_held_at(self, theta: Tensor) -> Iterator[None]:
+    def padding_held_at(self, point: Callable[[], Tensor]) -> Iterator[None]:
         """Let lookups return the rows of padding at one point, wherever the model is evaluated.
 
         The function of theta is then the one that is differentiated.
+
+        Parameters
+        ----------
+        point : callable () -> Tensor, shape (P,)
+            Called only where there are such lookups; nothing keeps it.
         """
 
         def rows(model: nn.Module, _: None) -> list[Tensor]:
             return [one.weight[one.padding_idx].detach().clone() for one in lookups(model)]
 
         if not lookups(self.structure):
-            del theta  # which may be the only reference
             yield
             return
-        state = {f"model.{name}": part for name, part in self._state(theta.detach()).items()}
+        state = {f"model.{name}": part for name, part in self._state(point().detach()).items()}
         found = torch.func.functional_call(_Evaluation(self.structure), state, (rows, None))
-        del theta, state
+        del state
         with held_rows(self.structure, found):
             yield
 

@@ -117,7 +117,11 @@ class NearbyChecks:
         ValueError
             If the model or the loss is not deterministic, or loses precision.
         """
-        with self._model.padding_held_at(self._near), self._fresh.padding_held_at(self._near):
+
+        def near() -> Tensor:
+            return self._near
+
+        with self._model.padding_held_at(near), self._fresh.padding_held_at(near):
             self._look(batch, at_theta)
 
     def _look(self, batch: Batch, at_theta: Any) -> None:

@@ -300,11 +300,12 @@ def random_directions(
     theta: Tensor, is_varied: Tensor, draw: torch.Generator, count: int
 ) -> Iterator[Tensor]:
     """Draw random directions (P,), one at a time, that change each parameter by its own size."""
+    size = float(torch.linalg.vector_norm(theta, 1)) / max(1, len(theta)) or 1.0
     for numbers in random_numbers(theta, draw, count):
-        size = theta.abs()
-        size += float(size.mean()) or 1.0
-        numbers.mul_(size).mul_(is_varied)
-        del size  # or it would exist until the next direction is drawn
+        # A part after the other: another vector of memory costs more than all of this.
+        parts = (vector.split(_NUM_NUMBERS) for vector in (numbers, theta, is_varied))
+        for part, at, may_change in zip(*parts, strict=True):
+            part.mul_(at.abs().add_(size)).mul_(may_change)
         yield numbers
 
 

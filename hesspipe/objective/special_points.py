@@ -8,8 +8,9 @@ other. At a kink those on the two sides differ, and torch returns one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -36,7 +37,12 @@ _ALL = -1
 
 
 def find_special_point(
-    pieces: Iterable[Piece], theta: Tensor, is_varied: Tensor, *, with_products: bool = True
+    pieces: Iterable[Piece],
+    theta: Tensor,
+    is_varied: Tensor,
+    *,
+    with_products: bool = True,
+    joint: Sequence[Piece] = (),
 ) -> Finding | None:
     """Compare second derivatives at theta with those at both sides of it, very near.
 
@@ -51,6 +57,9 @@ def find_special_point(
     is_varied : Tensor of bool, shape (P,)
     with_products : bool
         Whether to compare products with H.
+    joint : sequence of Piece, optional
+        The same samples in fewer pieces, which are compared first. The others are evaluated only
+        where these leave something open.
 
     Returns
     -------
@@ -61,7 +70,12 @@ def find_special_point(
     distances = _DISTANCES[theta.dtype]
     more = random_directions(theta, is_varied, draw, _NUM_DIRECTIONS)
     way = next(more)
-    suspects = _suspects(pieces, theta, way, distances[_FIRST], with_products)
+    find = partial(
+        _suspects, theta=theta, way=way, distance=distances[_FIRST], with_products=with_products
+    )
+    if joint and attempt(partial(find, joint)) == []:
+        return None
+    suspects = find(pieces)
     if not suspects:
         return None
     ways = [way, *more]

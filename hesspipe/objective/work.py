@@ -22,6 +22,7 @@ from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import part_of, take
 from hesspipe.objective.determinism import attempt
 from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.pieces import SAMPLES_AT_ONCE
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.objective.whole_batches import WholeBatch
 
@@ -36,6 +37,8 @@ _LEAST_CHECKED = 4
 _NUM_MEASURED = 2
 # Of length P, for a product: theta, its gradient, the vector, the product and its parts.
 _VECTORS = 5
+# Of the graph of samples of several batches, which are evaluated at once where that is no more.
+_BYTES_AT_ONCE = 2**22
 # Of a batch, per parameter, whatever the number of samples.
 _OPERATIONS_OF_VECTORS = 32
 _WITH_WEIGHT = ("linear", "conv")
@@ -69,6 +72,12 @@ class Work:
         """Most batches that they are drawn from: each of them takes several vectors of length P."""
         allowed = self._allowed(num_samples) / self.num_parameters
         return max(1, math.floor(allowed / _OPERATIONS_OF_VECTORS))
+
+    def num_at_once(self, num_samples: int) -> int:
+        """Number of samples, of batches of at most `num_samples`, that are evaluated at once."""
+        if not self.graph_bytes:  # it is not known
+            return num_samples
+        return max(num_samples, min(SAMPLES_AT_ONCE, math.floor(_BYTES_AT_ONCE / self.graph_bytes)))
 
     def _allowed(self, num_samples: int) -> float:
         """Operations of one evaluation of the samples that are looked at."""
