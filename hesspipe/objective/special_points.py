@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -70,12 +69,10 @@ def find_special_point(
     distances = _DISTANCES[theta.dtype]
     more = random_directions(theta, is_varied, draw, _NUM_DIRECTIONS)
     way = next(more)
-    find = partial(
-        _suspects, theta=theta, way=way, distance=distances[_FIRST], with_products=with_products
-    )
-    if joint and attempt(partial(find, joint)) == []:
+    settings = theta, way, distances[_FIRST], with_products
+    if joint and attempt(lambda: _suspects(joint, *settings)) == []:
         return None
-    suspects = find(pieces)
+    suspects = _suspects(pieces, *settings)
     if not suspects:
         return None
     ways = [way, *more]
