@@ -54,7 +54,8 @@ class Factors:
     inputs : dict
         By layer name, a~_l (N, width); the largest layer's reduced.
     reduction : Tensor, shape (width, K)
-        Orthonormal columns: the largest layer's reduced inputs are a~ times it.
+        Orthonormal columns: the largest layer's reduced inputs are a~ times it. None for G where it
+        is solved as a Gram matrix, which needs inner products of inputs only.
     largest : Layer
         As in the network; K of its rows in each unit are not zero, after the reduction.
     others : list of Layer
@@ -146,13 +147,19 @@ def factorize(objective: Objective, layers: list[Layer], matrix: Matrix) -> Fact
     num_rows = sum(layer.num_units * int(inputs[layer.name].any(0).sum()) for layer in layers)
     index = max(range(len(layers)), key=lambda number: layers[number].num_parameters)
     largest, others = layers[index], layers[:index] + layers[index + 1 :]
-    # Later layers' inputs depend on parameters, so that R has derivatives of them, too.
-    reduction = _reduction(inputs[largest.name], is_first=index == 0)
-    inputs[largest.name] = inputs[largest.name] @ reduction
+    signs = signs[:, is_used]
+    entering = inputs[largest.name]
+    if matrix is Matrix.GGN and signs.numel() <= num_rows and not (signs < 0).any():
+        reduction = entering.new_empty(entering.shape[1], 0)
+        inputs[largest.name] = entering[:, entering.any(0)]
+    else:
+        # Later layers' inputs depend on parameters, so that R has derivatives of them, too.
+        reduction = _reduction(entering, is_first=index == 0)
+        inputs[largest.name] = entering @ reduction
     positions = _positions(others, directions.device)
     factors = Factors(
         directions=directions[:, :, is_used],
-        signs=signs[:, is_used],
+        signs=signs,
         whitened=whitened[:, is_used],  # (N, r, D)
         inputs=inputs,
         reduction=reduction,
