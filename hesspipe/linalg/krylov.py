@@ -7,8 +7,10 @@ The rest spans a Krylov space of the operator, orthogonal to the locked ones:
 
 T is computed as V A V^T during the orthogonalization. Until vectors are locked, it is known to be
 tridiagonal, apart from the row and column where a restart continues, and every second product need
-not be made orthogonal to the whole basis (see `hesspipe.linalg.orthogonalization`). Later it is
-computed entry by entry, so that it is the Rayleigh-Ritz matrix whichever vector extends the basis.
+not be made orthogonal to the whole basis (see `hesspipe.linalg.orthogonalization`). So is its part
+of a Krylov space that starts from a random vector orthogonal to the locked ones y_i: their
+residuals are c_i r, so that the product with v has the components c_i <r, v> along them. Otherwise
+T is computed entry by entry, and is the Rayleigh-Ritz matrix whichever vector extends the basis.
 A thick restart keeps some Ritz vectors and the residual direction r, and the relation then holds
 with a smaller V.
 
@@ -47,8 +49,8 @@ from hesspipe.linalg.operator import Scaling, SymmetricProduct, random_unit
 from hesspipe.linalg.orthogonalization import orthogonalize, orthogonalize_product
 from hesspipe.seeding import generator
 
-# Columns that a restart rotates at once: the work space that it needs besides the basis.
-_COLUMNS_AT_ONCE = 2**16
+# Columns that a restart rotates at once: they stay in the cache meanwhile.
+_COLUMNS_AT_ONCE = 2**13
 # Norm of the sum of two unit vectors below which they cancel, as in very few dimensions.
 _NOT_CANCELED = 0.1
 # Loss of orthogonality up to which the basis need not be gone over, as a power of eps.
@@ -58,6 +60,8 @@ _LOSS = 0.75
 _MOST_GROWN = 64.0
 # Bound on a start's component below which no random start falls.
 _SURELY_SEEN = 1e-30
+# What a saved state says of a basis in whole numbers.
+_NUMBERS = ("size", "num_locked", "num_steps", "num_products", "num_starts", "start_of_run")
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ class KrylovBasis:
         Products since the last restart or random vector.
     num_products, num_starts : int
         Products made, and random vectors drawn.
+    start_of_run : int
+        `num_starts` when the present Krylov space began, if its products are known to be orthogonal
+        to all but their neighbors and the locked vectors; 0 if they are not.
     watched, hidden : array, shape (w,)
         Values l, and for each a bound on the component along the random start of any eigenvector
         with eigenvalue l or beyond.
@@ -144,18 +151,17 @@ class KrylovBasis:
         self._last_lost = np.inf
         self._forget_residuals()
         self._draw()
+        self.start_of_run = self.num_starts
 
     def _forget_residuals(self) -> None:
         self.couplings, self.rest = np.zeros(0), self.vectors.new_empty(0, self.space.length)
+        self._coupled: Tensor | None = None
+        self.start_of_run = 0
 
     def _allocate(self) -> None:
         # Not zeros: memory that is not written is not taken.
-        self.vectors = torch.empty(
-            self.capacity + 1,
-            self.space.length,
-            dtype=self.product.dtype,
-            device=self.product.device,
-        )
+        shape = self.capacity + 1, self.space.length
+        self.vectors = torch.empty(shape, dtype=self.product.dtype, device=self.product.device)
 
     @property
     def is_full(self) -> bool:
@@ -171,17 +177,18 @@ class KrylovBasis:
         """Multiply the next vector and orthogonalize the product: one Lanczos step."""
         size = self.size
         image = self.vectors[size + 1]  # (P,)
-        image.copy_(self.product.multiply(self.vectors[size]))
-        norm = float(self.space.norm(image))
+        self.product.write(self.vectors[size], image)
+        self._orthogonalize(image)
+        used = self.projected[: size + 1, : size + 1]
+        norm = float(np.hypot(np.linalg.norm(used[-1]), self.beta))
         if not np.isfinite(norm):
             raise ValueError(f"a product with the {self.product.name} must be finite, got {norm}")
-        self._orthogonalize(image)
         self.size += 1
         self.num_steps += 1
         self.num_products += 1
         if self.spans_everything:
             self.beta = 0.0
-        elif self.beta <= breakdown(max(norm, np.abs(self.projected).max()), self.product):
+        elif self.beta <= breakdown(max(norm, np.abs(used).max()), self.product):
             self.beta = 0.0  # an invariant space: continue in its complement
             self._draw()
         else:
@@ -191,7 +198,7 @@ class KrylovBasis:
 
     def _orthogonalize(self, image: Tensor) -> None:
         """Make the last product orthogonal to the basis, and add a column to the projection."""
-        size = self.size
+        size, along = self.size, self._subtract_coupled(image)
         # A thick restart couples the next vector to all that it keeps, other steps to the last one.
         first = size - 1 if self.num_steps else self.num_locked
         coefficients, self.beta, is_partial = orthogonalize_product(
@@ -203,15 +210,27 @@ class KrylovBasis:
             if not is_partial:
                 self._last_lost = float(np.linalg.norm(column[:first]))
             column[:first] = 0.0
+            column[: len(self.couplings)] += along * self.couplings
         self.projected[: size + 1, size] = self.projected[size, : size + 1] = column
+
+    def _subtract_coupled(self, image: Tensor) -> float:
+        """Subtract from a product what it has along locked vectors; return <r, v>."""
+        if not (self._is_tridiagonal and len(self.couplings)):
+            return 0.0
+        if self._coupled is None:
+            weights = torch.from_numpy(self.couplings).to(self.vectors)
+            self._coupled = weights @ self.vectors[: len(weights)]  # (P,)
+        along = float(self.space.inner(self.rest, self.vectors[self.size], is_rough=True))
+        image.add_(self._coupled, alpha=-along)
+        return along
 
     @property
     def _is_tridiagonal(self) -> bool:
         """Whether products have only rounding along all vectors but the last two.
 
-        That is not so once vectors have been locked, of which residuals may be large.
+        That is, but for what they are known to have along locked ones.
         """
-        return self.num_starts == 1 and self.num_steps > 1
+        return self.start_of_run == self.num_starts and self.num_steps > 1
 
     def _enough(self) -> float:
         """Norm of the new part of a product from which on its loss of orthogonality is small.
@@ -222,7 +241,8 @@ class KrylovBasis:
         if not self._is_tridiagonal or self.size + 1 == self.capacity:
             return np.inf
         lost: float = self._last_lost / torch.finfo(self.product.dtype).eps ** _LOSS
-        return max(lost, float(np.abs(self.projected).max()) / _MOST_GROWN)
+        used = self.projected[: self.size, : self.size]
+        return max(lost, float(np.abs(used).max()) / _MOST_GROWN)
 
     def watch(self, points: NDArray[np.float64]) -> None:
         """Track the bound on hidden eigenvectors at these values (w,); see the module docstring."""
@@ -282,7 +302,9 @@ class KrylovBasis:
     def _continue_locked(self) -> None:
         self.num_locked = self.size
         self.beta = 0.0
+        self._coupled = None
         self._draw()
+        self.start_of_run = self.num_starts
 
     def unlock(self) -> None:
         """Make the locked vectors part of the search again."""
@@ -314,6 +336,7 @@ class KrylovBasis:
         values, turn = self.space.agreed(*torch.linalg.eigh(gram))
         columns = ((turn / values.sqrt()) @ turn.T).to(rows) @ rows
         self.vectors = self.vectors.new_empty(0, self.space.length)
+        self._coupled = None
         return columns.T
 
     def begin_with(self, rows: Tensor, values: NDArray[np.float64], vector: Tensor) -> None:
@@ -370,18 +393,17 @@ class KrylovBasis:
             "couplings": torch.from_numpy(self.couplings),
             "rest": self.rest,
             "hidden": torch.from_numpy(self.hidden),
-            "beta_scale": torch.tensor([self.beta, self.scale], dtype=torch.float64, device="cpu"),
+            "beta_scale": torch.from_numpy(np.array([self.beta, self.scale, self._last_lost])),
         }
-        names = ("size", "num_locked", "num_steps", "num_products", "num_starts")
-        return tensors, {name: str(int(getattr(self, name))) for name in names}
+        return tensors, {name: str(int(getattr(self, name))) for name in _NUMBERS}
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, str]) -> None:
         """Restore a saved state."""
-        for name in ("size", "num_locked", "num_steps", "num_products", "num_starts"):
+        for name in _NUMBERS:
             setattr(self, name, int(numbers[name]))
         self.watched, self.hidden = tensors["watched"].numpy(), tensors["hidden"].numpy()
         self._components = tensors["components"].numpy()
         self.couplings, self.rest = tensors["couplings"].numpy(), tensors["rest"].to(self.vectors)
-        self.beta, self.scale = tensors["beta_scale"].tolist()
+        self.beta, self.scale, self._last_lost = tensors["beta_scale"].tolist()
         self.vectors[: self.size + 1] = tensors["vectors"].to(self.vectors)
         self.projected[: self.size, : self.size] = tensors["projected"].numpy()

@@ -54,6 +54,8 @@ class SymmetricProduct:
     sharded : VectorSpace, optional
         Where the vectors lie, if not in this process as a whole: those that `multiply` takes and
         returns have its length.
+    multiply_into : callable (Tensor (dim,), Tensor (dim,)) -> object, optional
+        Writes the product with the first into the second, where that saves a copy.
     """
 
     multiply: Callable[[Tensor], Tensor]
@@ -64,6 +66,14 @@ class SymmetricProduct:
     rounding: Callable[[], float] | None = None
     sharded: VectorSpace | None = None
     start: Callable[[], Tensor | None] | None = None
+    multiply_into: Callable[[Tensor, Tensor], object] | None = None
+
+    def write(self, vector: Tensor, image: Tensor) -> None:
+        """Write the product with a vector into another one, both (dim,)."""
+        if self.multiply_into is None:
+            image.copy_(self.multiply(vector))
+        else:
+            self.multiply_into(vector, image)
 
     @property
     def space(self) -> VectorSpace:
@@ -115,7 +125,7 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
     """
     scaling = Scaling()
 
-    def multiply(vector: Tensor) -> Tensor:
+    def multiply(vector: Tensor, out: Tensor | None = None) -> Tensor:
         image = product.multiply(vector)
         scaling.num_products += 1
         _check_image(product, image, scaling.num_products)
@@ -124,17 +134,17 @@ def scaled(product: SymmetricProduct) -> tuple[SymmetricProduct, Scaling]:
             require_digits(largest, product.dtype, product.name)
             if largest > 0:
                 scaling.exponent = math.frexp(largest)[1] - 1
-        return _divided(image, scaling.exponent or 0)
+        return _divided(image, scaling.exponent or 0, out)
 
-    return replace(product, multiply=multiply), scaling
+    return replace(product, multiply=multiply, multiply_into=multiply), scaling
 
 
-def _divided(image: Tensor, exponent: int) -> Tensor:
+def _divided(image: Tensor, exponent: int, out: Tensor | None) -> Tensor:
     """Divide by a power of two, whose inverse overflows if it is tiny: then in two steps."""
     if abs(exponent) < _ONE_STEP:
-        return image * 2.0**-exponent
+        return torch.mul(image, 2.0**-exponent, out=out)
     half = exponent // 2
-    return (image * 2.0**-half).mul_(2.0 ** -(exponent - half))
+    return torch.mul(image, 2.0**-half, out=out).mul_(2.0 ** -(exponent - half))
 
 
 def require_digits(largest: float, dtype: torch.dtype, name: str) -> None:
@@ -310,5 +320,7 @@ def random_unit(
     unit /= product.space.norm(unit)
     if basis is None or len(basis) == 0:
         return unit
-    unit, _, norm = orthogonalize(unit, basis, product.space)
-    return unit / norm
+    # One pass leaves most of it, unless the basis spans nearly everything.
+    unit, _, norm = orthogonalize(unit, basis, product.space, least_passes=1)
+    unit /= norm
+    return unit

@@ -112,11 +112,12 @@ def orthogonalize_product(
         Whether no pass went over all rows.
     """
     total = basis.new_zeros(len(basis))
+    # What rough sums leave along a row is seen by the next pass, where less of them cancels.
     total[first_row:] = _subtract(image, basis[first_row:], space)
     norm, is_partial = float(space.norm(image)), True
     for _ in range(_MOST_PASSES - 1):
         before, first = norm, first_row if norm >= enough else 0
-        total[first:] += _subtract(image, basis[first:], space, is_rough=True)
+        total[first:] += _subtract(image, basis[first:], space)
         is_partial &= first > 0
         norm = float(space.norm(image))
         if norm == 0 or not norm < ENOUGH * before:
@@ -124,10 +125,8 @@ def orthogonalize_product(
     return total, norm, is_partial
 
 
-def _subtract(
-    vector: Tensor, rows: Tensor, space: VectorSpace, *, is_rough: bool = False
-) -> Tensor:
+def _subtract(vector: Tensor, rows: Tensor, space: VectorSpace) -> Tensor:
     """Subtract from a vector what is along some rows, in place; return the coefficients."""
-    found = space.inner(rows, vector, is_rough=is_rough)
+    found = space.inner(rows, vector, is_rough=True)
     vector.addmv_(rows.T, found, alpha=-1)
     return found

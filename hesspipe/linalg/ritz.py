@@ -5,7 +5,8 @@ is enough to trust all of them: let E be the errors of the predictions, a matrix
 each of k vectors. With normal numbers g, E g is normal along the first singular vector of E, with
 at least the largest singular value s as its standard deviation, so that |E g| < d s has a
 probability below d. What is seen of |E g| bounds s, and with it the error of every residual, by
-|E g| / d.
+|E g| / d. Where d s would be less than the rounding of a product, n independent vectors g tell: for
+all of them, |E g| < d s has a probability below d^n.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ class Eigenpairs(Plotted):
         Orthonormal columns, in the operator's dtype and on its device.
     residual_norms : Tensor, shape (k,)
         |A v - lambda v|, from additional products: one with each v, or one with a random
-        combination of them, which confirms to a small part of the tolerance what the search has
-        computed of them. Each interval lambda +- residual norm contains an eigenvalue of A.
+        combination of them, or a few, which confirm to a small part of the tolerance what the
+        search has computed of them. Each interval lambda +- residual norm contains an eigenvalue
+        of A.
     num_products : int
         Products with A, including those for the residuals.
     matrix : str
@@ -173,7 +175,7 @@ def confirmed_pairs(
     num_products: int,
     allowed: float,
 ) -> tuple[Eigenpairs | None, int]:
-    """Confirm predicted residuals by one product; see the module docstring.
+    """Confirm predicted residuals by fewer products than pairs; see the module docstring.
 
     Parameters
     ----------
@@ -194,26 +196,23 @@ def confirmed_pairs(
         None if some residual norm may be larger, with a probability of 1e-4 or more: the products
         with all vectors have to tell.
     num_products : int
-        With the one that was made, if any.
+        With those that were made, if any.
     """
     values, couplings, rest = predicted
-    left = _DELTA * (allowed - float(couplings.abs().max()))
-    scale = float(values.abs().max())
-    if left < _ROUNDING * torch.finfo(product.dtype).eps * scale:
+    rounding = _ROUNDING * torch.finfo(product.dtype).eps * float(values.abs().max())
+    number, left = _probes(allowed - float(couplings.abs().max()), rounding, len(values))
+    if number == 0:
         return None, num_products
-    weights = torch.randn(
-        len(values),
-        generator=generator(0, "confirmed residuals"),
-        dtype=torch.float64,
-        device="cpu",
-    )
-    image = product.multiply(columns @ weights.to(columns))  # (P,)
-    image -= columns @ (values * weights).to(columns)
-    image -= float(couplings @ weights) * rest
-    error = float(product.space.norm(image))
-    num_products += 1
-    if not error <= left:
-        return None, num_products
+    random, error = generator(0, "confirmed residuals"), 0.0
+    for _ in range(number):
+        weights = torch.randn(len(values), generator=random, dtype=torch.float64, device="cpu")
+        image = product.multiply(columns @ weights.to(columns))  # (P,)
+        image -= columns @ (values * weights).to(columns)
+        image -= float(couplings @ weights) * rest
+        num_products += 1
+        error = max(error, float(product.space.norm(image)))
+        if not error <= left:
+            return None, num_products
     pairs = Eigenpairs(
         eigenvalues=values,
         eigenvectors=columns,
@@ -224,3 +223,28 @@ def confirmed_pairs(
         num_largest=len(values) - num_smallest,
     )
     return pairs, num_products
+
+
+def _probes(largest: float, rounding: float, num_pairs: int) -> tuple[int, float]:
+    """Choose how many products confirm residuals, and what each may show of their errors.
+
+    Parameters
+    ----------
+    largest : float
+        What the errors may be.
+    rounding : float
+        Of a product: less cannot be seen.
+    num_pairs : int
+        As many products would tell the residuals themselves.
+
+    Returns
+    -------
+    number : int
+        0 if it takes as many.
+    left : float
+    """
+    for number in range(1, max(num_pairs, 2)):
+        left = largest * float(_DELTA ** (1 / number))
+        if left >= rounding:
+            return number, left
+    return 0, 0.0

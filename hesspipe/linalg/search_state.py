@@ -23,7 +23,10 @@ from hesspipe.unfinished import put_aside, remove_leftovers_of, remove_state
 
 _LOG = logging.getLogger(__name__)
 # Numbers of a basis, and the least that they can be.
-_LEAST = {"size": 1, "num_locked": 0, "num_steps": 0, "num_products": 1, "num_starts": 1}
+_LEAST = {
+    "size": 1, "num_locked": 0, "num_steps": 0, "num_products": 1, "num_starts": 1,
+    "start_of_run": 0,
+}  # fmt: skip
 _TENSORS = (
     "vectors", "projected", "watched", "hidden", "components", "couplings", "rest", "beta_scale",
     "image",
@@ -170,7 +173,7 @@ class SearchState:
         num_held = numbers["num_locked"] if shapes["couplings"] != (0,) else 0
         expected = {
             "vectors": (size + 1, length), "projected": (size, size), "watched": (num_watched,),
-            "hidden": (num_watched,), "components": (num_watched, capacity + 1), "beta_scale": (2,),
+            "hidden": (num_watched,), "components": (num_watched, capacity + 1), "beta_scale": (3,),
             "couplings": (num_held,), "rest": (min(1, num_held), length), "image": (length,),
         }  # fmt: skip
         if shapes != expected:

@@ -14,7 +14,7 @@ from hesspipe.errors import NotConvergedError
 from hesspipe.files import read_tensors, write_tensors
 from hesspipe.linalg.eigenpairs import eigenpairs
 from hesspipe.linalg.operator import symmetric_product
-from hesspipe.linalg.ritz import confirmed_pairs
+from hesspipe.linalg.ritz import _DELTA, _probes, confirmed_pairs
 
 VALUES = torch.linspace(-1, 6, 80, dtype=torch.float64)
 MATRIX = matrix_with(VALUES)
@@ -48,6 +48,43 @@ def test_confirmed_pairs_refuses_one_residual_that_was_not_predicted(
     found, made = confirmed_pairs(product, tilted, known, 0, 7, 1e-8)
     assert found is None
     assert made == 8
+
+
+@pytest.mark.parametrize("wrong", range(10))
+@pytest.mark.parametrize("allowed", [1e-4, 4e-4])
+def test_confirmed_pairs_makes_more_products_in_float32(wrong: int, allowed: float) -> None:
+    """Where a ten-thousandth of what is allowed would be rounding: three or two tell enough."""
+    matrix = torch.diag(torch.linspace(0.5, 1, 300, dtype=torch.float64)).float()
+    values, rest = torch.linspace(0.5, 1, 300, dtype=torch.float64)[-10:], torch.eye(300)[0]
+    columns, number = torch.eye(300)[:, -10:].contiguous(), 3 if allowed == 1e-4 else 2
+    known = (values, torch.zeros(10, dtype=torch.float64), rest)
+    product = symmetric_product(matrix)
+    found, made = confirmed_pairs(product, columns, known, 0, 7, allowed)
+    assert found is not None
+    assert found.num_products == made == 7 + number
+    assert found.residual_norms.max() <= 10 * torch.finfo(torch.float32).eps
+    columns[:, wrong] += 2.5 * allowed * torch.eye(300)[:, 20]
+    found, made = confirmed_pairs(product, columns, known, 0, 7, allowed)
+    assert found is None
+    assert made <= 7 + number
+
+
+@pytest.mark.parametrize("num_pairs", [1, 2, 3])
+def test_confirmed_pairs_makes_fewer_products_than_pairs_or_none(num_pairs: int) -> None:
+    product = symmetric_product(torch.diag(torch.linspace(0.5, 1, 300)))
+    values = torch.linspace(0.5, 1, 300, dtype=torch.float64)[-num_pairs:]
+    known = (values, torch.zeros(num_pairs, dtype=torch.float64), torch.eye(300)[0])
+    found = confirmed_pairs(product, torch.eye(300)[:, -num_pairs:], known, 0, 7, 1e-4)
+    assert found == (None, 7)
+
+
+def test_probes_miss_a_wrong_residual_with_the_stated_probability() -> None:
+    """The first of them is normal along the error, and so are the others, independently."""
+    for number in (1, 2, 3):
+        at_most = _DELTA ** (1 / number)
+        assert (2 * float(torch.special.ndtr(torch.tensor(at_most)) - 0.5)) ** number <= _DELTA
+        assert _probes(1.0, at_most, 10) == (number, at_most)
+    assert _probes(1.0, 0.9, 10) == (0, 0.0)
 
 
 def test_confirmed_pairs_gives_the_residuals_of_the_vectors() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import matrix_with, normal
+from problems import EPS, matrix_with, normal
 from torch import Tensor
 
 from hesspipe.linalg import krylov
@@ -98,6 +98,55 @@ def test_projection_has_what_locked_vectors_couple_to() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("largest", [2.0, 10.0, 50.0, 1e3])
+@pytest.mark.parametrize("locked", [[-5, -7], [-1, -2, -3, -4, -5, -6], [0, 1, -1]])
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_basis_beside_locked_vectors_is_as_orthogonal_and_its_projection_right(
+    dtype: torch.dtype, largest: float, locked: list[int], is_resumed: bool, passes: list[bool]
+) -> None:
+    """The residuals of the locked vectors are large: they have not converged."""
+    eps = torch.finfo(dtype).eps
+    matrix = matrix_of(largest, dtype)
+    basis = extended(matrix, 25, 80)
+    ritz = basis.ritz()
+    chosen = np.sort(np.array(locked) % 25)
+    assert ritz.rests[chosen].max() > 1e-4
+    basis.lock(ritz, chosen)
+    if is_resumed:
+        tensors, numbers = basis.state()
+        tensors = {name: value.clone() for name, value in tensors.items()}
+        basis = KrylovBasis(symmetric_product(matrix), 80, seed=1)
+        basis.load(tensors, numbers)
+    passes.clear()
+    for _ in range(30):
+        basis.extend()
+    rows = basis.vectors[: basis.size].double()
+    projected = torch.from_numpy(basis.projected[: basis.size, : basis.size])
+    assert projected[: len(locked), len(locked) + 2 :].abs().max() > 1e-6
+    assert (rows @ matrix.double() @ rows.T - projected).abs().max() <= 500 * eps * largest
+    assert overlap(basis) <= 10 * krylov._MOST_GROWN * eps
+    if largest <= 10:
+        assert sum(passes) >= 12
+    assert not any(first and second for first, second in pairwise(passes))
+
+
+@pytest.mark.parametrize("num_steps", [5, 6])
+def test_basis_beside_locked_vectors_survives_invariant_spaces(num_steps: int) -> None:
+    """After six steps there is one: the random vectors that follow are coupled to all others."""
+    values = torch.cat([torch.tensor([1.0, 2.0, 3.0] * 20), torch.tensor([9.0, 8.0, 7.0])])
+    matrix = matrix_with(values.double())
+    basis = extended(matrix, num_steps, 40)
+    basis.lock(basis.ritz(), np.arange(num_steps - 2, num_steps))
+    for _ in range(20):
+        basis.extend()
+    assert (basis.num_starts > 4) == (num_steps == 6)
+    rows = basis.vectors[: basis.size]
+    projected = torch.from_numpy(basis.projected[: basis.size, : basis.size])
+    assert (rows @ matrix @ rows.T - projected).abs().max() <= 500 * EPS * 9
+    assert overlap(basis) <= 100 * EPS
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("is_enough", [True, False])
 def test_orthogonalize_product_leaves_out_rows_where_enough_is_left(
     dtype: torch.dtype, is_enough: bool
@@ -122,6 +171,25 @@ def test_orthogonalize_product_leaves_out_rows_where_enough_is_left(
     assert (rows @ image)[10:].abs().max() <= 10 * eps
     assert (image.double() - left).norm() <= 50 * eps
     assert abs(norm - float(left.norm())) <= 50 * eps
+
+
+@pytest.mark.parametrize("enough", [0.0, 10.0])
+def test_orthogonalize_product_keeps_the_digits_of_long_vectors(enough: float) -> None:
+    """Sums over a million terms of one sign: the first pass is wrong by more than rounding."""
+    eps, length = torch.finfo(torch.float32).eps, 2**20
+    positive = normal(3, length, seed=5).abs()
+    rows = torch.linalg.qr(positive.T).Q.T.float().contiguous()
+    rest = normal(length, seed=6)
+    rest -= rows.double().T @ (rows.double() @ rest)
+    image = (rows.double().T @ torch.tensor([0.0, 3.0, -5.0]).double() + rest / rest.norm()).float()
+    exact = rows.double() @ image.double()
+    assert (rows[0] * rows[0]).min() >= 0
+    coefficients, norm, _ = orthogonalize_product(
+        image, rows, VectorSpace(length), first_row=1, enough=enough
+    )
+    assert (coefficients.double() - exact)[1:].abs().max() <= 10 * eps * 5
+    assert (rows.double() @ image.double()).abs().max() <= 2 * eps
+    assert abs(norm - 1) <= 20 * eps
 
 
 def test_orthogonalize_product_goes_over_all_rows_once_too_little_is_left() -> None:
