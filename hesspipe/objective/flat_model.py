@@ -22,7 +22,7 @@ from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flattening import flatten, unflatten
 from hesspipe.objective.kernels import twice_differentiable_kernels
-from hesspipe.objective.model_kinds import require_usable, unwrapped
+from hesspipe.objective.model_kinds import refuse_varying_reflections, require_usable, unwrapped
 from hesspipe.objective.padding import (
     constant_rows,
     held_rows,
@@ -102,6 +102,7 @@ class FlatModel:
         }
         if not varied:
             raise ValueError(NONE_VARIES)
+        refuse_varying_reflections(model, varied.values())
         self.names, self.shapes = list(varied), [value.shape for value in varied.values()]
         copier = self.copier = Copier(dtype, self.device)
         self.originals: dict[int, str] = {}

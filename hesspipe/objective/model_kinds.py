@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -76,6 +78,39 @@ def require_usable(model: nn.Module) -> None:
         raise ValueError(f"model must be on one device, got {sorted(map(str, devices))}")
 
 
+def refuse_varying_reflections(model: nn.Module, varied: Iterable[Tensor]) -> None:
+    """Raise an error if parameters of orthogonal weights by Householder reflections vary.
+
+    Their diagonal of -1 and 1 is cut to integers, so that the weight jumps and torch takes a
+    derivative of zero. Behind a head or a gate of zeros the loss does not jump, only its gradient,
+    which `hesspipe.objective.jumps` does not see; in float32 neither does it see a small jump.
+
+    Parameters
+    ----------
+    model : nn.Module
+    varied : iterable of Tensor
+        Its parameters that vary.
+
+    Raises
+    ------
+    ValueError
+    """
+    ids = set(map(id, varied))
+    for name, module in model.named_modules():
+        if not isinstance(module, ParametrizationList) or not ids & set(
+            map(id, module.parameters(recurse=False))
+        ):
+            continue
+        for place, part in enumerate(module):
+            if getattr(getattr(part, "orthogonal_map", None), "name", "") == "householder":
+                raise ValueError(
+                    f"the loss must be continuous in the parameters, got {name}.{place} "
+                    f"({type(part).__name__}), orthogonal weights by Householder reflections, "
+                    "which jump where torch takes a derivative of zero; use orthogonal(..., "
+                    "orthogonal_map='matrix_exp') or 'cayley', or leave them out by parameters="
+                )
+
+
 def _require_usable_module(name: str, module: nn.Module) -> None:
     """Raise an error for modules that have no second derivative, or change when they are called."""
     if isinstance(module, torch.jit.ScriptModule):
@@ -95,13 +130,6 @@ def _require_usable_module(name: str, module: nn.Module) -> None:
             f"({type(module).__name__}), which rounds to few numbers and has the gradient of no "
             "rounding; turn it off with model.apply(torch.ao.quantization.disable_fake_quant) and "
             "model.apply(torch.ao.quantization.disable_observer)"
-        )
-    orthogonal_map = getattr(getattr(module, "orthogonal_map", None), "name", "")
-    if orthogonal_map == "householder":  # it multiplies by integer parts of parameters of -1 and 1
-        raise ValueError(
-            f"the loss must be continuous in the parameters, got {name} ({type(module).__name__}), "
-            "orthogonal weights by Householder reflections, which jump where torch takes a "
-            "derivative of zero; use orthogonal(..., orthogonal_map='matrix_exp') or 'cayley'"
         )
     for setting in ("max_norm", "scale_grad_by_freq"):
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and getattr(module, setting):

@@ -22,7 +22,7 @@ from hesspipe.objective.flat_model import (
     signature_of,
 )
 from hesspipe.objective.kernels import twice_differentiable_kernels
-from hesspipe.objective.model_kinds import unwrapped
+from hesspipe.objective.model_kinds import refuse_varying_reflections, unwrapped
 from hesspipe.objective.padding import constant_rows
 from hesspipe.objective.pytrees import Fields, call_arguments, map_tensors
 from hesspipe.objective.rounding import model_evaluation
@@ -99,6 +99,7 @@ class ShardedModel(FlatModel):
         varied = [name for name in named if named[name].requires_grad and name in chosen]
         if not varied:
             raise ValueError(NONE_VARIES)
+        refuse_varying_reflections(model, [named[name] for name in varied])
         self.dtype, self.device = dtype, next(iter(named.values())).device
         self.draws_numbers = False
         self.function: Callable[[nn.Module, Any], Any] | None = None

@@ -298,9 +298,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
         lambda: holding(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])), X,
         "got weight of a nested tensor; keep the values",
     ),
-    "Householder": (
-        lambda: parametrizations.orthogonal(nn.Linear(4, 3)), X, "or 'cayley'$",
-    ),
     "changing backward hook": (
         lambda: changed(
             lambda m: m[1].register_full_backward_hook(lambda _, slopes, out: (2 * slopes[0],))

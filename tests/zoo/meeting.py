@@ -210,7 +210,7 @@ ROWS = [
         ),
     ),
     Row("mean of the largest losses", lambda: classifier(_classes(), X, Y, loss_fn=_largest)),
-    Row("orthogonal weights, Householder", _householder, refusal="or 'cayley'$"),
+    Row("orthogonal weights, Householder", _householder, refusal="or leave them out by param"),
     Row("sparse parameter", _sparse, refusal="keep the values as the parameter"),
     Row(
         "ELECTRA for questions, its own loss",
