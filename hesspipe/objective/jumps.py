@@ -5,11 +5,15 @@ A router of zeros makes all experts equal for `topk`, a weight can lie exactly o
 continuous, and has no Hessian. Next to a point where it is continuous it changes less and less as
 the distance decreases; where it jumps, it changes by the same at ever smaller distances on one
 side. So does a rounding error, which is measured.
+
+Processes that evaluate together compare the losses of all of them, by equal numbers, so that all
+make the same evaluations and find the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +22,7 @@ from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.objective.determinism import attempt
 from hesspipe.objective.finite_differences import gradient
 from hesspipe.objective.flat_model import FlatModel
+from hesspipe.objective.flattening import flatten
 from hesspipe.objective.rounding import measured_rounding
 
 # Distances relative to the parameters. The first one serves for all; the others confirm.
@@ -31,105 +36,135 @@ _SAME = 1.5
 _MOST_NAMES = 3
 
 
-def refuse_jump(
-    model: FlatModel,
-    loss_of: Callable[[Tensor], Tensor],
-    direction: Tensor,
-    value: Tensor,
-    rounding: float,
-    place: str,
-) -> None:
-    """Raise an error if a loss jumps at the parameters.
+@dataclass(frozen=True)
+class Losses:
+    """Losses that are evaluated together: that of a batch, or of one batch in each process.
+
+    Attributes
+    ----------
+    evaluate : callable (theta) -> Tensor, shape (B,)
+        Without a graph, and the same in all processes.
+    slope : callable (number, direction) -> float
+        Differentiates one of them at the parameters along a direction.
+    values, roundings : Tensor, shape (B,)
+        At the parameters, and bounds of their rounding errors, unless the model or a loss amplifies
+        them. A loss that is nan is left out.
+    places : list of str
+        What each is computed on, for the message.
+    """
+
+    evaluate: Callable[[Tensor], Tensor]
+    slope: Callable[[int, Tensor], float]
+    values: Tensor
+    roundings: Tensor
+    places: list[str]
+
+    @classmethod
+    def of_batch(
+        cls,
+        loss_of: Callable[[Tensor], Tensor],
+        theta: Tensor,
+        value: Tensor,
+        rounding: float,
+        place: str,
+    ) -> Losses:
+        """Return the loss of one batch, as a function of theta, and what is known of it."""
+
+        def slope(_: int, direction: Tensor) -> float:
+            return float(gradient([loss_of], theta) @ direction)
+
+        return cls(
+            lambda point: loss_of(point).detach().view(1),
+            slope,
+            value.detach().view(1),
+            torch.tensor([rounding], dtype=torch.float64, device="cpu"),
+            [place],
+        )
+
+
+def refuse_jump(model: FlatModel, losses: Losses, direction: Tensor) -> None:
+    """Raise an error if one of some losses jumps at the parameters.
 
     Without a jump this takes an evaluation on each side.
 
     Parameters
     ----------
     model : FlatModel
-    loss_of : callable (theta) -> scalar Tensor
+    losses : Losses
     direction : Tensor, shape (P,)
         A random change of the parameters, each by its own size.
-    value : scalar Tensor
-        The loss at the parameters.
-    rounding : float
-        Bound of its rounding error, unless the model or the loss amplifies it.
-    place : str
-        What the loss is computed on, for the message.
 
     Raises
     ------
     NotTwiceDifferentiableError
     """
-    value = value.detach()
-    allowed = max(_NOTABLE[model.dtype] * float(value.abs()), rounding)
-    jump = _jump(loss_of, model.theta, direction, float(value), allowed)
-    if not jump or abs(jump) <= max(
-        _noise(loss_of, model.theta, value), _smooth_change(loss_of, model.theta, direction)
-    ):
-        return
-    names = []
-    for number, name in enumerate(model.names):
-        part = _only(number, direction, model.shapes)
-        if _jump(loss_of, model.theta, part, float(value), allowed):
-            names.append(name)
-    where = f" along {', '.join(names[:_MOST_NAMES])}" if names else ""
-    where += f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    raise NotTwiceDifferentiableError(
-        f"the loss must be continuous at the parameters, got a jump by {abs(jump):.1e} of a loss "
-        f"of {float(value):.1e}{where}, on {place}; where a comparison, a rounding or a selection "
-        "such as topk, argmax or sort is tied there is no Hessian: move the parameters by a small "
-        "random step, e.g. start a router at random, or leave them out by parameters="
-    )
+    jumps = _jumps(losses, model, direction)
+    for number in jumps.nonzero().flatten().tolist():
+        jump, value = float(jumps[number]), float(losses.values[number])
+        if abs(jump) <= max(
+            _noise(losses, model.theta, number), _smooth_change(losses, model, direction, number)
+        ):
+            continue
+        names = [
+            name
+            for name in model.names
+            if _jumps(losses, model, _only(name, direction, model))[number]
+        ]
+        where = f" along {', '.join(names[:_MOST_NAMES])}" if names else ""
+        where += f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        raise NotTwiceDifferentiableError(
+            f"the loss must be continuous at the parameters, got a jump by {abs(jump):.1e} of a "
+            f"loss of {value:.1e}{where}, on {losses.places[number]}; where a comparison, a "
+            "rounding or a selection such as topk, argmax or sort is tied there is no Hessian: "
+            "move the parameters by a small random step, e.g. start a router at random, or leave "
+            "them out by parameters="
+        )
 
 
-def _jump(
-    loss_of: Callable[[Tensor], Tensor],
-    theta: Tensor,
-    direction: Tensor,
-    value: float,
-    allowed: float,
-) -> float:
-    """Return a change that is the same at all distances on one side; 0 if there is none."""
+def _jumps(losses: Losses, model: FlatModel, direction: Tensor) -> Tensor:
+    """Return changes (B,) that are the same at all distances on one side; 0 where there is none."""
+    values = losses.values.double().cpu()
+    allowed = torch.maximum(_NOTABLE[model.dtype] * values.abs(), losses.roundings)
+    found = torch.zeros_like(values)
     for side in (1, -1):
-        changes: list[float] = []
-        for distance in _DISTANCES[theta.dtype]:
-            point = torch.add(theta, direction, alpha=side * distance)
-            there = attempt(lambda: float(loss_of(point).detach()))  # noqa: B023 (called at once)
-            change = torch.nan if there is None else there - value
-            if not abs(change) > allowed:
+        first: Tensor | None = None
+        is_open = (found == 0) & values.isfinite()
+        for distance in _DISTANCES[model.dtype]:
+            if not is_open.any():
                 break
-            changes.append(change)
-            if not 1 / _SAME < change / changes[0] < _SAME:
-                break
-        else:
-            return changes[0]
-    return 0.0
+            point = torch.add(model.theta, direction, alpha=side * distance)
+            there = attempt(lambda: losses.evaluate(point).double().cpu())  # noqa: B023 (called at once)
+            changes = torch.full_like(values, torch.nan) if there is None else there - values
+            first = changes if first is None else first
+            ratio = changes / first
+            is_open &= (changes.abs() > allowed) & (ratio > 1 / _SAME) & (ratio < _SAME)
+        if first is not None:
+            found = torch.where(is_open, first, found)
+    return found
 
 
-def _noise(loss_of: Callable[[Tensor], Tensor], theta: Tensor, value: Tensor) -> float:
-    """Measure the rounding error of the loss; 0 where it cannot be measured."""
+def _noise(losses: Losses, theta: Tensor, number: int) -> float:
+    """Measure the rounding error of a loss; 0 where it cannot be measured."""
 
     def evaluate() -> Tensor:
-        return loss_of(theta).detach()
+        return losses.evaluate(theta)[number]
 
     try:
-        return float(measured_rounding(evaluate, value, torch.abs, "the loss"))
+        return float(measured_rounding(evaluate, losses.values[number], torch.abs, "the loss"))
     except ValueError:
         return 0.0
 
 
-def _smooth_change(loss_of: Callable[[Tensor], Tensor], theta: Tensor, direction: Tensor) -> float:
+def _smooth_change(losses: Losses, model: FlatModel, direction: Tensor, number: int) -> float:
     """Return the change that the gradient explains, over the first distance.
 
     It is large where a function is as steep as tanh(1e6 x), which is flat on both sides.
     """
-    slopes = attempt(lambda: gradient([loss_of], theta))
-    if slopes is None:
-        return 0.0
-    return _DISTANCES[theta.dtype][0] * abs(float(slopes @ direction))
+    slope = attempt(lambda: losses.slope(number, direction))
+    return 0.0 if slope is None else _DISTANCES[model.dtype][0] * abs(slope)
 
 
-def _only(number: int, direction: Tensor, shapes: list[torch.Size]) -> Tensor:
+def _only(name: str, direction: Tensor, model: FlatModel) -> Tensor:
     """Return a direction along one parameter."""
-    parts = direction.split([shape.numel() for shape in shapes])
-    return torch.cat([part if at == number else 0 * part for at, part in enumerate(parts)])
+    parts = model.unflatten(direction)
+    return flatten({key: part if key == name else 0 * part for key, part in parts.items()})

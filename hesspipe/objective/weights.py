@@ -20,7 +20,7 @@ from hesspipe.objective.determinism import (
 )
 from hesspipe.objective.explanations import explained
 from hesspipe.objective.flat_model import FlatModel
-from hesspipe.objective.jumps import refuse_jump
+from hesspipe.objective.jumps import Losses, refuse_jump
 from hesspipe.objective.loss_of_outputs import LossOfOutputs
 from hesspipe.objective.pytrees import (
     Layout,
@@ -167,14 +167,14 @@ class Weighing:
         facts = facts_of(outputs, loss, layout, model.dtype)
         self._facts.append(facts)
         with explained(batch, number, model.dtype):
-            refuse_jump(
-                model,
+            losses = Losses.of_batch(
                 lambda theta: evaluate(model, self._loss_fn, theta, batch)[1],
-                self._direction,
+                model.theta,
                 loss,
                 facts["value_rounding"],
                 f"batch {number}",
             )
+            refuse_jump(model, losses, self._direction)
         return outputs
 
     def _evaluate_again(self, batch: Batch, first: tuple[Any, Tensor]) -> None:

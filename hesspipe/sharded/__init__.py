@@ -7,6 +7,7 @@ structure          A copy of a model that gathers a parameter where it is read
 reads              What was read of a parameter, for derivatives by it: `Reads`
 model              The model as a function of a part of theta: `ShardedModel`
 same_function      Whether all processes compute the same loss of the same samples
+jumps              Losses that jump at divided parameters: `refuse_jump_together`
 shares             What each process has of the data, and its share of the loss
 memory             Arrays that return to the system once they are freed
 objective          The loss as a function of a part of theta: `ShardedObjective`

@@ -29,6 +29,7 @@ from hesspipe.objective.weights import Layouts, evaluate, facts_of
 from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.objective.whole_losses import COUPLING
 from hesspipe.ranks.ranks import Ranks
+from hesspipe.sharded.jumps import refuse_jump_together
 from hesspipe.sharded.model import ShardedModel
 from hesspipe.sharded.same_function import require_same_function
 from hesspipe.tolerances import rounding
@@ -106,8 +107,8 @@ def weigh_together(
     Raises
     ------
     ValueError
-        If two evaluations differ, values are not finite, or the denominator of the loss is needed
-        and not known.
+        If two evaluations differ, values are not finite, the loss jumps at the parameters, or its
+        denominator is needed and not known.
     NotASumOverSamplesError
         If the loss over several batches is not that of its parts.
     """
@@ -124,7 +125,9 @@ def weigh_together(
     weights = []
     versions = {name: buffer._version for name, buffer in model.buffers.items()}
     for turn in range(max(1, *(count for count, _ in counts))):
-        found = evaluation.evaluate(present[turn if turn < len(batches) else 0])
+        batch = present[turn if turn < len(batches) else 0]
+        found = evaluation.evaluate(batch)
+        refuse_jump_together(model, loss.loss_fn, batch, found[1])
         weights += [found] if turn < len(batches) else []
     refuse_changed_buffers(model.buffers, versions)
     is_sum, coupling = _examine(evaluation, present[0], is_alone=is_one)
