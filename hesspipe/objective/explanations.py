@@ -85,6 +85,12 @@ _ADVICE = [
         "class labels are from 0 to the number of outputs - 1",
     ),
     (
+        r"appears to not have been used in the graph|does not require grad and does not have"
+        r"|backward through the graph a second time",
+        "a loss that differentiates the model needs the model itself, not its outputs: use "
+        "Objective.from_batches, with loss(model, batch)",
+    ),
+    (
         r"\b(size|sizes|shape|shapes|dimension|dimensions|broadcast|batch_size)\b",
         "every sample is one row in inputs, outputs and targets",
     ),

@@ -33,7 +33,7 @@ from hesspipe.objective.padding import (
 from hesspipe.objective.pieces import random_directions
 from hesspipe.objective.pytrees import Fields, call_arguments, cast, map_tensors
 from hesspipe.objective.rounding import model_evaluation
-from hesspipe.objective.substitutes import evaluated_exactly
+from hesspipe.objective.substitutes import Norms, evaluated_exactly
 from hesspipe.objective.training_steps import NoBackward
 from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.seeding import generator
@@ -76,6 +76,8 @@ class FlatModel:
         Whether evaluations draw random numbers, so that the global state must be restored.
     function : callable (model, batch) -> Any, optional
         Evaluates the model on a `WholeBatch`.
+    norms : Norms
+        Shared with the loss.
     copier : Copier
         Of the model; deleted by `copied`.
 
@@ -93,7 +95,7 @@ class FlatModel:
         refuse_random_modules(model)
         require_usable(model)
         named = dict(model.named_parameters())
-        self.dtype, self.draws_numbers = dtype, False
+        self.dtype, self.draws_numbers, self.norms = dtype, False, Norms()
         self.function: Callable[[nn.Module, Any], Any] | None = None
         self.device = next(iter(named.values())).device
         chosen = chosen_names(list(named), patterns)
@@ -178,7 +180,7 @@ class FlatModel:
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         kernels = twice_differentiable_kernels(self.device)
         with guard, model_evaluation(), kernels:
-            return evaluated_exactly(self._called, theta, inputs)
+            return evaluated_exactly(self.norms, self._called, theta, inputs)
 
     def _called(
         self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch

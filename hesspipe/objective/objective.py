@@ -159,7 +159,7 @@ class Objective:
             self._require_same_model(flat, loss_fn=loss_fn, denominator=denominator)
             whole, divide = flat.copied(loss_fn, denominator)
             self._is_reduction_known = reduction(whole) is not None
-            loss = ReducedLoss(whole, divide, is_sum=reduction(whole) == "sum")
+            loss = ReducedLoss(whole, divide, reduction(whole) == "sum", flat.norms)
             with preserved_random_state(self.device):
                 read = stream_batches if stream else read_batches
                 may_be_empty = self.ranks is not None

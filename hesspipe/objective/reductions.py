@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import _reduction, functional
 
-from hesspipe.objective.substitutes import evaluated_exactly
+from hesspipe.objective.substitutes import Norms, loss_evaluated_exactly
 
 # (outputs, targets) -> scalar; outputs as the model returns them.
 LossFunction = Callable[[Any, Any], Tensor]
@@ -66,16 +66,19 @@ class ReducedLoss:
         Of a mean on a batch, if the caller gave it.
     is_sum : bool
         Whether losses of batches are added, and not averaged.
+    norms : Norms
+        Of the model.
     """
 
     given: LossFunction
     denominator: Denominator | None
     is_sum: bool
+    norms: Norms
 
     @cached_property
     def loss_fn(self) -> LossFunction:
         """The loss with exact operations; see `hesspipe.objective.substitutes`."""
-        return partial(evaluated_exactly, self.given)
+        return partial(loss_evaluated_exactly, self.norms, self.given)
 
     def known_denominator(self) -> Denominator | None:
         """Return the denominator of a mean loss; None for a sum.

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from hesspipe.errors import NotTwiceDifferentiableError
 from hesspipe.objective.many_classes import cross_entropy
 from hesspipe.objective.norms import EXACT_NORMS, is_differentiated_inside
 from hesspipe.objective.rounding import is_perturbing
@@ -28,11 +29,30 @@ from hesspipe.objective.rounding import is_perturbing
 _SMALLEST = math.exp(-100)
 
 
-Norms = Literal["torch", "until differentiated", "exact"]
-
-
 class _DifferentiatedInsideError(BaseException):
     """A function differentiates what it evaluates; no Exception, for functions that catch all."""
+
+
+@dataclass
+class Norms:
+    """Whether normalization must be exact, as something that is evaluated differentiates it.
+
+    The model and the loss of an objective share it, so that this is found once, and also where a
+    loss differentiates what the model returns.
+
+    Attributes
+    ----------
+    are_exact : bool
+    were_inexact : bool
+        Whether that of torch has been used.
+    """
+
+    are_exact: bool = False
+    were_inexact: bool = False
+
+
+class InexactOutputsError(NotTwiceDifferentiableError):
+    """A loss differentiates outputs that were computed before this was known."""
 
 
 class ExactDerivatives(TorchFunctionMode):
@@ -43,22 +63,24 @@ class ExactDerivatives(TorchFunctionMode):
 
     Parameters
     ----------
-    norms : {"torch", "until differentiated", "exact"}
-        Whether normalization is that of torch, or the same until something evaluated is
+    norms : Norms
+        Where they are not exact, normalization is that of torch until something evaluated is
         differentiated, which raises `_DifferentiatedInsideError`.
     """
 
-    def __init__(self, norms: Norms = "torch") -> None:
+    def __init__(self, norms: Norms) -> None:
         super().__init__()
-        self._norms, self._has_norms = norms, False
+        self._norms = norms
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in EXACT_NORMS:
-            is_exact = self._norms == "exact" or is_differentiated_inside()
+            norms = self._norms
+            is_exact = norms.are_exact or is_differentiated_inside()
             func = EXACT_NORMS[func] if is_exact else func
-            self._has_norms |= not is_exact
-        elif func is torch.autograd.grad and self._norms == "until differentiated":
-            if self._has_norms and (kwargs or {}).get("create_graph"):
+            norms.were_inexact |= not is_exact
+        elif func is torch.autograd.grad:
+            is_differentiated = self._norms.were_inexact and not self._norms.are_exact
+            if is_differentiated and (kwargs or {}).get("create_graph"):
                 raise _DifferentiatedInsideError
         elif func is functional.binary_cross_entropy:
             func = binary_cross_entropy
@@ -71,25 +93,41 @@ class ExactDerivatives(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def exact_operations() -> AbstractContextManager[Any]:
-    """Use exact operations; not inside transforms of torch.func, for which they have no rules."""
-    is_transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    return nullcontext() if is_transformed else ExactDerivatives()
+def evaluated_exactly(norms: Norms, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the caller with exact operations, but not inside transforms.
 
-
-def evaluated_exactly(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of the caller with exact operations.
-
-    Where it differentiates what it evaluates, it is called again with exact normalization.
+    Transforms of torch.func have no rules for them. Where the function differentiates what it
+    evaluates, it is called again with exact normalization, and so it is from then on.
     """
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return function(*args)
     try:
-        with ExactDerivatives("until differentiated"):
+        with ExactDerivatives(norms):
             return function(*args)
     except _DifferentiatedInsideError:
-        with ExactDerivatives("exact"):
-            return function(*args)
+        norms.are_exact = True
+    with ExactDerivatives(norms):
+        return function(*args)
+
+
+def loss_evaluated_exactly(
+    norms: Norms, loss_fn: Callable[[Any, Any], Tensor], outputs: Any, targets: Any
+) -> Tensor:
+    """Call a loss as `evaluated_exactly` does.
+
+    Raises
+    ------
+    InexactOutputsError
+        If it differentiates, for the first time, and the outputs may be of torch's normalization.
+    """
+    may_be_inexact = norms.were_inexact and not norms.are_exact
+    value: Tensor = evaluated_exactly(norms, loss_fn, outputs, targets)
+    if may_be_inexact and norms.are_exact:
+        raise InexactOutputsError(
+            "the loss must differentiate the outputs of the model at every evaluation, got one "
+            "that did so for the first time after others; build a new Objective"
+        )
+    return value
 
 
 def binary_cross_entropy(

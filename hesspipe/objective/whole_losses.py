@@ -61,9 +61,9 @@ def adopt_functions(
     loss, outputs, denominator = flat.copied(loss, outputs, denominator)
     if outputs is None:
         flat.function = partial(_scalar, loss)
-        return ReducedLoss(_first, denominator, is_sum)
+        return ReducedLoss(_first, denominator, is_sum, flat.norms)
     flat.function = outputs
-    return ReducedLoss(partial(_loss_of_outputs, loss), denominator, is_sum)
+    return ReducedLoss(partial(_loss_of_outputs, loss), denominator, is_sum, flat.norms)
 
 
 def denominator_of(

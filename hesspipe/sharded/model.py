@@ -26,7 +26,7 @@ from hesspipe.objective.model_kinds import refuse_varying_reflections, unwrapped
 from hesspipe.objective.padding import constant_rows
 from hesspipe.objective.pytrees import Fields, call_arguments, map_tensors
 from hesspipe.objective.rounding import model_evaluation
-from hesspipe.objective.substitutes import exact_operations
+from hesspipe.objective.substitutes import Norms, evaluated_exactly
 from hesspipe.objective.training_steps import NoBackward
 from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.ranks.ranks import Ranks
@@ -101,7 +101,7 @@ class ShardedModel(FlatModel):
             raise ValueError(NONE_VARIES)
         refuse_varying_reflections(model, [named[name] for name in varied])
         self.dtype, self.device = dtype, next(iter(named.values())).device
-        self.draws_numbers = False
+        self.draws_numbers, self.norms = False, Norms()
         self.function: Callable[[nn.Module, Any], Any] | None = None
         self.gathering = Gathering(ranks)
         self.names, self.shapes = varied, [named[name].shape for name in varied]
@@ -161,12 +161,17 @@ class ShardedModel(FlatModel):
         """Evaluate the model on this process's inputs, at the theta of all processes."""
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         kernels = twice_differentiable_kernels(self.device)
-        with guard, model_evaluation(), kernels, exact_operations(), self.gathering.lean():
-            if isinstance(inputs, WholeBatch):
-                return self._evaluated(theta, inputs.copy())
-            args, kwargs = call_arguments(inputs, self._signature)
-            with self._at(theta), self._differentiable():
-                return self.structure(*args, **kwargs)
+        with guard, model_evaluation(), kernels, self.gathering.lean():
+            return evaluated_exactly(self.norms, self._called, theta, inputs)
+
+    def _called(
+        self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch
+    ) -> Any:
+        if isinstance(inputs, WholeBatch):
+            return self._evaluated(theta, inputs.copy())
+        args, kwargs = call_arguments(inputs, self._signature)
+        with self._at(theta), self._differentiable():
+            return self.structure(*args, **kwargs)
 
     def _evaluated(self, theta: Tensor | dict[str, Tensor], batch: Any) -> Any:
         """Call `function` with the model at theta, by which it may differentiate."""

@@ -5,105 +5,40 @@ The reference is the same network with normalization written out, by plain doubl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.autograd.forward_ad as forward_mode
+from normalized import (
+    INPUTS,
+    LAYERS,
+    SLOPES,
+    Field,
+    Returned,
+    Returning,
+    distance,
+    hessian_by_double_backward,
+    network,
+    penalty,
+)
 from problems import assert_close, normal
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 import hesspipe
+from hesspipe.errors import NotTwiceDifferentiableError
+from hesspipe.objective.batches import Batch
+from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.norms import batch_norm, instance_norm, layer_norm
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.reductions import ReducedLoss
+from hesspipe.objective.weights import evaluate
 
 # torch warns about torch.jit.script, which it uses itself, when it first differentiates forward.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-
-INPUTS = normal(5, 3, seed=1)
-
-
-class Normalized(nn.Module):
-    """Normalizes rows of 6 numbers, by a layer or by its formula over parts of a row."""
-
-    def __init__(self, layer: nn.Module, shape: tuple[int, ...], is_written_out: bool) -> None:
-        super().__init__()
-        self.layer, self.shape, self.is_written_out = layer, shape, is_written_out
-
-    def forward(self, rows: Tensor) -> Tensor:
-        values = rows.view(-1, *self.shape)
-        if not self.is_written_out:
-            return self.layer(values).flatten(1)
-        centered = values - values.mean(-1, keepdim=True)
-        values = centered / (centered.square().mean(-1, keepdim=True) + self.layer.eps).sqrt()
-        weight, bias = self.layer.weight, self.layer.bias
-        if isinstance(self.layer, nn.InstanceNorm1d):
-            weight, bias = weight.unsqueeze(1), bias.unsqueeze(1)
-        return (values * weight + bias).flatten(1)
-
-
-LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "layer": (lambda: nn.LayerNorm(6), (6,)),
-    "layer, parts": (lambda: nn.LayerNorm(2), (3, 2)),
-    "instance": (lambda: nn.InstanceNorm1d(2, affine=True), (2, 3)),
-}
-
-
-def network(name: str, *, is_written_out: bool) -> nn.Sequential:
-    make, shape = LAYERS[name]
-    torch.manual_seed(0)
-    norm = Normalized(make(), shape, is_written_out)
-    model = nn.Sequential(nn.Linear(3, 6), norm, nn.Softplus(), nn.Linear(6, 1)).double()
-    with torch.no_grad():
-        for parameter in norm.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def backward(model: nn.Module, x: Tensor) -> Tensor:
-    x = x.detach().requires_grad_()
-    return torch.autograd.grad(model(x).sum(), x, create_graph=True)[0]
-
-
-def transform(model: nn.Module, x: Tensor) -> Tensor:
-    return torch.vmap(torch.func.grad(lambda row: model(row.unsqueeze(0)).sum()))(x)
-
-
-def forward(model: nn.Module, x: Tensor) -> Tensor:
-    return torch.func.jvp(model, (x,), (torch.ones_like(x),))[1]
-
-
-def dual(model: nn.Module, x: Tensor) -> Tensor:
-    with forward_mode.dual_level():
-        outputs = model(forward_mode.make_dual(x, torch.ones_like(x)))
-        return forward_mode.unpack_dual(outputs).tangent
-
-
-def catching(model: nn.Module, x: Tensor) -> Tensor:
-    try:
-        return backward(model, x)
-    except Exception:
-        return model(x)
-
-
-SLOPES = {one.__name__: one for one in (backward, transform, forward, dual, catching)}
-
-
-def penalty(slopes: Callable[[nn.Module, Tensor], Tensor], model: nn.Module, x: Tensor) -> Tensor:
-    return ((slopes(model, x).square().sum(1) + 0.1).sqrt() - 1).square().mean()
-
-
-def hessian_by_double_backward(model: nn.Module, loss: Callable[[], Tensor]) -> Tensor:
-    parameters = list(model.parameters())
-    slopes = torch.autograd.grad(loss(), parameters, create_graph=True, materialize_grads=True)
-    rows = [
-        torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
-        for slope in slopes
-        for entry in slope.flatten()
-    ]
-    return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -120,18 +55,6 @@ def test_hessian_of_a_penalty_on_slopes_is_that_of_the_formula(way: str, name: s
     assert_close(hesspipe.hessian_matrix(objective), expected, factor=500)
 
 
-class Field(nn.Module):
-    """A Hamiltonian vector field, whose forward method differentiates a network."""
-
-    def __init__(self, energy: nn.Module) -> None:
-        super().__init__()
-        self.energy = energy
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.enable_grad():
-            return backward(self.energy, x).roll(1, dims=1)
-
-
 @pytest.mark.parametrize("name", LAYERS)
 def test_hessian_of_a_model_that_differentiates_is_that_of_the_formula(name: str) -> None:
     targets = normal(5, 3, seed=2)
@@ -142,6 +65,106 @@ def test_hessian_of_a_model_that_differentiates_is_that_of_the_formula(name: str
         plain, lambda: functional.mse_loss(plain(INPUTS), targets)
     )
     assert_close(hesspipe.hessian_matrix(objective), expected, factor=500)
+
+
+def in_tuple(returned: Returned) -> Any:
+    return returned.x, returned.outputs
+
+
+def in_dictionary(returned: Returned) -> Any:
+    return {"x": returned.x, "outputs": returned.outputs}
+
+
+def as_it_is(returned: Returned) -> Any:
+    return returned
+
+
+@pytest.mark.parametrize("form", [in_tuple, in_dictionary, as_it_is])
+@pytest.mark.parametrize("way", ["samples", "batches"])
+def test_loss_that_differentiates_outputs_is_referred_to_the_model(
+    way: str, form: Callable[[Returned], Any]
+) -> None:
+    class Formed(Returning):
+        def forward(self, x: Tensor) -> Any:
+            return form(super().forward(x))
+
+    def loss(outputs: Any, targets: Tensor) -> Tensor:
+        parts = outputs.values() if isinstance(outputs, dict) else outputs
+        return distance(outputs if isinstance(outputs, Returned) else Returned(*parts), targets)
+
+    model, targets = Formed(network("layer", is_written_out=False)), normal(5, 3, seed=2)
+    ways: dict[str, Callable[[], Objective]] = {
+        "samples": lambda: Objective(model, loss, (INPUTS, targets), denominator=lambda *_: 1.0),
+        "batches": lambda: Objective.from_batches(
+            model,
+            lambda outputs, batch: loss(outputs, batch[1]),
+            [(INPUTS, targets)],
+            outputs=lambda model, batch: model(batch[0]),
+        ),
+    }
+    with pytest.raises(
+        ValueError, match=r"use Objective\.from_batches, with loss\(model, batch\)$"
+    ):
+        ways[way]()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_outputs_that_a_loss_differentiates_are_evaluated_anew_once(name: str) -> None:
+    targets = normal(5, 3, seed=2)
+    flat = FlatModel(Returning(network(name, is_written_out=False)), torch.float64, None)
+    loss = ReducedLoss(distance, None, is_sum=False, norms=flat.norms).loss_fn
+    outputs = flat(flat.theta, INPUTS)
+    with pytest.raises(NotTwiceDifferentiableError, match="at every evaluation, got one"):
+        loss(outputs, targets)
+    again = FlatModel(Returning(network(name, is_written_out=False)), torch.float64, None)
+    for model in (flat, again):
+        loss = ReducedLoss(distance, None, is_sum=False, norms=model.norms).loss_fn
+        theta = model.theta.clone().requires_grad_()
+        value = evaluate(model, loss, theta, Batch(INPUTS, targets, 1.0))[1]
+        (slope,) = torch.autograd.grad(value, theta, create_graph=True)
+        found = torch.stack([
+            torch.autograd.grad(entry, theta, retain_graph=True)[0] for entry in slope
+        ])  # fmt: skip
+        plain = network(name, is_written_out=True)
+        expected = hessian_by_double_backward(
+            plain, functools.partial(_distance_of, plain, targets)
+        )
+        assert_close(found, expected, factor=500)
+
+
+def _distance_of(plain: nn.Module, targets: Tensor) -> Tensor:
+    return distance(Returning(plain)(INPUTS), targets)
+
+
+class Linears(TorchFunctionMode):
+    """Counts evaluations of Linear layers."""
+
+    count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is functional.linear
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("way", SLOPES)
+def test_exact_normalization_is_found_once_for_each_objective(way: str, name: str) -> None:
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return penalty(SLOPES[way], model, batch)
+
+    def plain(model: nn.Module, batch: Tensor) -> Tensor:
+        return model(batch).square().mean()
+
+    model = network(name, is_written_out=False)
+    objective = Objective.from_batches(model, loss, [INPUTS])
+    with Linears() as once:
+        loss(model, INPUTS)
+    with Linears() as found:
+        objective.loss(objective.theta)
+    assert found.count == once.count > 0
+    # Those of others are torch's, to the last bit.
+    other = Objective.from_batches(model, plain, [INPUTS])
+    assert torch.equal(other.loss(other.theta), plain(model, INPUTS))
 
 
 VALUES = normal(4, 3, 5, seed=3)
