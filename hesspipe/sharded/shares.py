@@ -125,9 +125,7 @@ def weigh_together(
     weights = []
     versions = {name: buffer._version for name, buffer in model.buffers.items()}
     for turn in range(max(1, *(count for count, _ in counts))):
-        batch = present[turn if turn < len(batches) else 0]
-        found = evaluation.evaluate(batch)
-        refuse_jump_together(model, loss.loss_fn, batch, found[1])
+        found = evaluation.look(present[turn if turn < len(batches) else 0])
         weights += [found] if turn < len(batches) else []
     refuse_changed_buffers(model.buffers, versions)
     is_sum, coupling = _examine(evaluation, present[0], is_alone=is_one)
@@ -152,12 +150,18 @@ def weigh_together(
 
 @dataclass
 class _Evaluation:
-    """Evaluates batches twice each, whatever they are, as all processes must."""
+    """Evaluates batches twice each, and beside theta, whatever they are, as all processes must."""
 
     model: ShardedModel
     loss: ReducedLoss
     divide: Denominator | None
     layouts: Layouts = field(default_factory=Layouts)
+
+    def look(self, batch: Batch) -> tuple[float, dict[str, Any]]:
+        """Evaluate a batch, and refuse jumps of all processes."""
+        weight, facts = self.evaluate(batch)
+        refuse_jump_together(self.model, self.loss.loss_fn, batch, facts)
+        return weight, facts
 
     def evaluate(self, batch: Batch) -> tuple[float, dict[str, Any]]:
         """Return the denominator of a batch, and what is recorded of it."""
