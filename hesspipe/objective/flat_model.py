@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hesspipe.errors import nearest_names
 from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
-from hesspipe.objective.flattening import flatten, unflatten
+from hesspipe.objective.flattening import differentiable, flatten, leaves, unflatten
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.model_kinds import refuse_varying_reflections, require_usable, unwrapped
 from hesspipe.objective.padding import (
@@ -99,9 +99,7 @@ class FlatModel:
         self.function: Callable[[nn.Module, Any], Any] | None = None
         self.device = next(iter(named.values())).device
         chosen = chosen_names(list(named), patterns)
-        varied = {
-            name: value for name, value in named.items() if value.requires_grad and name in chosen
-        }
+        varied = {key: part for key, part in named.items() if part.requires_grad and key in chosen}
         if not varied:
             raise ValueError(NONE_VARIES)
         refuse_varying_reflections(model, varied.values())
@@ -227,11 +225,8 @@ class FlatModel:
         return unflatten(theta, dict(zip(self.names, self.shapes, strict=True)))
 
     def leaves(self, theta: Tensor) -> dict[str, Tensor]:
-        """Split a flat vector into parameters by which the model can be differentiated.
-
-        The derivatives need not be joined to one vector, which would take the memory of another.
-        """
-        return {name: differentiable(part) for name, part in self.unflatten(theta).items()}
+        """Split a flat vector into parameters by which the model can be differentiated."""
+        return leaves(self.unflatten(theta))
 
     def note_uses_of_padding(self, evaluate: Callable[[Tensor], Tensor]) -> None:
         """Let rows of padding vary of which a loss depends on more than their lookup.
@@ -332,11 +327,6 @@ def is_recorded_at(theta: Tensor | dict[str, Tensor]) -> bool:
     """Whether what is evaluated at a vector, or at leaves, has a graph."""
     first = next(iter(theta.values())) if isinstance(theta, dict) else theta
     return torch.is_grad_enabled() and first.requires_grad
-
-
-def differentiable(tensor: Tensor) -> Tensor:
-    """Return the same numbers as a leaf of a graph."""
-    return tensor.detach().requires_grad_()
 
 
 class _Evaluation(nn.Module):

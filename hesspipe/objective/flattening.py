@@ -57,3 +57,16 @@ def unflatten(theta: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tens
     parts = theta.split([shape.numel() for shape in shapes.values()])
     pairs = zip(shapes.items(), parts, strict=True)
     return {name: part.view(shape) for (name, shape), part in pairs}
+
+
+def differentiable(tensor: Tensor) -> Tensor:
+    """Return the same numbers as a leaf of a graph."""
+    return tensor.detach().requires_grad_()
+
+
+def leaves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return named tensors as leaves of a graph, by which a function of them is differentiated.
+
+    The derivatives need not be joined to one vector, which would take the memory of another.
+    """
+    return {name: differentiable(tensor) for name, tensor in tensors.items()}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.dependence import part_of, take
+from hesspipe.objective.flattening import differentiable, leaves
 from hesspipe.objective.pytrees import Fields, join_outputs, join_whole, named_tensors
 from hesspipe.objective.streaming import sizes_of
 from hesspipe.seeding import generator
@@ -65,11 +66,9 @@ class Piece:
     def leaves(self, theta: Tensor) -> tuple[Any, list[Tensor]]:
         """Return theta as the model takes it, and the leaves of its graph."""
         if self.unflatten is None:
-            point = theta.detach().requires_grad_()
+            point = differentiable(theta)
             return point, [point]
-        parts = {
-            name: part.detach().requires_grad_() for name, part in self.unflatten(theta).items()
-        }
+        parts = leaves(self.unflatten(theta))
         return parts, list(parts.values())
 
     def evaluate(self, theta: Tensor | dict[str, Tensor]) -> Evaluation:

@@ -17,10 +17,10 @@ from hesspipe.objective.flat_model import (
     NONE_VARIES,
     FlatModel,
     chosen_names,
-    differentiable,
     is_recorded_at,
     signature_of,
 )
+from hesspipe.objective.flattening import differentiable
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.model_kinds import refuse_varying_reflections, unwrapped
 from hesspipe.objective.padding import constant_rows
