@@ -83,23 +83,23 @@ class Part:
 
     def add_to(self, total: Tensor) -> None:
         """Add the entries in place."""
-        late, early = self.late, self.early
+        early = self.early
         column = early.weight + self.unit * early.num_inputs
-        columns = slice(column, column + early.num_inputs)
-        row = late.weight + self.first * late.num_inputs
-        rows = slice(row, row + len(self.values) * late.num_inputs)
-        shape = (len(self.values), late.num_inputs)
-        inner = self.values[:, : late.num_inputs - self.start]
-        entries = slice(self.start, self.start + inner.shape[1])
-        total[rows, columns].unflatten(0, shape)[:, entries] += inner[..., : early.num_inputs]
+        weights = slice(column, column + early.num_inputs)
+        self._add_rows(total[:, weights], self.values[..., : early.num_inputs])
         if early.bias is not None:
-            bias = early.bias + self.unit
-            total[rows, bias].unflatten(0, shape)[:, entries] += inner[..., -1]
-        if late.bias is not None and self.start + self.values.shape[1] > late.num_inputs:
-            rows = slice(late.bias + self.first, late.bias + self.first + len(self.values))
-            total[rows, columns] += self.values[:, -1, : early.num_inputs]
-            if early.bias is not None:
-                total[rows, early.bias + self.unit] += self.values[:, -1, -1]
+            self._add_rows(total[:, early.bias + self.unit], self.values[..., -1])
+
+    def _add_rows(self, columns: Tensor, values: Tensor) -> None:
+        """Add values (units, entries, ...) to columns (P, ...), in the rows of late."""
+        late, count = self.late, len(values)
+        inner = values[:, : late.num_inputs - self.start]
+        row = late.weight + self.first * late.num_inputs
+        rows = columns[row : row + count * late.num_inputs].unflatten(0, (count, late.num_inputs))
+        rows[:, self.start : self.start + inner.shape[1]] += inner
+        if late.bias is not None and self.start + values.shape[1] > late.num_inputs:
+            bias = late.bias + self.first
+            columns[bias : bias + count] += values[:, -1]
 
 
 def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) -> Tensor:
