@@ -11,6 +11,7 @@ from problems import labels
 from process_groups import raised
 from sharded_cases import products, sharded
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import hesspipe
 from hesspipe.objective.rounding import measured_rounding
@@ -37,6 +38,16 @@ def _undefined_beside(gate: Tensor, inputs: Tensor) -> Tensor:
     if len(inputs) == 7 and bool(gate.ne(0).any()):
         raise KeyError("beside")
     return (inputs @ gate).unsqueeze(1)
+
+
+def reflected() -> nn.Module:
+    """A layer of orthogonal weights behind zeros, so that only the gradient jumps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
+    nn.init.zeros_(model[1].weight)
+    return nn.Sequential(
+        parametrizations.orthogonal(model[0], orthogonal_map="householder"), model[1]
+    )
 
 
 def rounding_of_sent() -> Tensor:
@@ -76,6 +87,7 @@ def every_jump(rank: int) -> dict[str, Any]:
             jumping("floor"), (part[0], LABELS.split(SIZES)[rank]), nn.CrossEntropyLoss()
         ),
         "no data": lambda: build(jumping("floor"), [] if rank == 0 else part),
+        "reflections": lambda: hesspipe.ShardedObjective(reflected(), nn.MSELoss(), part),
         "the same data": lambda: build(
             jumping("threshold"), (INPUTS, TARGETS), data_on_ranks="same"
         ),

@@ -98,3 +98,10 @@ def test_loss_that_fails_beside_the_parameters_in_one_process_is_accepted(folder
 def test_numbers_that_processes_send_have_no_rounding_errors(folder: Path) -> None:
     for found in _everything(folder):
         assert not found["rounding of sent"].any()
+
+
+def test_reflections_that_vary_are_refused_in_all_processes(folder: Path) -> None:
+    for found in _everything(folder):
+        classes, message = found["special"]["reflections"]
+        assert "ValueError" in classes
+        assert "got 0.parametrizations.weight.0 (_Orthogonal)" in message
