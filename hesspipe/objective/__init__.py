@@ -25,6 +25,7 @@ Checks of the model and the loss
     checks_on_data     All of them on all the data, in order: `ChecksOnData`
     explanations       Errors of torch in one clear line: `explained`
     determinism        Deterministic, finite, in full precision
+    rare_draws         Results that random numbers seldom change: `at_extremes`
     nearby             All but second derivatives of the model, batch by batch: `NearbyChecks`
     screening          Most of these, by one comparison: `Screen`
     separability       Samples independent in the model: `ModelCheck`

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from hesspipe.objective.places import place_of_operation
 from hesspipe.objective.pytrees import named_tensors
+from hesspipe.objective.rare_draws import at_extremes, draws_numbers
 from hesspipe.tolerances import rounding
 
 
@@ -111,9 +112,11 @@ def refuse_differences(
     ------
     ValueError
     """
-    second = evaluate()
+    second, is_drawing = draws_numbers(evaluate)
     name = differing(first, second, dtype)
     if name is None:
+        if is_drawing:
+            _refuse_rare_differences(first, evaluate, number, dtype)
         return second
     tracer = _RandomnessTracer()
     with tracer:
@@ -128,6 +131,20 @@ def refuse_differences(
         f"evaluations of batch {number}: {cause}; call model.eval(), or make it depend on "
         "`self.training`"
     )
+
+
+def _refuse_rare_differences(
+    first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype
+) -> None:
+    """Raise an error if smallest or largest random numbers of Python or NumPy change the result."""
+    for other in at_extremes(lambda: attempt(evaluate)):
+        name = None if other is None else differing(first, other, dtype)
+        if name is not None:
+            raise ValueError(
+                f"model and loss_fn must be deterministic, got {name} that random numbers of "
+                f"Python or NumPy can change, if seldom, in batch {number}; call model.eval(), or "
+                "make it depend on `self.training`"
+            )
 
 
 def differing(first: Any, second: Any, dtype: torch.dtype) -> str | None:
