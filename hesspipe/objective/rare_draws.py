@@ -49,7 +49,7 @@ def _drawing(word: int) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         random.setstate((python_state[0], (*words, 0), None))
-        np.random.set_state(("MT19937", np.array(words, dtype=np.uint32), 0))  # noqa: NPY002
+        np.random.set_state(("MT19937", np.array(words, dtype=np.uint32), 0, 0, 0.0))  # noqa: NPY002
         yield
     finally:
         random.setstate(python_state)
