@@ -356,6 +356,7 @@ _ADVICE = {
     errno.ENOSPC: "Free space or files on its disk (see df -h and df -i)",
     errno.EDQUOT: "Free space or files within your quota (see quota -s)",
     errno.EFBIG: "Raise the limit on the size of files (see ulimit -f)",
+    errno.ENOENT: "Check the path",
     errno.EROFS: "Run in a folder on another disk, or remount this one so that it can be written",
     errno.EACCES: "Change the permissions of the file or its folder (see ls -ld)",
     errno.EPERM: "Change the permissions of the file or its folder (see ls -ld and lsattr)",

@@ -12,10 +12,12 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hesspipe.errors import nearest_names
 from hesspipe.seeding import derive_seed
 
 _PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -51,6 +53,22 @@ def is_function_name(name: str) -> bool:
     (True, False)
     """
     return _PATTERN.fullmatch(name) is not None
+
+
+def meant_function(text: str) -> str | None:
+    """Guess which name a path, or a name with a dot for the colon, stands for; None if unclear.
+
+    Examples
+    --------
+    >>> meant_function("torch.nn.MSELoss"), meant_function("./networks/small.py:build")
+    ('torch.nn:MSELoss', 'networks.small:build')
+    """
+    module, colon, function = text.strip().partition(":")
+    if not colon:
+        module, _, function = module.rpartition(".")
+    module = module.removeprefix("./").removesuffix(".py").replace("/", ".")
+    name = f"{module}:{function}"
+    return name if is_function_name(name) and function != "py" else None
 
 
 def source_file(module: str, root: str | Path = ".") -> Path | None:
@@ -96,7 +114,9 @@ def check_name(name: str, root: str | Path = ".") -> str | None:
     if path is None:
         package = module.split(".")[0]
         if source_file(package, root) or Path(root, package).is_dir():
-            return f"must name a module below {package}, got {name!r}"
+            meant = meant_function(name)
+            advice = f"; write {meant!r}" if meant not in (None, name) else ""
+            return f"must name a module below {package}, got {name!r}{advice}"
         if not _is_installed(package):
             return (
                 f"must name a module in this folder or an installed one, got {name!r}; there is "
@@ -158,7 +178,8 @@ def load_function(name: str, root: str | Path = ".") -> Callable[..., Any]:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        module = importlib.import_module(module_name)
+        with refusing_exits(name):
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # a module that the user's module imports
@@ -168,8 +189,10 @@ def load_function(name: str, root: str | Path = ".") -> Callable[..., Any]:
         ) from None
     function = getattr(module, function_name, None)
     if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        near = f"; the nearest are {nearest_names(function_name, known)}" if known else ""
         raise ValueError(
-            f"{name!r} must name a function of {module_name}, which has none of that name"
+            f"{name!r} must name a function of {module_name}, which has none of that name{near}"
         )
     return function  # type: ignore[no-any-return]  # getattr is Any
 
@@ -184,7 +207,30 @@ def call_function(name: str, arguments: Mapping[str, Any], root: str | Path = ".
     """
     function = load_function(name, root)
     require_arguments(name, function, arguments)
-    return function(**arguments)
+    with refusing_exits(name):
+        return function(**arguments)
+
+
+@contextmanager
+def refusing_exits(name: str) -> Iterator[None]:
+    """Refuse a user's module or function that ends Python, as a script does, in a line of its own.
+
+    Parameters
+    ----------
+    name : str
+        The function's, for the message.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise ValueError(
+            f"{name!r} must not end Python, got SystemExit({error.code!r}); put what a script "
+            "does, such as reading its arguments, below if __name__ == '__main__':"
+        ) from error
 
 
 def require_arguments(
@@ -197,11 +243,11 @@ def require_arguments(
     ValueError
     """
     try:
-        inspect.signature(function).bind(**arguments)
+        signature = inspect.signature(function).replace(return_annotation=inspect.Signature.empty)
+        signature.bind(**arguments)
     except TypeError as error:
         raise ValueError(
-            f"the arguments of {name!r} must fit {inspect.signature(function)}, got "
-            f"{sorted(arguments)} ({error})"
+            f"the arguments of {name!r} must fit {signature}, got {sorted(arguments)} ({error})"
         ) from None
     except ValueError:
         pass  # a function written in C without a signature, which raises its own error

@@ -14,6 +14,7 @@ from hesspipe.imports import (
     check_name,
     is_function_name,
     load_function,
+    meant_function,
     source_file,
 )
 
@@ -107,7 +108,8 @@ def test_call_function_calls_it_with_its_arguments(root: Path) -> None:
     [
         ("absent_module:f", "'absent_module:f' must name a module .* there is no absent_module"),
         ("own_package.absent:f", "there is no own_package.absent"),
-        ("own_package.nets:bild", "must name a function of own_package.nets"),
+        ("own_package.nets:bild", "must name a function of own_package.nets.*nearest are build"),
+        ("torch.nn:CrossEntropy", "nearest are CrossEntropyLoss"),
         ("own_package.nets:LIMIT", "must name a function of own_package.nets"),
     ],
 )
@@ -125,6 +127,34 @@ def test_load_function_leaves_a_missing_dependency_to_its_own_error(root: Path) 
 def test_call_function_names_the_arguments_it_takes(root: Path, arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"must fit \(width, \*, depth=1\), got \["):
         call_function("own_package.nets:build", arguments, root)
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit", "def build(): raise SystemExit('no')"])
+def test_call_function_refuses_code_that_ends_python(root: Path, code: str) -> None:
+    (root / "own_script.py").write_text(f"{code}\n", encoding="utf-8")
+    try:
+        with pytest.raises(ValueError, match=r"'own_script:build' must not end Python, got Sys"):
+            call_function("own_script:build", {}, root)
+    finally:
+        sys.modules.pop("own_script", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("torch.nn.MSELoss", "torch.nn:MSELoss"),
+        ("my_network.build", "my_network:build"),
+        ("my_network.py:build", "my_network:build"),
+        ("./my_network:build", "my_network:build"),
+        ("networks/small.py:build", "networks.small:build"),
+        ("build", None),
+        ("my_network.py", None),
+        ("a:b:c", None),
+        ("", None),
+    ],
+)
+def test_meant_function_corrects_paths_and_dots(text: str, meant: str | None) -> None:
+    assert meant_function(text) == meant
 
 
 def test_call_function_leaves_errors_of_the_function_alone(root: Path) -> None:

@@ -91,3 +91,15 @@ def infinite() -> tuple[Tensor, Tensor]:
 
 def empty() -> tuple[Tensor, Tensor]:
     return torch.ones(0, 1), torch.ones(0, 1)
+
+
+def complex_numbers() -> tuple[Tensor, Tensor]:
+    return torch.ones(3, 2, dtype=torch.complex64), torch.ones(3, 1)
+
+
+def sparse() -> tuple[Tensor, Tensor]:
+    return torch.eye(3, 2).to_sparse(), torch.ones(3, 1)
+
+
+def one_target() -> tuple[Tensor, Tensor]:
+    return torch.ones(3, 2), torch.tensor(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
@@ -17,6 +18,13 @@ _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
+}
+# What to do where none of the forms of a section is the right one.
+_ADVICE = {
+    "algorithm": (
+        "; train with any other algorithm in your own code, and give its state dict with "
+        "{algorithm: saved, path: state.pt}"
+    )
 }
 _TYPES = {
     "int": "a whole number",
@@ -113,10 +121,19 @@ def _line(key: str, mistakes: list[Mapping[str, Any]], known_keys: list[str]) ->
         close = difflib.get_close_matches(name[:_MOST_LETTERS], known_keys, n=1)
         return f"{key} is not a known key" + (f"; did you mean {close[0]}?" if close else "")
     if kind == "union_tag_invalid":
-        key += "." + context["discriminator"].strip("'")
-        value = context["tag"]
+        discriminator = context["discriminator"].strip("'")
+        return _unknown_form(f"{key}.{discriminator}", mistakes[0])
     allowed = " or ".join(dict.fromkeys(_allowed(mistake) for mistake in mistakes))
     return f"{key} must be {allowed}, got {shown(value)}{_hint(kind, value)}"
+
+
+def _unknown_form(key: str, mistake: Mapping[str, Any]) -> str:
+    """Describe a kind or an algorithm that a section does not have, with the one that is meant."""
+    context = mistake["ctx"]
+    given, forms = str(context["tag"]), context["expected_tags"].replace("'", "").split(", ")
+    close = difflib.get_close_matches(given[:_MOST_LETTERS].lower(), forms, n=1, cutoff=0.7)
+    advice = f"; did you mean {close[0]}?" if close else _ADVICE.get(key.rpartition(".")[2], "")
+    return f"{key} must be {_allowed(mistake)}, got {shown(given)}{advice}"
 
 
 def _key(mistake: Mapping[str, Any], raw: Any) -> str:
@@ -178,9 +195,21 @@ def _hint(kind: str, value: Any) -> str:
     """Advice on values that YAML reads as another type."""
     if isinstance(value, bool) and kind in ("literal_error", "enum", "string_type"):
         return " (YAML reads yes, no, on and off as true and false; write it in quotes)"
-    if kind == "float_type" and isinstance(value, str):
-        try:
-            return f" (YAML reads this as text; write {float(value)!r})"
-        except ValueError:
-            return ""
+    if kind == "list_type" and isinstance(value, str | int | float):
+        return f"; write [{value}]"
+    if kind in ("float_type", "int_type") and isinstance(value, str):
+        return _number_hint(value, is_whole=kind == "int_type")
     return ""
+
+
+def _number_hint(text: str, *, is_whole: bool) -> str:
+    """Advice on a number that YAML reads as text: 1e-6 has no point, 1.0e6 no sign."""
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    if not math.isfinite(number) or (is_whole and not number.is_integer()):
+        return ""
+    mantissa, sign, exponent = repr(number).partition("e")
+    written = f"{mantissa}{'' if '.' in mantissa or not sign else '.0'}{sign}{exponent}"
+    return f" (YAML reads this as text; write {int(number) if is_whole else written})"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.imports import is_function_name
+from hesspipe.imports import is_function_name, meant_function
 
 NAME_PATTERN = "[a-z][a-z0-9_]*"
 # A path of three names, and what is added to them, stays within the 255 bytes of a file name.
@@ -85,7 +85,9 @@ def _without_repeats(entries: list[Any]) -> list[Any]:
 
 def _of_the_form(name: str) -> str:
     if not is_function_name(name):
-        raise ValueError("a name of the form package.module:function")
+        meant = meant_function(name)
+        such = f", such as {meant!r}" if meant else ""
+        raise ValueError(f"a name of the form package.module:function{such}")
     if any(len(part) > LONGEST_NAME for part in name.replace(":", ".").split(".")):
         raise ValueError(f"a name whose parts have at most {LONGEST_NAME} letters")
     return name

@@ -97,7 +97,15 @@ def _checked_parts(parts: Any, source: str) -> tuple[Tensor, Tensor, Tensor, Ten
         )
     for name, part in zip(_PARTS, parts, strict=False):
         if not isinstance(part, Tensor):
-            raise ValueError(f"{source!r} must return tensors, got {_describe(part)} as {name}")
+            raise ValueError(
+                f"{source!r} must return tensors, got {_describe(part)} as {name}; convert it with "
+                "torch.as_tensor"
+            )
+        if part.layout != torch.strided or part.is_complex() or part.ndim == 0:
+            raise ValueError(
+                f"{source!r} must return dense tensors of real numbers with a row for each sample, "
+                f"got {name} of {part.dtype}, shape {tuple(part.shape)} and layout {part.layout}"
+            )
         if part.is_floating_point() and not torch.isfinite(part).all():
             raise ValueError(f"{source!r} must return finite numbers, got nan or inf in {name}")
     if len(parts) == 2:

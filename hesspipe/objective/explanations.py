@@ -32,6 +32,11 @@ _ADVICE = [
         "take the tensor, as in lambda outputs, targets: loss_fn(outputs[0], targets)",
     ),
     (
+        r"does not require grad",
+        "the loss does not depend on the parameters: leave out detach(), item(), no_grad() and "
+        "conversions to NumPy between the parameters and the loss",
+    ),
+    (
         r"input should be between 0 and 1",
         "nn.BCELoss takes probabilities: use nn.BCEWithLogitsLoss() on outputs without a sigmoid",
     ),
@@ -129,7 +134,7 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
             what = f"the model with the loss on batch {number} ({_described(batch)})"
             raise exhaustion(error, what, "use smaller batches") from error
         message = (str(error).strip() or "no message").splitlines()[0]
-        if _is_of_hesspipe(error) or re.search(_SECOND_DERIVATIVE, str(error)):
+        if is_of_hesspipe(error) or re.search(_SECOND_DERIVATIVE, str(error)):
             raise
         fitting = (text for found, text in _ADVICE if re.search(found, message, re.IGNORECASE))
         advice = next(fitting, "run them on the same data without hesspipe first")
@@ -146,7 +151,7 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
         ) from error
 
 
-def _is_of_hesspipe(error: Exception) -> bool:
+def is_of_hesspipe(error: Exception) -> bool:
     """Whether a statement of hesspipe raised the error, not a function in C that it called."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:

@@ -6,11 +6,12 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from traceback import extract_tb, walk_tb
 
 from hesspipe.errors import HesspipeError, explain_os_error
 from hesspipe.workflow.slurm_reasons import advise_on_refusal
 
-# All others are defects, or errors in a user's code: their traceback helps.
+# Their message says what to do; of others see `explain_mistake`.
 TELLABLE = (HesspipeError, OSError, MemoryError)
 _LOG_OF_BATCH_JOB = r"submitted with SLURM jobid \d+ \(log: (.+\.log)\)"
 # How jobs end that could not say why. Slurm's own words are in the logs of its jobs, which
@@ -56,6 +57,62 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError):
         return explain_os_error(error)
     return str(error) or "memory ran out"
+
+
+def explain_mistake(error: Exception) -> str | None:
+    """Describe in one line an error that the user's code, data or configuration has caused.
+
+    Parameters
+    ----------
+    error : Exception
+        Of a job.
+
+    Returns
+    -------
+    str or None
+        With the line of the user's file that the error went through; None for a defect, which
+        needs its traceback.
+    """
+    from hesspipe.objective.explanations import is_of_hesspipe
+
+    place = place_in_project(error)
+    if isinstance(error, TELLABLE):
+        return f"{explain(error)}{place}"
+    if isinstance(error, ValueError | TypeError | ImportError) and is_of_hesspipe(error):
+        return f"{error}{place}"
+    if place or _is_of_user_function(error):
+        return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    return None
+
+
+def place_in_project(error: BaseException) -> str:
+    """Name the last line of a file of the project that an error, or its cause, went through.
+
+    Returns
+    -------
+    str
+        " (my_network.py, line 8)" with a space in front, or "".
+    """
+    for frame in reversed(extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and _is_of_project(path.resolve()):
+            return f" ({path.resolve().relative_to(Path.cwd())}, line {frame.lineno})"
+    return "" if error.__cause__ is None else place_in_project(error.__cause__)
+
+
+def _is_of_project(path: Path) -> bool:
+    """Whether a file is the user's: not of hesspipe, of an environment, or of Snakemake."""
+    if path.is_relative_to(Path(__file__).parents[1]) or not path.is_relative_to(Path.cwd()):
+        return False
+    parts = path.relative_to(Path.cwd()).parts
+    return "site-packages" not in parts and not any(part.startswith(".") for part in parts)
+
+
+def _is_of_user_function(error: BaseException) -> bool:
+    """Whether an error went through a function that the configuration names, also of a package."""
+    from hesspipe.imports import call_function
+
+    return any(frame.f_code is call_function.__code__ for frame, _ in walk_tb(error.__traceback__))
 
 
 @contextlib.contextmanager

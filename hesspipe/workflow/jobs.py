@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hesspipe.errors import ConfigError, TooLargeError, UnwritableFileError
+from hesspipe.errors import ConfigError, UnwritableFileError
 from hesspipe.hardware import name_exhaustion
-from hesspipe.workflow.failures import TELLABLE, explain
+from hesspipe.workflow.failures import explain_mistake
 from hesspipe.workflow.origins import check_inputs, record_job
 from hesspipe.workflow.remote_code import require_announced_code
 
@@ -30,9 +30,9 @@ def job(snakemake: Any) -> Iterator[None]:
     """Log a job, check its inputs, and record the origin of its outputs when it succeeds.
 
     Output, progress bars and errors are written to the log file immediately, and Snakemake shows
-    the log of a job that fails. An error of files, of memory or of the user's is one line there;
-    any other, and one that the user's code has caused, has its traceback. The last line of the log
-    of a job that succeeds says what it took. Snakemake's `benchmark:` would sample that from
+    the log of a job that fails. An error of files, of memory or of the user's is one line there,
+    with the place in the user's code; any other has its traceback. The last line of the log of a
+    job that succeeds says what it took. Snakemake's `benchmark:` would sample that from
     outside: to read the pages of a large process twice a second took 0.6 s a job, and a job that
     ends within a second has no sample.
 
@@ -58,14 +58,12 @@ def job(snakemake: Any) -> Iterator[None]:
                 yield
             record_job(snakemake)
             print(_usage(time.perf_counter() - start), file=log)
-        except TELLABLE as error:
-            if error.__cause__ is not None and not isinstance(error, TooLargeError):
+        except Exception as error:
+            line = explain_mistake(error)
+            if line is None:
                 traceback.print_exc(file=log)
-            line = explain(error)
+                raise
             print(line, file=log)
-        except Exception:
-            traceback.print_exc(file=log)
-            raise
     if line is not None:
         raise SystemExit(1 if log.is_complete else line)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from traceback import extract_tb
 from typing import Any
 
 from hesspipe.config.datasets import UserData
 from hesspipe.config.experiments import UserModel
 from hesspipe.config.schema import Config
+from hesspipe.workflow.failures import place_in_project
 
 
 def unusable_functions(config: Config) -> Iterator[str]:
@@ -39,16 +38,18 @@ def unusable_functions(config: Config) -> Iterator[str]:
 def _mistakes(
     key: str, name: str, arguments: Mapping[str, Any], *, is_network: bool = False
 ) -> Iterator[str]:
-    from hesspipe.imports import load_function, require_arguments
+    from hesspipe.imports import load_function, refusing_exits, require_arguments
 
     before = list(sys.path)
     found: Any = None
     try:
-        function = load_function(name)
-        require_arguments(name, function, arguments)
-        found = _built(function, arguments) if is_network else None
+        with refusing_exits(name):
+            function = load_function(name)
+            require_arguments(name, function, arguments)
+            found = _built(function, arguments) if is_network else None
     except Exception as error:  # a function of the user may raise anything
-        yield f"{key}: {name} must work here, got {type(error).__name__}: {error}{_place(error)}"
+        place = place_in_project(error)
+        yield f"{key}: {name} must work here, got {type(error).__name__}: {error}{place}"
     else:
         if is_network and not _is_module(found):
             yield f"{key}: {name} must return a torch.nn.Module, got {type(found).__name__}"
@@ -72,12 +73,3 @@ def _is_module(found: object) -> bool:
     from torch import nn
 
     return isinstance(found, nn.Module)
-
-
-def _place(error: Exception) -> str:
-    """Name the last line of a file in the current folder that an error went through."""
-    for frame in reversed(extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if path.is_file() and path.resolve().is_relative_to(Path.cwd()):
-            return f" ({path.resolve().relative_to(Path.cwd())}, line {frame.lineno})"
-    return ""

@@ -9,6 +9,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from hesspipe.config.figures import Figure
@@ -134,7 +136,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ),
     (f"{SLOW}.training.num_steps", 10.5, "must be a whole number, got 10.5"),
     (f"{SLOW}.training.num_steps", True, "must be a whole number, got True"),
-    (f"{SLOW}.training.num_steps", "10", "must be a whole number, got '10'"),
+    (
+        f"{SLOW}.training.num_steps",
+        "10",
+        "must be a whole number, got '10' (YAML reads this as text; write 10)",
+    ),
     (f"{SLOW}.model.hidden_widths.0", 0, "must be at least 1, got 0"),
     ("datasets.blobs.num_clusters", 1, "must be at least 2, got 1"),
     ("datasets.blobs.center_low", -math.inf, "must be a finite number, got -inf"),
@@ -160,7 +166,17 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("figures.spike.above", 2.0, "must be one of edge's strengths [1.0, 3.0], got 2.0"),
     # Choices and names.
     (f"{SLOW}.model.activation", "sigmoid", "must be 'relu' or 'tanh', got 'sigmoid'"),
-    (f"{SLOW}.training.algorithm", "adam", "must be one of 'gd', 'sgd', 'saved', got 'adam'"),
+    (
+        f"{SLOW}.training.algorithm",
+        "adam",
+        "must be one of 'gd', 'sgd', 'saved', got 'adam'; train with any other algorithm in your "
+        "own code, and give its state dict with {algorithm: saved, path: state.pt}",
+    ),
+    (
+        f"{SLOW}.training.algorithm",
+        "SGD",
+        "must be one of 'gd', 'sgd', 'saved', got 'SGD'; did you mean sgd?",
+    ),
     (f"{SLOW}.training.dtype", "float16", "must be 'float32' or 'float64', got 'float16'"),
     (f"{SLOW}.model.kind", "cnn", "must be one of 'mlp', 'convnet', 'alexnet', 'user', got 'cnn'"),
     (
@@ -188,7 +204,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("outliers.rules.0", "gaps", "must be 'gap', 'ratio' or 'elbow', got 'gaps'"),
     # Lists and mappings.
     (f"{SLOW}.seeds", [], "must be a list of at least 1, got []"),
-    (f"{SLOW}.seeds", 0, "must be a list, got 0"),
+    (f"{SLOW}.seeds", 0, "must be a list, got 0; write [0]"),
     (f"{SLOW}.seeds.1", -1, "must be at least 0, got -1"),
     (f"{SLOW}.model", None, "must be a mapping, got None"),
     ("claims", None, "must be a mapping, got None"),
@@ -632,6 +648,24 @@ def test_validate_config_names_the_nearest_of_many(repository_config):
         f"{REPOSITORY}/config.yaml: figures.fig1 must read experiments, one of 32 names, got "
         "'mnist_width20'; the nearest are mnist_width70, mnist_width50, mnist_width30"
     )
+
+
+@given(number=st.floats(1e-30, 1e30, exclude_min=True), form=st.sampled_from(["{!r}", "{:e}"]))
+def test_number_that_the_message_says_to_write_is_read_as_that_number(number, form):
+    text = form.format(number)  # 1e-06 and 1.5e+20: some are numbers in YAML 1.1, some are text
+    if isinstance(yaml.safe_load(text), float):
+        text = text.replace(".", "", 1) if "e" in text else f"{text}e0"
+    told = message(edit(valid(), f"{SLOW}.training.step_size", text))
+    written = told.rpartition("write ")[2].removesuffix(")")
+    assert yaml.safe_load(written) == float(text)
+    assert isinstance(yaml.safe_load(written), float)
+
+
+@given(number=st.integers(1, 10**6), exponent=st.integers(0, 3))
+def test_whole_number_that_the_message_says_to_write_is_read_as_that_number(number, exponent):
+    text = f"{number}e{exponent}"
+    told = message(edit(valid(), f"{SLOW}.training.num_steps", text))
+    assert yaml.safe_load(told.rpartition("write ")[2].removesuffix(")")) == int(float(text))
 
 
 def test_load_config_names_its_file(tmp_path):

@@ -63,6 +63,9 @@ def test_data_of_a_file_are_its_tensors(tmp_path: Path) -> None:
         ("uneven", "as many targets as inputs, got 3 inputs and 4 targets"),
         ("lists", "must return tensors, got list as train_inputs"),
         ("infinite", "finite numbers, got nan or inf in train_inputs"),
+        ("complex_numbers", "dense tensors of real numbers .* got train_inputs of torch.complex64"),
+        ("sparse", "got train_inputs of torch.float32, shape .3, 2. and layout torch.sparse_coo"),
+        ("one_target", r"got train_targets of torch.int64, shape \(\)"),
         ("empty", "at least one sample, got none"),
     ],
 )

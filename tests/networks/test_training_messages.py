@@ -26,6 +26,27 @@ CASES: dict[str, tuple[Tensor, Tensor, str]] = {
 }
 
 
+MODELS = {
+    "detached": lambda model, inputs: model(inputs).detach(),
+    "numpy": lambda model, inputs: torch.from_numpy(model(inputs).detach().numpy()),
+    "without gradients": torch.no_grad()(lambda model, inputs: model(inputs)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_train_says_that_the_loss_does_not_depend_on_the_parameters(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, forward = nn.Sequential(nn.Linear(4, 3)).double(), MODELS[name]
+    model = nn.ModuleList([inside])
+    monkeypatch.setattr(model, "forward", lambda inputs: forward(inside, inputs), raising=False)
+    data = Dataset(X, Y, X[:0], Y[:0], num_classes=3)
+    schedule = Schedule(0.1, 2, 5, record_every=1, checkpoint_every=2)
+    with pytest.raises(ValueError, match="depend on the parameters: leave out detach") as caught:
+        train(model, data, schedule, seed=0, path_to_state=tmp_path / "state", progress=False)
+    assert "hesspipe first" not in str(caught.value)
+
+
 def run(tmp_path: Path, inputs: Tensor, targets: Tensor, **options: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     data = Dataset(inputs, targets, inputs[:0], targets[:0], num_classes=None)

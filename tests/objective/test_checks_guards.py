@@ -23,7 +23,7 @@ from hesspipe.objective import (
     symmetry,
 )
 from hesspipe.objective.determinism import _is_same
-from hesspipe.objective.explanations import _is_of_hesspipe
+from hesspipe.objective.explanations import is_of_hesspipe
 from hesspipe.objective.finite_differences import (
     _noise,
     _row_of_loss,
@@ -469,7 +469,7 @@ def test_norm_of_a_vector_is_that_of_all_entries() -> None:
 
 
 def test_error_without_a_traceback_is_not_ours() -> None:
-    assert not _is_of_hesspipe(ValueError("made, but not raised"))
+    assert not is_of_hesspipe(ValueError("made, but not raised"))
 
 
 def test_forward_without_a_signature_takes_anything() -> None:

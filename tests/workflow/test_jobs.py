@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import runpy
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +17,15 @@ import numpy as np
 import pytest
 import torch
 
-from hesspipe.errors import ConfigError, NotTwiceDifferentiableError, UnreadableFileError
-from hesspipe.workflow.failures import explain, explain_kills, one_line_errors
+import hesspipe
+from hesspipe.errors import ConfigError, UnreadableFileError
+from hesspipe.imports import call_function
+from hesspipe.workflow.failures import (
+    explain,
+    explain_kills,
+    one_line_errors,
+    place_in_project,
+)
 from hesspipe.workflow.jobs import job
 
 
@@ -126,22 +135,86 @@ def test_no_rule_lets_snakemake_sample_its_jobs() -> None:
     assert [path.name for path in rules if "benchmark:" in path.read_text(encoding="utf-8")] == []
 
 
-def refuse_model() -> None:
-    try:
-        throw(KeyError("in the user's network"))
-    except KeyError as error:
-        raise NotTwiceDifferentiableError("the model must be differentiable") from error
+# Python that a user's function runs, and the line of the log.
+MISTAKES = {
+    "key": ("return {}['x']", "KeyError: 'x' (user_code.py, line 3)"),
+    "file": ("return open('no.npz')", "no.npz: No such file or directory. Check the path"),
+    "exit": ("raise SystemExit(2)", "'user_code:load' must not end Python, got SystemExit(2)"),
+    "lines": ("raise ValueError('one\\ntwo')", "ValueError: one two (user_code.py, line 3)"),
+    "package": ("return torch.zeros(2).view(3)", "RuntimeError: shape '[3]' is invalid"),
+}
 
 
-def test_job_keeps_the_traceback_of_defects_and_of_causes_in_user_code(tmp_path: Path) -> None:
+@pytest.fixture
+def user_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file of the user's in the current folder, to be written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    yield tmp_path / "user_code.py"
+    sys.modules.pop("user_code", None)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_job_ends_an_error_in_user_code_in_one_line_with_its_place(
+    name: str, user_code: Path, tmp_path: Path
+) -> None:
+    code, expected = MISTAKES[name]
+    user_code.write_text(f"import torch\ndef load():\n    {code}\n", encoding="utf-8")
     log = tmp_path / "train.log"
-    with pytest.raises(ZeroDivisionError), job(fake_job(log)):
-        1 / 0  # noqa: B018
-    assert "Traceback" in log.read_text()
     with pytest.raises(SystemExit), job(fake_job(log)):
-        refuse_model()
-    assert "in the user's network" in log.read_text()
-    assert log.read_text().splitlines()[-1] == "the model must be differentiable"
+        call_function("user_code:load", {})
+    (line,) = log.read_text().splitlines()
+    assert expected in line
+    assert line.endswith("(user_code.py, line 3)")
+
+
+# Mistakes that no line of a user's file made, and words of the line of the log.
+ELSEWHERE: dict[str, tuple[Callable[[], Any], str]] = {
+    "package": (lambda: call_function("statistics:mean", {"data": []}), "StatisticsError: mean"),
+    "arguments": (lambda: call_function("statistics:mean", {"date": []}), "must fit (data), got"),
+    "model": (
+        lambda: hesspipe.Objective(
+            torch.nn.Linear(3, 1), torch.nn.MSELoss(), (torch.zeros(3, 2), torch.zeros(3, 1))
+        ),
+        "model and loss_fn must run on the data in torch.float64, got RuntimeError: mat1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_job_ends_mistakes_without_user_code_in_one_line(name: str, tmp_path: Path) -> None:
+    fail, words = ELSEWHERE[name]
+    log = tmp_path / "train.log"
+    with pytest.raises(SystemExit), job(fake_job(log)):
+        fail()
+    (line,) = log.read_text().splitlines()
+    assert words in line
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError, TypeError, KeyError])
+def test_job_keeps_the_traceback_of_a_defect(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # so that this file is not of the project
+    log = tmp_path / "train.log"
+    with pytest.raises(error), job(fake_job(log)):
+        throw(error("a defect"))
+    assert "Traceback" in log.read_text()
+
+
+def test_place_in_project_leaves_out_environments_and_hidden_folders(user_code: Path) -> None:
+    for folder in (".snakemake/scripts", "venv/lib/site-packages"):
+        path = user_code.parent / folder / "helper.py"
+        path.parent.mkdir(parents=True)
+        path.write_text("raise KeyError\n", encoding="utf-8")
+        with pytest.raises(KeyError) as caught:
+            runpy.run_path(str(path))
+        assert place_in_project(caught.value) == ""
+    user_code.write_text("\nraise KeyError\n", encoding="utf-8")
+    with pytest.raises(KeyError) as caught:
+        runpy.run_path(str(user_code))
+    assert place_in_project(caught.value) == " (user_code.py, line 2)"
 
 
 def test_one_line_errors_ends_a_command_and_passes_defects() -> None:
