@@ -97,7 +97,8 @@ def train(
     Parameters
     ----------
     model : nn.Module
-        At its initial point; trained in place.
+        At its initial point; trained in place. Parameters that require no gradient stay as they
+        are, and so do those that the loss does not depend on.
     data : Dataset
         In the model's dtype, on its device.
     schedule : Schedule
@@ -128,7 +129,9 @@ def train(
         If another process trains in this folder.
     """
     folder, provenance = Path(path_to_state), provenance or {}
-    parameters: list[Tensor] = list(model.parameters())
+    parameters: list[Tensor] = [each for each in model.parameters() if each.requires_grad]
+    if not parameters:
+        raise ValueError("model must have a parameter that requires a gradient, got none")
     every = schedule.checkpoint_every
     with lock(folder), reproducible_sums(data.train_inputs.device):
         state = TrainingState(folder, _digest(model, data, schedule, seed, provenance))
@@ -147,8 +150,8 @@ def train(
             inputs, targets = next(batches)
             with explained(Batch(inputs, targets, 1.0), step, parameters[0].dtype):
                 loss = loss_fn(model(inputs), targets)
+                gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
             _check_finite(loss.item(), "loss", step, schedule, folder)
-            gradients = torch.autograd.grad(loss, parameters)
             with torch.no_grad():
                 torch._foreach_add_(parameters, gradients, alpha=-schedule.step_size)
     return pd.DataFrame(state.rows)

@@ -278,3 +278,43 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path, widths: list[int
 def test_schedule_refuses_checkpoints_without_a_record() -> None:
     with pytest.raises(ValueError, match=r"multiple of record_every \(3\), got 4"):
         schedule(checkpoint_every=4)
+
+
+class _Partial(torch.nn.Module):
+    """A network with a frozen layer and a layer that the loss does not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.frozen, self.used, self.unused = (torch.nn.Linear(3, 3).double() for _ in range(3))
+        self.frozen.requires_grad_(False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.used(torch.tanh(self.frozen(inputs)))
+        return outputs
+
+
+def test_train_moves_only_parameters_that_the_loss_depends_on(tmp_path: Path) -> None:
+    inputs = torch.linspace(-1, 1, 30, dtype=torch.float64).view(10, 3)
+    targets = torch.arange(10) % 3
+    data = Dataset(inputs, targets, inputs[:0], targets[:0], num_classes=3)
+    model, before = _Partial(), _Partial()
+    run = Schedule(0.1, 3, None, record_every=1, checkpoint_every=3)
+    train(model, data, run, seed=0, path_to_state=tmp_path / "state", progress=False)
+    optimizer = torch.optim.SGD(before.used.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        functional.cross_entropy(before(inputs), targets).backward()
+        optimizer.step()
+    for (name, found), expected in zip(model.named_parameters(), before.parameters(), strict=True):
+        assert_close(found.detach(), expected.detach())
+        assert name.startswith("used") or torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("model", [torch.nn.Flatten(), network([3, 3]).requires_grad_(False)])
+def test_train_refuses_a_network_that_cannot_vary(tmp_path: Path, model: torch.nn.Module) -> None:
+    inputs = torch.ones(4, 3)
+    data = Dataset(inputs, torch.zeros(4).long(), inputs[:0], inputs[:0, 0], num_classes=3)
+    run = Schedule(0.1, 3, None, record_every=1, checkpoint_every=3)
+    with pytest.raises(ValueError, match="a parameter that requires a gradient, got none"):
+        train(model, data, run, seed=0, path_to_state=tmp_path / "state", progress=False)
