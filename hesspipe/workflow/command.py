@@ -33,6 +33,7 @@ _CONFIG = "config.yaml"
 _EXAMPLE = "examples/first_steps"
 _NEEDED = ("snakemake", "pydantic", "yaml", "pandas", "pyarrow", "matplotlib", "jinja2")
 _PROFILES = ("--workflow-profile", "--profile")
+_DRY_RUNS = frozenset({"-n", "--dry-run", "--dryrun"})
 _OTHER_PLACES = ("-d", "--directory", "--configfile", "--configfiles", "--config", "-C")
 
 
@@ -121,6 +122,7 @@ def run(targets: Sequence[str], cores: str | None, options: Sequence[str]) -> No
     # Before Snakemake's own reader, which fills memory with aliases and runs code in templates.
     for path in _configfiles(options):
         read_yaml(path)
+    config = None
     if not any(option.split("=")[0] in _OTHER_PLACES for option in options):
         config = _config()
         targets = [_inside(target) for target in targets]
@@ -136,8 +138,24 @@ def run(targets: Sequence[str], cores: str | None, options: Sequence[str]) -> No
     arguments = ["--snakefile", snakefile, *(["--cores", cores] if cores else []), *options]
     arguments += ["--", *targets] if targets else []
     sys.argv = ["snakemake", *arguments]  # the workflow reads its targets there
-    main(arguments)
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    if config is not None and not targets and not _DRY_RUNS.intersection(options):
+        print(_places(config), file=sys.stderr)
     raise SystemExit(0)
+
+
+def _places(config: Config) -> str:
+    """Say where the figures and tables of a finished run are."""
+    counts = [
+        f"{len(entries)} {name if len(entries) == 1 else f'{name}s'} in {name}s/"
+        for name, entries in (("figure", config.figures), ("table", config.tables))
+        if entries
+    ]
+    return f"Up to date: {', '.join([*counts, 'the numbers behind them in results/'])}"
 
 
 def _require_workflow() -> None:
@@ -227,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("-c", "--cores", metavar="N", help="default: all")
     one.add_argument("-n", "--dry-run", action="store_true", help="only list the jobs")
     add("check", "check config.yaml and the functions that it names")
-    add("verify", "check every stored result against damage")
+    add("verify", "check every stored result for damage")
     return parser
 
 

@@ -48,6 +48,11 @@ NETWORKS = {
         "def build(width):\n    return width.nothing",
         "AttributeError: 'int' object has no attribute 'nothing' (my_network.py, line 2)",
     ),
+    "script": (
+        "import argparse\nargparse.ArgumentParser('x').add_argument('w')\nraise SystemExit(2)\n"
+        "def build(width): pass",
+        "'my_network:build' must not end Python, got SystemExit(2); put what a script does",
+    ),
     "error of an import": (
         "raise RuntimeError('oh')\ndef build(width): pass",
         "RuntimeError: oh (my_network.py, line 1)",
@@ -106,6 +111,39 @@ def test_run_refuses_in_one_line_before_it_starts_snakemake(
     arguments: list[str], message: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(capsys, "run", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ends", "expected"),
+    [
+        (["run"], 0, "Up to date: 6 figures in figures/, 1 table in tables/, the numbers"),
+        (["run"], None, "Up to date: 6 figures in figures/, 1 table in tables/, the numbers"),
+        (["run"], 1, ""),
+        (["run", "-n"], 0, ""),
+        (["run", "--", "--dry-run"], 0, ""),
+        (["run", "figures/spectrum.pdf"], 0, ""),
+    ],
+)
+def test_run_says_at_its_end_where_the_figures_are(
+    arguments: list[str],
+    ends: int | None,
+    expected: str,
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def main(_: list[str]) -> None:
+        if ends is not None:
+            raise SystemExit(ends)
+
+    monkeypatch.setattr("snakemake.cli.main", main)
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    with pytest.raises(SystemExit) as caught:
+        command.main(arguments)
+    assert caught.value.code == (ends or 0)
+    last = capsys.readouterr().err
+    assert last.startswith(expected) if expected else last == ""
 
 
 @pytest.mark.parametrize("target", ["figures/spectrum.pdf", "./figures//spectrum.pdf", "{here}"])
