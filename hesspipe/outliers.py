@@ -104,7 +104,9 @@ def count_outliers(
     eigenvalues : Spectrum, or array_like, shape (P,)
         Finite, ascending: a whole spectrum.
     rule : {"gap", "ratio", "elbow"}
-        Defined in the docstring of this module. The outliers of a network's Hessian spread over
+        Whether the cutoff is in the largest gap, in the largest ratio of two consecutive
+        eigenvalues, or at the elbow of the scree plot; the docstring of `hesspipe.outliers` has
+        the definitions. The outliers of a network's Hessian spread over
         decades; the largest gap is then often one between outliers, where the largest ratio is
         the one below them.
     num_candidates : int

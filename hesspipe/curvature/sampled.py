@@ -162,6 +162,7 @@ def sampled_spectrum(
     certify : bool, optional
         See `hesspipe.linalg.spectrum.matrix_spectrum`, as for zero_tolerance.
     progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -216,6 +217,7 @@ def gram_of_jacobians(
     by_weights : bool
         Whether weights whose gradient is a sum of outer products take the cheaper way.
     progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------

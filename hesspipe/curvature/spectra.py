@@ -97,6 +97,7 @@ def spectrum(
         Whether to count the signs a second time, by factorizations L D L^T at both tolerances;
         by default where they take less than a second. See `Spectrum.certificate`.
     progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -266,6 +267,7 @@ def eigenpairs(
     keep_state : bool
         Keep the file after success.
     progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
@@ -318,7 +320,9 @@ def density(
     num_steps : int
         Lanczos steps of each probe, at most P.
     seed : int
+        Seed of the probes.
     progress : bool, optional
+        Show a progress bar; by default if standard error is a terminal.
 
     Returns
     -------
