@@ -273,7 +273,13 @@ def mirror_lower(matrix: Tensor, block: int = 256) -> Tensor:
         rows = slice(start, start + block)
         corner = matrix[rows, rows]
         corner.copy_(corner.tril() + corner.tril(-1).mT)
-        for other in range(0, start, block):
-            columns = slice(other, other + block)
-            matrix[columns, rows] = matrix[rows, columns].mT
+        copy_transposed(matrix[rows, :start], matrix[:start, rows], block)
     return matrix
+
+
+def copy_transposed(source: Tensor, target: Tensor, block: int = 256) -> None:
+    """Copy the transpose of a matrix by blocks that fit into the cache."""
+    for row in range(0, source.shape[0], block):
+        for column in range(0, source.shape[1], block):
+            part = source[row : row + block, column : column + block]
+            target[column : column + block, row : row + block] = part.mT

@@ -23,13 +23,13 @@ Cost: O(N P^2) multiply-adds as matrix products, and D backward passes for D pre
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass
+from itertools import combinations, product
 
 import torch
 from torch import Tensor
 
-from hesspipe.curvature.columns import mirror_lower
+from hesspipe.curvature.columns import copy_transposed, mirror_lower
 from hesspipe.curvature.layers import Layer, chunks, evaluate_linear, extend
 from hesspipe.curvature.loss_derivatives import output_curvatures, output_slopes
 from hesspipe.curvature.matrix import Matrix
@@ -123,12 +123,27 @@ def matrix_by_layers(objective: Objective, layers: list[Layer], matrix: Matrix) 
             for layer in layers:
                 for part in _diagonal_parts(layer, samples):
                     part.add_to(total)
-                    # Without the unit's own columns, which are symmetric.
-                    replace(part, first=part.first + 1, values=part.values[1:]).add_to(total.mT)
             for early, late in combinations(layers, 2):
                 for part in _cross_parts(late, early, samples):
-                    part.add_to(total)
                     part.add_to(total.mT)
+    return _mirrored(total, layers)
+
+
+def _mirrored(total: Tensor, layers: list[Layer]) -> Tensor:
+    """Copy what was added of each block, rows of early or columns of lower units, in place."""
+    for layer in layers:
+        mirror_lower(total[layer.weights, layer.weights])
+        mirror_lower(total[layer.biases, layer.biases])
+        if layer.bias is not None:
+            shape = (layer.num_units, layer.num_inputs)
+            by_bias = total[layer.biases, layer.weights].unflatten(1, shape)  # (i, j, b)
+            by_weight = total[layer.weights, layer.biases].unflatten(0, shape)  # (i, a, j)
+            for unit in range(1, layer.num_units):
+                by_bias[:unit, unit] = by_weight[unit, :, :unit].mT
+                by_weight[:unit, :, unit] = by_bias[unit, :unit]
+    for early, late in combinations(layers, 2):
+        for rows, columns in product((late.weights, late.biases), (early.weights, early.biases)):
+            copy_transposed(total[columns, rows], total[rows, columns])
     return total
 
 
@@ -154,9 +169,11 @@ def sample_arrays(
             scalar = (weights[part] * outputs).sum()
         slopes = torch.autograd.grad(scalar, deltas, create_graph=True, materialize_grads=True)
         joint = torch.cat(slopes, dim=1).detach()  # (n, D)
-        curvatures = zeros(joint, *joint.shape, joint.shape[1])
+        # In memory the rows of one unit for all samples are together, as they are written and read.
+        curvatures = zeros(joint, joint.shape[1], *joint.shape).transpose(0, 1)
         for index, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
-            curvatures[:, layer.units, layer.first_unit :] = jacobian_rows(slope, deltas[index:])
+            later = curvatures[:, layer.units, layer.first_unit :]
+            _write_jacobian(later, slope, deltas[index:])
         jacobians = {
             layer.name: jacobian_rows(evaluation.inputs[layer.name], deltas[:index])
             for index, layer in enumerate(layers)
@@ -207,17 +224,23 @@ def jacobian_rows(values: Tensor, deltas: Sequence[Tensor]) -> Tensor:
     Tensor, shape (n, K, D)
         For the D columns of all deltas.
     """
-    sizes = [delta.shape[1] for delta in deltas]
-    jacobian = zeros(values, *values.shape, sum(sizes))
-    if values.requires_grad:
-        for row in range(values.shape[1]):
-            unit = torch.zeros_like(values)
-            unit[:, row] = 1
-            slopes = torch.autograd.grad(values, deltas, unit, retain_graph=True, allow_unused=True)
-            for part, slope in zip(jacobian[:, row].split(sizes, dim=1), slopes, strict=True):
-                if slope is not None:
-                    part.copy_(slope)
+    jacobian = zeros(values, *values.shape, sum(delta.shape[1] for delta in deltas))
+    _write_jacobian(jacobian, values, deltas)
     return jacobian
+
+
+def _write_jacobian(jacobian: Tensor, values: Tensor, deltas: Sequence[Tensor]) -> None:
+    """Write what `jacobian_rows` returns into zeros (n, K, D)."""
+    if not values.requires_grad:
+        return
+    unit = torch.zeros_like(values)
+    sizes = [delta.shape[1] for delta in deltas]
+    for row in range(values.shape[1]):
+        unit.zero_()[:, row] = 1
+        slopes = torch.autograd.grad(values, deltas, unit, retain_graph=True, allow_unused=True)
+        for part, slope in zip(jacobian[:, row].split(sizes, dim=1), slopes, strict=True):
+            if slope is not None:
+                part.copy_(slope)
 
 
 def _diagonal_parts(layer: Layer, samples: Samples) -> Iterator[Part]:
@@ -236,15 +259,22 @@ def _diagonal_parts(layer: Layer, samples: Samples) -> Iterator[Part]:
 
 
 def _blocks_by_pair(inputs: Tensor, curvatures: Tensor) -> Iterator[Tensor]:
-    """Compute (U - j, width, width) for each j, from the samples in which both units are active."""
+    """Compute (U - j, width, width) for each j, from the samples in which both units are active.
+
+    Each is overwritten by the next: memory that is new takes as long as the products.
+    """
     num_units, width = curvatures.shape[1], inputs.shape[1]
+    room = inputs.new_empty(num_units, width, width)
     for unit in range(num_units):
-        changes = curvatures[:, unit, unit:].mT.contiguous()  # (U - j, n)
-        block = inputs.new_empty(len(changes), width, width)
-        for rows, every_change in zip(block, changes, strict=True):
+        changes = curvatures[:, unit, unit:]  # (n, U - j)
+        own = _active(changes)
+        own_inputs = inputs.index_select(0, own)
+        block = room[: num_units - unit]
+        for rows, every_change in zip(block, changes[own].mT.contiguous(), strict=True):
             active = every_change.nonzero().flatten()
-            few = inputs[active]
-            torch.mm((few * every_change[active].unsqueeze(1)).mT, few, out=rows)
+            few = own_inputs.index_select(0, active)
+            weights = every_change.index_select(0, active).unsqueeze(1)
+            torch.mm((few * weights).mT, few, out=rows)
         mirror_lower(block[0])
         yield block
 
@@ -302,26 +332,35 @@ def add_cross_block(total: Tensor, late: Layer, early: Layer, samples: Samples) 
 def _cross_parts(late: Layer, early: Layer, samples: Samples) -> Iterator[Part]:
     """Compute (Q[i, j] a~_late[a] + d[i] da_late[a]/dz_early[j]) a~_early[b]."""
     late_inputs, early_inputs = samples.inputs[late.name], samples.inputs[early.name]
-    every_change = samples.curvatures[:, early.units, late.units].transpose(0, 1).contiguous()
+    every_change = samples.curvatures[:, early.units, late.units].unbind(1)
     jacobian = samples.jacobians.get(late.name)
     if jacobian is None:
         jacobian = late_inputs.new_zeros(len(late_inputs), 0, samples.slopes.shape[1])
     every_move = jacobian[:, :, early.units].permute(2, 0, 1).contiguous()
+    late_slopes = samples.slopes[:, late.units]
     for unit, (changes, moved) in enumerate(zip(every_change, every_move, strict=True)):
-        active = (changes.any(1) | moved.any(1)).nonzero().flatten()
-        changes, moved = changes[active], moved[active]  # (n, U of late), (n, K of late)
+        active = _active(changes, moved)
+        changes, moved, slopes, entering, inputs = (
+            array.index_select(0, active)
+            for array in (changes, moved, late_slopes, late_inputs, early_inputs)
+        )
         start, stop = _span(moved)
-        slopes = samples.slopes[:, late.units][active]
         factors = slopes.unsqueeze(2) * moved[:, None, start:stop]  # (n, U, stop - start)
         if changes.any():
             coupling = factors
-            factors = changes.unsqueeze(2) * late_inputs[active].unsqueeze(1)  # (n, U, width)
+            factors = changes.unsqueeze(2) * entering.unsqueeze(1)  # (n, U, width)
             factors[:, :, start:stop] += coupling
             start = 0
         # With the few rows first: MKL takes a quarter less than for the transpose.
-        values = early_inputs[active].mT @ factors.flatten(1)  # (width of early, U * entries)
+        values = inputs.mT @ factors.flatten(1)  # (width of early, U * entries)
         values = values.unflatten(1, factors.shape[1:]).permute(1, 2, 0)
         yield Part(late, 0, start, early, unit, values)
+
+
+def _active(*arrays: Tensor) -> Tensor:
+    """Positions of the samples (n,) where an entry of any array (n, ...) is not zero."""
+    sizes = [array.abs().sum(1) for array in arrays]  # faster than `any`, and nan remains nan
+    return (sum(sizes) != 0).nonzero().flatten()
 
 
 def _span(moved: Tensor) -> tuple[int, int]:

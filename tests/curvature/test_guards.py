@@ -194,6 +194,16 @@ def test_lower_triangle_is_mirrored_in_blocks_of_any_size(block: int) -> None:
     assert torch.equal(columns.mirror_lower(values.clone(), block), expected)
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (5, 12), (12, 5), (9, 9)])
+@pytest.mark.parametrize("block", [1, 4, 100])
+def test_transpose_is_copied_by_blocks(shape: tuple[int, int], block: int) -> None:
+    source = normal(*shape)
+    target = torch.full((20, 20), torch.nan, dtype=torch.float64)
+    columns.copy_transposed(source, target[3 : 3 + shape[1], 2 : 2 + shape[0]], block)
+    assert torch.equal(target[3 : 3 + shape[1], 2 : 2 + shape[0]], source.T)
+    assert int(target.isfinite().sum()) == source.numel()
+
+
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_squares_of_any_number_of_rows_are_added(num_rows: int, dtype: torch.dtype) -> None:
