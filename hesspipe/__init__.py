@@ -31,6 +31,7 @@ DiagonalBlock            Rows and columns of an operator: the curvature of one l
 Spectra
 -------
 spectrum                 All eigenvalues, and the number of negative, zero and positive ones
+spectra                  Those of H, G and R, with what they share computed once
 eigenpairs               Extreme eigenpairs, with multiplicities and true residual norms
 density                  Spectral density by stochastic Lanczos quadrature, with standard errors
 estimate_norms           Trace and Frobenius norm, with standard errors

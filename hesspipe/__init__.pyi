@@ -2,6 +2,7 @@ from .curvature.dense import ggn_matrix as ggn_matrix
 from .curvature.dense import hessian_matrix as hessian_matrix
 from .curvature.dense import residual_matrix as residual_matrix
 from .curvature.diagonal_blocks import DiagonalBlock as DiagonalBlock
+from .curvature.joint_spectra import spectra as spectra
 from .curvature.layer_spectra import LayerSpectra as LayerSpectra
 from .curvature.layer_spectra import layer_spectra as layer_spectra
 from .curvature.matrix import Matrix as Matrix

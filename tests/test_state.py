@@ -87,6 +87,7 @@ ENTRY_POINTS: dict[str, Callable[[Objective], Any]] = {
     "ggn_matrix": lambda objective: hesspipe.ggn_matrix(objective),
     "residual_matrix": lambda objective: hesspipe.residual_matrix(objective),
     "spectrum": lambda objective: hesspipe.spectrum(objective),
+    "spectra": lambda objective: hesspipe.spectra(objective),
     "HessianOperator": on_vector(lambda objective: hesspipe.HessianOperator(objective)),
     "GGNOperator": on_vector(lambda objective: hesspipe.GGNOperator(objective)),
     "ResidualOperator": on_vector(lambda objective: hesspipe.ResidualOperator(objective)),

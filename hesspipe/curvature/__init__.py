@@ -5,6 +5,7 @@
 Matrices and spectra
     dense              H, G and R as matrices, by the fastest method that applies: `hessian_matrix`
     spectra            Eigenvalues, extreme eigenpairs, densities and norms: `spectrum`
+    joint_spectra      All eigenvalues of all three, H as G + R: `spectra`
     operators          H v, G v and R v, without the matrix: `HessianOperator`
     diagonal_blocks    The block of some of the parameters: `DiagonalBlock`
     blocks_of_objectives  Its matrix with the other parameters constant

@@ -30,7 +30,12 @@ from torch import Tensor
 
 from hesspipe.curvature import columns
 from hesspipe.curvature.convolutional import matrix_by_convolutions
-from hesspipe.curvature.error_bounds import matrix_error
+from hesspipe.curvature.error_bounds import (
+    ProductSamples,
+    matrix_error,
+    sample_products,
+    samples_of_sum,
+)
 from hesspipe.curvature.layers import Layer, chunks, find_layers, is_piecewise_linear
 from hesspipe.curvature.linear import matrix_by_layers
 from hesspipe.curvature.loss_derivatives import add_weight_decay
@@ -157,11 +162,14 @@ class ExactMatrix:
     error : float
         Bound of the spectral norm of the matrix's error, and so of the error that it causes in
         any eigenvalue; see `hesspipe.curvature.error_bounds`.
+    samples : ProductSamples
+        The products that it was compared with.
     """
 
     values: Tensor
     method: str
     error: float
+    samples: ProductSamples
 
 
 @differentiating()
@@ -213,7 +221,35 @@ def _checked(
     if method != "columns":
         add_weight_decay(objective, matrix, values)
     require_finite_matrix(objective, values, matrix)
-    return ExactMatrix(values, method, _error_bound(objective, values, matrix))
+    samples = sample_products(objective, matrix)
+    error = _error_bound(objective, values, matrix, samples)
+    return ExactMatrix(values, method, error, samples)
+
+
+@differentiating()
+def add_residual(objective: Objective, ggn: ExactMatrix, residual: ExactMatrix) -> ExactMatrix:
+    """Compute H as G + R, in the place of G.
+
+    Parameters
+    ----------
+    objective : Objective
+    ggn, residual : ExactMatrix
+        By the same method. The values of the first are overwritten.
+
+    Returns
+    -------
+    ExactMatrix
+
+    Raises
+    ------
+    InconsistentMatrixError
+        If H or its transpose disagrees with products of H, or with the sum of those of G and R.
+    """
+    values = ggn.values.add_(residual.values)
+    require_finite_matrix(objective, values, Matrix.HESSIAN)
+    samples = samples_of_sum(objective, ggn.samples, residual.samples)
+    error = _error_bound(objective, values, Matrix.HESSIAN, samples)
+    return ExactMatrix(values, ggn.method, error, samples)
 
 
 def _compute(
@@ -250,12 +286,14 @@ def _forecast(objective: Objective, matrix: Matrix, extra_bytes: int) -> None:
     )
 
 
-def _error_bound(objective: Objective, values: Tensor, matrix: Matrix) -> float:
+def _error_bound(
+    objective: Objective, values: Tensor, matrix: Matrix, samples: ProductSamples
+) -> float:
     """Compare the matrix, and its transpose, with products that form no matrix.
 
     An eigensolver reads the lower triangle, which is compared too.
     """
-    return matrix_error(objective, matrix, partial(_products, values))
+    return matrix_error(objective, matrix, partial(_products, values), samples)
 
 
 def _products(values: Tensor, vectors: Tensor) -> Tensor:

@@ -62,7 +62,10 @@ class ProductSamples:
 
 
 def matrix_error(
-    objective: Objective, matrix: Matrix | str, formed: Callable[[Tensor], Tensor]
+    objective: Objective,
+    matrix: Matrix | str,
+    formed: Callable[[Tensor], Tensor],
+    samples: ProductSamples | None = None,
 ) -> float:
     """Bound the spectral norm of a computed matrix's error.
 
@@ -72,6 +75,8 @@ def matrix_error(
     matrix : {"hessian", "ggn", "residual"}
     formed : callable (Tensor (k, P)) -> Tensor (k, P) or (K, k, P)
         Multiplies the computed matrix with vectors; K results if there are several ways.
+    samples : ProductSamples, optional
+        Of this matrix, where they are known.
 
     Returns
     -------
@@ -84,10 +89,39 @@ def matrix_error(
         If the products differ by more than rounding.
     """
     matrix = Matrix(matrix)
-    samples = sample_products(objective, matrix)
+    samples = sample_products(objective, matrix) if samples is None else samples
     errors = formed(samples.vectors) - samples.products  # (..., k, P)
     differences = row_norms(errors.view(-1, errors.shape[-1])).view(-1, NUM_PROBES)
     return norm_bound(samples, differences.amax(0), matrix)
+
+
+def samples_of_sum(
+    objective: Objective, ggn: ProductSamples, residual: ProductSamples
+) -> ProductSamples:
+    """Add products with G and R to products with H, and compare them with H's own.
+
+    Parameters
+    ----------
+    objective : Objective
+    ggn, residual : ProductSamples
+        Of the same vectors.
+
+    Returns
+    -------
+    ProductSamples
+        The rounding is at most that of both and of the sum.
+
+    Raises
+    ------
+    InconsistentMatrixError
+        If they differ from the products of H by more than rounding.
+    """
+    products = ggn.products + residual.products
+    adding = torch.finfo(products.dtype).eps * float(row_norms(products).max())
+    added = ProductSamples(ggn.vectors, products, ggn.rounding + residual.rounding + adding)
+    own = _multiply(objective, Matrix.HESSIAN, added.vectors)
+    norm_bound(added, row_norms(own - products), Matrix.HESSIAN)
+    return added
 
 
 def product_error(objective: Objective, matrix: Matrix | str) -> float:

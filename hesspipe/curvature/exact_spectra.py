@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
-from hesspipe.curvature.dense import exact_matrix
+from hesspipe.curvature.dense import ExactMatrix, exact_matrix
 from hesspipe.curvature.factored import factored_spectrum, find_factors, is_cheaper
 from hesspipe.curvature.factors import Factors
 from hesspipe.curvature.layers import Layer, find_layers
@@ -42,14 +42,21 @@ def objective_spectrum(
     method: SpectrumMethod,
     *,
     progress: bool | None,
+    layers: list[Layer] | None = None,
+    form: Callable[..., ExactMatrix] = exact_matrix,
     **options: Any,
 ) -> Spectrum:
-    """Compute the spectrum from factors, or from the matrix where there are none."""
+    """Compute the spectrum from factors, or from the matrix where there are none.
+
+    `form` computes the matrix, as `hesspipe.curvature.dense.exact_matrix` does; layers are given
+    where they are known.
+    """
     if method == "jacobians":
         return _from_jacobians(objective, matrix, progress, options)
     if method == "outputs":
         return _from_outputs(objective, matrix, progress, options)
-    layers = find_layers(objective) if method in ("auto", "factored") else None
+    if layers is None and method in ("auto", "factored"):
+        layers = find_layers(objective)
     too_large: TooLargeError | None = None
     for compute in _ways_without_matrix(objective, layers, matrix, method, progress, options):
         try:
@@ -61,15 +68,10 @@ def objective_spectrum(
         else:
             if found is not None:
                 return found
+    of_matrix = "auto" if method == "factored" else method
+    room = {"extra_bytes": _solver_bytes(objective)}
     try:
-        exact = exact_matrix(
-            objective,
-            matrix,
-            "auto" if method == "factored" else method,
-            layers=layers,
-            extra_bytes=_solver_bytes(objective),
-            progress=progress,
-        )
+        exact = form(objective, matrix, of_matrix, layers=layers, progress=progress, **room)
     except TooLargeError:
         if too_large is None:
             raise
@@ -94,7 +96,7 @@ def _ways_without_matrix(
     options: dict[str, Any],
 ) -> Iterator[Callable[[], Spectrum | None]]:
     """The ways to the spectrum that the method allows, in the order to try them."""
-    if layers is not None:
+    if layers is not None and method in ("auto", "factored"):
         yield partial(_from_factors, objective, layers, matrix, method, options)
     if method == "auto" and has_few_outputs(objective, matrix):
         yield partial(_from_jacobians, objective, matrix, progress, options)

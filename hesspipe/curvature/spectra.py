@@ -83,7 +83,8 @@ def spectrum(
         of whole parameters of an objective is treated as the objective in which the others are
         constant. The matrix of any other block or operator is formed by products.
     matrix : {"hessian", "ggn", "residual"}, optional
-        By default the hessian of an objective, or the matrix of an operator.
+        By default the hessian of an objective, or the matrix of an operator. `hesspipe.spectra`
+        computes all three.
     method : {"auto", "factored", "jacobians", "outputs", "layers", "convolutions", "columns"}
         "factored" computes the spectrum without the matrix (see
         `hesspipe.curvature.factored`), as do "jacobians" and "outputs" that of G of any network,
@@ -133,11 +134,11 @@ def spectrum(
     if not isinstance(objective, (Objective, CurvatureOperator)):
         return _operator_spectrum(objective, matrix, method, zero_tolerance, certify, progress)
     objective, matrix = objective_of(objective, matrix)
-    _require_double(objective)
+    require_double(objective)
     found = objective_spectrum(
         objective, matrix, method, zero_tolerance=zero_tolerance, certify=certify, progress=progress
     )
-    return _recorded(found, objective)
+    return recorded(found, objective)
 
 
 def _operator_spectrum(
@@ -161,7 +162,7 @@ def _operator_spectrum(
         )
     block = find_block(operator) if isinstance(operator, DiagonalBlock) else None
     if block is not None:
-        _require_double(block.objective)
+        require_double(block.objective)
     # Products of hesspipe are faster for several vectors at once.
     step = _UNITS_AT_ONCE if isinstance(_whole(operator), VectorProduct) else 1
 
@@ -197,7 +198,7 @@ def _rows(product: SymmetricProduct, step: int, progress: bool | None) -> Tensor
     return values
 
 
-def _recorded(found: _Found, operator: Any) -> _Found:
+def recorded(found: _Found, operator: Any) -> _Found:
     """Add to the provenance of a result what is known of the objective of an operator."""
     while isinstance(operator, DiagonalBlock):
         operator = operator.operator
@@ -210,7 +211,8 @@ def _recorded(found: _Found, operator: Any) -> _Found:
     return replace(found, provenance={**found.provenance, **about})
 
 
-def _require_double(objective: Objective) -> None:
+def require_double(objective: Objective) -> None:
+    """Raise an error if an objective has too few digits to count signs."""
     if objective.dtype != torch.float64:
         raise ValueError(
             f"dtype of the objective must be float64 to count signs, got {objective.dtype}; "
@@ -395,13 +397,13 @@ def _computed(
         # Settings of torch that are changed here once are not for each product.
         is_own = isinstance(_whole(operator), (Objective, CurvatureOperator))
         with differentiating() if is_own else nullcontext():
-            return _recorded(compute(_product(operator, matrix)), operator)
+            return recorded(compute(_product(operator, matrix)), operator)
     with ranks.raise_together(name):
         used, named = multiplied_by(operator, matrix)
         product = _product(used, named)
         ranks.agree_on({"matrix": product.name, "P": product.dim, **settings})
         found: _Found = _whole(used).found_together(name, partial(compute, product))
-    return _recorded(found, operator)
+    return recorded(found, operator)
 
 
 def _ranks_of(operator: Any) -> Ranks | None:

@@ -93,7 +93,7 @@ def test_check_with_a_wrong_matrix_fails(name: str) -> None:
                 assert matrix is Matrix.RESIDUAL  # zero in the parameters of the last layer
                 continue
             with pytest.raises(InconsistentMatrixError, match=f"the {matrix} disagrees with"):
-                dense._error_bound(objective, wrong, matrix)
+                matrix_error(objective, matrix, functools.partial(dense._products, wrong))
 
 
 @pytest.mark.parametrize("method", ["layers", "convolutions", "columns"])
@@ -129,7 +129,7 @@ def test_check_sees_an_error_that_some_products_do_not(hidden: str) -> None:
         wrong = wrong if hidden == "the product" else wrong.T
     scale = 1e-6 * values.norm() / wrong.norm()
     with pytest.raises(InconsistentMatrixError):
-        dense._error_bound(objective, values + scale * wrong, Matrix.HESSIAN)
+        dense._error_bound(objective, values + scale * wrong, Matrix.HESSIAN, samples)
 
 
 # Every loss and activation, trained or not, of scales from 1e-6 to 1e6;
