@@ -42,9 +42,9 @@ def spectra(
     """Compute the exact spectra of H, G and R at the objective's parameters.
 
     They are those of three calls of `hesspipe.spectrum`, up to rounding, with error bounds of their
-    own. Where G and R are formed as matrices by the same method, H is their sum. For a
-    convolutional network this takes two thirds of the time of three calls; where the eigensolvers
-    take most of it, as for networks of Linear layers, little is saved.
+    own. Where G and R are formed as matrices by the same method, H is their sum. This saves what
+    forming and checking H takes, which is much for a small convolutional network, and little where
+    the eigensolvers take most of the time.
 
     Parameters
     ----------
@@ -88,10 +88,10 @@ def spectra(
     objective, _ = objective_of(objective, None)
     require_double(objective)
     layers = None if method == "columns" else find_layers(objective)
-    options = {"zero_tolerance": zero_tolerance, "certify": certify, "progress": progress}
-    form = _Formed().form
+    options: dict[str, Any] = {"zero_tolerance": zero_tolerance, "certify": certify}
+    options |= {"progress": progress, "layers": layers, "form": _Formed().form}
     found = {
-        matrix: objective_spectrum(objective, matrix, method, layers=layers, form=form, **options)
+        matrix: objective_spectrum(objective, matrix, method, **options)
         for matrix in (Matrix.RESIDUAL, Matrix.GGN, Matrix.HESSIAN)
     }
     return {str(matrix): recorded(found[matrix], objective) for matrix in Matrix}

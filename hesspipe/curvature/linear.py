@@ -360,7 +360,7 @@ def _cross_parts(late: Layer, early: Layer, samples: Samples) -> Iterator[Part]:
 def _active(*arrays: Tensor) -> Tensor:
     """Positions of the samples (n,) where an entry of any array (n, ...) is not zero."""
     sizes = [array.abs().sum(1) for array in arrays]  # faster than `any`, and nan remains nan
-    return (sum(sizes) != 0).nonzero().flatten()
+    return torch.stack(sizes).any(0).nonzero().flatten()
 
 
 def _span(moved: Tensor) -> tuple[int, int]:
