@@ -189,6 +189,11 @@ def _wrong_matrix_free(key: str, experiment: Experiment, config: Config) -> Iter
             f"{key}.groups must not be named {WHOLE_NETWORK!r}, the group of all parameters; "
             "rename it"
         )
+    if plan.groups and not plan.group_matrices:
+        yield (
+            f"{key}.group_matrices must name the matrices whose densities the groups get, got []; "
+            "write [hessian]"
+        )
     num_candidates, num_largest = config.outliers.num_candidates, plan.eigenpairs.num_largest
     if experiment.spectra is None and num_candidates > num_largest:
         yield (

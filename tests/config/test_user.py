@@ -68,7 +68,7 @@ TRAINED, SAVED = "experiments.trained", "experiments.saved"
 FREE = f"{SAVED}.matrix_free"
 MISTAKES: list[tuple[str, Any, str]] = [
     ("datasets.mine.function", "my_data.passages", "{0} must be a name of the form "
-     "package.module:function, got 'my_data.passages'"),
+     "package.module:function, such as 'my_data:passages', got 'my_data.passages'"),
     ("datasets.mine.function", "my_date:passages", "{0} must name a module in this folder or an "
      "installed one, got 'my_date:passages'; there is no my_date.py here"),
     ("datasets.mine.function", "my_data:passage", "{0} must name a function of my_data.py, which "
@@ -105,8 +105,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
      f"step 0, seed 0); {FREE}.matrices must include 'ggn', got ['hessian']"),
     ("figures.parts.titles.head", "Head", "figures.parts reads densities of saved (hessian, head, "
      f"step 0, seed 0); {FREE}.groups must include 'head', got ['embedding']"),
-    (f"{FREE}.group_matrices", [], "figures.parts reads densities of saved (hessian, embedding, "
-     f"step 0, seed 0); {FREE}.group_matrices must include 'hessian', got []"),
+    (f"{FREE}.group_matrices", ["ggn"], "figures.parts reads densities of saved (hessian, "
+     f"embedding, step 0, seed 0); {FREE}.group_matrices must include 'hessian', got ['ggn']"),
     (f"{TRAINED}.starts_from", "saved", "{0} must join two trainings, got a saved state"),
     ("figures.apart.num_largest", 6, "{0} must be at most "
      f"{FREE}.eigenpairs.num_largest (5), got 6"),
@@ -363,3 +363,12 @@ def test_figure_of_densities_reads_its_own_curves(figure: str, densities: list[s
     assert [one.path for one in found] == [
         f"results/densities/saved/seed0/step0_{name}.parquet" for name in densities
     ]
+
+
+def test_validate_config_refuses_groups_that_get_no_density() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(**{f"{FREE}.group_matrices": []})
+    assert str(caught.value).splitlines()[0] == (
+        f"some.yaml: {FREE}.group_matrices must name the matrices whose densities the groups get, "
+        "got []; write [hessian]"
+    )
