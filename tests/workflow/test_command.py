@@ -75,9 +75,10 @@ def test_new_project_runs_from_the_wheel(installed: Path, tmp_path: Path) -> Non
     for rule in ("train_1000_every_500", "extract_spectrum", "estimate_density", "render_figure"):
         assert f"rule {rule}:" in output
     assert output.count("rule render_figure:") == len(config["figures"])
-    code, output = hesspipe(installed, project, "run", "results/datasets/digits.safetensors")
+    code, output = hesspipe(installed, project, "run", "figures/training.png")
     assert code == 0, output
     assert (project / "results/datasets/digits.safetensors").is_file()
+    assert (project / "figures/training.png").is_file()
     (code_file,) = (project / ".hesspipe/code/make_dataset").iterdir()
     assert "hesspipe/data/user.py" in code_file.read_text()
     assert str(REPOSITORY) not in output
@@ -87,6 +88,17 @@ def test_new_project_runs_from_the_wheel(installed: Path, tmp_path: Path) -> Non
     assert code == 1, output
     command = "rm -f -- results/datasets/digits.safetensors && hesspipe run results/datasets"
     assert command in output
+
+
+def test_mistake_in_the_data_is_one_line_of_a_job(installed: Path, tmp_path: Path) -> None:
+    assert hesspipe(installed, tmp_path, "new", "p")[0] == 0
+    (tmp_path / "p/my_data.py").write_text(
+        "def load(num_train):\n    return {}['pixels']\n", encoding="utf-8"
+    )
+    code, output = hesspipe(installed, tmp_path / "p", "run", "results/datasets/digits.safetensors")
+    assert code == 1
+    assert "\nKeyError: 'pixels' (my_data.py, line 2)\n" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
