@@ -24,7 +24,7 @@ from tqdm import tqdm
 from hesspipe.curvature.columns import combine_gradients
 from hesspipe.curvature.error_bounds import ProductSamples, norm_bound
 from hesspipe.curvature.matrix import Matrix
-from hesspipe.curvature.products import pull_back
+from hesspipe.curvature.products import forward_link, pull_back, require_adjoint
 from hesspipe.curvature.whole_outputs import pulled_rows
 from hesspipe.objective.objective import Objective
 from hesspipe.objective.pieces import row_norms
@@ -102,11 +102,7 @@ class Directions(Columns):
         for batch in objective.batches:
             with objective.explained(batch):
                 outputs = objective.outputs(theta, batch.inputs)  # (n, C)
-            pulled = torch.zeros_like(outputs, requires_grad=True)
-            (combined,) = torch.autograd.grad(
-                outputs, theta, pulled, create_graph=True, materialize_grads=True
-            )
-            changes.append(_rows(combined, pulled, vectors))
+            changes.append(_changes(outputs, theta, vectors))
         every_change = torch.cat(changes, 1).unsqueeze(3)  # (k, N, C, 1)
         return torch.stack([(self.values.mT @ change).flatten() for change in every_change])
 
@@ -162,11 +158,7 @@ class OutputDirections(Columns):
         changes = []
         for batch, factors in zip(objective.batches, self.factors, strict=True):
             outputs = objective.output_vector(theta, batch)
-            pulled = torch.zeros_like(outputs, requires_grad=True)
-            (combined,) = torch.autograd.grad(
-                outputs, theta, pulled, create_graph=True, materialize_grads=True
-            )
-            changed = _rows(combined, pulled, vectors)
+            changed = _changes(outputs, theta, vectors)
             changes.append(torch.stack([factors.mT @ change for change in changed]))
         return torch.cat(changes, 1)
 
@@ -190,6 +182,14 @@ class OutputDirections(Columns):
                 start += len(found)
             bar.update()
         return rows
+
+
+def _changes(outputs: Tensor, theta: Tensor, vectors: Tensor) -> Tensor:
+    """J v for each of the vectors: (k, *outputs.shape)."""
+    link = forward_link(outputs, theta)
+    changes = _rows(*link, vectors)
+    require_adjoint(link, vectors[0], changes[0])
+    return changes
 
 
 def _rows(values: Tensor, point: Tensor, vectors: Tensor) -> Tensor:

@@ -24,8 +24,10 @@ import torch
 from torch import Tensor
 
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.errors import InconsistentMatrixError
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.rounding import is_perturbing
 from hesspipe.seeding import probe
 from hesspipe.tolerances import agrees
 
@@ -34,6 +36,9 @@ from hesspipe.tolerances import agrees
 # for 0.4 MiB, 1.2 and 1.8 for 2 MiB.
 _CACHE_BYTES = 8 * 2**20
 _MOST_AT_ONCE = 32
+
+# Size of the vector u that J^T u is formed with: like the slopes of a mean over a thousand samples.
+_PULLED = 2.0**-10
 
 # Values and the point to differentiate them by: a product is a chain of Jacobians.
 Link: TypeAlias = tuple[Tensor, Tensor]
@@ -49,6 +54,8 @@ class BatchProduct:
     objective : Objective
     matrix : Matrix
     batch : Batch
+    is_divided : bool
+        Whether other processes have other parts of the vectors.
 
     Attributes
     ----------
@@ -56,8 +63,11 @@ class BatchProduct:
         The batch's term of L, where the graph begins with it: for H.
     """
 
-    def __init__(self, objective: Objective, matrix: Matrix, batch: Batch) -> None:
+    def __init__(
+        self, objective: Objective, matrix: Matrix, batch: Batch, *, is_divided: bool = False
+    ) -> None:
         theta = objective.theta.clone().requires_grad_()
+        self._is_unchecked = matrix is Matrix.GGN and not is_divided
         self._device = theta.device
         self.term: Tensor | None = None
         if matrix is Matrix.HESSIAN:
@@ -74,8 +84,12 @@ class BatchProduct:
     def __call__(self, vectors: Tensor) -> Tensor:
         """Multiply the vectors, shape (K, P), all at once; the result has the same shape."""
         rows = vectors
-        for values, point in self._links:
-            rows = pull_back(values, point, rows)
+        for place, (values, point) in enumerate(self._links):
+            moved = pull_back(values, point, rows)
+            if place == 0 and self._is_unchecked:
+                require_adjoint(self._links[0], rows[0], moved[0])
+                self._is_unchecked = False
+            rows = moved
         return rows
 
     @property
@@ -119,12 +133,48 @@ def _gradient_link(scalar: Tensor, theta: Tensor) -> list[Link]:
 def _ggn_links(objective: Objective, theta: Tensor, batch: Batch) -> list[Link]:
     """J^T u by u, dL/df by f, and f by theta: applied in this order, they are J, S and J^T."""
     outputs = objective.output_vector(theta, batch)  # (K,)
-    pulled = torch.zeros_like(outputs, requires_grad=True)  # u
+    leaf, slopes = slopes_of_vector(objective, outputs, batch)
+    return [forward_link(outputs, theta), (slopes, leaf), (outputs, theta)]
+
+
+def forward_link(outputs: Tensor, theta: Tensor) -> Link:
+    """J^T u and u: a product with this link is J v, because J^T u is linear in u.
+
+    u is not zero: where torch takes its logarithm (`logcumsumexp`), J^T u has no derivative there.
+
+    Parameters
+    ----------
+    outputs : Tensor, shape S
+        With a graph, or the product is zero.
+    theta : Tensor, shape (P,)
+
+    Returns
+    -------
+    Link
+    """
+    pulled = (_PULLED * probe(outputs)).requires_grad_()
     (combined,) = torch.autograd.grad(
         outputs, theta, pulled, create_graph=True, materialize_grads=True
     )
-    leaf, slopes = slopes_of_vector(objective, outputs, batch)
-    return [(combined, pulled), (slopes, leaf), (outputs, theta)]
+    return combined, pulled
+
+
+def require_adjoint(link: Link, vector: Tensor, change: Tensor) -> None:
+    """Raise an error unless <J^T u, v> = <u, J v> for the vector v and its product J v.
+
+    Raises
+    ------
+    InconsistentMatrixError
+    """
+    combined, pulled = (part.detach() for part in link)
+    found, expected = (pulled * change).sum(), (combined * vector).sum()
+    scale = pulled.norm() * change.norm() + combined.norm() * vector.norm()
+    if torch.isfinite(scale) and not is_perturbing() and not agrees(found, expected, scale):
+        raise InconsistentMatrixError(
+            "products with the Jacobian of the outputs must be adjoint to those with its transpose,"
+            f" got {float(found):.3e} and {float(expected):.3e}; an operation of the network has a "
+            "wrong second derivative: write it with other operations of torch"
+        )
 
 
 def slopes_of_vector(objective: Objective, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

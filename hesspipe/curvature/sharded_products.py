@@ -77,7 +77,7 @@ class ShardedProducts:
         if place in self._kept:
             return self._kept[place]
         objective = self.objective
-        product = BatchProduct(objective, self.matrix, objective.batches[place])
+        product = BatchProduct(objective, self.matrix, objective.batches[place], is_divided=True)
         with objective.gathering.counting():
             own = torch.tensor(float(product.graph_bytes), dtype=torch.float64, device="cpu")
         largest = float(objective.space.largest(own))  # all must decide alike

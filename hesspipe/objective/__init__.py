@@ -35,6 +35,7 @@ Checks of the model and the loss
     differentiability  Correct first and second derivatives
     loss_graphs        Products with H, and what graphs of losses contain: `GraphSurvey`
     operation_kinds    Which operations of torch round numbers: `kind_of`
+    whole_numbers      Whole numbers in floating point, whose sums are exact
     symmetry           Second derivatives that are symmetric: `refuse_asymmetry`
     loss_of_outputs    Losses of the outputs alone, by which G is defined
     finiteness         Matrices that are finite: `require_finite_matrix`

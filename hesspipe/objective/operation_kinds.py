@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, Literal
 
 from torch._decomp import decomposition_table
 
 _NAMES_OF_EXACT = """
     _assert_async _efficientzerotensor _local_scalar_dense _reshape_copy _to_copy _unsafe_index
-    _unsafe_view abs alias amax amin arange argmax argmin argsort as_strided_copy as_strided_scatter
+    _unsafe_view abs alias amax amin aminmax arange argmax argmin argsort as_strided_copy
+    as_strided_scatter
     bernoulli bitwise_and bitwise_not bitwise_or bitwise_xor broadcast_in_dim bucketize cat ceil
     channel_shuffle clamp clamp_max clamp_min clone collapse_view complex concat constant_pad_nd
     contiguous convert_element_type copy copysign count_nonzero cummax cummin detach device_put
@@ -39,6 +41,9 @@ _NAMES_OF_ELEMENTARY = """
     special_erfcx special_log_ndtr special_ndtri special_xlog1py special_zeta sqrt square sub tan
     tanh true_divide xlogy
 """
+# These select numbers or add them, by an argument.
+_NAMES_OF_REDUCTIONS = frozenset({"scatter_reduce", "index_reduce"})
+_NAMES_OF_NORMS = frozenset({"linalg_vector_norm", "norm"})
 # Torch's part of it is one primitive, which adds the same numbers, and whose use loads torch's
 # compiler: a second for the first objective of a process.
 _WHOLE = frozenset({"sum"})
@@ -63,6 +68,22 @@ def name_of(func: Any) -> str:
     """Name of an operation, the same for all its variants."""
     name: str = func._schema.name.split("::")[-1].rstrip("_")
     return name
+
+
+def is_selection(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation that may add numbers selects the largest or smallest of them.
+
+    Torch finds the entries that were selected by comparing them with the result.
+    """
+    name = name_of(func)
+    if name in _NAMES_OF_REDUCTIONS:
+        return bool(
+            {"amax", "amin"} & {part for part in (*args, *kwargs.values()) if type(part) is str}
+        )
+    if name in _NAMES_OF_NORMS:
+        orders = (*args[1:2], *(kwargs.get(key) for key in ("ord", "p")))
+        return any(isinstance(order, float) and math.isinf(order) for order in orders)
+    return False
 
 
 @functools.cache

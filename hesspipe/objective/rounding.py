@@ -8,7 +8,8 @@ clamped logarithms.
 
 An operation that adds or subtracts inside (a matrix product, a norm, a derivative like
 g - p <1, g>) rounds numbers that are larger than its result. For those the largest inputs are
-perturbed too. Operations that only move, select or compare numbers are exact, and so are zeros.
+perturbed too. Operations that only move, select or compare numbers are exact, and so are zeros and
+sums and products of whole numbers, such as the position after the one that `floor` gives.
 
     delta           so large that true rounding errors do not matter, so small that the change is
                     linear in it
@@ -37,7 +38,8 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hesspipe.objective.operation_kinds import has_parts, kind_of, name_of
+from hesspipe.objective.operation_kinds import has_parts, is_selection, kind_of, name_of
+from hesspipe.objective.whole_numbers import adds_whole_numbers, with_whole_noted
 from hesspipe.seeding import derive_seed, generator
 from hesspipe.tolerances import rounding
 
@@ -153,8 +155,10 @@ class _Perturbation(TorchDispatchMode):
         kwargs = kwargs or {}
         args = _materialized(func, args)
         kind = kind_of(func)
-        if kind == "exact" or not self._is_reached():
-            return func(*args, **kwargs)
+        if kind == "exact" or is_selection(func, args, kwargs) or not self._is_reached():
+            return with_whole_noted(func, args, kwargs, func(*args, **kwargs))
+        if adds_whole_numbers(func, args, kwargs):
+            return with_whole_noted(func, args, kwargs, func(*args, **kwargs))
         if kind == "fused":
             if has_parts(func):
                 result = self._decomposed(func, args, kwargs)
