@@ -40,6 +40,8 @@ from hesspipe.seeding import generator
 
 # Relative size of a step away from theta: small, so that the loss is still defined.
 RELATIVE_STEP = 1e-3
+# Of the error where something is differentiated while nothing is recorded.
+_NOTHING_RECORDED = "does not require grad"
 NONE_VARIES = (
     "at least one parameter must be varied, got only frozen ones; requires_grad_(True) lets the "
     "parameters of a module vary"
@@ -74,6 +76,8 @@ class FlatModel:
         `structure`, which the loss must not depend on.
     draws_numbers : bool
         Whether evaluations draw random numbers, so that the global state must be restored.
+    differentiates : bool
+        Whether the model needs a graph inside, as found where there was none.
     function : callable (model, batch) -> Any, optional
         Evaluates the model on a `WholeBatch`.
     norms : Norms
@@ -95,10 +99,11 @@ class FlatModel:
         refuse_random_modules(model)
         require_usable(model)
         named = dict(model.named_parameters())
-        self.dtype, self.draws_numbers, self.norms = dtype, False, Norms()
+        self.dtype, self.norms = dtype, Norms()
+        self.draws_numbers, self.differentiates = False, False
         self.function: Callable[[nn.Module, Any], Any] | None = None
         self.device = next(iter(named.values())).device
-        chosen = chosen_names(list(named), patterns)
+        chosen = chosen_parameters(model, patterns)
         varied = {key: part for key, part in named.items() if part.requires_grad and key in chosen}
         if not varied:
             raise ValueError(NONE_VARIES)
@@ -178,7 +183,24 @@ class FlatModel:
         guard = preserved_random_state(self.device) if self.draws_numbers else nullcontext()
         kernels = twice_differentiable_kernels(self.device)
         with guard, model_evaluation(), kernels:
+            if not self.differentiates:
+                try:
+                    return evaluated_exactly(self.norms, self._called, theta, inputs)
+                except RuntimeError as error:
+                    if is_recorded_at(theta) or _NOTHING_RECORDED not in str(error):
+                        raise
+                self.differentiates = True
+            return self._recorded(theta, inputs)
+
+    def _recorded(
+        self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch
+    ) -> Any:
+        """Evaluate a model that differentiates inside, whether or not the caller does."""
+        if is_recorded_at(theta):
             return evaluated_exactly(self.norms, self._called, theta, inputs)
+        with torch.enable_grad():
+            point = map_tensors(differentiable, theta)
+            return map_tensors(torch.detach, evaluated_exactly(self.norms, self._called, point, inputs))
 
     def _called(
         self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch
@@ -285,6 +307,18 @@ class FlatModel:
         fresh.structure = copier.copy(self.structure)
         return fresh
 
+    def with_structure_of(self, model: nn.Module) -> FlatModel:
+        """Copy the model with the structure of another, in the modes that its modules have here."""
+        other = copy.copy(self)
+        other.structure = Copier(self.dtype, self.device).copy(model)
+        modes = {name: module.training for name, module in self.structure.named_modules()}
+        for name, module in other.structure.named_modules():
+            module.training = modes.get(name, self.structure.training)
+            vars(module).pop("forward", None)  # wrapped for mixed precision
+        other._signature = signature_of(other.structure)
+        other._is_tied = _has_two_names(other.structure)
+        return other
+
     def restricted_to(self, names: Collection[str]) -> FlatModel:
         """Copy the model with all parameters but those with the given names as constants."""
         part, named = copy.copy(self), self.unflatten(self.theta.detach())
@@ -346,6 +380,13 @@ def signature_of(model: nn.Module) -> inspect.Signature:
         return inspect.signature(model.forward)
     except (TypeError, ValueError):  # a function in C
         return inspect.signature(lambda *args, **kwargs: None)
+
+
+def chosen_parameters(model: nn.Module, patterns: Sequence[str] | None) -> set[str]:
+    """Select parameters by patterns, of which any name that a shared parameter has may match."""
+    first = {id(value): name for name, value in model.named_parameters()}
+    every = dict(model.named_parameters(remove_duplicate=False))
+    return {first[id(every[name])] for name in chosen_names(list(every), patterns)}
 
 
 def chosen_names(names: list[str], patterns: Sequence[str] | None) -> set[str]:

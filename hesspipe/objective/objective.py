@@ -74,9 +74,9 @@ class Objective:
         Coefficient of the penalty on the varied parameters. Its curvature, weight_decay on their
         diagonal, is part of H and G but not of R, because it is convex.
     parameters : sequence of str, optional
-        Names of the parameters to vary, with the wildcards of `fnmatch` ("layers.0.*"). By
-        default, and at most, all that require a gradient. The others are constants: they are not
-        part of theta, and P does not count them.
+        Names of the parameters to vary, with the wildcards of `fnmatch` ("layers.0.*"); of one that
+        several modules share, any of its names. By default, and at most, all that require a
+        gradient. The others are constants: they are not part of theta, and P does not count them.
     stream : bool
         Read the data again at every pass, one batch in memory at a time, for data larger than
         memory: a DataLoader with shuffle=False, or another object that iterates anew each time. A
@@ -484,6 +484,18 @@ class Objective:
         moved._adopt(self._flat.at(theta.detach(), constants or {}))
         moved.batches = mapped(lambda batch: replace(batch, value=None), self.batches)
         return moved
+
+    def with_structure_of(self, model: nn.Module) -> Objective:
+        """Copy the objective with the structure of another model, which has the same parameters.
+
+        Parameters
+        ----------
+        model : nn.Module
+            It is copied; its mode is not taken.
+        """
+        changed = copy.copy(self)
+        changed._adopt(self._flat.with_structure_of(model))
+        return changed
 
     def restricted_to(self, names: Collection[str]) -> Objective:
         """Copy the objective with all but some parameters as constants instead of parts of theta.

@@ -16,7 +16,7 @@ from hesspipe.objective.determinism import preserved_random_state, refuse_random
 from hesspipe.objective.flat_model import (
     NONE_VARIES,
     FlatModel,
-    chosen_names,
+    chosen_parameters,
     is_recorded_at,
     signature_of,
 )
@@ -95,13 +95,13 @@ class ShardedModel(FlatModel):
         if not named:
             raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
         _require_alike(named, ranks)
-        chosen = chosen_names(list(named), patterns)
+        chosen = chosen_parameters(model, patterns)
         varied = [name for name in named if named[name].requires_grad and name in chosen]
         if not varied:
             raise ValueError(NONE_VARIES)
         refuse_varying_reflections(model, [named[name] for name in varied])
         self.dtype, self.device = dtype, next(iter(named.values())).device
-        self.draws_numbers, self.norms = False, Norms()
+        self.draws_numbers, self.differentiates, self.norms = False, False, Norms()
         self.function: Callable[[nn.Module, Any], Any] | None = None
         self.gathering = Gathering(ranks)
         self.names, self.shapes = varied, [named[name].shape for name in varied]

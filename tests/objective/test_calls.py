@@ -153,3 +153,37 @@ def test_objective_refuses_inputs_that_do_not_fit_forward(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Objective(build(), nn.CrossEntropyLoss(), (inputs, Y))
+
+
+class Slopes(nn.Module):
+    """Its outputs are derivatives of a function of its inputs, or of what a layer returns."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.place, self.first, self.last = place, nn.Linear(4, 3), nn.Linear(3, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.detach().requires_grad_(self.place == "inputs")
+        hidden = self.first(inputs)
+        point = inputs if self.place == "inputs" else hidden
+        (slopes,) = torch.autograd.grad(self.last(hidden.tanh()).sum(), point, create_graph=True)
+        return slopes
+
+
+@pytest.mark.parametrize("place", ["inputs", "hidden"])
+def test_models_that_differentiate_are_called_as_in_a_training(place: str) -> None:
+    model, generator = Slopes(place).double(), torch.Generator().manual_seed(0)
+    inputs = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    targets = torch.randn(6, 4 if place == "inputs" else 3, generator=generator).double()
+    objective = Objective(model, nn.MSELoss(), (inputs, targets))
+    parameters = [*model.parameters()][:3]  # the last bias has no effect
+    vector = torch.randn(objective.num_parameters, generator=generator).double()
+    slopes = torch.autograd.grad(
+        nn.functional.mse_loss(model(inputs), targets), parameters, create_graph=True
+    )
+    flat = torch.cat([slope.flatten() for slope in slopes])
+    expected = torch.autograd.grad(flat @ vector[:-1], parameters)
+    found = hesspipe.HessianOperator(objective) @ vector
+    torch.testing.assert_close(found[:-1], torch.cat([part.flatten() for part in expected]))
+    assert float(objective.loss(objective.theta).detach()) > 0

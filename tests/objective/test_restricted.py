@@ -6,7 +6,7 @@ import pytest
 import torch
 from dense_reference import reference_hessian
 from problems import assert_close, labels, network, normal
-from torch import nn
+from torch import Tensor, nn
 
 import hesspipe
 from hesspipe.objective.objective import Objective
@@ -43,3 +43,32 @@ def test_loss_of_a_part_decays_only_what_varies(patterns: list[str]) -> None:
     identity = torch.eye(part.num_parameters, dtype=torch.float64)
     assert_close(hesspipe.hessian_matrix(part), hesspipe.hessian_matrix(block) + 0.3 * identity)
     assert_close(hesspipe.hessian_matrix(block), reference_hessian(block.loss, block.theta))
+
+
+class Shared(nn.Module):
+    """Two layers that share a weight, of which `named_parameters` tells one name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.second(self.first(inputs).tanh())
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (["second.*"], ["first.weight", "second.bias"]),
+        (["second.weight"], ["first.weight"]),
+        (["*.weight"], ["first.weight"]),
+        (["first.*"], ["first.weight", "first.bias"]),
+    ],
+)
+def test_shared_parameters_are_chosen_by_any_of_their_names(
+    patterns: list[str], names: list[str]
+) -> None:
+    data = torch.ones(2, 3), torch.zeros(2, 3)
+    assert Objective(Shared(), nn.MSELoss(), data, parameters=patterns).names == names
