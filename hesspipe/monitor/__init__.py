@@ -7,6 +7,7 @@ step_sizes         What an optimizer can take: stability limits and precondition
 critical           The smallest step along an update that does not decrease the loss
 model_state        The model in training, as the objective sees it
 state              What a checkpoint keeps of a monitor
+changed_models     Models that compute something else than when their objective was built
 guards             What a monitor refuses, and errors of records as warnings
 record_files       The file of a monitor, which rank 0 reads and writes
 records            What was measured at one step, as rows

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from hesspipe.monitor.changed_models import Structure, has_same_loss
 from hesspipe.objective.flattening import flatten
 from hesspipe.objective.model_kinds import unwrapped
 from hesspipe.objective.objective import Objective
@@ -43,6 +44,7 @@ class ModelState:
             if isinstance(named.get(name), nn.Parameter) and not named[name].requires_grad
         ]
         self._require_parameters(named)
+        self._structure = Structure(self._inner())
 
     def objective(self) -> Objective:
         """Copy the objective with theta and the constants of now.
@@ -73,10 +75,16 @@ class ModelState:
         named = self._named()
         return [name for name in self._frozen if name in named and named[name].requires_grad]
 
-    def _named(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the model, by their names in the objective.
+    def changed(self) -> list[str]:
+        """Describe what has changed in the model and changes its loss, besides its tensors."""
+        model = self._inner()
+        found = self._structure.changed(model)
+        return [] if not found or has_same_loss(self.objective(), model) else found
 
-        Averages of weights and other wrappers have the model as their `module`.
+    def _inner(self) -> nn.Module:
+        """Find the model of the objective.
+
+        Averages of weights and other wrappers have it as their `module`.
         """
         model, first = unwrapped(self._model), self._objective.names[0]
         while first not in dict(model.named_parameters(remove_duplicate=False)):
@@ -84,6 +92,11 @@ class ModelState:
             if not isinstance(inner, nn.Module):
                 break
             model = unwrapped(inner)
+        return model
+
+    def _named(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the model, by their names in the objective."""
+        model = self._inner()
         every = (
             *model.named_buffers(remove_duplicate=False),
             *model.named_parameters(remove_duplicate=False),

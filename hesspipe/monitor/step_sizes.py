@@ -34,6 +34,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.lr_scheduler import LRScheduler
+
+# Packages whose wrappers of optimizers take the steps of these.
+_TRAINERS = ("accelerate", "lightning", "lightning_fabric", "pytorch_lightning")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +73,9 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
     Parameters
     ----------
     optimizer : Optimizer
-        Of torch, or a wrapper with an attribute `optimizer`. It is only read.
+        Of torch, or a wrapper with an attribute `optimizer`. It is only read. Of wrappers that are
+        not those of accelerate, Lightning or a schedule of torch, the limit is not known: lookahead
+        and sharpness-aware minimization take other steps.
     parameters : sequence of Tensor
         Those of theta, in its order. The ones that the optimizer does not move, such as those that
         were frozen meanwhile, have zeros in D.
@@ -87,8 +93,11 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
     >>> found.step_size, round(found.stability_limit, 6), found.diagonal
     (0.1, 38.0, None)
     """
+    kind: type = type(optimizer)
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = inner  # of accelerate or Lightning
+        if type(optimizer) is kind and _only_hands_on(optimizer):
+            kind = type(inner)
+        optimizer = inner
     groups = {
         id(each): group
         for group in optimizer.param_groups
@@ -99,21 +108,18 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
     if not own:
         return StepSizes(None, reason="the optimizer moves none of the parameters of the objective")
     largest = max(float(group["lr"]) for group in own)
-    if type(optimizer) not in _LIMITS:
-        known = ", ".join(kind.__name__ for kind in _LIMITS)
-        name = type(optimizer).__name__
-        return StepSizes(
-            largest, reason=f"the stability limit of {name} is not known ({known} are)"
-        )
-    constants = {_LIMITS[type(optimizer)](group) for group in own}
-    reason = None
+    if kind not in _LIMITS:
+        known = ", ".join(each.__name__ for each in _LIMITS)
+        reason = f"the stability limit of {kind.__name__} is not known ({known} are)"
+        return StepSizes(largest, reason=reason)
+    constants, reason = {_LIMITS[kind](group) for group in own}, None
     if len(constants) > 1:
         reason = "parameter groups have different momenta, for which there is no common limit"
     elif any(group["maximize"] for group in own):
         reason = "the optimizer maximizes"
     limit = constants.pop() / largest if reason is None and largest > 0 else None
     is_one = len(own) == len(parameters) and {float(group["lr"]) for group in own} == {largest}
-    if type(optimizer) is SGD and is_one:
+    if kind is SGD and is_one:
         return StepSizes(largest, limit, None, reason)
     parts = [
         _part(each, groups.get(id(each)), optimizer.state.get(each, {}), largest)
@@ -123,6 +129,12 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
         return StepSizes(largest)  # no step was taken yet
     diagonal = torch.cat([part.to(like).reshape(-1) for part in parts]).sqrt_()
     return StepSizes(largest, limit, diagonal, reason)
+
+
+def _only_hands_on(wrapper: object) -> bool:
+    """Whether the steps of a wrapper are those of its optimizer."""
+    package = type(wrapper).__module__.partition(".")[0]
+    return isinstance(wrapper, LRScheduler) or package in _TRAINERS
 
 
 def _part(

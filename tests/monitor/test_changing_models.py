@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from monitor_training import LOSS, data, exact_hessian, mlp, objective_of
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from hesspipe import Monitor
@@ -103,3 +103,102 @@ def test_monitor_names_the_parameter_that_a_model_has_lost(change: Any) -> None:
     with pytest.warns(RuntimeWarning, match=r"step 2 failed: model must have the parameters"):
         monitor.step()
     assert monitor.table["eigenvalue"].isna().tolist() == [False, False, True, True]
+
+
+class Tempered(nn.Module):
+    """Divides its outputs by an attribute, and adds those of an adapter once there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.temperature, self.scales = mlp(), 1.0, [1.0]
+        self.shift, self.calls, self.adapter = torch.zeros(3), 0, None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls, self.last = self.calls + 1, inputs
+        found = self.net(inputs) * self.scales[0] / self.temperature + self.shift.to(inputs)
+        return found if self.adapter is None else found + self.adapter(inputs)
+
+
+def anneal(model: Tempered) -> None:
+    model.temperature = 0.5
+
+
+def scale(model: Tempered) -> None:
+    model.scales[0] = 2.0
+
+
+def shift(model: Tempered) -> None:
+    model.shift[0] += 1
+
+
+def activate(model: Tempered) -> None:
+    model.net[1] = nn.ReLU()
+
+
+def adapt(model: Tempered) -> None:
+    model.adapter = nn.Linear(4, 3)
+
+
+def hook(model: Tempered) -> None:
+    model.net[0].register_forward_hook(lambda module, inputs, outputs: outputs * 2)
+
+
+def replace_forward_pre(model: Tempered) -> None:
+    model.net.register_forward_pre_hook(lambda module, inputs: (inputs[0] - 1,))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (anneal, r"temperature of the model \(1\.0 before, 0\.5 now\)"),
+        (scale, "scales of the model"),
+        (shift, "shift of the model"),
+        (activate, r"the class of net\.1 \(Tanh before, ReLU now\)"),
+        (adapt, "the class of adapter"),
+        (hook, r"hooks of net\.0"),
+        (replace_forward_pre, "hooks of net"),
+    ],
+)
+def test_monitor_warns_once_where_the_model_computes_something_else(change: Any, name: str) -> None:
+    model = Tempered()
+    optimizer = torch.optim.SGD(model.net.parameters(), lr=0.1)
+    monitor = Monitor(objective_of(model), model, optimizer, every=1, on_error="raise")
+    train(model, optimizer, monitor, 2)
+    change(model)
+    with pytest.warns(RuntimeWarning, match=rf"has another loss now.*{name}") as caught:
+        train(model, optimizer, monitor, 2)
+    assert len(caught) == 1
+
+
+class Shared(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.second(self.first(inputs).tanh()).tanh())
+
+
+def test_monitor_warns_where_a_shared_parameter_has_been_divided() -> None:
+    model = Shared()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = Monitor(objective_of(model), model, optimizer, every=1, on_error="raise")
+    train(model, optimizer, monitor)
+    model.second.weight = nn.Parameter(model.second.weight.detach().clone())
+    optimizer.add_param_group({"params": [model.second.weight]})
+    with pytest.warns(RuntimeWarning, match=r"the tensor second\.weight \('first\.weight' before"):
+        train(model, optimizer, monitor, 2)
+
+
+def test_monitor_is_silent_about_changes_without_an_effect() -> None:
+    model = Tempered()
+    optimizer = torch.optim.SGD(model.net.parameters(), lr=0.1)
+    monitor = Monitor(objective_of(model), model, optimizer, every=1, on_error="raise")
+    model.note = "a remark"
+    model.forward = model.forward  # as accelerate wraps it
+    train(model, optimizer, monitor, 2)  # and warnings are errors
+    assert model.calls > 0

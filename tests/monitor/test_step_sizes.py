@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -125,3 +127,46 @@ def test_step_sizes_know_no_metric_before_the_first_step_of_adam():
     found = step_sizes(Adam([weight], lr=0.1), [weight], weight.detach())
     assert not found.is_metric_known
     assert found.step_size == 0.1
+
+
+class Lookahead(torch.optim.Optimizer):
+    """Goes half the way of every second step."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.param_groups = optimizer, optimizer.param_groups
+
+
+class Warmup:
+    """A schedule that is no optimizer and takes its steps."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam])
+@pytest.mark.parametrize(
+    "wrap",
+    [Lookahead, Warmup, lambda inner: Lookahead(accelerated(inner))],
+)
+def test_step_sizes_know_no_limit_of_wrappers_that_may_take_other_steps(wrap, kind):
+    weight = nn.Parameter(torch.ones(3))
+    found = step_sizes(wrap(kind([weight], lr=0.1)), [weight], weight.detach())
+    assert (found.step_size, found.stability_limit, found.is_metric_known) == (0.1, None, False)
+    assert re.search(r"limit of (Lookahead|Warmup) is not known", found.reason)
+
+
+def test_step_sizes_of_schedules_and_trainers_are_those_of_their_optimizer():
+    weight = nn.Parameter(torch.ones(3))
+    for wrap in (scheduled, accelerated):
+        found = step_sizes(wrap(SGD([weight], lr=0.1)), [weight], weight.detach())
+        assert (found.step_size, found.stability_limit) == (0.1, 20.0)
+
+
+def accelerated(optimizer):
+    """Wrap as accelerate does, without the package."""
+    kind = type("AcceleratedOptimizer", (Lookahead,), {"__module__": "accelerate.optimizer"})
+    return kind(optimizer)
+
+
+def scheduled(optimizer):
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
