@@ -166,7 +166,8 @@ def ggn_product(case: Case, vector: Tensor) -> Tensor:
     model, parameters = _prepared(case)
     with sdpa_kernel(SDPBackend.MATH):
         outputs = case.outputs(model)
-    dummy = torch.zeros_like(outputs, requires_grad=True)
+    # Not zero, where the derivative of logcumsumexp takes logarithms.
+    dummy = torch.linspace(1, 2, outputs.numel()).view_as(outputs).to(outputs).requires_grad_()
     transposed = torch.autograd.grad(
         outputs, parameters, dummy, create_graph=True, allow_unused=True
     )

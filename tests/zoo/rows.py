@@ -1,6 +1,6 @@
 """All rows of the zoo, by the section of the documentation they stand in."""
 
-from zoo import formulas, further, kinds, language, meeting, plain, vision
+from zoo import formulas, further, kinds, language, meeting, plain, selections, vision
 
 SECTIONS = {
     "torchvision and timm": vision.ROWS,
@@ -10,4 +10,5 @@ SECTIONS = {
     "further models of these packages": further.ROWS,
     "formulas, with torch only": formulas.ROWS,
     "two features that meet": meeting.ROWS,
+    "operations that select, look up or differentiate": selections.ROWS,
 }
