@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hesspipe.objective.determinism import preserved_random_state
 from hesspipe.objective.objective import Objective
+from hesspipe.objective.restructured import with_structure_of
 from hesspipe.tolerances import rounding
 
 _PLAIN = (bool, int, float, complex, str, type(None), torch.dtype)
@@ -66,7 +67,7 @@ def has_same_loss(objective: Objective, model: nn.Module) -> bool:
     with torch.no_grad(), preserved_random_state(objective.device):
         expected = objective.batch_loss(theta, batch)
         try:
-            found = objective.with_structure_of(model).batch_loss(theta, batch)
+            found = with_structure_of(objective, model).batch_loss(theta, batch)
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError):
             return False
     scale = float(expected.abs())

@@ -75,11 +75,25 @@ class ModelState:
         named = self._named()
         return [name for name in self._frozen if name in named and named[name].requires_grad]
 
-    def changed(self) -> list[str]:
-        """Describe what has changed in the model and changes its loss, besides its tensors."""
+    def notes(self) -> list[str]:
+        """Say where the objective does not follow the model."""
+        found = []
+        if thawed := self.thawed():
+            found.append(
+                f"the objective holds {', '.join(thawed)} constant, frozen when it was built, and "
+                "the training varies it now; build a new Objective and a new Monitor for the "
+                "curvature in all parameters"
+            )
         model = self._inner()
-        found = self._structure.changed(model)
-        return [] if not found or has_same_loss(self.objective(), model) else found
+        changed = self._structure.changed(model)
+        if changed and not has_same_loss(self.objective(), model):
+            found.append(
+                "the objective computes what the model did when the monitor was built, and the "
+                f"model has another loss now, with a change of {', '.join(changed)}; make what "
+                "varies a parameter or a buffer, which each record copies, or build a new "
+                "Objective and a new Monitor"
+            )
+        return found
 
     def _inner(self) -> nn.Module:
         """Find the model of the objective.

@@ -306,28 +306,13 @@ class Monitor(Plotted):
             found.time_share = self._decided(budget.time_share)
             if found.sizes.reason is not None:
                 self._say(f"the monitor leaves columns empty: {found.sizes.reason}")
-            self._tell_of_changes()
+            for note in self._state.notes():
+                self._say(note)
         self._rows = [row for row in self._rows if row["step"] < number]
         self._rows += rows_of(number, found, kind.ends, self._objective.num_parameters)
         if self.path is not None:
             with self._guarded(number, "was made, but not written"):
                 write_rows(self.result, self.path, self._objective.ranks)
-
-    def _tell_of_changes(self) -> None:
-        """Warn once where the objective does not follow the model."""
-        if thawed := self._state.thawed():
-            self._say(
-                f"the objective holds {', '.join(thawed)} constant, frozen when it was built, and "
-                "the training varies it now; build a new Objective and a new Monitor for the "
-                "curvature in all parameters"
-            )
-        if changed := self._state.changed():
-            self._say(
-                "the objective computes what the model did when the monitor was built, and the "
-                f"model has another loss now, with a change of {', '.join(changed)}; make what "
-                "varies a parameter or a buffer, which each record copies, or build a new "
-                "Objective and a new Monitor"
-            )
 
     def _same_kind(self, kind: _MaybeKind) -> _MaybeKind:
         """Return the kind that rank 0 has chosen, where there are several processes."""

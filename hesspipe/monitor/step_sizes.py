@@ -110,9 +110,10 @@ def step_sizes(optimizer: Optimizer, parameters: Sequence[Tensor], like: Tensor)
     largest = max(float(group["lr"]) for group in own)
     if kind not in _LIMITS:
         known = ", ".join(each.__name__ for each in _LIMITS)
-        reason = f"the stability limit of {kind.__name__} is not known ({known} are)"
-        return StepSizes(largest, reason=reason)
-    constants, reason = {_LIMITS[kind](group) for group in own}, None
+        unknown = f"the stability limit of {kind.__name__} is not known ({known} are)"
+        return StepSizes(largest, reason=unknown)
+    constants = {_LIMITS[kind](group) for group in own}
+    reason: str | None = None
     if len(constants) > 1:
         reason = "parameter groups have different momenta, for which there is no common limit"
     elif any(group["maximize"] for group in own):

@@ -8,6 +8,7 @@ The objective
     padding            Embeddings with `padding_idx`: `PaddedLookup`, `constant_rows`
     norms              Normalization with correct third derivatives: `layer_norm`
     kernels            Kernels with second derivatives: `twice_differentiable_kernels`
+    chosen_parameters  Parameters that patterns of names choose
     copies             Copies of models and losses with all that they hide: `Copier`
     flattening         Named tensors as one vector, and back: `flatten`, `unflatten`
     batches            The data, read once: `Batch`, `read_batches`
@@ -35,6 +36,7 @@ Checks of the model and the loss
     differentiability  Correct first and second derivatives
     loss_graphs        Products with H, and what graphs of losses contain: `GraphSurvey`
     operation_kinds    Which operations of torch round numbers: `kind_of`
+    restructured       An objective with the structure of another model
     whole_numbers      Whole numbers in floating point, whose sums are exact
     symmetry           Second derivatives that are symmetric: `refuse_asymmetry`
     loss_of_outputs    Losses of the outputs alone, by which G is defined

@@ -10,14 +10,13 @@ import copy
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hesspipe.errors import nearest_names
+from hesspipe.objective.chosen_parameters import chosen_parameters
 from hesspipe.objective.copies import Copier
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flattening import differentiable, flatten, leaves, unflatten
@@ -124,7 +123,7 @@ class FlatModel:
             self.structure, {id(copier.copy(value)): name for name, value in varied.items()}
         )
         self._signature = signature_of(self.structure)
-        self._is_tied = _has_two_names(self.structure)
+        self._is_tied = has_two_names(self.structure)
         self.is_varied = self._mask_of_varied()
         self.buffers = {
             name: buffer
@@ -307,18 +306,6 @@ class FlatModel:
         fresh.structure = copier.copy(self.structure)
         return fresh
 
-    def with_structure_of(self, model: nn.Module) -> FlatModel:
-        """Copy the model with the structure of another, in the modes that its modules have here."""
-        other = copy.copy(self)
-        other.structure = Copier(self.dtype, self.device).copy(model)
-        modes = {name: module.training for name, module in self.structure.named_modules()}
-        for name, module in other.structure.named_modules():
-            module.training = modes.get(name, self.structure.training)
-            vars(module).pop("forward", None)  # wrapped for mixed precision
-        other._signature = signature_of(other.structure)
-        other._is_tied = _has_two_names(other.structure)
-        return other
-
     def restricted_to(self, names: Collection[str]) -> FlatModel:
         """Copy the model with all parameters but those with the given names as constants."""
         part, named = copy.copy(self), self.unflatten(self.theta.detach())
@@ -348,7 +335,7 @@ class FlatModel:
         raise IndexError(f"theta has {len(self.theta)} entries")
 
 
-def _has_two_names(model: nn.Module) -> bool:
+def has_two_names(model: nn.Module) -> bool:
     """Whether a tensor of a model has several names."""
     tensors = chain(
         model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
@@ -380,33 +367,3 @@ def signature_of(model: nn.Module) -> inspect.Signature:
         return inspect.signature(model.forward)
     except (TypeError, ValueError):  # a function in C
         return inspect.signature(lambda *args, **kwargs: None)
-
-
-def chosen_parameters(model: nn.Module, patterns: Sequence[str] | None) -> set[str]:
-    """Select parameters by patterns, of which any name that a shared parameter has may match."""
-    first = {id(value): name for name, value in model.named_parameters()}
-    every = dict(model.named_parameters(remove_duplicate=False))
-    return {first[id(every[name])] for name in chosen_names(list(every), patterns)}
-
-
-def chosen_names(names: list[str], patterns: Sequence[str] | None) -> set[str]:
-    """Select the names that match a pattern; each pattern must match at least one."""
-    if patterns is None:
-        return set(names)
-    if isinstance(patterns, str):
-        raise ValueError(f"parameters must be a list of patterns, got the string {patterns!r}")
-    chosen: set[str] = set()
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(
-                "parameters must be patterns of names, such as '0.*' or '*.bias', got "
-                f"{type(pattern).__name__}; name the tensors as named_parameters() does"
-            )
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            raise ValueError(
-                f"parameters must match the model's, got {pattern!r}; the nearest are "
-                f"{nearest_names(pattern, names)}"
-            )
-        chosen.update(matches)
-    return chosen

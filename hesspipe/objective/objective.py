@@ -485,18 +485,6 @@ class Objective:
         moved.batches = mapped(lambda batch: replace(batch, value=None), self.batches)
         return moved
 
-    def with_structure_of(self, model: nn.Module) -> Objective:
-        """Copy the objective with the structure of another model, which has the same parameters.
-
-        Parameters
-        ----------
-        model : nn.Module
-            It is copied; its mode is not taken.
-        """
-        changed = copy.copy(self)
-        changed._adopt(self._flat.with_structure_of(model))
-        return changed
-
     def restricted_to(self, names: Collection[str]) -> Objective:
         """Copy the objective with all but some parameters as constants instead of parts of theta.
 

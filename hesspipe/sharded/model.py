@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hesspipe.objective.chosen_parameters import chosen_parameters
 from hesspipe.objective.determinism import preserved_random_state, refuse_random_modules
 from hesspipe.objective.flat_model import (
     NONE_VARIES,
     FlatModel,
-    chosen_parameters,
     is_recorded_at,
     signature_of,
 )
