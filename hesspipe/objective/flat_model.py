@@ -199,7 +199,9 @@ class FlatModel:
             return evaluated_exactly(self.norms, self._called, theta, inputs)
         with torch.enable_grad():
             point = map_tensors(differentiable, theta)
-            return map_tensors(torch.detach, evaluated_exactly(self.norms, self._called, point, inputs))
+            return map_tensors(
+                torch.detach, evaluated_exactly(self.norms, self._called, point, inputs)
+            )
 
     def _called(
         self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch
