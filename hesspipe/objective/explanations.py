@@ -18,6 +18,10 @@ from hesspipe.objective.pytrees import Fields, named_tensors
 from hesspipe.objective.whole_batches import WholeBatch
 
 _FLOATS = r"(float|double|half|bfloat16|c10::half|c10::bfloat16)"
+_NEEDS_MODEL = (
+    "a loss that differentiates the model needs the model itself, not its outputs: use "
+    "Objective.from_batches, with loss(model, batch)"
+)
 # Messages of torch 2.13, and what to do about each.
 _ADVICE = [
     (
@@ -34,7 +38,7 @@ _ADVICE = [
     (
         r"does not require grad",
         "the loss does not depend on the parameters: leave out detach(), item(), no_grad() and "
-        "conversions to NumPy between the parameters and the loss",
+        f"conversions to NumPy between the parameters and the loss; {_NEEDS_MODEL}",
     ),
     (
         r"input should be between 0 and 1",
@@ -90,10 +94,8 @@ _ADVICE = [
         "class labels are from 0 to the number of outputs - 1",
     ),
     (
-        r"appears to not have been used in the graph|does not require grad and does not have"
-        r"|backward through the graph a second time",
-        "a loss that differentiates the model needs the model itself, not its outputs: use "
-        "Objective.from_batches, with loss(model, batch)",
+        r"appears to not have been used in the graph|backward through the graph a second time",
+        _NEEDS_MODEL,
     ),
     (
         r"\b(size|sizes|shape|shapes|dimension|dimensions|broadcast|batch_size)\b",

@@ -51,7 +51,7 @@ class Norms:
     were_inexact: bool = False
 
 
-class InexactOutputsError(NotTwiceDifferentiableError):
+class _InexactOutputsError(NotTwiceDifferentiableError):
     """A loss differentiates outputs that were computed before this was known."""
 
 
@@ -117,17 +117,26 @@ def loss_evaluated_exactly(
 
     Raises
     ------
-    InexactOutputsError
-        If it differentiates, for the first time, and the outputs may be of torch's normalization.
+    NotTwiceDifferentiableError
+        If it differentiates, for the first time, and the outputs may be of torch's normalization;
+        not inside `evaluated_with_loss`.
     """
     may_be_inexact = norms.were_inexact and not norms.are_exact
     value: Tensor = evaluated_exactly(norms, loss_fn, outputs, targets)
     if may_be_inexact and norms.are_exact:
-        raise InexactOutputsError(
+        raise _InexactOutputsError(
             "the loss must differentiate the outputs of the model at every evaluation, got one "
             "that did so for the first time after others; build a new Objective"
         )
     return value
+
+
+def evaluated_with_loss(function: Callable[[], Any]) -> Any:
+    """Call a function that evaluates a model and its loss, again if the outputs were inexact."""
+    try:
+        return function()
+    except _InexactOutputsError:  # from now on they are exact
+        return function()
 
 
 def binary_cross_entropy(

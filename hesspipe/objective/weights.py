@@ -31,7 +31,7 @@ from hesspipe.objective.pytrees import (
 )
 from hesspipe.objective.reductions import Denominator, LossFunction
 from hesspipe.objective.streaming import described
-from hesspipe.objective.substitutes import InexactOutputsError
+from hesspipe.objective.substitutes import evaluated_with_loss
 from hesspipe.tolerances import rounding
 
 
@@ -95,12 +95,13 @@ def evaluate(
     model: FlatModel, loss_fn: LossFunction, theta: Tensor | dict[str, Tensor], batch: Batch
 ) -> tuple[Any, Tensor]:
     """Evaluate the outputs for a batch, and the loss on it, at a vector or at `leaves`."""
-    try:
+
+    def compute() -> tuple[Any, Tensor]:
         outputs = model(theta, batch.inputs)
         return outputs, loss_fn(outputs, batch.targets)
-    except InexactOutputsError:  # from now on they are exact
-        outputs = model(theta, batch.inputs)
-        return outputs, loss_fn(outputs, batch.targets)
+
+    evaluated: tuple[Any, Tensor] = evaluated_with_loss(compute)
+    return evaluated
 
 
 class Weighing:
