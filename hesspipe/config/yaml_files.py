@@ -136,8 +136,8 @@ def _read_text(path: str | Path) -> str:
 
 
 def _is_tab(text: str, mark: Any) -> bool:
-    line: str = text.split("\n")[mark.line]
-    return line[mark.column : mark.column + 1] == "\t"
+    lines = text.split("\n")[mark.line : mark.line + 1]  # none where the file ends
+    return any(line[mark.column : mark.column + 1] == "\t" for line in lines)
 
 
 def _check_events(text: str, path: str | Path) -> None:

@@ -121,3 +121,19 @@ def test_read_yaml_reads_what_is_clear(tmp_path, content, expected):
     path = tmp_path / "config.yaml"
     path.write_text(content, encoding="utf-8")
     assert read_yaml(path) == expected
+
+
+CUT = "a: 1\nb:\n  c: [1, {d: 'e'}]\n  # f\n  g: \"h\"\n  ij: >\n    k\nl: &m 2\nn: *m\n"
+
+
+@pytest.mark.parametrize("end", range(1, len(CUT)))
+def test_a_file_that_is_cut_off_is_read_or_refused_in_one_line(tmp_path, end):
+    path = tmp_path / "config.yaml"
+    path.write_text(CUT[:end], encoding="utf-8")
+    message = f"{path}: "
+    try:
+        read_yaml(path)
+    except ConfigError as error:
+        message = str(error)
+    assert message.startswith(str(path))
+    assert "\n" not in message
