@@ -209,6 +209,12 @@ class FlatModel:
         if isinstance(inputs, WholeBatch):
             return self._evaluated(theta, inputs.copy())
         args, kwargs = call_arguments(inputs, self._signature)
+        return self._forward(theta, args, kwargs)
+
+    def _forward(
+        self, theta: Tensor | dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call the structure with its parameters at theta."""
         state = self._state(theta)
         return torch.func.functional_call(
             self.structure, state, args, kwargs, tie_weights=self._is_tied

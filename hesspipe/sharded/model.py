@@ -24,7 +24,7 @@ from hesspipe.objective.flattening import differentiable
 from hesspipe.objective.kernels import twice_differentiable_kernels
 from hesspipe.objective.model_kinds import refuse_varying_reflections, unwrapped
 from hesspipe.objective.padding import constant_rows
-from hesspipe.objective.pytrees import Fields, call_arguments, map_tensors
+from hesspipe.objective.pytrees import Fields, map_tensors
 from hesspipe.objective.rounding import model_evaluation
 from hesspipe.objective.substitutes import Norms, evaluated_exactly
 from hesspipe.objective.training_steps import NoBackward
@@ -164,12 +164,10 @@ class ShardedModel(FlatModel):
         with guard, model_evaluation(), kernels, self.gathering.lean():
             return evaluated_exactly(self.norms, self._called, theta, inputs)
 
-    def _called(
-        self, theta: Tensor | dict[str, Tensor], inputs: Tensor | Fields | WholeBatch
+    def _forward(
+        self, theta: Tensor | dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if isinstance(inputs, WholeBatch):
-            return self._evaluated(theta, inputs.copy())
-        args, kwargs = call_arguments(inputs, self._signature)
+        """Call the structure, which gathers its parameters at theta."""
         with self._at(theta), self._differentiable():
             return self.structure(*args, **kwargs)
 
