@@ -60,8 +60,11 @@ _LOSS = 0.75
 _MOST_GROWN = 64.0
 # Bound on a start's component below which no random start falls.
 _SURELY_SEEN = 1e-30
-# What a saved state says of a basis in whole numbers.
-_NUMBERS = ("size", "num_locked", "num_steps", "num_products", "num_starts", "start_of_run")
+# Whole numbers of a saved state, and the least that each can be.
+LEAST_NUMBERS = {
+    "size": 1, "num_locked": 0, "num_steps": 0, "num_products": 1, "num_starts": 1,
+    "start_of_run": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -395,11 +398,11 @@ class KrylovBasis:
             "hidden": torch.from_numpy(self.hidden),
             "beta_scale": torch.from_numpy(np.array([self.beta, self.scale, self._last_lost])),
         }
-        return tensors, {name: str(int(getattr(self, name))) for name in _NUMBERS}
+        return tensors, {name: str(int(getattr(self, name))) for name in LEAST_NUMBERS}
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, str]) -> None:
         """Restore a saved state."""
-        for name in _NUMBERS:
+        for name in LEAST_NUMBERS:
             setattr(self, name, int(numbers[name]))
         self.watched, self.hidden = tensors["watched"].numpy(), tensors["hidden"].numpy()
         self._components = tensors["components"].numpy()

@@ -15,18 +15,13 @@ from torch import Tensor
 
 from hesspipe.errors import DamagedFileError, ForeignStateError
 from hesspipe.files import read_tensors, write_tensors
-from hesspipe.linalg.krylov import KrylovBasis
+from hesspipe.linalg.krylov import LEAST_NUMBERS, KrylovBasis
 from hesspipe.linalg.operator import random_unit
 from hesspipe.seeding import generator
 from hesspipe.tolerances import agrees, rounding
 from hesspipe.unfinished import put_aside, remove_leftovers_of, remove_state
 
 _LOG = logging.getLogger(__name__)
-# Numbers of a basis, and the least that they can be.
-_LEAST = {
-    "size": 1, "num_locked": 0, "num_steps": 0, "num_products": 1, "num_starts": 1,
-    "start_of_run": 0,
-}  # fmt: skip
 _TENSORS = (
     "vectors", "projected", "watched", "hidden", "components", "couplings", "rest", "beta_scale",
     "image",
@@ -157,7 +152,7 @@ class SearchState:
             if metadata["key"] != self.key:
                 raise ForeignStateError(self._foreign("other settings"))
             exponent = _exponent(metadata["exponent"])
-            numbers = {name: int(metadata[name]) for name in _LEAST}
+            numbers = {name: int(metadata[name]) for name in LEAST_NUMBERS}
             shapes = {name: tuple(tensors[name].shape) for name in _TENSORS}
         except ForeignStateError:
             raise
@@ -166,7 +161,7 @@ class SearchState:
         except ValueError as error:
             raise _UnusableError(error) from None
         size, length, capacity = numbers["size"], self.basis.space.length, self.basis.capacity
-        is_in_range = all(numbers[name] >= least for name, least in _LEAST.items())
+        is_in_range = all(numbers[name] >= least for name, least in LEAST_NUMBERS.items())
         if not (is_in_range and numbers["num_locked"] <= size <= capacity):
             raise _UnusableError(f"its numbers cannot be {numbers}")
         num_watched = shapes["watched"][0] if shapes["watched"] else 0
