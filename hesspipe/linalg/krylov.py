@@ -396,7 +396,7 @@ class KrylovBasis:
             "couplings": torch.from_numpy(self.couplings),
             "rest": self.rest,
             "hidden": torch.from_numpy(self.hidden),
-            "beta_scale": torch.from_numpy(np.array([self.beta, self.scale, self._last_lost])),
+            "scalars": torch.from_numpy(np.array([self.beta, self.scale, self._last_lost])),
         }
         return tensors, {name: str(int(getattr(self, name))) for name in LEAST_NUMBERS}
 
@@ -407,6 +407,6 @@ class KrylovBasis:
         self.watched, self.hidden = tensors["watched"].numpy(), tensors["hidden"].numpy()
         self._components = tensors["components"].numpy()
         self.couplings, self.rest = tensors["couplings"].numpy(), tensors["rest"].to(self.vectors)
-        self.beta, self.scale, self._last_lost = tensors["beta_scale"].tolist()
+        self.beta, self.scale, self._last_lost = tensors["scalars"].tolist()
         self.vectors[: self.size + 1] = tensors["vectors"].to(self.vectors)
         self.projected[: self.size, : self.size] = tensors["projected"].numpy()

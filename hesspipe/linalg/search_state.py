@@ -23,7 +23,7 @@ from hesspipe.unfinished import put_aside, remove_leftovers_of, remove_state
 
 _LOG = logging.getLogger(__name__)
 _TENSORS = (
-    "vectors", "projected", "watched", "hidden", "components", "couplings", "rest", "beta_scale",
+    "vectors", "projected", "watched", "hidden", "components", "couplings", "rest", "scalars",
     "image",
 )  # fmt: skip
 # Multiples of the tolerance that the relation of a basis may be off by: the residuals of locked
@@ -157,7 +157,7 @@ class SearchState:
         except ForeignStateError:
             raise
         except KeyError as error:
-            raise _UnusableError(f"it lacks {error}") from None
+            raise _UnusableError(f"it lacks {error}; another version may have written it") from None
         except ValueError as error:
             raise _UnusableError(error) from None
         size, length, capacity = numbers["size"], self.basis.space.length, self.basis.capacity
@@ -168,7 +168,7 @@ class SearchState:
         num_held = numbers["num_locked"] if shapes["couplings"] != (0,) else 0
         expected = {
             "vectors": (size + 1, length), "projected": (size, size), "watched": (num_watched,),
-            "hidden": (num_watched,), "components": (num_watched, capacity + 1), "beta_scale": (3,),
+            "hidden": (num_watched,), "components": (num_watched, capacity + 1), "scalars": (3,),
             "couplings": (num_held,), "rest": (min(1, num_held), length), "image": (length,),
         }  # fmt: skip
         if shapes != expected:
@@ -204,7 +204,7 @@ class SearchState:
             outside = outside - space.inner(part, outside) @ part
             rest -= couplings @ weights[: len(couplings)] * outside
         rest -= space.inner(vectors[size], rest) * vectors[size]
-        scale = float(tensors["beta_scale"][1])
+        scale = float(tensors["scalars"][1])
         allowed = _NUM_TOLERANCES * self.tolerance * scale + rounding(scale, vectors.dtype)
         if not float(space.norm(rest)) <= allowed * math.sqrt(size):
             raise _UnusableError("its basis is not one of this operator")

@@ -129,7 +129,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     **{f"flipped at {share}": flip(share) for share in (0.0, 0.01, 0.02, 0.3, 0.6, 0.999)},
     **{
         f"without {name}": lambda state, name=name: damage(state, name)
-        for name in ("key", "exponent", "num_starts", "image", "vectors", "hidden", "beta_scale")
+        for name in ("key", "exponent", "num_starts", "image", "vectors", "hidden", "scalars")
     },
     **{
         f"{name}: {value}": change(name, value)
@@ -150,8 +150,8 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "a wrong Ritz value": change("projected", at((1, 1), 0.3)),
     "nan in the projection": change("projected", at((0, 1), float("nan"))),
     "a Ritz value twice": change("projected", lambda square: square.flip(0).flip(1)),
-    "a scale of nan": change("beta_scale", at(1, float("nan"))),
-    "a scale of zero": change("beta_scale", at(1, 0.0)),
+    "a scale of nan": change("scalars", at(1, float("nan"))),
+    "a scale of zero": change("scalars", at(1, 0.0)),
     "a shorter image": change("image", lambda image: image[:-1]),
     "a shorter bound": change("components", lambda rows: rows[:, :-1]),
     "a square of another size": change("projected", lambda square: square[:-1, :-1]),
@@ -175,6 +175,19 @@ def test_load_puts_a_damaged_state_aside_and_starts_again(
     assert "\n" not in line
     assert Path(f"{state}.damaged").read_bytes() == damaged
     assert [path.name for path in state.parent.iterdir()] == [f"{state.name}.damaged"]
+
+
+@pytest.mark.parametrize("name", ["scalars", "start_of_run", "rest"])
+def test_load_says_what_a_state_of_another_version_lacks(
+    state: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors, metadata = read_tensors(state)
+    contents: dict[str, Any] = metadata if name in metadata else tensors
+    contents[f"old_{name}"] = contents.pop(name)
+    write_tensors(tensors, state, metadata)
+    eigenpairs(MATRIX, **OPTIONS, state=state)
+    [line] = caplog.messages
+    assert f"(it lacks '{name}'; another version may have written it)" in line
 
 
 def test_load_does_not_blame_the_state_for_an_error_of_the_operator(state: Path) -> None:
