@@ -107,6 +107,7 @@ class CurvatureOperator(VectorProduct):
     def _forget_graphs(self) -> None:
         self._kept: dict[int, BatchProduct] = {}
         self._kept_bytes = 0
+        self._checked: set[int] = set()
 
     @property
     def is_distributed(self) -> bool:
@@ -218,18 +219,18 @@ class CurvatureOperator(VectorProduct):
     def _batch_rows(self, place: int, batch: Batch, rows: Tensor) -> Tensor:
         """Products on one batch, with as many vectors at once as memory allows."""
         product = self._batch_product(place, batch)
-        if len(rows) == 1:
-            return product(rows)
-        step = product.num_at_once(self._block_bytes)
-        if len(rows) <= step:
-            return product(rows)
-        return torch.cat([product(part) for part in rows.split(step)])
+        step = 1 if len(rows) == 1 else product.num_at_once(self._block_bytes)
+        found = [product(part) for part in rows.split(step)]
+        if product.is_checked:
+            self._checked.add(place)
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _batch_product(self, place: int, batch: Batch) -> BatchProduct:
         """Products on one batch; the graphs are kept if memory allows."""
         product = self._kept.get(place)
         if product is None:
-            product = BatchProduct(self.objective, self.matrix, batch)
+            is_checked = place in self._checked
+            product = BatchProduct(self.objective, self.matrix, batch, is_checked=is_checked)
             if isinstance(self.objective.batches, StreamedBatches):
                 return product
             if place not in self._graph_bytes:

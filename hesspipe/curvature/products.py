@@ -56,18 +56,28 @@ class BatchProduct:
     batch : Batch
     is_divided : bool
         Whether other processes have other parts of the vectors.
+    is_checked : bool
+        Whether J has been compared with its transpose at this theta, on this batch.
 
     Attributes
     ----------
+    is_checked : bool
+        Whether J v, where it is a part of the products, has been compared with the transpose of J.
     term : Tensor or None
         The batch's term of L, where the graph begins with it: for H.
     """
 
     def __init__(
-        self, objective: Objective, matrix: Matrix, batch: Batch, *, is_divided: bool = False
+        self,
+        objective: Objective,
+        matrix: Matrix,
+        batch: Batch,
+        *,
+        is_divided: bool = False,
+        is_checked: bool = False,
     ) -> None:
         theta = objective.theta.clone().requires_grad_()
-        self._is_unchecked = matrix is Matrix.GGN and not is_divided
+        self.is_checked = is_checked or is_divided or matrix is not Matrix.GGN
         self._device = theta.device
         self.term: Tensor | None = None
         if matrix is Matrix.HESSIAN:
@@ -86,9 +96,8 @@ class BatchProduct:
         rows = vectors
         for place, (values, point) in enumerate(self._links):
             moved = pull_back(values, point, rows)
-            if place == 0 and self._is_unchecked:
-                require_adjoint(self._links[0], rows[0], moved[0])
-                self._is_unchecked = False
+            if place == 0 and not self.is_checked:
+                self.is_checked = require_adjoint(self._links[0], rows[0], moved[0])
             rows = moved
         return rows
 
@@ -162,24 +171,32 @@ def forward_link(outputs: Tensor, theta: Tensor) -> Link:
     return combined, pulled
 
 
-def require_adjoint(link: Link, vector: Tensor, change: Tensor) -> None:
+def require_adjoint(link: Link, vector: Tensor, change: Tensor) -> bool:
     """Raise an error unless <J^T u, v> = <u, J v> for the vector v and its product J v.
+
+    Returns
+    -------
+    bool
+        Whether this was a check: not with a vector of zeros, nor where rounding is measured.
 
     Raises
     ------
     InconsistentMatrixError
     """
-    if is_perturbing():  # to measure rounding
-        return
+    if is_perturbing():
+        return False
     combined, pulled = (part.detach() for part in link)
     found, expected = (pulled * change).sum(), (combined * vector).sum()
     scale = pulled.norm() * change.norm() + combined.norm() * vector.norm()
-    if torch.isfinite(scale) and not agrees(found, expected, scale):
+    if not torch.isfinite(scale):
+        return False
+    if not agrees(found, expected, scale):
         raise InconsistentMatrixError(
             "products with the Jacobian of the outputs must be adjoint to those with its transpose,"
             f" got {float(found):.3e} and {float(expected):.3e}; an operation of the network has a "
             "wrong second derivative: write it with other operations of torch"
         )
+    return bool(scale > 0)
 
 
 def slopes_of_vector(objective: Objective, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
 import hesspipe
+from hesspipe.curvature import products
 from hesspipe.curvature.matrix import Matrix
 from hesspipe.curvature.operators import (
     OPERATORS,
@@ -20,7 +22,7 @@ from hesspipe.curvature.operators import (
     HessianOperator,
     ResidualOperator,
 )
-from hesspipe.curvature.products import BatchProduct
+from hesspipe.curvature.products import BatchProduct, require_adjoint
 from hesspipe.objective.objective import Objective
 
 
@@ -174,6 +176,34 @@ def test_graphs_are_kept_within_the_budget_only(objective: Objective) -> None:
     operator @ objective.theta
     assert operator._kept_bytes == sum(sizes[:2])
     assert sorted(operator._kept) == [0, 1]
+
+
+@pytest.mark.parametrize("block_bytes", [0, 10_000, 2**30])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("num_columns", [1, 3])
+def test_ggn_product_checks_the_jacobian_once_for_every_batch_and_theta(
+    monkeypatch: pytest.MonkeyPatch, block_bytes: int, stream: bool, num_columns: int
+) -> None:
+    data = [(normal(size, 4, seed=size), labels(size, 3)) for size in (2, 5, 9)]
+    objective = Objective(network([4, 6, 3], "tanh"), nn.CrossEntropyLoss(), data, stream=stream)
+    outcomes = []
+
+    def noted(*arguments: Any) -> bool:
+        outcomes.append(require_adjoint(*arguments))
+        return outcomes[-1]
+
+    monkeypatch.setattr(products, "require_adjoint", noted)
+    operator = GGNOperator(objective, block_bytes=block_bytes)
+    vectors = normal(objective.num_parameters, num_columns)
+    operator @ torch.zeros_like(vectors)
+    assert outcomes
+    assert not any(outcomes)  # 0 = 0 says nothing
+    outcomes.clear()
+    operator @ vectors
+    operator @ vectors
+    assert outcomes == 3 * [True]
+    operator.at(objective.at(objective.theta + 0.1)) @ vectors
+    assert outcomes == 6 * [True]
 
 
 @pytest.mark.parametrize("block_bytes", [0, 10_000, 2**30])

@@ -157,6 +157,7 @@ def test_products_with_a_jacobian_that_is_not_adjoint_are_refused() -> None:
     vector = torch.randn(5, dtype=torch.float64)
     link = forward_link(theta.sin(), theta)
     change = theta.detach().cos() * vector
-    require_adjoint(link, vector, change)
+    assert require_adjoint(link, vector, change)
+    assert not require_adjoint(link, 0 * vector, 0 * change)  # says nothing
     with pytest.raises(InconsistentMatrixError, match=r"must be adjoint .* wrong second derivat"):
         require_adjoint(link, vector, change * (1 + 1e-6))
