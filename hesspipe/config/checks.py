@@ -29,6 +29,7 @@ from hesspipe.config.user_files import (
     wrong_state,
     wrong_tensors,
 )
+from hesspipe.curvature.matrix import Matrix
 
 if TYPE_CHECKING:
     from hesspipe.config.datasets import Data
@@ -193,6 +194,11 @@ def _wrong_matrix_free(key: str, experiment: Experiment, config: Config) -> Iter
         yield (
             f"{key}.group_matrices must name the matrices whose densities the groups get, got []; "
             "write [hessian]"
+        )
+    if plan.eigenpairs.num_smallest and {*plan.matrices} == {Matrix.GGN}:
+        yield (
+            f"{key}.eigenpairs.num_smallest must be 0 for the ggn, which has no negative "
+            f"eigenvalues, got {plan.eigenpairs.num_smallest}"
         )
     num_candidates, num_largest = config.outliers.num_candidates, plan.eigenpairs.num_largest
     if experiment.spectra is None and num_candidates > num_largest:

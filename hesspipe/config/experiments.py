@@ -138,7 +138,7 @@ class DensitySettings(Section):
 
 
 class EigenpairSettings(Section):
-    """Both ends of a spectrum; see `hesspipe.linalg.eigenpairs.eigenpairs`."""
+    """Both ends of a spectrum, of G the upper one; see `hesspipe.linalg.eigenpairs.eigenpairs`."""
 
     num_smallest: int = Field(ge=0, le=MOST_PAIRS)
     num_largest: NumPairs

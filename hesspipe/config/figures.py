@@ -253,7 +253,7 @@ class OverTrainingFigure(ExtremesFigure):
     steps: Steps = Field(min_length=2)
     matrix: MatrixName
     num_largest: NumPairs
-    num_smallest: NumPairs
+    num_smallest: int = Field(ge=0, le=MOST_PAIRS)
 
     def reads(self, config: Config) -> list[ResultKey]:
         """List the spectrum or eigenpairs of each step."""

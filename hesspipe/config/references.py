@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from hesspipe.config.datasets import GaussianClusters
 from hesspipe.config.experiments import MLP, Experiment
-from hesspipe.config.figures import CurvesFigure, ExtremesFigure, PlaneFigure, SpikesFigure
+from hesspipe.config.figures import (
+    CurvesFigure,
+    ExtremesFigure,
+    OverTrainingFigure,
+    PlaneFigure,
+    SpikesFigure,
+)
 from hesspipe.config.messages import unknown_name
 from hesspipe.config.random_matrices import Spikes
 from hesspipe.config.readers import OfSources, Reader, both_parts
@@ -172,6 +178,11 @@ def _wrong_counts(key: str, entry: OutlierCountsTable, config: Config) -> Iterat
 def _too_many(key: str, entry: Reader, name: str, config: Config) -> Iterator[str]:
     """Find entries that show more eigenvalues than the eigenpairs have."""
     free = config.experiments[name].matrix_free
+    if isinstance(entry, OverTrainingFigure) and entry.matrix is Matrix.GGN and entry.num_smallest:
+        yield (
+            f"{key}.num_smallest must be 0 for eigenpairs of the ggn, which are its largest, got "
+            f"{entry.num_smallest}"
+        )
     for end in ("num_largest", "num_smallest"):
         limit = getattr(free.eigenpairs, end) if free else None
         if limit is not None and getattr(entry, end, 0) > limit:

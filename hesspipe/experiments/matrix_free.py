@@ -148,7 +148,8 @@ def find_eigenpairs(
         See `hesspipe.experiments.loading.load_objective`; dtype by its name.
     eigenpairs : mapping
         num_smallest, num_largest, tolerance, max_products and seed; see
-        `hesspipe.linalg.eigenpairs.eigenpairs`.
+        `hesspipe.linalg.eigenpairs.eigenpairs`. Of G, which has no negative eigenvalues, the
+        largest are computed only: its smallest are zeros, too many to converge.
     user_code : sequence of path
         Files of the user's functions, and of any other code that decides the numbers; a search is
         only resumed if they are the same.
@@ -163,6 +164,8 @@ def find_eigenpairs(
         computed.
     """
     matrix = Matrix(matrix)
+    if matrix is Matrix.GGN:
+        eigenpairs = {**eigenpairs, "num_smallest": 0}
     settings: dict[str, Any] = {
         "path_to_dataset": path_to_dataset,
         "path_to_checkpoint": path_to_checkpoint,

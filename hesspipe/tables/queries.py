@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hesspipe.curvature.matrix import Matrix
 from hesspipe.tables.store import Result
 
 _SPECTRUM_LABELS = (
@@ -130,7 +131,7 @@ def extreme_eigenvalues(
     Parameters
     ----------
     results : sequence of Result
-        Spectra or eigenpairs.
+        Spectra or eigenpairs. Eigenpairs of G need not have the lower end, which others have.
     num_largest, num_smallest : int
         Number of eigenvalues from each end.
 
@@ -156,15 +157,19 @@ def extreme_eigenvalues(
     [['largest', 1, 5.0], ['smallest', 1, -1.0]]
     """
     numbers = {"largest": num_largest, "smallest": num_smallest}
-    return pd.concat(
-        [
-            _end(result, end, number)
-            for result in results
-            for end, number in numbers.items()
-            if number > 0
-        ],
-        ignore_index=True,
-    )
+    wanted = [
+        (result, end, number) for result in results for end, number in numbers.items() if number > 0
+    ]
+    held = [
+        (result, end, number) for result, end, number in wanted if not _is_left_out(result, end)
+    ]
+    return pd.concat([_end(*each) for each in held or wanted], ignore_index=True)
+
+
+def _is_left_out(result: Result, end: str) -> bool:
+    """Whether this is the lower end of eigenpairs of G that were found at the upper end only."""
+    is_of_ggn = result.kind == "eigenpairs" and result.provenance["matrix"] == Matrix.GGN
+    return is_of_ggn and end == "smallest" and not (result.table["end"] == end).any()
 
 
 def _end(result: Result, end: str, number: int) -> pd.DataFrame:

@@ -170,6 +170,30 @@ def test_extremes_are_taken_from_the_whole_spectrum_where_it_is_known() -> None:
     assert (plan.spectrum_steps, plan.matrix_free_steps) == ([0, 4, 8, 10], [0, 10])
 
 
+def test_lower_end_of_the_ggn_alone_is_refused() -> None:
+    free = valid()["experiments"]["saved"]["matrix_free"]
+    of_ggn = {"kind": "over_training", "experiment": "trained", "seed": 0, "steps": [0, 10],
+              "matrix": "ggn", "num_largest": 5}  # fmt: skip
+    place = f"{TRAINED}.matrix_free"
+    ends = {f"{TRAINED}.spectra": ABSENT, "figures.all": ABSENT, "figures.ends": ABSENT,
+            "figures.moves": ABSENT}  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        check(**{place: free | {"matrices": ["ggn"]}})
+    assert str(caught.value) == (
+        f"some.yaml: {place}.eigenpairs.num_smallest must be 0 for the ggn, which has no negative "
+        "eigenvalues, got 2"
+    )
+    both = {place: free | {"matrices": ["hessian", "ggn"]}, **ends}
+    assert check(**both, **{"figures.of_ggn": of_ggn | {"num_smallest": 0}})
+    assert check(**both, **{"figures.of_ggn": of_ggn | {"num_smallest": 2, "matrix": "hessian"}})
+    with pytest.raises(ConfigError) as caught:
+        check(**both, **{"figures.of_ggn": of_ggn | {"num_smallest": 2}})
+    assert str(caught.value) == (
+        "some.yaml: figures.of_ggn.num_smallest must be 0 for eigenpairs of the ggn, which are "
+        "its largest, got 2"
+    )
+
+
 def test_network_of_the_paper_is_refused_on_user_data() -> None:
     model = {"kind": "mlp", "hidden_widths": [3], "activation": "relu", "initial_std": 0.1}
     with pytest.raises(ConfigError, match=r"model\.kind must be 'user' for user data, got"):

@@ -135,6 +135,14 @@ def test_eigenpairs_are_the_ends_of_the_exact_spectrum() -> None:
     assert not list(Path(".hesspipe/eigenpairs").iterdir())
 
 
+def test_eigenpairs_of_the_ggn_are_its_largest() -> None:
+    table = pairs("ggn").table  # most of its other eigenvalues are zeros
+    exact = spectrum("ggn").table["eigenvalue"].sort_values().to_numpy()
+    assert set(table["end"]) == {"largest"}
+    found = table["eigenvalue"].sort_values().to_numpy()
+    np.testing.assert_allclose(found, exact[-8:], rtol=0, atol=1e-9 * exact[-1])
+
+
 def test_unfinished_search_is_known_by_all_that_decides_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

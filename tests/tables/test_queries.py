@@ -166,6 +166,21 @@ def test_extreme_eigenvalues_refuse_more_than_were_computed() -> None:
         extreme_eigenvalues([ends()], 5, 1)
 
 
+def test_extreme_eigenvalues_of_the_ggn_may_be_its_largest_only() -> None:
+    ggn, hessian = ends(), Result("eigenpairs", ends().table, ABOUT | {"matrix": "hessian"})
+    upper = Result("eigenpairs", ggn.table[ggn.table["end"] == "largest"], ABOUT)
+    both = extreme_eigenvalues([hessian, ggn], 4, 3)
+    is_left_out = (both["matrix"] == "ggn") & (both["end"] == "smallest")
+    pd.testing.assert_frame_equal(
+        extreme_eigenvalues([hessian, upper], 4, 3), both[~is_left_out].reset_index(drop=True)
+    )
+    with pytest.raises(ValueError, match=r"smallest .* must be at least 3, got 0; compute more"):
+        extreme_eigenvalues([upper], 0, 3)
+    upper.provenance["matrix"] = "hessian"
+    with pytest.raises(ValueError, match=r"smallest .* must be at least 3, got 0; compute more"):
+        extreme_eigenvalues([ggn, upper], 4, 3)
+
+
 def test_extreme_eigenvalues_say_up_to_where_one_counts_as_zero() -> None:
     pairs = ends()
     pairs.table["residual_norm"] = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9]
