@@ -110,15 +110,41 @@ def num_parameters(function: str, arguments: Mapping[str, Any]) -> int | None:
     return None if sizes is None else sum(sizes.values())
 
 
-def _parameter_sizes(function: str, arguments: Mapping[str, Any]) -> dict[str, int] | None:
+def num_rows_to_form(function: str, arguments: Mapping[str, Any]) -> int:
+    """Count the rows of H and R that an exact spectrum forms, in the same way.
+
+    Those of networks of Linear layers may be found from factors, which can be of any size: 0, as
+    for a network that cannot be built here.
+    """
     import torch
 
     try:
-        with torch.device("meta"):
-            network = call_function(function, arguments)
-        return {name: parameter.numel() for name, parameter in network.named_parameters()}
+        modules = [*_network(function, arguments).modules()]
+    except Exception:  # a user function may raise anything
+        return 0
+    varied = {
+        parameter: type(module) is torch.nn.Linear
+        for module in modules
+        for parameter in module.parameters(recurse=False)
+        if parameter.requires_grad
+    }
+    return 0 if all(varied.values()) else sum(parameter.numel() for parameter in varied)
+
+
+def _parameter_sizes(function: str, arguments: Mapping[str, Any]) -> dict[str, int] | None:
+    try:
+        named = _network(function, arguments).named_parameters()
+        return {name: parameter.numel() for name, parameter in named}
     except Exception:  # a user function may raise anything
         return None
+
+
+def _network(function: str, arguments: Mapping[str, Any]) -> Any:
+    """Build a network on the meta device."""
+    import torch
+
+    with torch.device("meta"):
+        return call_function(function, arguments)
 
 
 def unmatched_patterns(

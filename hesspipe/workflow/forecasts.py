@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hesspipe.config.datasets import CIFAR10Images
+from hesspipe.config.experiments import UserModel
 from hesspipe.config.producers import inputs_of
-from hesspipe.config.results import ResultKey
+from hesspipe.config.results import ResultKey, ResultKind
 from hesspipe.data.cifar10_files import missing_files
 from hesspipe.hardware import has_gpu, total_bytes
 from hesspipe.workflow.needs import Need, needs
 from hesspipe.workflow.resources import ON_A_GPU
+from hesspipe.workflow.user_networks import needs_of_user_network
 
 if TYPE_CHECKING:
     from hesspipe.config.schema import Config
@@ -114,14 +116,18 @@ def excessive_needs(
     errors, warnings : list of str
         At most one line for each entry: the key, the need, what is there, and what to change.
     """
-    found = {need: [*machine.excesses(need)] for need in needs(config)}
-    found = {need: excesses for need, excesses in found.items() if excesses}
-    if not found:
+    found = [need for need in needs(config) if any(machine.excesses(need))]
+    built = [name for name, plan in config.experiments.items() if isinstance(plan.model, UserModel)]
+    if not (found or built):
         return [], []
     wanted = {(key.kind, key.experiment) for key in missing_results(config, arguments)}
+    for name in built:
+        if (ResultKind.SPECTRA, name) in wanted:  # to build a network is to import torch
+            found += needs_of_user_network(name, config.experiments[name])
     worst: dict[str, tuple[float, bool, str]] = {}
-    for need, excesses in found.items():
-        if (need.kind, need.owner) in wanted:
+    for need in found:
+        excesses = [*machine.excesses(need)]
+        if excesses and (need.kind, need.owner) in wanted:
             ratio, is_error, text = max(excesses)
             line = f"{need.key}: {need.what} needs {text}; {need.advice}"
             known = worst.get(need.owner, (0.0, False, ""))

@@ -1,17 +1,20 @@
 """What jobs hold of a user's network, from the number of its parameters.
 
 To count them is to build the network, without memory for its numbers, and to import torch. So it is
-done only where jobs have to ask for memory.
+done only where jobs have to ask for memory, or where exact spectra are missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hesspipe import forecasts
 from hesspipe.config.experiments import Experiment, SavedState, UserModel
 from hesspipe.config.results import ResultKind
-from hesspipe.config.user_files import num_parameters
+from hesspipe.config.user_files import num_parameters, num_rows_to_form
+from hesspipe.curvature.matrix import Matrix
+from hesspipe.workflow.needs import Need
 
 if TYPE_CHECKING:
     from hesspipe.config.experiments import MatrixFree
@@ -48,6 +51,35 @@ def held_bytes(kind: ResultKind, experiment: Experiment) -> int:
     if experiment.matrix_free is not None:
         return _bytes_of_vectors(kind, experiment.matrix_free, number)
     return 0
+
+
+def needs_of_user_network(name: str, experiment: Experiment) -> Iterator[Need]:
+    """Forecast the exact spectra of H and R of a user's network, which is built to be counted.
+
+    Parameters
+    ----------
+    name : str
+    experiment : Experiment
+
+    Yields
+    ------
+    Need
+        Where the matrix is formed. The spectrum of G may take less, by the number of samples.
+    """
+    model, plan = experiment.model, experiment.spectra
+    if plan is None or not isinstance(model, UserModel) or {*plan.matrices} == {Matrix.GGN}:
+        return
+    rows = num_rows_to_form(model.function, model.arguments)
+    if rows:
+        yield Need(
+            ResultKind.SPECTRA,
+            name,
+            f"experiments.{name}.spectra",
+            f"all eigenvalues of P = {rows:,} parameters",
+            "use matrix_free, which forms no matrix, or a smaller network",
+            memory_bytes=forecasts.matrix_bytes(rows),
+            operations=4 / 3 * rows**3,
+        )
 
 
 def _bytes_of_vectors(kind: ResultKind, plan: MatrixFree, number: int) -> int:

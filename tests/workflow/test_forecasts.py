@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,88 @@ def test_excessive_needs_only_warns_of_what_a_gpu_or_patience_may_do() -> None:
     errors, (warning,) = excessive_needs(config, [], LAPTOP)
     assert errors == []
     assert "days for each job" in warning
+
+
+LAYERS = """
+from torch import nn
+from torch.nn.utils import parametrizations
+
+
+def linear(width):
+    return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 1))
+
+
+def normalized(width):
+    return nn.Sequential(nn.Linear(3, width), nn.LayerNorm(width), nn.Linear(width, 1))
+
+
+def convolutional(width):
+    return nn.Sequential(nn.Conv1d(3, width, 1), nn.Flatten(), nn.Linear(width, 1))
+
+
+def parametrized(width):
+    return nn.Sequential(parametrizations.weight_norm(nn.Linear(3, width)), nn.Linear(width, 1))
+
+
+def frozen(width):
+    network = normalized(width)
+    network[0].requires_grad_(False)
+    return network
+
+
+def frozen_norm(width):
+    network = normalized(width)
+    network[1].requires_grad_(False)
+    return network
+
+
+def adapter(width):
+    network = normalized(width).requires_grad_(False)
+    network[2].requires_grad_(True)
+    return network
+
+
+def failing(width):
+    raise OSError("only in the job")
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "rows"),
+    # Factors of networks of Linear layers can be small; others are formed.
+    [("linear", 0), ("normalized", 7), ("convolutional", 5), ("parametrized", 6), ("frozen", 3),
+     ("frozen_norm", 0), ("adapter", 0), ("failing", 0)],
+)  # fmt: skip
+@pytest.mark.parametrize("matrices", [["hessian"], ["ggn", "residual"], ["ggn"]], ids=str)
+def test_excessive_needs_refuses_networks_of_users_whose_matrix_is_formed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, rows: int, matrices: list[str]
+) -> None:
+    (tmp_path / "my_layers.py").write_text(LAYERS)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    width = 300_000
+    raw = copy.deepcopy(expand(small_config(), SMALL).raw)
+    plan = raw["experiments"]["user"]
+    model = plan["model"] | {"function": f"my_layers:{function}", "arguments": {"width": width}}
+    plan |= {"model": model, "spectra": {"steps": "ends", "matrices": matrices}}
+    raw["experiments"] = {"user": plan}
+    raw |= {"figures": {}, "tables": {}, "claims": {}, "random_matrices": {}}
+    config = validate_config(raw)
+    errors, warnings = excessive_needs(config, [], LAPTOP)
+    if not rows or matrices == ["ggn"]:
+        assert (errors, warnings) == ([], [])
+        return
+    (line,) = errors
+    size = rows * width + 1
+    assert line.startswith(
+        f"experiments.user.spectra: all eigenvalues of P = {size:,} parameters needs "
+    )
+    assert line.endswith(
+        "GiB are there; use matrix_free, which forms no matrix, or a smaller network"
+    )
+    for key in config.experiments["user"].computes("user"):
+        (tmp_path / key.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key.path).touch()
+    assert excessive_needs(config, [], LAPTOP) == ([], [])
 
 
 def test_machine_is_the_one_that_the_environment_states(monkeypatch: pytest.MonkeyPatch) -> None:
