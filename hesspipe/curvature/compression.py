@@ -21,8 +21,10 @@ If X = (Q' R')^T are the inputs of the samples for which it is not, Q'^T times t
 
     R'[k,n] B_L[n,c]     in row k and column (n,c), which is zero for all samples before the k-th
 
-and rows that begin with zeros enter the factorization where these end: a third of the work, of
-fewer rows. Rotating the rows changes no R.
+and rows that begin with zeros enter the factorization where these end. Rotating the rows changes no
+R. The columns' order does not matter, so samples that reach few units come first, and more rows
+begin with more zeros. About as many as there are columns are rows of a first R as they are. This
+leaves about a quarter of the work, of fewer rows.
 """
 
 from __future__ import annotations
@@ -41,6 +43,33 @@ from hesspipe.hardware import zeros
 # Matrix products with this many columns run at the processor's speed; a panel's own does not.
 _COLUMNS_AT_ONCE = 128
 _ROWS_AT_ONCE = 512
+# Within a panel, LAPACK factorizes as many columns at once.
+_PANEL_COLUMNS = 32
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """The non-zero columns of A, in the order in which they are factorized.
+
+    Attributes
+    ----------
+    samples : Tensor, shape (n,)
+        The sample of each; those of one sample are next to each other.
+    slopes : Tensor, shape (n, D)
+        The directions' derivatives by all pre-activations.
+    signs : Tensor, shape (n,)
+        Their entries in D.
+    """
+
+    samples: Tensor
+    slopes: Tensor
+    signs: Tensor
+
+    def reaching(self, unit: int) -> tuple[Tensor, Tensor]:
+        """The samples that reach a unit, in their order, and their first columns that do."""
+        hit = self.slopes[:, unit].nonzero().flatten()
+        samples, counts = self.samples[hit].unique_consecutive(return_counts=True)
+        return samples, hit[counts.cumsum(0) - counts]
 
 
 @dataclass(frozen=True)
@@ -76,13 +105,14 @@ def compress(factors: Factors, vectors: Tensor) -> Compression:
     Compression
     """
     reduced, lost = _reduce(factors, vectors)  # (V, U, K), (V,)
-    triangle = _triangle(factors, reduced)  # (at most N r + Q + V, N r + Q + V)
-    num_sampled = factors.num_sampled
+    columns = _sampled_columns(factors)
+    triangle = _triangle(factors, columns, reduced)  # (at most n + Q + V, n + Q + V)
+    num_sampled = len(columns.samples)
     num_columns = num_sampled + len(factors.kept)
     num_spanned = min(num_columns, factors.num_reduced)
     spanned, rest = triangle[:num_spanned], triangle[num_spanned:, num_columns:]
     sampled, coupled = spanned[:, :num_sampled], spanned[:, num_sampled:num_columns]
-    signs, outer = factors.signs.flatten(), _other_rows(factors)  # (N r), (N r, P_2)
+    signs, outer = columns.signs, _other_rows(factors, columns)  # (n,), (n, P_2)
     size = num_spanned + len(factors.positions)
     values = triangle.new_zeros(size, size)
     inner, cross = slice(None, num_spanned), slice(num_spanned, None)
@@ -93,6 +123,18 @@ def compress(factors: Factors, vectors: Tensor) -> Compression:
     values[cross, cross] = (outer.mT * signs) @ outer + factors.inner
     coordinates = torch.cat([spanned[:, num_columns:].mT, vectors[:, factors.positions]], 1)
     return Compression(values, coordinates, torch.hypot(lost, rest.norm(dim=0)))
+
+
+def _sampled_columns(factors: Factors) -> _Sampled:
+    """The non-zero columns of A; samples that reach the fewest units for their columns first."""
+    is_used = factors.whitened.any(2)  # (N, r)
+    num_reached = factors.whitened[:, :, factors.largest.units].any(1).sum(1)
+    order = (num_reached / is_used.sum(1).clamp(min=1)).argsort(stable=True)
+    numbers, directions = is_used[order].nonzero().unbind(1)
+    samples = order[numbers]
+    return _Sampled(
+        samples, factors.whitened[samples, directions], factors.signs[samples, directions]
+    )
 
 
 def _square(triangle: Tensor, signs: Tensor, out: Tensor) -> None:
@@ -115,45 +157,74 @@ def _reduce(factors: Factors, vectors: Tensor) -> tuple[Tensor, Tensor]:
     return reduced, lost.flatten(1).norm(dim=1)
 
 
-def _triangle(factors: Factors, vectors: Tensor) -> Tensor:
+def _triangle(factors: Factors, columns: _Sampled, vectors: Tensor) -> Tensor:
     """R of [A_L, Y, vectors] = Q R, by blocks of about as many rows as there are columns."""
-    num_columns = factors.num_sampled + len(factors.kept) + len(vectors)
+    num_columns = len(columns.samples) + len(factors.kept) + len(vectors)
     units = torch.arange(factors.largest.num_units, device="cpu")
     if factors.num_reduced <= num_columns:
-        rows = torch.cat([_rows(factors, vectors, int(unit))[0] for unit in units])
+        rows = torch.cat([_rows(factors, columns, vectors, int(unit)) for unit in units])
         whole: Tensor = torch.linalg.qr(rows, mode="r").R
         return whole
     num_inputs = factors.reduction.shape[1]
     triangle = zeros(vectors, num_columns, num_columns)
     for some in units.split(-(-num_columns // num_inputs)):
-        rows = vectors.new_empty(len(some) * num_inputs, num_columns)
-        starts = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-        for number, unit in enumerate(some):
-            part = slice(number * num_inputs, (number + 1) * num_inputs)
-            rows[part], starts[part] = _rows(factors, vectors, int(unit))
-        starts, order = starts.sort()
-        _absorb(triangle, rows[order], starts)
+        rows, starts = _sorted_rows(factors, columns, vectors, some.tolist())
+        if some[0] == 0:
+            rows, starts = _begin(triangle, rows, starts)
+        _absorb(triangle, rows, starts)
     return triangle
 
 
-def _rows(factors: Factors, vectors: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+def _sorted_rows(
+    factors: Factors, columns: _Sampled, vectors: Tensor, units: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Rows of some units, those that begin with more zeros later, and how many these are."""
+    num_inputs = factors.reduction.shape[1]
+    starts = columns.samples.new_full((len(units), num_inputs), len(columns.samples))
+    for row, unit in zip(starts, units, strict=True):
+        firsts = columns.reaching(factors.largest.first_unit + unit)[1][:num_inputs]
+        row[: len(firsts)] = firsts
+    ordered, order = starts.flatten().sort()
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order), device=order.device)
+    num_columns = len(columns.samples) + len(factors.kept) + len(vectors)
+    rows = vectors.new_empty(len(order), num_columns)
+    for unit, targets in zip(units, places.split(num_inputs), strict=True):
+        rows[targets] = _rows(factors, columns, vectors, unit)
+    return rows, ordered
+
+
+def _rows(factors: Factors, columns: _Sampled, vectors: Tensor, unit: int) -> Tensor:
     """Rotated rows of [A_L, Y, vectors] for one unit of the largest layer: (K, columns).
 
-    Also the column before which each row is zero. The inputs are rotated so that those of the
-    samples that reach the unit, in their order, are a triangle: Q R is the product of their
-    transpose.
+    The inputs are rotated so that those of the samples that reach the unit, in their order, are a
+    triangle: Q R is the product of their transpose.
     """
     inputs = factors.inputs[factors.largest.name]  # (N, K)
-    slopes = factors.whitened[:, :, factors.largest.first_unit + unit]  # (N, r)
-    reached = slopes.any(1).nonzero().flatten()
+    position = factors.largest.first_unit + unit
+    reached, _ = columns.reaching(position)
     rotation, corner = torch.linalg.qr(inputs[reached].mT, mode="complete")  # (K, K), (K, n)
-    sampled = inputs.new_zeros(inputs.shape[1], *slopes.shape)  # (K, N, r)
-    sampled[:, reached] = corner.unsqueeze(2) * slopes[reached]
+    rotated = zeros(inputs, *inputs.shape[::-1])  # (K, N)
+    rotated[:, reached] = corner
+    sampled = rotated.index_select(1, columns.samples).mul_(columns.slopes[:, position])
     others = torch.cat([factors.coupling[:, unit], vectors[:, unit]])  # (Q + V, K)
-    starts = torch.full_like(inputs[0], factors.num_sampled, dtype=torch.int64)
-    leading = reached[: len(starts)]
-    starts[: len(leading)] = leading * slopes.shape[1]
-    return torch.cat([sampled.flatten(1), (others @ rotation).mT], 1), starts
+    return torch.cat([sampled, (others @ rotation).mT], 1)
+
+
+def _begin(triangle: Tensor, rows: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Move to a triangle of zeros the rows that begin with enough zeros; return the others."""
+    begun, row, firsts = [], 0, starts.tolist()
+    for place in range(len(triangle)):
+        while row < len(firsts) and firsts[row] < place:
+            row += 1
+        if row == len(firsts):
+            break
+        begun.append(row)
+        row += 1
+    triangle[: len(begun)] = rows[begun]
+    is_left = torch.ones_like(starts, dtype=torch.bool)
+    is_left[begun] = False
+    return rows[is_left], starts[is_left]
 
 
 def _absorb(triangle: Tensor, rows: Tensor, starts: Tensor) -> None:
@@ -184,31 +255,40 @@ def _absorb(triangle: Tensor, rows: Tensor, starts: Tensor) -> None:
 
 
 def _panel(corner: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """R, V and T of [corner; rows] = (1 - [1; V] T [1; V]^T) [R; 0], where corner is a triangle."""
-    upper, lower, scales, info = dtpqrt(
+    """R, V and T of [corner; rows] = (1 - [1; V] T [1; V]^T) [R; 0], where corner is a triangle.
+
+    T is the inverse of diag(1 / tau) + striu([1; V]^T [1; V]); a tau is zero where nothing is
+    reflected.
+    """
+    size = len(corner)
+    at_once = min(_PANEL_COLUMNS, size)
+    upper, lower, blocks, info = dtpqrt(
         0,
-        len(corner),
+        at_once,
         np.asfortranarray(corner.numpy(force=True)),
         np.asfortranarray(rows.numpy(force=True)),
         overwrite_b=1,
     )
     if info != 0:
         raise InconsistentMatrixError(f"dtpqrt refused its argument {-info}")
-    return _tensor(upper, corner), _tensor(lower, corner), _tensor(scales, corner)
+    places = np.arange(size)
+    taus, reflected = _tensor(blocks[places % at_once, places], corner), _tensor(lower, corner)
+    products = taus.unsqueeze(1) * (reflected.mT @ reflected).triu(1)
+    scales = torch.linalg.solve_triangular(products, taus.diag(), upper=True, unitriangular=True)
+    return _tensor(upper, corner), reflected, scales
 
 
 def _tensor(array: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(array).to(like)
 
 
-def _other_rows(factors: Factors) -> Tensor:
-    """A^T in the parameters of the other layers: (N r, P_2)."""
-    columns = [factors.whitened.new_empty(factors.num_sampled, 0)]
+def _other_rows(factors: Factors, columns: _Sampled) -> Tensor:
+    """A^T in the parameters of the other layers: (n, P_2)."""
+    rows = [columns.slopes.new_empty(len(columns.samples), 0)]
     for layer in factors.others:
-        slopes = factors.whitened[:, :, layer.units]
-        inputs = factors.inputs[layer.name]
-        outer = slopes.unsqueeze(3) * inputs[:, None, None, : layer.num_inputs]  # (N, r, U, K)
-        columns.append(outer.flatten(2).flatten(0, 1))
+        slopes = columns.slopes[:, layer.units]
+        inputs = factors.inputs[layer.name][columns.samples, : layer.num_inputs]
+        rows.append((slopes.unsqueeze(2) * inputs.unsqueeze(1)).flatten(1))
         if layer.bias is not None:
-            columns.append(slopes.flatten(0, 1))
-    return torch.cat(columns, 1)
+            rows.append(slopes)
+    return torch.cat(rows, 1)
