@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import extract_tb
 
 import torch
 
@@ -51,6 +52,10 @@ _ADVICE = [
     (
         r"float32.* got double|not implemented for 'double'",
         "this operation has no other dtype: pass dtype=torch.float32",
+    ),
+    (
+        r"\bnested|relation is indeterminate",
+        "use dense tensors: torch.nested.to_padded_tensor(values, 0.0) converts a nested one",
     ),
     (r"sparse", "use embeddings with sparse=False, and dense tensors"),
     (
@@ -102,6 +107,8 @@ _ADVICE = [
         "every sample is one row in inputs, outputs and targets",
     ),
 ]
+# Traced by torch to be differentiated, as nothing else that runs here.
+_TRACED = "_higher_order_ops/cond.py"
 _SECOND_DERIVATIVE = r"derivative for '?[\w:.]+'? is not implemented|differentiate twice"
 
 
@@ -138,6 +145,12 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
         message = (str(error).strip() or "no message").splitlines()[0]
         if is_of_hesspipe(error) or re.search(_SECOND_DERIVATIVE, str(error)):
             raise
+        place = place_of_error(error)
+        if any(frame.filename.endswith(_TRACED) for frame in extract_tb(error.__traceback__)):
+            raise ValueError(
+                f"model and loss_fn must not call torch.cond, got {type(error).__name__}: "
+                f"{message}{place}; write torch.where(condition, first, second), or an if statement"
+            ) from error
         fitting = (text for found, text in _ADVICE if re.search(found, message, re.IGNORECASE))
         advice = next(fitting, "run them on the same data without hesspipe first")
         # torch raises RuntimeError: the functions were called as they expect.
@@ -146,7 +159,6 @@ def explained(batch: Batch, number: int, dtype: torch.dtype) -> Iterator[None]:
                 "; loss is called as loss(model, batch), or, where outputs are given, as "
                 "outputs(model, batch) and loss(outputs, batch)"
             )
-        place = place_of_error(error)
         raise ValueError(
             f"model and loss_fn must run on the data in {dtype}, got {type(error).__name__}: "
             f"{message} (batch {number}: {_described(batch)}){place}; {advice}"

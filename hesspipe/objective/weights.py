@@ -151,6 +151,7 @@ class Weighing:
         model, number = self._model, batch.number
         with explained(batch, number, model.dtype):
             outputs = model(model.theta, batch.inputs)
+            _refuse_nested(outputs)
             weight = 1.0 if self._divide is None else float(self._divide(outputs, batch.targets))
         if not weight >= 0:
             raise ValueError(f"denominator must be positive, got {weight} in batch {number}")
@@ -239,3 +240,12 @@ def _loss_of_rows(
 def _sizes(outputs: Any) -> list[float]:
     """Return the largest magnitude in each tensor."""
     return [float(t.detach().abs().max()) for _, t in named_tensors(outputs, "") if t.numel()]
+
+
+def _refuse_nested(outputs: Any) -> None:
+    for name, tensor in named_tensors(outputs, "outputs"):
+        if tensor.is_nested:
+            raise ValueError(
+                f"model {name} must be dense tensors, got one that is nested; return "
+                "torch.nested.to_padded_tensor(values, 0.0), and leave the padding out of the loss"
+            )

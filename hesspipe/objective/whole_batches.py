@@ -61,10 +61,13 @@ class WholeBatch:
         packer = _Packer(copier)
         self._skeleton, self._parts = packer.packed(value), packer.parts
         tensors = [part for part in self._parts if isinstance(part, (Tensor, np.ndarray))]
+        self.has_strided_nested = any(
+            isinstance(tensor, Tensor) and tensor.is_nested and tensor.layout == torch.strided
+            for tensor in tensors
+        )
         self.num_bytes = sum(_num_bytes(tensor) for tensor in tensors)
         self._described = [
-            f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
-            for tensor in tensors
+            f"{_shape(tensor)} of {str(tensor.dtype).removeprefix('torch.')}" for tensor in tensors
         ]
 
     def __len__(self) -> int:
@@ -151,6 +154,10 @@ def _can_be_pickled(value: Any) -> bool:
         return False
 
 
+def _shape(tensor: Any) -> tuple[int, ...] | str:
+    return "nested" if isinstance(tensor, Tensor) and tensor.is_nested else tuple(tensor.shape)
+
+
 def _num_bytes(tensor: Any) -> int:
     """Return the memory of an array, or of the entries of a tensor that is not dense."""
     if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
@@ -219,6 +226,12 @@ def _packed(batches: Iterable[Any], copier: Copier) -> Iterator[WholeBatch]:
                 f"as batch {number} ({type(error).__name__}: {error}); pass its tensors in a "
                 "dictionary, a tuple or a dataclass"
             ) from error
+        if batch.has_strided_nested:
+            raise ValueError(
+                "each batch must hold dense tensors, or nested ones of layout torch.jagged, got "
+                f"one of layout torch.strided in batch {number}; pass "
+                "torch.nested.nested_tensor(rows, layout=torch.jagged)"
+            )
         yield batch
 
 
