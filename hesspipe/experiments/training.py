@@ -21,12 +21,14 @@ from hesspipe.networks.build import (
     build_loss,
     build_network,
     build_uninitialized,
+    refuse_random_evaluations,
     refuse_random_training,
 )
 from hesspipe.networks.checkpoints import Checkpoint, read_checkpoint
 from hesspipe.networks.saved_states import load_state
 from hesspipe.networks.training import Schedule, state_folder, train
 from hesspipe.networks.training_state import TrainingState
+from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import derive_seed
 from hesspipe.tables.store import Result
 from hesspipe.unfinished import lock, remove_leftovers_of, remove_state
@@ -120,7 +122,7 @@ class TrainingRun:
                 Schedule(**{"batch_size": None, **settings}),
                 seed=derive_seed(self.seed, "continuation") if is_continuation else self.seed,
                 path_to_state=self._folder,
-                loss_fn=build_loss(self.model, self.dtype, self.data.train_inputs.device),
+                loss_fn=self._loss(),
                 provenance=self.provenance,
                 progress=progress,
             )
@@ -174,7 +176,14 @@ class TrainingRun:
         refuse_random_training(network)
         if self.path_to_start is not None:
             read_checkpoint(self.path_to_start, network).into(network)
+        if self.model["kind"] == "user":
+            first = slice(self.training.get("batch_size"))
+            batch = inputs[first], self.data.train_targets[first]
+            refuse_random_evaluations(network, self._loss(), *batch, self.dtype)
         return network
+
+    def _loss(self) -> LossFunction:
+        return build_loss(self.model, self.dtype, self.data.train_inputs.device)
 
 
 def import_state(

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from hesspipe.imports import call_function, call_seeded
 from hesspipe.networks.architectures import build_architecture, build_model
+from hesspipe.objective.batches import Batch
 from hesspipe.objective.copies import Copier
+from hesspipe.objective.determinism import preserved_random_state, second_evaluation
+from hesspipe.objective.explanations import explained
+from hesspipe.objective.pytrees import map_tensors
 from hesspipe.objective.reductions import LossFunction
 from hesspipe.seeding import generator
 
@@ -109,6 +113,9 @@ def build_loss(
     return copied
 
 
+_SAVED = "train it with your own code, and give its state dict with training: {algorithm: saved}"
+
+
 def refuse_random_training(network: nn.Module) -> None:
     """Refuse to train a network whose evaluations are random or change its buffers.
 
@@ -127,9 +134,46 @@ def refuse_random_training(network: nn.Module) -> None:
         if has_dropout or isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ValueError(
                 f"a network that is trained here must be without dropout and batch "
-                f"normalization, got {name} ({type(module).__name__}); train it with your own "
-                "code, and give its state dict with training: {algorithm: saved}"
+                f"normalization, got {name} ({type(module).__name__}); {_SAVED}"
             )
+
+
+def refuse_random_evaluations(
+    network: nn.Module, loss_fn: LossFunction, inputs: Tensor, targets: Any, dtype: torch.dtype
+) -> None:
+    """Refuse to train a network that draws random numbers in other ways, or with a random loss.
+
+    Copies of the network are evaluated twice. What changes in its buffers may be deterministic.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In the mode in which it is trained.
+    loss_fn : callable (outputs, targets) -> scalar Tensor
+    inputs, targets
+        A batch.
+    dtype : torch.dtype
+        Of the network.
+
+    Raises
+    ------
+    ValueError
+        If the outputs or the loss differ.
+    """
+
+    def evaluate() -> tuple[Any, Tensor]:
+        outputs = Copier(dtype, inputs.device).copy(network)(inputs)
+        loss = loss_fn(outputs, targets)
+        return map_tensors(torch.detach, outputs), loss.detach()  # without the graph
+
+    what = f"the first {len(inputs):,} samples"
+    with explained(Batch(inputs, targets, 1.0), 0, dtype), preserved_random_state(inputs.device):
+        _, found = second_evaluation(evaluate(), evaluate, what, dtype)
+    if found is not None:
+        raise ValueError(
+            f"a network that is trained here must be deterministic in training mode, got {found}; "
+            f"{_SAVED}"
+        )
 
 
 def _user_network(

@@ -112,12 +112,32 @@ def refuse_differences(
     ------
     ValueError
     """
+    second, found = second_evaluation(first, evaluate, f"batch {number}", dtype)
+    if found is not None:
+        raise ValueError(
+            f"model and loss_fn must be deterministic, got {found}; call model.eval(), or make it "
+            "depend on `self.training`"
+        )
+    return second
+
+
+def second_evaluation(
+    first: Any, evaluate: Callable[[], Any], what: str, dtype: torch.dtype
+) -> tuple[Any, str | None]:
+    """Evaluate again; return that evaluation, and what differs with its cause, if anything.
+
+    Parameters
+    ----------
+    first : (outputs, loss)
+    evaluate : callable () -> (outputs, loss)
+    what : str
+        What is evaluated.
+    dtype : torch.dtype
+    """
     second, is_drawing = draws_numbers(evaluate)
     name = differing(first, second, dtype)
     if name is None:
-        if is_drawing:
-            _refuse_rare_differences(first, evaluate, number, dtype)
-        return second
+        return second, _rare_difference(first, evaluate, what, dtype) if is_drawing else None
     tracer = _RandomnessTracer()
     with tracer:
         evaluate()
@@ -126,25 +146,18 @@ def refuse_differences(
         if tracer.name
         else "something in it is random or changes from call to call"
     )
-    raise ValueError(
-        f"model and loss_fn must be deterministic, got {name} that differs between two "
-        f"evaluations of batch {number}: {cause}; call model.eval(), or make it depend on "
-        "`self.training`"
-    )
+    return second, f"{name} that differs between two evaluations of {what}: {cause}"
 
 
-def _refuse_rare_differences(
-    first: Any, evaluate: Callable[[], Any], number: int, dtype: torch.dtype
-) -> None:
-    """Raise an error if smallest or largest random numbers of Python or NumPy change the result."""
+def _rare_difference(
+    first: Any, evaluate: Callable[[], Any], what: str, dtype: torch.dtype
+) -> str | None:
+    """Name what smallest or largest random numbers of Python or NumPy change, if anything."""
     for other in at_extremes(lambda: attempt(evaluate)):
         name = None if other is None else differing(first, other, dtype)
         if name is not None:
-            raise ValueError(
-                f"model and loss_fn must be deterministic, got {name} that random numbers of "
-                f"Python or NumPy can change, if seldom, in batch {number}; call model.eval(), or "
-                "make it depend on `self.training`"
-            )
+            return f"{name} that random numbers of Python or NumPy can change, if seldom, in {what}"
+    return None
 
 
 def differing(first: Any, second: Any, dtype: torch.dtype) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,48 @@ def test_unfinished_state_belongs_to_one_specification(
     assert run(path_to_dataset, **change).path_to_state != run(path_to_dataset).path_to_state
     assert run(path_to_dataset, seed=1).path_to_state != run(path_to_dataset).path_to_state
     assert run(path_to_dataset).path_to_state == run(path_to_dataset).path_to_state
+
+
+NOISY = """
+import torch
+from torch import nn
+
+
+class Noisy(nn.Module):
+    def __init__(self, std):
+        super().__init__()
+        self.layer, self.std = nn.Linear(5, 3), std
+
+    def forward(self, inputs):
+        outputs = self.layer(inputs)
+        return outputs + self.std * torch.randn_like(outputs) if self.training else outputs
+"""
+
+
+@pytest.mark.parametrize("algorithm", ["gd", "sgd"])
+def test_training_of_a_user_network_with_noise_is_refused_before_its_first_step(
+    path_to_dataset: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    Path("my_noise.py").write_text(NOISY)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    training = {**TRAINING, "algorithm": algorithm}
+    if algorithm == "gd":
+        del training["batch_size"]
+
+    def of_std(std: float) -> TrainingRun:
+        model = {"kind": "user", "function": "my_noise:Noisy", "arguments": {"std": std},
+                 "loss": "torch.nn:CrossEntropyLoss", "loss_arguments": {}}  # fmt: skip
+        return TrainingRun(
+            path_to_dataset=path_to_dataset, experiment="example", seed=0, model=model,
+            training=training,
+        )  # fmt: skip
+
+    number = 10 if algorithm == "sgd" else 40
+    with pytest.raises(ValueError, match=f"evaluations of the first {number} samples: .*randn"):
+        of_std(1e-3).train(progress=False)
+    quiet = of_std(0.0)
+    history = quiet.train(progress=False)
+    assert history.table["step"].tolist() == [0, 5, 10, 15, 20]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
