@@ -22,16 +22,21 @@ import signal
 import socket
 import sys
 
-# None of them starts a thread or looks for a GPU.
+# None of them starts a thread or looks for a GPU. torch imports sympy where it builds a network.
 _MODULES = (
+    "filelock",
+    "matplotlib.figure",
     "numpy",
     "pandas",
+    "psutil",
     "pyarrow.parquet",
     "safetensors.torch",
     "scipy.linalg",
+    "scipy.optimize",
     "scipy.special",
     "snakemake.iocontainers",
     "snakemake.logging",
+    "sympy",
     "torch",
 )
 # Arrow's allocator would start one, which gives memory back to the system.
