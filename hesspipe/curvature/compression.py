@@ -221,9 +221,10 @@ def _begin(triangle: Tensor, rows: Tensor, starts: Tensor) -> tuple[Tensor, Tens
             break
         begun.append(row)
         row += 1
-    triangle[: len(begun)] = rows[begun]
+    taken = torch.tensor(begun, dtype=torch.int64, device=rows.device)
+    torch.index_select(rows, 0, taken, out=triangle[: len(begun)])
     is_left = torch.ones_like(starts, dtype=torch.bool)
-    is_left[begun] = False
+    is_left[taken] = False
     return rows[is_left], starts[is_left]
 
 
