@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hesspipe.networks.pooling import faster_pooling
 from hesspipe.objective.reductions import LossFunction, known_denominator, reduction
 from hesspipe.seeding import generator
 from hesspipe.tolerances import agrees, rounding
@@ -49,7 +50,7 @@ def loss_and_accuracy(
     ValueError
         If there is no sample, or not as many targets as inputs.
     """
-    with torch.no_grad():
+    with torch.no_grad(), faster_pooling(model):
         loss, accuracy, _ = _evaluate(model, inputs, targets, loss_fn, [])
     return loss, accuracy
 
