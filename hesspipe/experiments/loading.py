@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from hesspipe.allocator import keep_freed_arrays
 from hesspipe.data.dataset import Dataset, read_dataset
 from hesspipe.errors import DamagedFileError
 from hesspipe.hardware import pick_device, require
@@ -23,6 +24,8 @@ from hesspipe.objective.reductions import LossFunction
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,9 @@ def load_solution(
 ) -> Solution:
     """Load a network of a configured experiment, with its loss and data.
 
+    If it has convolutions, this process keeps the memory of freed arrays from now on; see
+    `hesspipe.allocator.keep_freed_arrays`.
+
     Parameters
     ----------
     path_to_dataset, path_to_checkpoint : path
@@ -129,6 +135,8 @@ def load_solution(
     except ValueError as error:
         raise DamagedFileError(path_to_checkpoint, error) from None
     loss_fn = build_loss(model, dtype, data.train_inputs.device)
+    if any(isinstance(module, _CONVOLUTIONS) for module in network.modules()):
+        keep_freed_arrays()
     return Solution(network.eval(), loss_fn, data, checkpoint)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 import torch
 from torch import Tensor, nn
 
+from hesspipe.allocator import return_freed_arrays
 from hesspipe.objective.batches import Batch
 from hesspipe.objective.distributed import require_same_settings, require_same_structure
 from hesspipe.objective.explanations import explained
@@ -17,7 +18,6 @@ from hesspipe.objective.objective import Objective
 from hesspipe.objective.reductions import Denominator, LossFunction, ReducedLoss
 from hesspipe.objective.streaming import StreamedBatches
 from hesspipe.ranks.ranks import Ranks
-from hesspipe.sharded.memory import return_freed_arrays
 from hesspipe.sharded.model import ShardedModel
 from hesspipe.sharded.shares import DataOnRanks, require_meaning, weigh_together
 

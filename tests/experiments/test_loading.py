@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional
 from hesspipe.data.dataset import Dataset, read_dataset, write_dataset
 from hesspipe.data.make import make_dataset
 from hesspipe.errors import DamagedFileError
+from hesspipe.experiments import loading
 from hesspipe.experiments.loading import load_objective, load_solution
 from hesspipe.networks.build import build_network
 from hesspipe.networks.checkpoints import Checkpoint
@@ -23,6 +25,9 @@ DATASET: dict[str, Any] = {
     "center_low": -10.0, "center_high": 10.0, "num_train": 40, "num_test": 20, "seed": 0,
 }  # fmt: skip
 MODEL = {"kind": "mlp", "hidden_widths": [4], "activation": "tanh", "initial_std": 0.5}
+CONVNET = {
+    "kind": "convnet", "channels": [2], "kernel_size": 3, "hidden_width": 4, "initial_std": 0.5
+}  # fmt: skip
 PROVENANCE = {"experiment": "example", "seed": 3, "training": {"num_recorded": 12}}
 PATHS = "data.safetensors", "step7.safetensors"
 
@@ -55,6 +60,27 @@ def test_load_solution_has_network_data_and_loss_of_the_training(network: nn.Mod
     expected = functional.cross_entropy(outputs, data.train_targets)
     assert torch.equal(found.loss_fn(outputs, data.train_targets), expected)
     assert (found.checkpoint.step, found.checkpoint.provenance) == (7, PROVENANCE)
+
+
+@pytest.mark.parametrize("has_convolutions", [False, True])
+def test_load_solution_keeps_the_memory_of_freed_arrays_for_convolutions(
+    has_convolutions: bool, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(loading, "keep_freed_arrays", lambda: calls.append(True))
+    if has_convolutions:
+        data = read_dataset(PATHS[0])
+        images = {
+            name: getattr(data, name)[:, :, None, None].expand(-1, -1, 4, 4)
+            for name in ("train_inputs", "test_inputs")
+        }
+        write_dataset(replace(data, **images), PATHS[0])
+        dtype = next(network.parameters()).dtype
+        inputs = images["train_inputs"].to(dtype)
+        convnet = build_network(inputs, data.num_classes, 1, CONVNET, dtype)
+        Checkpoint.of(convnet, 7, PROVENANCE).write(PATHS[1])
+    load_solution(*PATHS, CONVNET if has_convolutions else MODEL)
+    assert calls == [True] * has_convolutions
 
 
 def test_recorded_data_are_the_first_training_samples_and_all_held_out(network: nn.Module) -> None:
