@@ -39,8 +39,10 @@ from hesspipe.objective.objective import Objective
 
 # Largest set of per-sample arrays at once, in bytes.
 _SAMPLE_BYTES = 512 * 2**20
-# Multiply-adds of a matrix product that take as long as the calls for one pair of units: 40 us.
+# Multiply-adds of a matrix product that take as long as the calls for one pair of units, 40 us, as
+# one weighted entry of an input, as one product of two, and as the copy of an entry of a block.
 _PAIR_COST = 1e6
+_ENTRY_COST, _PRODUCT_COST, _COPY_COST = 120, 75, 200
 
 
 @dataclass(frozen=True)
@@ -250,12 +252,20 @@ def _diagonal_parts(layer: Layer, samples: Samples) -> Iterator[Part]:
     if num_active == 0:  # the residual of a piecewise linear network
         return
     inputs = samples.inputs[layer.name]
-    # Multiply-adds of either way, for a pair of units.
-    by_pair = layer.width**2 * num_active / layer.num_units**2 + _PAIR_COST
-    packed = layer.width**2 * len(inputs) / 2
-    compute = _blocks_by_pair if by_pair < packed else _packed_blocks
+    compute = (
+        _blocks_by_pair if _is_cheaper_by_pair(layer, len(inputs), num_active) else _packed_blocks
+    )
     for unit, block in enumerate(compute(inputs, curvatures)):
         yield Part(layer, unit, 0, layer, unit, block)
+
+
+def _is_cheaper_by_pair(layer: Layer, num_samples: int, num_active: int) -> bool:
+    """Compare the multiply-adds of both ways, or what takes as long, for one pair of units."""
+    num_pairs = layer.num_units * (layer.num_units + 1) / 2
+    area, active = layer.width**2, num_active / layer.num_units**2
+    by_pair = (area + _ENTRY_COST * layer.width) * active + _PAIR_COST
+    packed = area * (num_samples / 2 * (1 + _PRODUCT_COST / num_pairs) + _COPY_COST)
+    return by_pair < packed
 
 
 def _blocks_by_pair(inputs: Tensor, curvatures: Tensor) -> Iterator[Tensor]:

@@ -116,6 +116,24 @@ def test_blocks_of_a_layer_are_the_same_by_pairs_and_packed(
     assert torch.equal(found, found.mT)
 
 
+@pytest.mark.parametrize(("sizes", "by_pair"), [([40, 1], True), ([9, 30], False)])
+def test_blocks_are_packed_where_units_share_the_products_of_inputs(
+    sizes: list[int], by_pair: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    for name in ("_blocks_by_pair", "_packed_blocks"):
+        compute = getattr(linear, name)
+        monkeypatch.setattr(
+            linear, name, lambda *args, n=name, f=compute: used.append(n) or f(*args)
+        )
+    targets = normal(400, sizes[1])
+    objective = Objective(network(sizes), nn.MSELoss(), (normal(400, sizes[0]), targets))
+    weights = normal(5, objective.num_parameters)
+    found = MATRICES["ggn"](objective, "layers")
+    assert_close(weights @ found, columns.multiply(objective, "ggn", weights))
+    assert used == ["_blocks_by_pair" if by_pair else "_packed_blocks"]
+
+
 @pytest.mark.parametrize("method", ["columns", "layers"])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_hessian_is_the_sum_of_ggn_and_residual(
