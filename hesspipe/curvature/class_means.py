@@ -8,11 +8,13 @@ span of their class means only, and its outliers lie in that span.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hesspipe.objective.batches import Batch
 from hesspipe.objective.differentiability import differentiating
 from hesspipe.objective.objective import Objective
 
@@ -37,31 +39,59 @@ def class_mean_gradients(objective: Objective) -> Tensor:
         If a class has no sample, or targets are not one label per sample.
     """
     theta = objective.theta.clone().requires_grad_()
-    sums: Tensor | float = 0.0
-    counts: Tensor | float = 0.0
+    sums, counts = theta.new_zeros(0, 0, len(theta)), theta.new_zeros(0)
     for batch in objective.batches:
-        with objective.explained(batch):
-            outputs, targets = objective.outputs(theta, batch.inputs), batch.targets
-        _require_labels(targets, len(outputs))
-        classes = torch.arange(outputs.shape[1], device=outputs.device)
-        members = (targets.unsqueeze(1) == classes).to(outputs.dtype)  # (n, C)
-        sums = sums + members.T @ outputs
-        counts = counts + members.sum(0)
-    if not isinstance(sums, Tensor) or not isinstance(counts, Tensor) or not counts.all():
+        for inputs, targets in _parts(objective, batch):
+            with objective.explained(batch):
+                outputs = objective.outputs(theta, inputs)
+            _require_labels(targets, len(outputs))
+            num_classes = outputs.shape[1]
+            if not len(sums):
+                sums = theta.new_zeros(num_classes, num_classes, len(theta))
+                counts = theta.new_zeros(num_classes)
+            classes = torch.arange(num_classes, device=outputs.device)
+            members = (targets.unsqueeze(1) == classes).to(outputs.dtype)  # (n, C)
+            counts += members.sum(0)
+            for label in members.any(0).nonzero().flatten().tolist():
+                sums[label] += _gradients(members[:, label] @ outputs, theta)
+    if not counts.all() or not len(counts):
         raise ValueError(f"each class must have at least one sample, got {counts} of each")
-    means = (sums / counts[:, None]).flatten()  # (C * C,)
-    units = torch.eye(len(means), dtype=means.dtype, device=means.device)
-    rows = [
-        torch.autograd.grad(means, theta, unit, retain_graph=True, materialize_grads=True)[0]
-        for unit in units
-    ]
-    return torch.stack(rows).view(len(counts), len(counts), -1)
+    return sums / counts[:, None, None]
+
+
+def _parts(objective: Objective, batch: Batch) -> Iterator[tuple[Any, Tensor]]:
+    """Inputs and targets of a batch, class by class where samples are independent.
+
+    The gradients of a class then take passes through its own samples only.
+    """
+    if not objective.is_separable or not _are_labels(batch.targets, batch.num_samples):
+        yield batch.inputs, batch.targets
+        return
+    for label in batch.targets.unique():
+        members = (batch.targets == label).nonzero().flatten()
+        yield batch.inputs[members], batch.targets[members]
+
+
+def _gradients(values: Tensor, theta: Tensor) -> Tensor:
+    """Gradient of each of the values (C,), a pass for each: (C, P)."""
+    units = torch.eye(len(values), dtype=values.dtype, device=values.device)
+    return torch.stack(
+        [
+            torch.autograd.grad(values, theta, unit, retain_graph=True, materialize_grads=True)[0]
+            for unit in units
+        ]
+    )
+
+
+def _are_labels(targets: Any, num_samples: int) -> bool:
+    is_tensor = isinstance(targets, Tensor)
+    return is_tensor and targets.shape == (num_samples,) and not targets.is_floating_point()
 
 
 def _require_labels(targets: Any, num_samples: int) -> None:
-    is_tensor = isinstance(targets, Tensor)
-    if is_tensor and targets.shape == (num_samples,) and not targets.is_floating_point():
+    if _are_labels(targets, num_samples):
         return
+    is_tensor = isinstance(targets, Tensor)
     found = f"{targets.dtype} of shape {tuple(targets.shape)}" if is_tensor else type(targets)
     raise ValueError(
         f"targets must be one class label per sample ({num_samples}) for class means, got {found}"

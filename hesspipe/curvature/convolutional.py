@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hesspipe.curvature.columns import add_squares, mirror_lower
+from hesspipe.curvature.columns import mirror_lower
 from hesspipe.curvature.layers import (
     Layer,
     PatchEvaluation,
@@ -36,10 +36,12 @@ from hesspipe.curvature.layers import (
 )
 from hesspipe.curvature.loss_derivatives import curvature_factors, output_slopes
 from hesspipe.curvature.matrix import Matrix
+from hesspipe.curvature.sums_of_squares import OuterProducts, Piece, Rows, add_sum_of_squares
 from hesspipe.curvature.tangents import (
     Push,
     block_of_group,
     block_through,
+    num_at_once,
     pusher,
     separate_units,
     units_of,
@@ -92,28 +94,36 @@ def _add_ggn(total: Tensor, objective: Objective, layers: list[Layer]) -> None:
     names = [layer.name for layer in layers]
     for batch in objective.batches:
         factors, signs = curvature_factors(objective, batch)
-        kept = signs.any(0).nonzero().flatten().tolist()
-        # The rows, and a copy of those of either sign.
-        numbers = _numbers_per_sample(layers) + 2 * len(kept) * objective.num_parameters
+        kept = signs.any(0)
+        if not kept.any():
+            continue
+        factors, signs = factors[:, :, kept], signs[:, kept]
+        numbers = _numbers_per_sample(layers) + signs.shape[1] * _numbers_per_row(layers)
         step = _SAMPLE_BYTES // (numbers * total.element_size())
         for part in chunks(len(batch.inputs), step):
             evaluation = evaluate_patches(objective, names, batch.inputs[part])
-            rows = total.new_zeros(len(evaluation.outputs), len(kept), len(total))  # (n, r, P)
-            for row, factor in enumerate(kept):
-                _write_gradients(rows[:, row], evaluation, layers, factors[part, :, factor])
-            add_squares(total, rows[signs[part][:, kept] > 0], 1.0)
-            add_squares(total, rows[signs[part][:, kept] < 0], -1.0)
+            pieces = _gradient_pieces(evaluation, layers, factors[part])
+            add_sum_of_squares(total, pieces, signs[part])
 
 
-def _write_gradients(
-    rows: Tensor, evaluation: PatchEvaluation, layers: list[Layer], cotangents: Tensor
-) -> None:
-    """Write each sample's gradient of <cotangent, f> into its row of P entries."""
-    for layer, slope in zip(layers, evaluation_slopes(evaluation, cotangents), strict=True):
-        product = slope @ evaluation.patches[layer.name].detach().mT  # (n, U, K)
-        rows[:, layer.weights] = product.flatten(1)
+def _gradient_pieces(
+    evaluation: PatchEvaluation, layers: list[Layer], cotangents: Tensor
+) -> list[Piece]:
+    """Gradients of <cotangent, f> of each sample, for cotangents (n, C, r), by parts of theta."""
+    every_slope = [evaluation_slopes(evaluation, each) for each in cotangents.unbind(2)]
+    pieces: list[Piece] = []
+    for index, layer in enumerate(layers):
+        slopes = torch.stack([each[index] for each in every_slope], 1)  # (n, r, U, S)
+        patches = evaluation.patches[layer.name].detach()  # (n, K, S)
+        sums = slopes.sum(3)  # (n, r, U)
+        if layer.is_linear:
+            pieces.append(OuterProducts(layer.weight, sums, patches.squeeze(2)))
+        else:
+            products = slopes.flatten(1, 2) @ patches.mT  # (n, r U, K)
+            pieces.append(Rows(layer.weight, products.view(*sums.shape[:2], -1)))
         if layer.bias is not None:
-            rows[:, layer.biases] = slope.sum(2)
+            pieces.append(Rows(layer.bias, sums))
+    return pieces
 
 
 def _add_residual(total: Tensor, objective: Objective, layers: list[Layer]) -> None:
@@ -198,6 +208,13 @@ def _numbers_per_sample(layers: list[Layer]) -> int:
     return sum(layer.num_positions * (6 * layer.width + 8 * layer.num_units) for layer in layers)
 
 
+def _numbers_per_row(layers: list[Layer]) -> int:
+    """Numbers held at once per row of A_n: slopes, rows and signed rows, combinations of rows."""
+    slopes = sum(layer.num_positions * layer.num_units for layer in layers)
+    rows = sum(layer.num_parameters for layer in layers if not layer.is_linear)
+    return 2 * (slopes + rows) + max(layer.num_parameters for layer in layers)
+
+
 def _add_by_cotangents(
     total: Tensor,
     late: Layer,
@@ -205,19 +222,25 @@ def _add_by_cotangents(
     evaluation: PatchEvaluation,
     slopes: Tensor,
 ) -> None:
-    """Add the blocks of a Linear layer with earlier ones, one input of the Linear at a time."""
+    """Add the blocks of a Linear layer with earlier ones, some of the Linear's inputs at a time."""
     inputs = evaluation.patches[late.name]
     deltas = [evaluation.deltas[early.name] for early in others]
     patches = [extend(early, evaluation.patches[early.name]) for early in others]
-    for entry in range(late.num_inputs):
-        gradients = torch.autograd.grad(inputs[:, entry].sum(), deltas, retain_graph=True)
-        entries = torch.tensor([entry], dtype=torch.long, device=inputs.device)
-        for early, patch, gradient in zip(others, patches, gradients, strict=True):
-            products = (gradient @ patch.mT).flatten(1)  # (n, U * width) of early
-            block = slopes.squeeze(2).mT @ products  # (U of late, U * width of early)
-            block = block.unflatten(1, (early.num_units, early.width))
-            units = torch.arange(early.num_units, device=block.device)
-            _place(total, late, entries, early, units, block.unsqueeze(1))
+    units = [torch.arange(early.num_units, device=inputs.device) for early in others]
+    sizes = [delta.numel() for delta in deltas]
+    sizes += [len(inputs) * early.num_units * early.width for early in others]
+    for part in chunks(late.num_inputs, num_at_once(max(sizes))):
+        entries = torch.arange(late.num_inputs, device=inputs.device)[part]
+        every_gradient = [
+            torch.autograd.grad(inputs[:, entry].sum(), deltas, retain_graph=True)
+            for entry in entries
+        ]
+        for place, early in enumerate(others):
+            gradients = torch.cat([each[place] for each in every_gradient], 1)  # (n, E U, S)
+            products = (gradients @ patches[place].mT).flatten(1)  # (n, E U width of early)
+            block = slopes.squeeze(2).mT @ products  # (U of late, E U width of early)
+            block = block.view(late.num_units, len(entries), early.num_units, early.width)
+            _place(total, late, entries, early, units[place], block)
 
 
 def _place(

@@ -124,7 +124,7 @@ def block_of_group(
     num_samples, width, num_positions = patches.shape
     block = patches.new_empty(width, slopes.shape[1], len(owners))
     pass_numbers = num_samples * (num_units * num_positions + len(owners) * slopes.shape[2])
-    step = _num_at_once(pass_numbers)
+    step = num_at_once(pass_numbers)
     for entries, moved in _moved_patches(push, owners, patches, num_units, step):
         block[entries] = _sum_over_samples(slopes, moved)
     return block.permute(1, 2, 0)
@@ -167,7 +167,7 @@ def block_through(
     blocks = []
     for _, (moved,) in _moved_patches(first, owners, patches, num_units, step=1):
         parts = []
-        step = _num_at_once(len(moved) * len(weight) * moved.shape[2])
+        step = num_at_once(len(moved) * len(weight) * moved.shape[2])
         for part in chunks(len(reached), step):
             tangents = [
                 weight[:, inputs].expand(len(moved), -1, -1) @ moved[:, inputs]  # (n, U', S)
@@ -193,8 +193,8 @@ def _moved_patches(
         yield entries, push(tangents)
 
 
-def _num_at_once(numbers: int) -> int:
-    """Number of tangents of this size to compute in one pass."""
+def num_at_once(numbers: int) -> int:
+    """Return the number of tangents, or gradients, of this size to compute in one pass."""
     return max(1, _PASS_NUMBERS // numbers)
 
 

@@ -64,7 +64,7 @@ class Fields:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, part: slice) -> Fields:
+    def __getitem__(self, part: slice | Tensor) -> Fields:
         return Fields(map_tensors(lambda tensor: tensor[part], self.values))
 
 

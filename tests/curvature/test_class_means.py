@@ -46,6 +46,43 @@ def test_class_mean_gradients_are_those_of_a_loop_over_samples() -> None:
     assert_close(split, found)
 
 
+class _Centered(nn.Module):
+    """Of inputs by name; relative to their mean over the batch if samples are coupled."""
+
+    def __init__(self, is_coupled: bool) -> None:
+        super().__init__()
+        self.network, self.is_coupled = network([4, 5, 3]), is_coupled
+
+    def forward(self, *, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.network(torch.cat([first, second], 1))
+        return outputs - outputs.mean(0) if self.is_coupled else outputs
+
+
+@pytest.mark.parametrize(("is_coupled", "sizes"), [(False, [14]), (False, [9, 5]), (True, [14])])
+def test_class_mean_gradients_are_means_of_the_rows_of_jacobians(
+    is_coupled: bool, sizes: list[int]
+) -> None:
+    model, inputs, targets = _Centered(is_coupled), normal(14, 4), labels(14, 3)
+    targets[:2] = -100
+    batches, jacobians = [], []
+    for part, classes in zip(inputs.split(sizes), targets.split(sizes), strict=True):
+        fields = {"first": part[:, :1], "second": part[:, 1:]}
+        batches.append((fields, classes))
+
+        def outputs(*values: torch.Tensor) -> torch.Tensor:
+            named = dict(zip(dict(model.named_parameters()), values, strict=True))
+            found: torch.Tensor = torch.func.functional_call(model, named, (), fields)  # noqa: B023
+            return found
+
+        # The function is called at once.
+        rows = torch.autograd.functional.jacobian(outputs, tuple(model.parameters()))
+        jacobians.append(torch.cat([row.flatten(2) for row in rows], 2))
+    every = torch.cat(jacobians)  # (N, C, P)
+    found = class_mean_gradients(Objective(model, nn.CrossEntropyLoss(), batches))
+    for label in range(3):
+        assert_close(found[label], every[targets == label].mean(0))
+
+
 def test_class_without_samples_is_refused() -> None:
     data = normal(4, 4), torch.tensor([0, 0, 1, 1])
     objective = Objective(network([4, 5, 3]), nn.CrossEntropyLoss(), data)
