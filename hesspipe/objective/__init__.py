@@ -45,6 +45,7 @@ Checks of the model and the loss
     directional_derivatives  Derivatives along one direction, in parts
     special_points     Second derivatives that are wrong at one point only
     jumps              Losses that jump at the parameters: `refuse_jump`
+    ties               Tied selections behind a gate of zeros: `refuse_tie`
     samples            The loss on some of the samples: `first_samples`
     pieces             Samples that are checked at once: `Piece`, `Division`
     joined_pieces      Samples of several batches in one piece: `joined`

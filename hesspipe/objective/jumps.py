@@ -25,13 +25,16 @@ from hesspipe.objective.flat_model import FlatModel
 from hesspipe.objective.flattening import flatten
 from hesspipe.objective.rounding import measured_rounding
 
-# Distances relative to the parameters. The first one serves for all; the others confirm.
-_DISTANCES = {torch.float64: (1e-12, 1e-11, 1e-10), torch.float32: (1e-5, 3e-5, 1e-4)}
+# Distances relative to the parameters. The first one serves for all; the others confirm. In float64
+# the first is the largest, over which a bend shows most.
+DISTANCES = {torch.float64: (1e-10, 1e-11, 1e-12), torch.float32: (1e-5, 3e-5, 1e-4)}
 # Change of the loss, relative to it, over the first distance that is looked at more closely.
 _NOTABLE = {torch.float64: 1e-9, torch.float32: 2e-4}
 # Changes at two distances count as the same up to this factor. Over three times the distance, even
 # a square root changes by 1.7 times as much, and over ten or a hundred times by more.
-_SAME = 1.5
+SAME = 1.5
+# Roundings of a loss beyond which it may bend: few, as what bends is only looked at more closely.
+_BEND = 64.0
 # Most parameters that a message names.
 _MOST_NAMES = 3
 
@@ -82,7 +85,7 @@ class Losses:
         )
 
 
-def refuse_jump(model: FlatModel, losses: Losses, direction: Tensor) -> None:
+def refuse_jump(model: FlatModel, losses: Losses, direction: Tensor) -> Tensor:
     """Raise an error if one of some losses jumps at the parameters.
 
     Without a jump this takes an evaluation on each side.
@@ -94,11 +97,17 @@ def refuse_jump(model: FlatModel, losses: Losses, direction: Tensor) -> None:
     direction : Tensor, shape (P,)
         A random change of the parameters, each by its own size.
 
+    Returns
+    -------
+    Tensor of bool, shape (B,)
+        Whether each loss may bend at the parameters: its changes on the two sides do not add up to
+        zero.
+
     Raises
     ------
     NotTwiceDifferentiableError
     """
-    jumps = _jumps(losses, model, direction)
+    jumps, bends = _jumps(losses, model, direction)
     for number in jumps.nonzero().flatten().tolist():
         jump, value = float(jumps[number]), float(losses.values[number])
         if abs(jump) <= max(
@@ -108,7 +117,7 @@ def refuse_jump(model: FlatModel, losses: Losses, direction: Tensor) -> None:
         names = [
             name
             for name in model.names
-            if _jumps(losses, model, _only(name, direction, model))[number]
+            if _jumps(losses, model, _only(name, direction, model))[0][number]
         ]
         where = f" along {', '.join(names[:_MOST_NAMES])}" if names else ""
         where += f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -119,17 +128,22 @@ def refuse_jump(model: FlatModel, losses: Losses, direction: Tensor) -> None:
             "move the parameters by a small random step, e.g. start a router at random, or leave "
             "them out by parameters="
         )
+    eps = torch.finfo(model.dtype).eps
+    return bends.abs() > _BEND * eps * losses.values.double().cpu().abs()
 
 
-def _jumps(losses: Losses, model: FlatModel, direction: Tensor) -> Tensor:
-    """Return changes (B,) that are the same at all distances on one side; 0 where there is none."""
+def _jumps(losses: Losses, model: FlatModel, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Return changes that are the same at all distances on one side, or 0, and bends, both (B,).
+
+    A bend is the sum of the changes on both sides over the first distance.
+    """
     values = losses.values.double().cpu()
     allowed = torch.maximum(_NOTABLE[model.dtype] * values.abs(), losses.roundings)
-    found = torch.zeros_like(values)
+    found, bends = torch.zeros_like(values), torch.zeros_like(values)
     for side in (1, -1):
         first: Tensor | None = None
         is_open = (found == 0) & values.isfinite()
-        for distance in _DISTANCES[model.dtype]:
+        for distance in DISTANCES[model.dtype]:
             if not is_open.any():
                 break
             point = torch.add(model.theta, direction, alpha=side * distance)
@@ -137,10 +151,11 @@ def _jumps(losses: Losses, model: FlatModel, direction: Tensor) -> Tensor:
             changes = torch.full_like(values, torch.nan) if there is None else there - values
             first = changes if first is None else first
             ratio = changes / first
-            is_open &= (changes.abs() > allowed) & (ratio > 1 / _SAME) & (ratio < _SAME)
+            is_open &= (changes.abs() > allowed) & (ratio > 1 / SAME) & (ratio < SAME)
         if first is not None:
             found = torch.where(is_open, first, found)
-    return found
+            bends += first
+    return found, bends
 
 
 def _noise(losses: Losses, theta: Tensor, number: int) -> float:
@@ -156,12 +171,12 @@ def _noise(losses: Losses, theta: Tensor, number: int) -> float:
 
 
 def _smooth_change(losses: Losses, model: FlatModel, direction: Tensor, number: int) -> float:
-    """Return the change that the gradient explains, over the first distance.
+    """Return the change that the gradient explains, over the smallest distance.
 
     It is large where a function is as steep as tanh(1e6 x), which is flat on both sides.
     """
     slope = attempt(lambda: losses.slope(number, direction))
-    return 0.0 if slope is None else _DISTANCES[model.dtype][0] * abs(slope)
+    return 0.0 if slope is None else min(DISTANCES[model.dtype]) * abs(slope)
 
 
 def _only(name: str, direction: Tensor, model: FlatModel) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hesspipe.objective.batches import Batch
+from hesspipe.objective.dependence import part_of, take
 from hesspipe.objective.determinism import (
     refuse_changed_buffers,
     refuse_changed_targets,
@@ -32,7 +33,12 @@ from hesspipe.objective.pytrees import (
 from hesspipe.objective.reductions import Denominator, LossFunction
 from hesspipe.objective.streaming import described
 from hesspipe.objective.substitutes import evaluated_with_loss
+from hesspipe.objective.ties import refuse_tie
+from hesspipe.objective.whole_batches import WholeBatch
 from hesspipe.tolerances import rounding
+
+# Samples on which ties are looked for: what selects is the same for all.
+_NUM_SEEN = 16
 
 
 @dataclass
@@ -132,7 +138,7 @@ class Weighing:
         direction: Tensor,
     ) -> None:
         self._model, self._loss_fn, self._divide = model, loss_fn, divide
-        self._direction = direction
+        self._direction, self._has_seen_ties = direction, False
         self.layouts = Layouts()
         self.loss_of_outputs: LossOfOutputs | None = None
         self._versions = {name: buffer._version for name, buffer in model.buffers.items()}
@@ -174,15 +180,22 @@ class Weighing:
         facts = facts_of(outputs, loss, layout, model.dtype)
         self._facts.append(facts)
         with explained(batch, number, model.dtype):
-            losses = Losses.of_batch(
-                lambda theta: evaluate(model, self._loss_fn, theta, batch)[1],
-                model.theta,
-                loss,
-                facts["value_rounding"],
-                f"batch {number}",
-            )
-            refuse_jump(model, losses, self._direction)
+            self._require_continuity(batch, loss, facts["value_rounding"])
         return outputs
+
+    def _require_continuity(self, batch: Batch, loss: Tensor, value_rounding: float) -> None:
+        """Refuse a loss that jumps at the parameters, and a tie where it only bends."""
+        model, place = self._model, f"batch {batch.number}"
+
+        def loss_at(samples: Batch, theta: Tensor) -> Tensor:
+            return evaluate(model, self._loss_fn, theta, samples)[1]
+
+        losses = Losses.of_batch(partial(loss_at, batch), model.theta, loss, value_rounding, place)
+        bends = refuse_jump(model, losses, self._direction)
+        if bends.any() and model.dtype == torch.float64 and not self._has_seen_ties:
+            self._has_seen_ties = True  # every batch has the same selections
+            few = partial(loss_at, _few_samples(batch))
+            refuse_tie(few, model.theta, self._direction, place)
 
     def _evaluate_again(self, batch: Batch, first: tuple[Any, Tensor]) -> None:
         """Refuse differences; the first batch shows what the loss is a function of, too."""
@@ -240,6 +253,15 @@ def _loss_of_rows(
 def _sizes(outputs: Any) -> list[float]:
     """Return the largest magnitude in each tensor."""
     return [float(t.detach().abs().max()) for _, t in named_tensors(outputs, "") if t.numel()]
+
+
+def _few_samples(batch: Batch) -> Batch:
+    """Return the first samples of a batch, where it can be divided."""
+    if isinstance(batch.inputs, WholeBatch) or batch.num_samples <= _NUM_SEEN:
+        return batch
+    index = torch.arange(_NUM_SEEN, device="cpu")
+    targets = take(batch.targets, index, batch.num_samples)
+    return Batch(part_of(batch.inputs, index), targets, 1.0, number=batch.number)
 
 
 def _refuse_nested(outputs: Any) -> None:
