@@ -36,8 +36,9 @@ def keep_freed_arrays() -> None:
     """Let glibc use the memory of large arrays again from now on, unless the user has set it.
 
     In passes through convolutions in float64, which write the patches of a batch into an array,
-    most of the time is new memory: a product with H takes a third. The process can take some tens
-    of percent more memory at its peak.
+    most of the time is new memory: a product with H takes a third. At its peak the process takes
+    some tens of percent more memory, and several times as much where small arrays that live longer
+    lie between large ones.
     """
     _adjust({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _MOST_FREE})
 

@@ -25,7 +25,8 @@ from hesspipe.objective.reductions import LossFunction
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Kinds of networks that are known to take little memory for all samples at once.
+_SMALL_CONVOLUTIONS = ("convnet", "alexnet")
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def load_solution(
 ) -> Solution:
     """Load a network of a configured experiment, with its loss and data.
 
-    If it has convolutions, this process keeps the memory of freed arrays from now on; see
-    `hesspipe.allocator.keep_freed_arrays`.
+    If it is one of hesspipe's networks with convolutions, this process keeps the memory of freed
+    arrays from now on; see `hesspipe.allocator.keep_freed_arrays`.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def load_solution(
     except ValueError as error:
         raise DamagedFileError(path_to_checkpoint, error) from None
     loss_fn = build_loss(model, dtype, data.train_inputs.device)
-    if any(isinstance(module, _CONVOLUTIONS) for module in network.modules()):
+    if model["kind"] in _SMALL_CONVOLUTIONS:
         keep_freed_arrays()
     return Solution(network.eval(), loss_fn, data, checkpoint)
 
