@@ -192,7 +192,7 @@ def _need_of_spectra(
         ResultKind.SPECTRA,
         name,
         f"{key}.spectra",
-        f"all eigenvalues of P = {size.num_parameters:,} parameters",
+        f"the exact spectrum for P = {size.num_parameters:,} parameters",
         "use matrix_free, which forms no matrix, or a smaller network",
         memory_bytes=forecasts.matrix_bytes(rows),
         disk_bytes=8 * size.num_parameters * number,

@@ -75,7 +75,7 @@ def needs_of_user_network(name: str, experiment: Experiment) -> Iterator[Need]:
             ResultKind.SPECTRA,
             name,
             f"experiments.{name}.spectra",
-            f"all eigenvalues of P = {rows:,} parameters",
+            f"the exact spectrum for P = {rows:,} parameters",
             "use matrix_free, which forms no matrix, or a smaller network",
             memory_bytes=forecasts.matrix_bytes(rows),
             operations=4 / 3 * rows**3,

@@ -52,7 +52,7 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], list[str]]] = {
     "eigenvalues": (
         {f"{LB}.spectra": {"steps": [4], "matrices": ["hessian"]}}
         | {f"{LB}.model.channels": [100, 100, 100, 100, 100]},
-        [f"{LB}.spectra: ", "all eigenvalues of P = ", "of memory", "use matrix_free"],
+        [f"{LB}.spectra: ", "the exact spectrum for P = ", "of memory", "use matrix_free"],
     ),
     "Lanczos steps": (
         {f"{LB}.matrix_free.density.num_steps": 10**5, f"{LB}.matrix_free.steps": [4]}
@@ -230,7 +230,7 @@ def test_excessive_needs_refuses_networks_of_users_whose_matrix_is_formed(
     (line,) = errors
     size = rows * width + 1
     assert line.startswith(
-        f"experiments.user.spectra: all eigenvalues of P = {size:,} parameters needs "
+        f"experiments.user.spectra: the exact spectrum for P = {size:,} parameters needs "
     )
     assert line.endswith(
         "GiB are there; use matrix_free, which forms no matrix, or a smaller network"
