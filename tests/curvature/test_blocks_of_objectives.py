@@ -70,9 +70,9 @@ def test_products_of_a_block_differentiate_by_its_parameters_only(
     sizes: list[int] = []
     original = operators.BatchProduct
 
-    def watched(part: Objective, *rest: Any) -> Any:
+    def watched(part: Objective, *rest: Any, **options: Any) -> Any:
         sizes.append(part.num_parameters)
-        return original(part, *rest)
+        return original(part, *rest, **options)
 
     monkeypatch.setattr(operators, "BatchProduct", watched)
     inner = torch.arange(23) >= 20
