@@ -71,10 +71,10 @@ def test_class_mean_gradients_are_means_of_the_rows_of_jacobians(
 
         def outputs(*values: torch.Tensor) -> torch.Tensor:
             named = dict(zip(dict(model.named_parameters()), values, strict=True))
+            # The function is called before the loop goes on.
             found: torch.Tensor = torch.func.functional_call(model, named, (), fields)  # noqa: B023
             return found
 
-        # The function is called at once.
         rows = torch.autograd.functional.jacobian(outputs, tuple(model.parameters()))
         jacobians.append(torch.cat([row.flatten(2) for row in rows], 2))
     every = torch.cat(jacobians)  # (N, C, P)

@@ -159,7 +159,7 @@ def test_compress_keeps_eigenvalues_and_vectors_in_panels_of_any_width(
     values = exact_matrix(objective, "hessian", "columns").values
     vectors = torch.stack([normal(len(values), seed=2), values @ normal(len(values), seed=2)])
     found = compress(factors, vectors)
-    # Of probabilities near 1, what is left to 1 has lost digits in both.
+    # Where probabilities p are near 1, both have lost digits of 1 - p.
     scale = (1000 if kind == "some sure" else 50) * EPS * values.norm()
     expected = torch.linalg.eigvalsh(values)
     others = expected.new_zeros(len(expected) - len(found.values))
